@@ -1,0 +1,106 @@
+"""Every exception of ptaudit, and the diagnostic that stands in for one where reading can go on.
+
+An input that cannot be used at all raises; a part of an input that cannot be used becomes a
+:class:`Diagnostic` and the rest is still read.  Both say where: path and line, column, byte
+offset or address.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "AmbiguousLayoutError",
+    "Diagnostic",
+    "FormatError",
+    "InputError",
+    "LayoutError",
+    "MissingDependencyError",
+    "PtauditError",
+    "UsageError",
+    "WrongFormatError",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """Something in a source that was not understood, was repaired, or limits what may be claimed.
+
+    ``line`` and ``column`` count from 1; ``offset`` counts bytes from 0.
+    """
+
+    message: str
+    path: str = ""
+    line: int | None = None
+    column: int | None = None
+    offset: int | None = None
+
+    def __str__(self) -> str:
+        return f"{location(self.path, self.line, self.column, self.offset)}{self.message}"
+
+
+def location(path: str, line: int | None, column: int | None = None, offset: int | None = None) -> str:
+    """``path:line:column: `` as compilers print it, or an empty string when nothing is known."""
+    parts = [path] if path else []
+    if line is not None:
+        parts.append(str(line))
+        if column is not None:
+            parts.append(str(column))
+    elif offset is not None:
+        parts.append(f"offset {offset:#x}")
+    return ":".join(parts) + ": " if parts else ""
+
+
+class PtauditError(Exception):
+    """Root of all errors that ptaudit raises on purpose; carries where the trouble is."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str = "",
+        line: int | None = None,
+        column: int | None = None,
+        offset: int | None = None,
+        address: int | None = None,
+        text: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.path = path
+        self.line = line
+        self.column = column
+        self.offset = offset
+        self.address = address
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"{location(self.path, self.line, self.column, self.offset)}{self.message}"
+
+
+class UsageError(PtauditError):
+    """The command line asks for something that cannot be."""
+
+
+class InputError(PtauditError):
+    """An input cannot be read or holds nothing usable."""
+
+
+class FormatError(InputError):
+    """An input is of the expected kind and too damaged to use."""
+
+
+class WrongFormatError(InputError):
+    """An input is recognised, and is something else than what is audited here (an x86 dump, stage 2)."""
+
+
+class LayoutError(PtauditError):
+    """A fact about the kernel's address layout is needed and not known."""
+
+
+class AmbiguousLayoutError(LayoutError):
+    """More than one value of a layout fact fits the evidence."""
+
+
+class MissingDependencyError(PtauditError):
+    """A library that this input needs is not installed (drgn has wheels for x86-64 only)."""
