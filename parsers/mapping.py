@@ -7,6 +7,7 @@ can tell them apart, except by the precision that the table carries: a walk know
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,7 +76,8 @@ class Mapping:
     """1-based line of the row in a text source."""
     tables: TablePages | None = None
     markers: tuple[Marker, ...] = ()
-    text: tuple[str, ...] | None = field(default=None, repr=False)
+    quote: Callable[[int], str] | None = field(default=None, repr=False)
+    """Text of row number i as it stands in the source, where there is one."""
 
     @property
     def last(self) -> U64:

@@ -1,0 +1,1 @@
+"""What people run: sources, the audit pipeline, reports and the command line."""

@@ -1,0 +1,1 @@
+"""What was captured, brought together: sections, coverage, layout, versions."""
