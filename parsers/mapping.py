@@ -87,16 +87,16 @@ class Mapping:
     @property
     def present(self) -> Bool:
         """Rows that are not holes."""
-        return (self.attrs & np.uint16(Attr.PRESENT)) != 0
+        return self.has(Attr.PRESENT)
 
     @property
     def valid(self) -> Bool:
         """Rows that translate."""
-        return (self.attrs & np.uint16(Attr.VALID)) != 0
+        return self.has(Attr.VALID)
 
     def has(self, attr: Attr) -> Bool:
         """Rows that have all bits of ``attr``."""
-        return (self.attrs & np.uint16(attr)) == np.uint16(attr)
+        return np.equal(self.attrs & np.uint16(attr), np.uint16(attr))
 
     def __len__(self) -> int:
         return int(self.start.size)
