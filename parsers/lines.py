@@ -1,0 +1,67 @@
+"""Line-oriented text as mail, terminals and ``grep`` leave it: bounded, numbered, searched as one buffer.
+
+A parser of a small text describes its lines by one expression over the whole buffer; nothing here
+runs Python for a line that does not match.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+
+from parsers.errors import Diagnostic, FormatError
+
+__all__ = ["QUOTE", "at_lines", "numbered", "text_of", "unread_lines", "without_prompts"]
+
+QUOTE = rb"(?:> ?)*"
+"""What mail puts before a quoted line, to stand behind ``^`` in a line's expression."""
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_ESCAPE_SEQUENCE = re.compile(rb"\x1b\[[0-9;?=]*[A-Za-z]")
+_NOT_BLANK = re.compile(rb"^[^\S\n]*[^\s\x00]", re.MULTILINE)
+_PROMPT = re.compile(
+    rb"^(?:\[[^\]\n]*\]|[\w.@:~/-]*) ?[#$] ?(?:sudo )?(?:cat|uname|head|zcat|dmesg|ssh)\b.*$", re.MULTILINE
+)
+
+
+def text_of(data: bytes, path: str, *, limit: int, what: str) -> bytes:
+    """``data`` without byte order mark and terminal colours, line numbers unchanged.
+
+    Raises FormatError if it is empty, longer than ``limit`` bytes, or holds NUL bytes (binary, or UTF-16).
+    """
+    if len(data) > limit:
+        raise FormatError(f"{len(data)} bytes, and no {what} has more than {limit}", path=path)
+    if not data.strip():
+        raise FormatError(f"empty, no {what}", path=path)
+    if b"\0" in data:
+        raise FormatError(f"binary data, no {what}", path=path, offset=data.index(b"\0"))
+    data = data.removeprefix(_BYTE_ORDER_MARK)
+    return _ESCAPE_SEQUENCE.sub(b"", data) if b"\x1b" in data else data
+
+
+def numbered(pattern: re.Pattern[bytes], data: bytes) -> Iterator[tuple[int, re.Match[bytes]]]:
+    """Each match of ``pattern`` with the 1-based line that it starts on."""
+    line, counted = 1, 0
+    for match in pattern.finditer(data):
+        line += data.count(b"\n", counted, match.start())
+        counted = match.start()
+        yield line, match
+
+
+def unread_lines(data: bytes, read: Collection[int], path: str) -> tuple[Diagnostic, ...]:
+    """One diagnostic for all lines of ``data`` that are neither blank nor numbered in ``read``."""
+    known = frozenset(read)
+    return at_lines("not understood", [line for line, _ in numbered(_NOT_BLANK, data) if line not in known], path)
+
+
+def at_lines(message: str, lines: Sequence[int], path: str) -> tuple[Diagnostic, ...]:
+    """One diagnostic at the first of ``lines`` that says how many more there are; none for no line."""
+    if not lines:
+        return ()
+    more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+    return (Diagnostic(message + more, path, lines[0]),)
+
+
+def without_prompts(data: bytes) -> bytes:
+    """``data`` with shell prompts that ask for a file blanked out: ``[root@host ~]# cat /proc/cmdline``."""
+    return _PROMPT.sub(b"", data)
