@@ -11,13 +11,11 @@ from collections.abc import Collection, Iterator, Sequence
 
 from parsers.errors import Diagnostic, FormatError
 
-__all__ = ["QUOTE", "at_lines", "numbered", "text_of", "unread_lines", "without_prompts"]
-
-QUOTE = rb"(?:> ?)*"
-"""What mail puts before a quoted line, to stand behind ``^`` in a line's expression."""
+__all__ = ["at_lines", "numbered", "text_of", "unread_lines", "without_prompts", "without_transport"]
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _ESCAPE_SEQUENCE = re.compile(rb"\x1b\[[0-9;?=]*[A-Za-z]")
+_QUOTE = re.compile(rb"^(?:> ?)+", re.MULTILINE)
 _NOT_BLANK = re.compile(rb"^[^\S\n]*[^\s\x00]", re.MULTILINE)
 _PROMPT = re.compile(
     rb"^(?:\[[^\]\n]*\]|[\w.@:~/-]*) ?[#$] ?(?:sudo )?(?:cat|uname|head|zcat|dmesg|ssh)\b.*$", re.MULTILINE
@@ -25,9 +23,10 @@ _PROMPT = re.compile(
 
 
 def text_of(data: bytes, path: str, *, limit: int, what: str) -> bytes:
-    """``data`` without byte order mark and terminal colours, line numbers unchanged.
+    """``data`` without what transport added: byte order mark, terminal colours, CR, ``> `` of quoted mail.
 
-    Raises FormatError if it is empty, longer than ``limit`` bytes, or holds NUL bytes (binary, or UTF-16).
+    Line numbers stay true.  Raises FormatError if it is empty, longer than ``limit`` bytes, or holds
+    NUL bytes (binary, or UTF-16).
     """
     if len(data) > limit:
         raise FormatError(f"{len(data)} bytes, and no {what} has more than {limit}", path=path)
@@ -35,8 +34,19 @@ def text_of(data: bytes, path: str, *, limit: int, what: str) -> bytes:
         raise FormatError(f"empty, no {what}", path=path)
     if b"\0" in data:
         raise FormatError(f"binary data, no {what}", path=path, offset=data.index(b"\0"))
+    return without_transport(data)
+
+
+def without_transport(data: bytes) -> bytes:
+    """`text_of` without its checks, for text that may hold anything: a console log."""
     data = data.removeprefix(_BYTE_ORDER_MARK)
-    return _ESCAPE_SEQUENCE.sub(b"", data) if b"\x1b" in data else data
+    if b"\x1b" in data:
+        data = _ESCAPE_SEQUENCE.sub(b"", data)
+    if b"\r\n" in data:
+        data = data.replace(b"\r\n", b"\n")
+    if data.startswith(b">") or b"\n>" in data:
+        data = _QUOTE.sub(b"", data)
+    return data
 
 
 def numbered(pattern: re.Pattern[bytes], data: bytes) -> Iterator[tuple[int, re.Match[bytes]]]:

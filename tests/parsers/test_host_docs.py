@@ -5,7 +5,7 @@ import importlib
 
 import pytest
 
-MODULES = ["iomem"]
+MODULES = ["iomem", "uname"]
 
 
 @pytest.mark.parametrize("name", MODULES)
