@@ -1,0 +1,144 @@
+"""The kernel's configuration: /proc/config.gz, /boot/config-*, plain or gzip.
+
+Grammar from scripts/kconfig/confdata.c: ``CONFIG_X=value`` and ``# CONFIG_X is not set``.  The second is a known
+``n``; a symbol without either line was not offered when the kernel was configured, or the file is not
+complete: unknown.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from parsers.errors import Diagnostic, FormatError
+from parsers.lines import at_lines, numbered, text_of
+
+__all__ = ["MAX_BYTES", "Kconfig", "Option", "parse_kconfig"]
+
+MAX_BYTES = 8 << 20  # uncompressed; an arm64 allmodconfig has 0.5 MiB
+
+_IKCONFIG_MAGIC = b"IKCFG_ST"  # kernel/configs.c puts it before the gzip data in the image
+_GZIP_MAGIC = b"\x1f\x8b"
+_OPTION = re.compile(rb"^(?:CONFIG_(\w+)=([^\n]*)|# CONFIG_(\w+) is not set)", re.MULTILINE)
+_HEADER = re.compile(rb"^# Linux/(\w+) (\S+) Kernel Configuration", re.MULTILINE)
+_ESCAPED = re.compile(r"\\(.)")
+_PAGE_SIZES = {"ARM64_4K_PAGES": 4096, "ARM64_16K_PAGES": 16384, "ARM64_64K_PAGES": 65536}
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One symbol's value without quotes (``n`` if it is not set) and its 1-based line."""
+
+    value: str
+    line: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kconfig:
+    """Configuration symbols, named with or without ``CONFIG_``.
+
+    >>> text = b'''# Linux/arm64 6.12.117 Kernel Configuration
+    ... CONFIG_ARM64_4K_PAGES=y
+    ... CONFIG_ARM64_VA_BITS=48
+    ... # CONFIG_DEBUG_WX is not set
+    ... '''
+    >>> config = parse_kconfig(text, "config")
+    >>> config.page_size, config.va_bits, config.arch, config.release
+    (4096, 48, 'arm64', '6.12.117')
+    >>> config.is_enabled("DEBUG_WX"), config.line("DEBUG_WX"), config.is_enabled("KASAN")
+    (False, 4, None)
+    """
+
+    path: str
+    options: Mapping[str, Option]
+    """By name without ``CONFIG_``."""
+    arch: str
+    """``arm64`` …, from the header comment; empty if there is none."""
+    release: str
+    """Kernel version of the header comment; empty if there is none."""
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+    def get(self, name: str) -> str | None:
+        """Value of a symbol; ``n`` if it is not set, None if the file does not name it."""
+        option = self.options.get(name.removeprefix("CONFIG_"))
+        return option.value if option else None
+
+    def is_enabled(self, name: str) -> bool | None:
+        """Whether a symbol is ``y`` or ``m``; None if the file does not name it."""
+        value = self.get(name)
+        return None if value is None else value in {"y", "m"}
+
+    def integer(self, name: str) -> int | None:
+        """Value of a decimal or ``0x`` symbol; None if the file does not name it or it is no number."""
+        try:
+            return int(self.get(name) or "", 0)
+        except ValueError:
+            return None
+
+    def line(self, name: str) -> int | None:
+        """1-based line of a symbol."""
+        option = self.options.get(name.removeprefix("CONFIG_"))
+        return option.line if option else None
+
+    @property
+    def page_size(self) -> int | None:
+        """Bytes of a page."""
+        return next((size for name, size in _PAGE_SIZES.items() if self.is_enabled(name)), None)
+
+    @property
+    def va_bits(self) -> int | None:
+        """CONFIG_ARM64_VA_BITS: what the kernel is built for; hardware may give it fewer."""
+        return self.integer("ARM64_VA_BITS")
+
+
+def parse_kconfig(data: bytes, path: str) -> Kconfig:
+    """Read a kernel configuration, gzip or plain; FormatError if no symbol is in it."""
+    text, diagnostics = _decompressed(data.removeprefix(_IKCONFIG_MAGIC), path)
+    text = text_of(text, path, limit=MAX_BYTES, what="kernel configuration")
+    options: dict[str, Option] = {}
+    changed = []
+    for line, match in numbered(_OPTION, text):
+        name = (match[1] or match[3]).decode()
+        option = Option("n" if match[2] is None else _value(match[2]), line)
+        if options.get(name, option).value != option.value:
+            changed.append(line)
+        options[name] = option
+    if not options:
+        raise FormatError("no CONFIG_ symbol", path=path)
+    header = _HEADER.search(text)
+    arch = header[1].decode() if header else ""
+    return Kconfig(
+        path=path,
+        options=MappingProxyType(options),
+        arch=arch,
+        release=header[2].decode("utf-8", "replace") if header else "",
+        diagnostics=(
+            *diagnostics,
+            *at_lines("set again to another value; the last one counts", changed, path),
+            *([Diagnostic(f"a configuration for {arch}, not arm64", path)] if arch not in {"", "arm64"} else []),
+        ),
+    )
+
+
+def _decompressed(data: bytes, path: str) -> tuple[bytes, tuple[Diagnostic, ...]]:
+    """Contents of gzip ``data``, as far as they go and fit; other data as it is."""
+    if not data.startswith(_GZIP_MAGIC):
+        return data, ()
+    stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        text = stream.decompress(data, MAX_BYTES + 1)
+    except zlib.error as error:
+        raise FormatError(f"damaged gzip: {error}", path=path) from error
+    if len(text) <= MAX_BYTES and not stream.eof:
+        return text, (Diagnostic("the gzip data is cut short: symbols at the end are unknown", path),)
+    return text, ()
+
+
+def _value(raw: bytes) -> str:
+    text = raw.decode("utf-8", "replace").strip()
+    if len(text) >= 2 and text[0] == text[-1] == '"':
+        return _ESCAPED.sub(r"\1", text[1:-1])
+    return text
