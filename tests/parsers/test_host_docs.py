@@ -5,7 +5,7 @@ import importlib
 
 import pytest
 
-MODULES = ["iomem", "uname"]
+MODULES = ["iomem", "kconfig", "uname", "vmcoreinfo"]
 
 
 @pytest.mark.parametrize("name", MODULES)
