@@ -5,7 +5,7 @@ import importlib
 
 import pytest
 
-MODULES = ["iomem", "kconfig", "uname", "vmcoreinfo"]
+MODULES = ["iomem", "kconfig", "memory_blocks", "uname", "vmcoreinfo"]
 
 
 @pytest.mark.parametrize("name", MODULES)
