@@ -5,7 +5,7 @@ import importlib
 
 import pytest
 
-MODULES = ["iomem", "kconfig", "memory_blocks", "uname", "vmcoreinfo"]
+MODULES = ["cmdline", "hugepages", "iomem", "kconfig", "memory_blocks", "meminfo", "uname", "vmcoreinfo", "zoneinfo"]
 
 
 @pytest.mark.parametrize("name", MODULES)
