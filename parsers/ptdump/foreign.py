@@ -13,14 +13,17 @@ import numpy as np
 
 from parsers.errors import FormatError, WrongFormatError
 from parsers.ptdump.rows import Rows
+from parsers.ptdump.settle import KERNEL_HALF
 
 __all__ = ["SNIFFED", "looks_like", "refuse_binary", "refuse_by_rows", "refuse_by_text", "refuse_hidden_addresses"]
 
 SNIFFED = 1 << 16
 """Bytes from the start of a text that are looked at before it is read."""
 
+_IS_CONTROL = np.arange(256) < 0x20
+_IS_CONTROL[list(b"\t\n\r\x1b")] = False
+
 _COLLECT = "collect /sys/kernel/debug/kernel_page_tables of the arm64 machine, as root"
-_KERNEL_HALF = np.uint64(0xFFF << 52)
 
 _RANGE = rb"(?:0x)?[0-9a-fA-F]{8,16}-(?:0x)?[0-9a-fA-F]{8,16}\s+"
 _ANY_ROW = re.compile(_RANGE + rb"(?:0x[0-9a-fA-F]+\s+)?\d+[BKMGTPE](?=\s|$)", re.MULTILINE)
@@ -76,9 +79,9 @@ def refuse_binary(data: bytes, path: str) -> None:
     sample = data[:SNIFFED]
     if sample.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise FormatError("UTF-16 text: convert it to UTF-8 first (iconv -f UTF-16 -t UTF-8)", path=path, offset=0)
-    zeros = sample.count(0)
-    if zeros * 64 > len(sample):
-        raise FormatError("binary data, not the text of a page-table dump", path=path, offset=sample.find(0))
+    control = np.flatnonzero(_IS_CONTROL[np.frombuffer(sample, np.uint8)])
+    if control.size * 64 > len(sample):
+        raise FormatError("binary data, not the text of a page-table dump", path=path, offset=int(control[0]))
 
 
 def refuse_by_text(data: bytes, path: str) -> None:
@@ -104,7 +107,7 @@ def refuse_by_rows(rows: Rows, unknown_words: set[str], markers: set[str], path:
     """WrongFormatError where no row is in an arm64 kernel's half, or their words are another architecture's."""
     if unknown_words & _X86_WORDS:
         raise WrongFormatError(f"this is an x86 page-table dump; {_COLLECT}", path=path, line=int(rows.line[0]))
-    if len(rows) and not (rows.last >= _KERNEL_HALF).any():
+    if len(rows) and not (rows.last >= KERNEL_HALF).any():
         what = (
             "efi_page_tables, the firmware's page tables"
             if any("UEFI" in each for each in markers)

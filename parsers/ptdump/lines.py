@@ -29,6 +29,7 @@ _LIKE_A_ROW = re.compile(
 _DAMAGED = re.compile(rb"(?:0x)?[0-9a-fA-F]*(?:-(?:0x)?[0-9a-fA-F]*)?")
 _ADDRESSES = re.compile(rb"(0x)?[0-9a-fA-F]{16}-(0x)?[0-9a-fA-F]{16}(?![0-9a-fA-F])")
 _MARKER = re.compile(rb"---\[ ([^\]]{1,80}) \]---")
+_OOPS_TEXT = (b"cut here", b"end trace", b"end Kernel panic")
 _WX = re.compile(rb"Checked W\+X mappings: .*|(?:arm64/mm: )?Found (?:insecure W\+X|non-UXN) mapping at .*")
 
 
@@ -69,6 +70,8 @@ def read_line(line: bytes) -> RowLine | MarkerLine | WxText | BadRow | None:
     if row := _ROW.search(line):
         return _read_row(row)
     if b"---[" in line and (marker := _MARKER.search(line)):
+        if marker[1].startswith(_OOPS_TEXT):
+            return None
         return MarkerLine(marker[1].decode("ascii", "backslashreplace"))
     if (b"W+X" in line or b"non-UXN" in line) and (check := _WX.search(line)):
         return WxText(check[0].decode("ascii", "backslashreplace").rstrip())

@@ -11,7 +11,10 @@ from parsers.ptdump.diagnostics import DiagnosticLog
 from parsers.ptdump.rows import Rows
 from parsers.ptdump.tails import Tails
 
-__all__ = ["Settled", "settle"]
+__all__ = ["KERNEL_HALF", "Settled", "settle"]
+
+KERNEL_HALF = np.uint64(0xFFF << 52)
+"""Lowest address of a kernel with 52-bit addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ def settle(rows: Rows, tails: Tails, log: DiagnosticLog) -> Settled:
     """Drop what cannot be true, with diagnostics, and find the dialect of the rest."""
     rows = _without_faulty_tails(rows, tails, log)
     rows = _without_table_rows(rows, tails, log)
+    rows = _without_other_tables(rows, log)
     rows, inclusive_end = _with_one_kind_of_end(rows, log)
     rows = _ascending(rows, log)
     prints_holes = _prints_holes(rows, tails)
@@ -40,9 +44,10 @@ def _without_faulty_tails(rows: Rows, tails: Tails, log: DiagnosticLog) -> Rows:
     if not faulty.any():
         return rows
     indexes = np.flatnonzero(faulty)
-    for index in indexes[: log.room]:
+    room = log.room
+    for index in indexes[:room]:
         log.add(f"row left out: {tails.kinds[rows.tail[index]].fault}", int(rows.line[index]))
-    log.count(max(0, indexes.size - log.room) if indexes.size > log.room else 0)
+    log.count(indexes[room:].size)
     return rows.without(faulty)
 
 
@@ -55,6 +60,15 @@ def _without_table_rows(rows: Rows, tails: Tails, log: DiagnosticLog) -> Rows:
         f"{np.count_nonzero(tables)} rows about table entries (TBL) left out: no mainline kernel prints them", first
     )
     return rows.without(tables, lost=False)
+
+
+def _without_other_tables(rows: Rows, log: DiagnosticLog) -> Rows:
+    """Without the rows of firmware's or a process's tables in the same text as the kernel's."""
+    below = rows.last < KERNEL_HALF
+    if below.all() or not below.any():
+        return rows
+    _report_runs(rows, below, "the address is below the kernel's half: other tables", log)
+    return rows.without(below, lost=False)
 
 
 def _with_one_kind_of_end(rows: Rows, log: DiagnosticLog) -> tuple[Rows, bool]:
@@ -98,11 +112,11 @@ def _report_runs(rows: Rows, dropped: Bool, why: str, log: DiagnosticLog) -> Non
     """One diagnostic for each run of neighbours among ``dropped``."""
     edges = np.flatnonzero(np.diff(dropped, prepend=False, append=False))
     firsts, counts = edges[::2], edges[1::2] - edges[::2]
-    kept = log.room
-    for first, count in zip(firsts[:kept].tolist(), counts[:kept].tolist(), strict=True):
+    room = log.room
+    for first, count in zip(firsts[:room].tolist(), counts[:room].tolist(), strict=True):
         what = "row" if count == 1 else f"{count} rows from here on"
         log.add(f"{what} left out: {why}", int(rows.line[first]))
-    log.count(max(0, firsts.size - kept))
+    log.count(firsts[room:].size)
 
 
 def _report_first_line(rows: Rows, log: DiagnosticLog) -> None:

@@ -44,6 +44,9 @@ _ZERO_DESCRIPTOR = Attr.PRESENT | Attr.BLOCK
 # With a GP column (since 5.8) the memory type starts 38 characters after the level word; such kernels print holes.
 _TYPE_COLUMN_WITH_GP = 38
 
+# A row without a memory type is padded at least this far; only a clear UXN of 5.4 and older takes no room.
+_FULL_WIDTH = 30
+
 
 @dataclass(frozen=True, slots=True)
 class Tail:
@@ -94,6 +97,8 @@ def _read_attributes(level: LevelWord, names: list[bytes], text: bytes) -> Tail:
             if name.endswith(b":"):  # "caller: symbol": the word says what kind, its value is no attribute
                 break
     fault = _attribute_fault(names)
+    if not fault and not memtype and not attrs & (Attr.UXN | Attr.GP) and len(text.removesuffix(b"\r")) < _FULL_WIDTH:
+        fault = "the attributes end before the memory type (a cut or wrapped line)"
     if fault:
         return Tail(fault=fault)
     prints_holes = type_column >= _TYPE_COLUMN_WITH_GP
@@ -144,11 +149,10 @@ class Tails:
         return len(self.kinds)
 
     def __contains__(self, text: bytes) -> bool:
-        return text.rstrip() in self._numbers
+        return text in self._numbers
 
     def number(self, text: bytes) -> int:
         """The number of one tail."""
-        text = text.rstrip()
         number = self._numbers.get(text)
         if number is None:
             if len(self.kinds) > _MAX_TAILS:
