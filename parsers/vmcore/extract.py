@@ -1,0 +1,144 @@
+"""Everything that the audit takes from a crash dump, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from parsers.errors import Diagnostic
+from parsers.iomem import Iomem
+from parsers.mapping import Mapping
+from parsers.vmcore.addresses import AddressMap
+from parsers.vmcore.blocks import BlockRows, read_blocks
+from parsers.vmcore.distilled import write_core
+from parsers.vmcore.dump import Dump
+from parsers.vmcore.hugetlb import HugetlbRows, read_hugetlb
+from parsers.vmcore.kdump import KdumpMemory
+from parsers.vmcore.memory import PhysicalMemory, RecordingMemory
+from parsers.vmcore.opening import RawDump, open_dump
+from parsers.vmcore.pagetable import Step, Walk, walk_page_tables
+from parsers.vmcore.printed import Boundary, as_printed, read_boundaries
+from parsers.vmcore.resources import read_iomem
+from parsers.vmcore.sparsemem import SectionRows, read_sections
+from parsers.vmcore.texts import read_cmdline, read_config, read_dmesg
+from parsers.vmcore.zones import ZoneRows, read_zones
+from parsers.vmcoreinfo import VmcoreInfo
+
+__all__ = ["VmcoreFacts", "distill", "extract", "facts_of"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class VmcoreFacts:
+    """What one dump tells; a member is None where dump, symbols or types do not tell it: then a diagnostic says why."""
+
+    path: str
+    release: str | None
+    vmcoreinfo: VmcoreInfo
+    addresses: AddressMap
+    walk: Walk
+    boundaries: tuple[Boundary, ...]
+    sections: SectionRows | None
+    blocks: BlockRows | None
+    zones: ZoneRows | None
+    hugetlb: HugetlbRows | None
+    iomem: Iomem | None
+    config: bytes | None
+    cmdline: bytes | None
+    dmesg: bytes | None
+    types: str
+    """Where structures are known from: ``vmlinux``, ``BTF`` or ``VMCOREINFO``."""
+    diagnostics: tuple[Diagnostic, ...]
+    explain: Callable[[int], list[Step]] = field(repr=False)
+    """The walk of one virtual address, level by level."""
+
+    @property
+    def mapping(self) -> Mapping:
+        """The page tables: rows with output addresses, and the table pages."""
+        return self.walk.mapping
+
+    @property
+    def printed(self) -> Mapping:
+        """The page tables as the kernel's text dump would show them, markers included."""
+        return as_printed(self.walk.mapping, self.boundaries, self.addresses.granule)
+
+
+def extract(
+    path: Path | Sequence[Path],
+    *,
+    vmlinux: Path | None = None,
+    vmcoreinfo: Path | None = None,
+    system_map: Path | None = None,
+    with_dmesg: bool = True,
+) -> VmcoreFacts:
+    """Read a dump: an ELF core or a kdump, plain or compressed; several paths for the files of a split one.
+
+    Raises the errors of :func:`parsers.vmcore.opening.open_dump` and :class:`parsers.vmcore.dump.Dump`.
+    """
+    raw = open_dump(path, vmcoreinfo=vmcoreinfo)
+    return facts_of(raw, vmlinux=vmlinux, system_map=system_map, with_dmesg=with_dmesg)
+
+
+def facts_of(
+    raw: RawDump,
+    *,
+    memory: PhysicalMemory | None = None,
+    vmlinux: Path | None = None,
+    system_map: Path | None = None,
+    with_dmesg: bool = True,
+) -> VmcoreFacts:
+    """The facts of an opened dump; ``memory`` may stand in for its own."""
+    dump = Dump(raw, memory=memory, vmlinux=vmlinux, system_map_path=system_map)
+    walk = walk_page_tables(dump.memory, dump.addresses, source=raw.path)
+
+    def fact(what: str, read: Callable[[Dump], T]) -> T | None:
+        return dump.attempt(what, lambda: read(dump))
+
+    sections = fact("section table", read_sections)
+    blocks = fact("memory blocks", read_blocks)
+    zones = fact("zones", read_zones)
+    hugetlb = fact("huge pages", read_hugetlb)
+    iomem = fact("resources", read_iomem)
+    config = fact("kernel configuration", read_config)
+    cmdline = fact("command line", read_cmdline)
+    dmesg = fact("kernel log", read_dmesg) if with_dmesg else None
+    boundaries = read_boundaries(dump)
+    unread = raw.memory.diagnostics if isinstance(raw.memory, KdumpMemory) else ()
+    return VmcoreFacts(
+        path=raw.path,
+        release=raw.vmcoreinfo.osrelease,
+        vmcoreinfo=raw.vmcoreinfo,
+        addresses=dump.addresses,
+        walk=walk,
+        boundaries=boundaries,
+        sections=sections,
+        blocks=blocks,
+        zones=zones,
+        hugetlb=hugetlb,
+        iomem=iomem,
+        config=config,
+        cmdline=cmdline,
+        dmesg=dmesg,
+        types="vmlinux" if vmlinux is not None else "BTF" if dump.btf is not None else "VMCOREINFO",
+        diagnostics=(*dump.diagnostics, *walk.diagnostics, *unread),
+        explain=dump.explain,
+    )
+
+
+def distill(
+    path: Path | Sequence[Path],
+    output: Path,
+    *,
+    vmlinux: Path | None = None,
+    vmcoreinfo: Path | None = None,
+    system_map: Path | None = None,
+    with_dmesg: bool = False,
+) -> int:
+    """Write the small core of a dump: the pages that :func:`extract` reads of it, and no other; returns its size."""
+    raw = open_dump(path, vmcoreinfo=vmcoreinfo)
+    recorder = RecordingMemory(raw.memory)
+    facts_of(raw, memory=recorder, vmlinux=vmlinux, system_map=system_map, with_dmesg=with_dmesg)
+    return write_core(output, raw.memory, recorder.units, raw.vmcoreinfo_bytes)

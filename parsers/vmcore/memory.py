@@ -1,0 +1,173 @@
+"""Physical memory as a dump holds it: which bytes are there, and bulk reads of them.
+
+What a dump leaves out is *unknown*, never zero: ELF cores state ``p_memsz`` greater than ``p_filesz`` for memory
+that was not written, makedumpfile excludes pages, and a truncated file ends early.  Every read here says
+which pages it could not get.
+"""
+
+from __future__ import annotations
+
+import mmap
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from parsers.errors import InputError
+from parsers.mapping import U8, U64, Bool
+
+__all__ = ["UNIT", "ElfMemory", "MissingMemoryError", "PhysicalMemory", "RecordingMemory", "Segment", "page_runs"]
+
+UNIT = 4096
+"""Bytes in which presence is accounted: the smallest page of arm64, and a divisor of the others."""
+
+_RSS_LIMIT = 256 << 20  # mapped file pages kept before they are given back to the page cache
+
+
+class MissingMemoryError(InputError):
+    """The dump does not hold this physical memory: excluded, truncated, or no memory at all."""
+
+
+class PhysicalMemory(ABC):
+    """Physical memory of a dumped machine, in units of 4096 bytes."""
+
+    @abstractmethod
+    def read_units(self, units: U64) -> tuple[U8, Bool]:
+        """Content of page frames of 4096 bytes: ``(n, 4096)`` uint8 and ``(n,)`` present; absent ones read as zeros."""
+
+    @property
+    @abstractmethod
+    def extents(self) -> tuple[U64, U64]:
+        """Physical ranges that may hold pages, sorted: starts and exclusive ends in bytes, uint64."""
+
+    def read_pages(self, pas: U64, page_size: int = UNIT) -> tuple[U8, Bool]:
+        """Pages at physical addresses ``pas`` (multiples of 4096): ``(n, page_size)`` uint8 and ``(n,)`` present.
+
+        A page of which any part is missing is not present.
+        """
+        per_page = page_size // UNIT
+        units = pas.astype(np.uint64) // np.uint64(UNIT)
+        if per_page > 1:
+            units = (units[:, None] + np.arange(per_page).astype(np.uint64)).ravel()
+        data, present = self.read_units(units)
+        return data.reshape(-1, page_size), np.asarray(present.reshape(-1, per_page).all(axis=1))
+
+    def read(self, pa: int, size: int) -> bytes:
+        """Exactly ``size`` bytes at ``pa``; MissingMemoryError when the dump lacks any of them."""
+        if not 0 <= pa < 1 << 52 or not 0 <= size <= 1 << 32:
+            raise MissingMemoryError(f"no physical memory at {pa:#x} (+{size:#x})", address=pa)
+        if size == 0:
+            return b""
+        first, last = pa // UNIT, (pa + size - 1) // UNIT
+        data, present = self.read_units(np.arange(first, last + 1, dtype=np.uint64))
+        if not present.all():
+            missing = (first + int(np.argmin(present))) * UNIT
+            raise MissingMemoryError(f"physical page {missing:#x} is not in the dump", address=missing)
+        offset = pa - first * UNIT
+        return data.reshape(-1)[offset : offset + size].tobytes()
+
+    def read_words(self, pas: U64) -> tuple[U64, Bool]:
+        """The little-endian 64-bit words at ``pas`` (multiples of 8): values (0 where missing) and present."""
+        units, where = np.unique(pas // np.uint64(UNIT), return_inverse=True)
+        data, present = self.read_units(units)
+        words = data.view("<u8")
+        index = ((pas % np.uint64(UNIT)) // np.uint64(8)).astype(np.intp)
+        return words[where, index].astype(np.uint64), present[where]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Bytes of a file that are physical memory: ``size`` bytes of ``pa`` at ``offset``."""
+
+    pa: int
+    offset: int
+    size: int
+
+
+class ElfMemory(PhysicalMemory):
+    """Physical memory in the PT_LOAD segments of an ELF core, read through a mapping of the file."""
+
+    def __init__(self, fileno: int, segments: Sequence[Segment]) -> None:
+        self._map = mmap.mmap(fileno, 0, access=mmap.ACCESS_READ)
+        self._bytes: U8 = np.frombuffer(self._map, dtype=np.uint8)
+        self._segments = _disjoint(segments)
+        self._first = np.array([segment.pa // UNIT for segment in self._segments], dtype=np.uint64)
+        self._count = np.array([segment.size // UNIT for segment in self._segments], dtype=np.uint64)
+        self._touched = 0
+
+    @property
+    def extents(self) -> tuple[U64, U64]:
+        return self._first * np.uint64(UNIT), (self._first + self._count) * np.uint64(UNIT)
+
+    def read_units(self, units: U64) -> tuple[U8, Bool]:
+        out = np.zeros((units.size, UNIT), dtype=np.uint8)
+        present = np.zeros(units.size, dtype=np.bool_)
+        if units.size == 0 or not self._segments:
+            return out, present
+        which = np.searchsorted(self._first, units, side="right").astype(np.int64) - 1
+        index = np.maximum(which, 0)
+        present = (which >= 0) & (units - self._first[index] < self._count[index])
+        for number in np.unique(index[present]):
+            segment = self._segments[int(number)]
+            pages = self._bytes[segment.offset : segment.offset + segment.size].reshape(-1, UNIT)
+            rows = np.flatnonzero(present & (index == number))
+            inside = (units[rows] - self._first[number]).astype(np.intp)
+            if rows.size == units.size:
+                np.take(pages, inside, axis=0, out=out, mode="clip")
+            else:
+                out[rows] = pages[inside]
+        self._give_back(out.nbytes)
+        return out, present
+
+    def _give_back(self, nbytes: int) -> None:
+        """Keep the resident size bounded: the mapping's pages stay in the page cache, not with this process."""
+        self._touched += nbytes
+        if self._touched > _RSS_LIMIT:
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._touched = 0
+
+
+def _disjoint(segments: Sequence[Segment]) -> list[Segment]:
+    """Whole units of the segments, sorted, each physical unit once (/proc/vmcore lists the kernel image twice)."""
+    result: list[Segment] = []
+    covered = 0
+    for segment in sorted(segments, key=lambda item: (item.pa, -item.size)):
+        start = max(-(-segment.pa // UNIT) * UNIT, covered)
+        end = (segment.pa + segment.size) // UNIT * UNIT
+        if end > start:
+            result.append(Segment(start, segment.offset + start - segment.pa, end - start))
+            covered = end
+    return result
+
+
+class RecordingMemory(PhysicalMemory):
+    """Another memory, with a note of every unit that was read from it."""
+
+    def __init__(self, memory: PhysicalMemory) -> None:
+        self._memory = memory
+        self._seen: list[U64] = []
+
+    @property
+    def extents(self) -> tuple[U64, U64]:
+        return self._memory.extents
+
+    def read_units(self, units: U64) -> tuple[U8, Bool]:
+        data, present = self._memory.read_units(units)
+        self._seen.append(np.unique(units[present]))
+        if len(self._seen) > 4096:
+            self._seen = [self.units]
+        return data, present
+
+    @property
+    def units(self) -> U64:
+        """Page frames (of 4096 bytes) that were read and were there, sorted."""
+        return np.unique(np.concatenate(self._seen)) if self._seen else np.empty(0, dtype=np.uint64)
+
+
+def page_runs(units: U64) -> tuple[U64, U64]:
+    """Runs of consecutive numbers in the sorted ``units``: first numbers and counts."""
+    breaks = np.flatnonzero(np.diff(units) != 1) + 1
+    starts = np.concatenate(([0], breaks)).astype(np.intp) if units.size else np.empty(0, dtype=np.intp)
+    counts = np.diff(np.append(starts, units.size)).astype(np.uint64)
+    return units[starts], counts

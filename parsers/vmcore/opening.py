@@ -1,0 +1,213 @@
+"""Opening a dump: ELF vmcores and kdumps, inside compressed containers or not, and what is refused and why.
+
+ELF cores are read here, ordinary kdumps through drgn (libkdumpfile), and kdumps that drgn refuses, which
+hypervisors write of arm64 guests, by :mod:`parsers.vmcore.kdump`.  A dump that cannot be opened is an error:
+nothing falls back to the running kernel.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from parsers.errors import Diagnostic, FormatError, InputError, MissingDependencyError, WrongFormatError
+from parsers.mapping import U8, U64, Bool
+from parsers.vmcore import kdump
+from parsers.vmcore.container import open_plain
+from parsers.vmcore.memory import UNIT, ElfMemory, PhysicalMemory, Segment
+from parsers.vmcoreinfo import VmcoreInfo, parse_vmcoreinfo
+
+if TYPE_CHECKING:
+    from elftools.construct.lib.container import Container
+
+__all__ = ["RawDump", "open_dump", "vmcoreinfo_note"]
+
+_ELF_MAGIC = b"\x7fELF"
+_ARM64_NAMES = {"aarch64", "aarch64_be", "arm64"}
+_HYPERVISOR_NAMES = {"", "Unknown"}
+_SCAN_LIMIT = 4 << 30  # bytes of memory searched for a VMCOREINFO that the dump's notes lack
+_FIRST_KEY: U8 = np.frombuffer(b"OSRELEASE=", dtype=np.uint8)
+_NOTE_NAME = b"VMCOREINFO\0"
+
+
+@dataclass(frozen=True, slots=True)
+class RawDump:
+    """An opened dump: its memory and its VMCOREINFO, nothing interpreted yet."""
+
+    path: str
+    kind: str
+    """``elf`` or ``kdump``."""
+    memory: PhysicalMemory
+    vmcoreinfo: VmcoreInfo
+    vmcoreinfo_bytes: bytes
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+def open_dump(path: Path | Sequence[Path], *, vmcoreinfo: Path | None = None) -> RawDump:
+    """Open the dump at ``path`` (several paths: the files of a split kdump).
+
+    ``vmcoreinfo`` names a text to use instead of the dump's own VMCOREINFO.
+
+    Raises WrongFormatError for dumps of other machines, FormatError for damaged ones, InputError for what is
+    no dump or lacks VMCOREINFO, MissingDependencyError where drgn is needed and not installed.
+    """
+    paths = [path] if isinstance(path, Path) else list(path)
+    streams = [open_plain(item) for item in paths]
+    names = [str(item) for item in paths]
+    try:
+        magic = os.pread(streams[0].fileno(), 16, 0)
+        if magic.startswith(_ELF_MAGIC):
+            kind, memory, info, diagnostics = "elf", *_open_elf(streams[0], names[0])
+        elif magic.startswith(kdump.MAGICS) or magic == kdump.FLAT_MAGIC:
+            kind, memory, info, diagnostics = "kdump", *_open_kdump(streams, names)
+        else:
+            raise InputError("not a crash dump: neither an ELF core nor a kdump", path=names[0])
+    finally:
+        for stream in streams:
+            stream.close()
+    source = names[0]
+    if vmcoreinfo is not None:
+        source = str(vmcoreinfo)
+        with open_plain(vmcoreinfo) as text:
+            info = text.read(1 << 20)
+    elif not info:
+        info = _search(memory)
+        if info:
+            diagnostics = (*diagnostics, Diagnostic("VMCOREINFO is not in the notes; found it in memory", source))
+    if not info:
+        raise InputError("the dump has no VMCOREINFO; give its text (from another dump of this boot)", path=source)
+    return RawDump(names[0], kind, memory, parse_vmcoreinfo(info, source), info, diagnostics)
+
+
+_Opened = tuple[PhysicalMemory, bytes, tuple[Diagnostic, ...]]
+
+
+def _open_elf(stream: BinaryIO, path: str) -> _Opened:
+    from elftools.elf.elffile import ELFFile  # noqa: PLC0415  # heavy
+
+    try:
+        elf: Any = ELFFile(stream)
+        _check_elf(elf.header, elf.elfclass, elf.little_endian, path)
+        program_headers = [segment.header for segment in elf.iter_segments()]
+        size = os.fstat(stream.fileno()).st_size
+        info = b""
+        for header in program_headers:
+            if header.p_type == "PT_NOTE" and not info:
+                info = vmcoreinfo_note(os.pread(stream.fileno(), min(header.p_filesz, 16 << 20), header.p_offset))
+    except InputError:
+        raise
+    except Exception as error:  # pyelftools raises whatever its own parsing trips over
+        raise FormatError(f"damaged ELF core: {error or type(error).__name__}", path=path) from error
+    loads = [header for header in program_headers if header.p_type == "PT_LOAD" and header.p_filesz]
+    if not loads:
+        raise FormatError("the ELF core holds no memory", path=path)
+    if len(loads) > 1 and not any(header.p_paddr for header in loads):
+        raise FormatError("the ELF core gives no physical addresses", path=path)
+    diagnostics: list[Diagnostic] = []
+    segments = [
+        Segment(header.p_paddr, header.p_offset, max(min(header.p_filesz, size - header.p_offset), 0))
+        for header in loads
+        if header.p_paddr < 1 << 52
+    ]
+    missing = sum(header.p_filesz for header in loads) - sum(segment.size for segment in segments)
+    if missing:
+        diagnostics.append(Diagnostic(f"the dump is truncated: {missing} bytes of memory are missing, unknown", path))
+    if not any(segment.size for segment in segments):
+        raise FormatError("truncated before the first byte of memory", path=path)
+    return ElfMemory(stream.fileno(), [segment for segment in segments if segment.size]), info, tuple(diagnostics)
+
+
+def _check_elf(header: Container, elfclass: int, little_endian: bool, path: str) -> None:
+    machine = header.e_machine
+    if machine != "EM_AARCH64":
+        raise WrongFormatError(f"an ELF file for {machine}, not for arm64", path=path)
+    if header.e_type != "ET_CORE":
+        raise WrongFormatError(f"an arm64 ELF file of type {header.e_type}, not a core (a vmlinux?)", path=path)
+    if elfclass != 64 or not little_endian:
+        raise WrongFormatError("a big-endian or 32-bit core: not supported", path=path)
+
+
+def vmcoreinfo_note(notes: bytes) -> bytes:
+    """The text of the VMCOREINFO note among ELF notes; empty if there is none."""
+    position = 0
+    while position + 12 <= len(notes):
+        name_size, size, _ = np.frombuffer(notes, dtype="<u4", count=3, offset=position).tolist()
+        body = position + 12 + -(-name_size // 4) * 4
+        if notes[position + 12 : position + 12 + name_size] == _NOTE_NAME:
+            return notes[body : body + size].rstrip(b"\0")
+        position = body + -(-size // 4) * 4
+    return b""
+
+
+def _search(memory: PhysicalMemory) -> bytes:
+    """VMCOREINFO's own page, found by its first key (kernel/vmcore_info.c puts OSRELEASE first); empty if not found."""
+    starts, ends = memory.extents
+    left = _SCAN_LIMIT // UNIT
+    for start, end in zip((starts // np.uint64(UNIT)).tolist(), (ends // np.uint64(UNIT)).tolist(), strict=True):
+        for first in range(start, min(end, start + left), 4096):
+            units = np.arange(first, min(first + 4096, end), dtype=np.uint64)
+            data, _ = memory.read_units(units)
+            starts_so = (data[:, : _FIRST_KEY.size] == _FIRST_KEY).all(axis=1)
+            texts = (bytes(data[row]).split(b"\0", 1)[0] for row in np.flatnonzero(starts_so).tolist())
+            found = next((text for text in texts if b"\nPAGESIZE=" in text), b"")
+            if found:
+                return found
+        left -= min(end - start, left)
+    return b""
+
+
+def _open_kdump(streams: Sequence[BinaryIO], paths: Sequence[str]) -> _Opened:
+    headers = [kdump.read_header(stream, path) for stream, path in zip(streams, paths, strict=True)]
+    machine = headers[0].machine
+    if machine not in _ARM64_NAMES | _HYPERVISOR_NAMES:
+        raise WrongFormatError(f"a kdump of a machine {machine!r}, not of arm64", path=paths[0])
+    if headers[0].split and len(paths) == 1:
+        raise InputError("one file of a split kdump: give all of them", path=paths[0])
+    diagnostics = tuple(item for header in headers for item in header.diagnostics)
+    if machine in _ARM64_NAMES and len(paths) == 1:
+        return _DrgnMemory(streams[0], headers[0], paths[0]), _kdump_info(headers[0]), diagnostics
+    return kdump.KdumpMemory(headers, paths), _kdump_info(headers[0]), diagnostics
+
+
+def _kdump_info(header: kdump.Header) -> bytes:
+    def part(where: tuple[int, int]) -> bytes:
+        return header.reader(where[0], min(where[1], 16 << 20)) if where[0] and where[1] else b""
+
+    return part(header.vmcoreinfo).rstrip(b"\0") or vmcoreinfo_note(part(header.notes))
+
+
+class _DrgnMemory(PhysicalMemory):
+    """A kdump that drgn opens: every compression, flattened or not."""
+
+    def __init__(self, stream: BinaryIO, header: kdump.Header, path: str) -> None:
+        try:
+            import drgn  # noqa: PLC0415  # not installable everywhere
+        except ImportError as error:
+            raise MissingDependencyError("reading this kdump needs drgn, which is not installed", path=path) from error
+        self._fault = drgn.FaultError
+        self._program = drgn.Program()
+        try:
+            self._program.set_core_dump(stream.fileno())
+        except Exception as error:  # drgn raises Exception itself for what libkdumpfile reports
+            raise FormatError(f"drgn cannot open the kdump: {error}", path=path) from error
+        self._end = header.max_mapnr * header.block_size
+
+    @property
+    def extents(self) -> tuple[U64, U64]:
+        return np.zeros(1, dtype=np.uint64), np.array([self._end], dtype=np.uint64)
+
+    def read_units(self, units: U64) -> tuple[U8, Bool]:
+        out = np.zeros((units.size, UNIT), dtype=np.uint8)
+        present = np.zeros(units.size, dtype=np.bool_)
+        for row, unit in enumerate(units.tolist()):
+            try:
+                out[row] = np.frombuffer(self._program.read(unit * UNIT, UNIT, True), dtype=np.uint8)
+                present[row] = True
+            except self._fault:
+                continue
+        return out, present

@@ -1,0 +1,451 @@
+"""The walk of ``swapper_pg_dir``: every table of the kernel's address space, read physically, decoded in bulk.
+
+Breadth first, one level at a time, in batches of whole tables: memory in use depends on the number of distinct
+ranges, not of entries.  Neighbouring entries become one row when level and attributes are equal, as the kernel's
+own dump merges them (mm/ptdump.c, arch/arm64/mm/ptdump.c), and when their output addresses continue, or are all the
+same (the shared early shadow of KASAN; ``Walk.repeated``).
+
+The tables may be corrupt.  A page that is a table at one level is not entered at another, which excludes cycles;
+tables that are referred to repeatedly are entered a bounded number of times; what is not
+entered, or not in the dump, is *unobserved*, with a diagnostic, and never a hole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from parsers.arm64 import PTE
+from parsers.errors import Diagnostic
+from parsers.mapping import I8, I64, U8, U64, Bool, Mapping, TablePages
+from parsers.vmcore.addresses import MASK, AddressMap
+from parsers.vmcore.descriptors import TABLE_ATTRIBUTES, DescriptorFormat, Kind, memory_types
+from parsers.vmcore.memory import MissingMemoryError, PhysicalMemory
+
+__all__ = ["Step", "Walk", "explain", "walk_page_tables"]
+
+_BATCH_BYTES = 2 << 20  # of table pages: what fits the second-level cache decodes fastest
+_MAX_TABLES = 1 << 26
+_MAX_ROWS = 1 << 24
+_MAX_REPEATS = 1 << 16  # further visits of tables that are referred to more than once
+_MAX_DIAGNOSTICS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One level of the walk of one address."""
+
+    level: int
+    table_pa: int
+    index: int
+    descriptor: int | None
+    """None where the dump does not hold the table."""
+    meaning: str
+    output: int | None = None
+    """Physical address that the virtual one translates to, in the last step of a walk that ends in a leaf."""
+
+    @property
+    def entry_pa(self) -> int:
+        """Physical address of the entry itself."""
+        return self.table_pa + 8 * self.index
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Walk:
+    """The page tables of a dump."""
+
+    mapping: Mapping
+    """Rows in ascending order, with output addresses and table pages; ``mapping.tables`` has one row a reference."""
+    repeated: Bool
+    """Rows of ``mapping`` in which every entry has the same output address, ``mapping.pa``."""
+    table_descriptor: U64
+    """For each row of ``mapping.tables``, the descriptor that points at it (0 for the root): its table attributes."""
+    diagnostics: tuple[Diagnostic, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Tables:
+    """Tables to visit at one level; table i is seen ``repeat[i]`` times in a row from ``va[i]`` on."""
+
+    pa: U64
+    va: U64
+    repeat: U64
+    parent: U64
+    descriptor: U64
+
+    def __getitem__(self, key: Bool | slice | U64) -> _Tables:
+        return _Tables(self.pa[key], self.va[key], self.repeat[key], self.parent[key], self.descriptor[key])
+
+    def __len__(self) -> int:
+        return int(self.pa.size)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Rows:
+    """Runs of entries: first address, bytes, descriptor of the first entry, level."""
+
+    va: U64
+    size: U64
+    descriptor: U64
+    level: I8
+    repeated: Bool
+
+    def __getitem__(self, key: Bool | slice | U64) -> _Rows:
+        return _Rows(self.va[key], self.size[key], self.descriptor[key], self.level[key], self.repeated[key])
+
+    def __len__(self) -> int:
+        return int(self.va.size)
+
+
+def _joined_tables(parts: list[_Tables]) -> _Tables:
+    empty = np.empty(0, dtype=np.uint64)
+    columns = zip(*((part.pa, part.va, part.repeat, part.parent, part.descriptor) for part in parts), strict=True)
+    return _Tables(*(np.concatenate(column) for column in columns)) if parts else _Tables(*[empty] * 5)
+
+
+def _joined_rows(parts: list[_Rows]) -> _Rows:
+    return _Rows(
+        np.concatenate([part.va for part in parts] or [np.empty(0, np.uint64)]),
+        np.concatenate([part.size for part in parts] or [np.empty(0, np.uint64)]),
+        np.concatenate([part.descriptor for part in parts] or [np.empty(0, np.uint64)]),
+        np.concatenate([part.level for part in parts] or [np.empty(0, np.int8)]),
+        np.concatenate([part.repeated for part in parts] or [np.empty(0, np.bool_)]),
+    )
+
+
+@dataclass(slots=True)
+class _State:
+    """What the walk has gathered so far."""
+
+    memory: PhysicalMemory
+    addresses: AddressMap
+    format: DescriptorFormat
+    path: str
+    rows: list[_Rows] = field(default_factory=list)
+    nr_rows: int = 0
+    tables: list[_Tables] = field(default_factory=list)
+    levels: list[int] = field(default_factory=list)
+    used: list[U64] = field(default_factory=list)
+    visited: U64 = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
+    nr_tables: int = 0
+    repeats: int = 0
+    lost: list[tuple[U64, U64]] = field(default_factory=list)
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    silent: int = 0
+
+    def lose(self, tables: _Tables, level: int, why: str) -> None:
+        """Note that nothing below ``tables`` was observed."""
+        if not len(tables):
+            return
+        span = np.uint64(_table_span(self.addresses, level))
+        self.lost.append((tables.va, tables.repeat * span))
+        for entry, descriptor, va in zip(
+            tables.parent[:_MAX_DIAGNOSTICS].tolist(),
+            tables.descriptor[:_MAX_DIAGNOSTICS].tolist(),
+            tables.va[:_MAX_DIAGNOSTICS].tolist(),
+            strict=True,
+        ):
+            page = self.addresses.granule.page_size
+            where = (
+                f"entry {entry % page // 8:#x} of table {entry // page * page:#x}, value {descriptor:#x}, for {va:#x}"
+            )
+            self.say(f"{why}: {where}")
+        self.silent += max(len(tables) - _MAX_DIAGNOSTICS, 0)
+
+    def say(self, message: str) -> None:
+        """A diagnostic, unless there are many already."""
+        if len(self.diagnostics) < _MAX_DIAGNOSTICS:
+            self.diagnostics.append(Diagnostic(message, self.path))
+        else:
+            self.silent += 1
+
+
+def _table_span(addresses: AddressMap, level: int) -> int:
+    """Bytes that a full table of ``level`` translates."""
+    return addresses.granule.span(level) << addresses.granule.bits_per_level
+
+
+def walk_page_tables(memory: PhysicalMemory, addresses: AddressMap, *, source: str) -> Walk:
+    """Walk all of ``swapper_pg_dir``; ``source`` names the dump in evidence and diagnostics."""
+    granule = addresses.granule
+    state = _State(memory, addresses, DescriptorFormat(granule, addresses.lpa2), source)
+    level = granule.first_level(addresses.va_bits)
+    frontier = _root(state, level)
+    while len(frontier) and level < PTE:
+        level += 1
+        frontier = _visit_level(state, frontier, level)
+    return _result(state)
+
+
+def _root(state: _State, level: int) -> _Tables:
+    """Visit the root, which may be shorter than a page; returns the tables it refers to."""
+    addresses = state.addresses
+    count = 1 << (addresses.va_bits - (addresses.granule.span(level).bit_length() - 1))
+    base = np.array([(1 << 64) - (1 << addresses.va_bits)], dtype=np.uint64)
+    zero, one = np.zeros(1, dtype=np.uint64), np.ones(1, dtype=np.uint64)
+    root = _Tables(np.array([addresses.root_pa], dtype=np.uint64), base, one, zero, zero)
+    try:
+        entries = np.frombuffer(state.memory.read(addresses.root_pa, 8 * count), dtype="<u8").astype(np.uint64)
+    except MissingMemoryError:
+        state.lost.append((base, np.array([(1 << addresses.va_bits) & MASK], dtype=np.uint64)))
+        state.say(f"swapper_pg_dir at {addresses.root_pa:#x} is not in the dump: the page tables are unknown")
+        return _joined_tables([])
+    state.visited = root.pa
+    return _decode_batch(state, root, entries.reshape(1, -1), level)
+
+
+def _visit_level(state: _State, frontier: _Tables, level: int) -> _Tables:
+    """Visit all tables of a level; returns those of the next."""
+    frontier = _admitted(state, frontier, level)
+    page_size = state.addresses.granule.page_size
+    batch = max(_BATCH_BYTES // page_size, 1)
+    children: list[_Tables] = []
+    for first in range(0, len(frontier), batch):
+        tables = frontier[slice(first, first + batch)]
+        if state.nr_rows > _MAX_ROWS:
+            state.lose(frontier[slice(first, None)], level, "too many distinct ranges, not walked further")
+            break
+        data, present = state.memory.read_pages(tables.pa, page_size)
+        if not present.all():
+            state.lose(tables[~present], level, "the table page is not in the dump")
+            tables, data = tables[present], data[present]
+        if len(tables):
+            entries: U64 = data.view("<u8")
+            tables, entries = _expanded(state, tables, entries, level)
+            children.append(_decode_batch(state, tables, entries, level))
+    return _joined_tables(children)
+
+
+def _admitted(state: _State, tables: _Tables, level: int) -> _Tables:
+    """The tables that may be entered: not seen at another level, not shared beyond measure, within the budget."""
+    elsewhere = np.isin(tables.pa, state.visited)
+    if elsewhere.any():
+        state.lose(tables[elsewhere], level, "the table page is in use at another level")
+        tables = tables[~elsewhere]
+    pages, first = np.unique(tables.pa, return_index=True)
+    if len(tables) - pages.size > _MAX_REPEATS - state.repeats:
+        keep = np.zeros(len(tables), dtype=np.bool_)
+        keep[first] = True
+        state.lose(tables[~keep], level, "the table page is shared too often")
+        tables = tables[keep]
+    state.repeats += len(tables) - int(pages.size)
+    if state.nr_tables + len(tables) > _MAX_TABLES:
+        allowed = max(_MAX_TABLES - state.nr_tables, 0)
+        state.lose(tables[slice(allowed, None)], level, "too many table pages, not walked further")
+        tables = tables[slice(0, allowed)]
+    state.nr_tables += len(tables)
+    state.visited = np.concatenate((state.visited, pages))
+    return tables
+
+
+def _expanded(state: _State, tables: _Tables, entries: U64, level: int) -> tuple[_Tables, U64]:
+    """Write out tables that repeat and are not uniform; uniform ones stay one row for all repetitions."""
+    repeating = tables.repeat > 1
+    if not repeating.any():
+        return tables, entries
+    uniform = (entries == entries[:, :1]).all(axis=1)
+    copies = np.where(repeating & ~uniform, tables.repeat, 1).astype(np.uint64)
+    extra = np.cumsum(copies - np.uint64(1))
+    refused = (copies > 1) & (extra > np.uint64(max(_MAX_REPEATS - state.repeats, 0)))
+    if refused.any():
+        state.lose(tables[refused], level, "the table page is shared too often")
+    tables, entries, copies, uniform = tables[~refused], entries[~refused], copies[~refused], uniform[~refused]
+    state.repeats += int(copies.sum()) - len(tables)
+    index = np.repeat(np.arange(len(tables)), copies.astype(np.int64))
+    number = np.arange(index.size) - np.repeat(np.cumsum(copies) - copies, copies.astype(np.int64)).astype(np.int64)
+    written = tables[index.astype(np.uint64)]
+    va = written.va + number.astype(np.uint64) * np.uint64(_table_span(state.addresses, level))
+    repeat = np.where(uniform[index], written.repeat, 1).astype(np.uint64)
+    return _Tables(written.pa, va, repeat, written.parent, written.descriptor), entries[index]
+
+
+def _decode_batch(state: _State, tables: _Tables, entries: U64, level: int) -> _Tables:
+    """Turn the entries of some tables into rows; returns the tables that they refer to."""
+    per_table = entries.shape[1]
+    span = np.uint64(state.addresses.granule.span(level))
+    flat = entries.reshape(-1)
+    first = _run_starts(flat, per_table, span, last_level=level == PTE)
+    count = np.diff(first, append=flat.size).astype(np.uint64)
+    descriptor = flat[first]
+    table = first // per_table
+    va = tables.va[table] + (first % per_table).astype(np.uint64) * span
+    size = count * span
+    used = np.bincount(table, weights=count * (descriptor != 0), minlength=len(tables))
+    state.tables.append(tables)
+    state.levels.append(level)
+    state.used.append(used.astype(np.uint64))
+
+    whole = tables.repeat[table] > 1  # uniform tables, see _expanded(): their first entry stands for all
+    if whole.any():
+        keep = ~whole | (first % per_table == 0)
+        first, va, size, descriptor, table, whole = (item[keep] for item in (first, va, size, descriptor, table, whole))
+        size = np.where(whole, tables.repeat[table] * np.uint64(per_table) * span, size).astype(np.uint64)
+    levels = np.full(va.size, level, dtype=np.int8)
+    is_table = np.zeros(va.size, dtype=np.bool_)
+    if level < PTE:
+        is_table = (descriptor & np.uint64(3)) == 3
+    rows = _Rows(va, size, descriptor, levels, whole & (descriptor != 0))
+    leaves = _coalesced(rows[~is_table], state.addresses, state.format)
+    state.rows.append(leaves)
+    state.nr_rows += len(leaves)
+    if level == PTE:
+        return _joined_tables([])
+    parent = tables.pa[table] + (first % per_table).astype(np.uint64) * np.uint64(8)
+    return _children(state, rows[is_table], parent[is_table], span)
+
+
+def _run_starts(flat: U64, per_table: int, span: np.uint64, *, last_level: bool) -> I64:
+    """Indices where a new run starts: runs are equal pages one after another, or zeros; tables end runs."""
+    breaks = np.empty(flat.size, dtype=np.bool_)
+    breaks[0] = True
+    if last_level:
+        np.not_equal(flat[1:], flat[:-1] + span, out=breaks[1:])
+        breaks[::per_table] = True
+    else:
+        breaks[:] = True
+    first: I64 = np.flatnonzero(breaks)
+    inside_hole = (flat[first] == 0) & (flat[first - 1] == 0) & (first % per_table != 0)
+    return np.asarray(first[~inside_hole])
+
+
+def _children(state: _State, rows: _Rows, parent: U64, span: np.uint64) -> _Tables:
+    """Tables that ``rows`` of table descriptors point at; equal neighbours become one that repeats."""
+    if not len(rows):
+        return _joined_tables([])
+    same = (rows.descriptor[1:] == rows.descriptor[:-1]) & (rows.va[:-1] + rows.size[:-1] == rows.va[1:])
+    first = np.flatnonzero(np.concatenate(([True], ~same)))
+    repeat = np.add.reduceat(rows.size // span, first)
+    descriptor = rows.descriptor[first]
+    return _Tables(state.format.output(descriptor), rows.va[first], repeat, parent[first], descriptor)
+
+
+def _coalesced(rows: _Rows, addresses: AddressMap, form: DescriptorFormat) -> _Rows:
+    """Join neighbouring rows of one level whose attributes are equal and whose output addresses continue or repeat."""
+    if len(rows) < 2:
+        return rows
+    pa = form.leaf_output(rows.descriptor, rows.level)
+    key = rows.descriptor & form.attribute_mask
+    empty = rows.descriptor == 0
+    one_entry = rows.repeated | (rows.size == _spans(addresses, rows.level))
+    near = (rows.va[:-1] + rows.size[:-1] == rows.va[1:]) & (rows.level[1:] == rows.level[:-1])
+    alike = near & (key[1:] == key[:-1]) & ~empty[1:] & ~empty[:-1]
+    continues = alike & (pa[:-1] + rows.size[:-1] == pa[1:]) & ~rows.repeated[1:] & ~rows.repeated[:-1]
+    repeats = alike & (pa[:-1] == pa[1:]) & one_entry[1:] & one_entry[:-1]
+    link = (near & empty[1:] & empty[:-1]) * np.uint8(1) + continues * np.uint8(2) + repeats * np.uint8(3)
+    breaks = link == 0
+    # A row that ends a run of one sort cannot start one of the other sort.
+    breaks[1:] |= (link[1:] != link[:-1]) & (link[:-1] != 0)
+    first = np.flatnonzero(np.concatenate(([True], breaks)))
+    repeated = np.bitwise_or.reduceat(rows.repeated | np.append(repeats & ~breaks, False), first)
+    return _Rows(
+        rows.va[first],
+        np.add.reduceat(rows.size, first),
+        rows.descriptor[first],
+        rows.level[first],
+        np.asarray(repeated & ~empty[first]),
+    )
+
+
+def _spans(addresses: AddressMap, level: I8) -> U64:
+    """Bytes of one entry at each level."""
+    shift = addresses.granule.page_shift + (3 - level.astype(np.int64)) * addresses.granule.bits_per_level
+    return np.uint64(1) << shift.astype(np.uint64)
+
+
+def _result(state: _State) -> Walk:
+    addresses, form = state.addresses, state.format
+    rows = _joined_rows(state.rows)
+    lowest = np.uint64((1 << 64) - (1 << addresses.va_actual))
+    rows = rows[rows.va >= lowest]
+    rows = _coalesced(rows[np.argsort(rows.va, kind="stable").astype(np.uint64)], addresses, form)
+    kind = form.kinds(rows.descriptor, rows.level)
+    _note_reserved(state, rows, kind)
+    image = (rows.va >= np.uint64(addresses.image_start)) & (rows.va < np.uint64(addresses.swapper_pg_dir))
+    tables = _joined_tables(state.tables)
+    order = np.argsort(tables.va, kind="stable")
+    levels = np.repeat(np.array(state.levels, dtype=np.int8), [len(part) for part in state.tables])
+    order = order[np.argsort(levels[order], kind="stable")]
+    observed_start, observed_last = _observed(state, int(lowest))
+    if state.silent:
+        state.diagnostics.append(Diagnostic(f"and {state.silent} more of these", state.path))
+    mapping = Mapping(
+        start=rows.va,
+        size=rows.size,
+        level=rows.level,
+        attrs=form.attributes(rows.descriptor, kind),
+        memtype=memory_types(rows.descriptor, kind, image),
+        observed_start=observed_start,
+        observed_last=observed_last,
+        source=state.path,
+        pa=np.where(rows.descriptor == 0, np.uint64(0), form.leaf_output(rows.descriptor, rows.level)),
+        tables=TablePages(
+            pa=tables.pa[order],
+            level=levels[order],
+            va=tables.va[order],
+            used=(np.concatenate(state.used) if state.used else tables.pa)[order].astype(np.uint32),
+            parent_pa=tables.parent[order],
+        ),
+    )
+    return Walk(
+        mapping=mapping,
+        repeated=rows.repeated,
+        table_descriptor=tables.descriptor[order],
+        diagnostics=tuple(state.diagnostics),
+    )
+
+
+def _note_reserved(state: _State, rows: _Rows, kind: U8) -> None:
+    for row in np.flatnonzero(kind == Kind.RESERVED)[: _MAX_DIAGNOSTICS + 1].tolist():
+        value, level, va = int(rows.descriptor[row]), int(rows.level[row]), int(rows.va[row])
+        state.say(f"reserved descriptor {value:#x} at level {level} for {va:#x}")
+
+
+def _observed(state: _State, lowest: int) -> tuple[U64, U64]:
+    """Complement of the unobserved ranges in ``[lowest, 2**64)``: first and inclusive last addresses."""
+    if not state.lost:
+        return np.array([lowest], dtype=np.uint64), np.array([MASK], dtype=np.uint64)
+    start = np.concatenate([start for start, _ in state.lost])
+    last = np.concatenate([start + (size - np.uint64(1)) for start, size in state.lost])
+    order = np.argsort(start, kind="stable")
+    start, last = start[order], np.maximum.accumulate(last[order])
+    begin = np.concatenate((np.array([lowest], dtype=np.uint64), last + np.uint64(1)))
+    end = np.concatenate((start - np.uint64(1), np.array([MASK], dtype=np.uint64)))
+    keep = (begin <= end) & (begin >= np.uint64(lowest)) & (end >= np.uint64(lowest))
+    return begin[keep], end[keep]
+
+
+def explain(memory: PhysicalMemory, addresses: AddressMap, va: int) -> list[Step]:
+    """The walk of one address, level by level, ending where the hardware would end it or the dump does."""
+    form = DescriptorFormat(addresses.granule, addresses.lpa2)
+    level = addresses.granule.first_level(addresses.va_bits)
+    table, bits = addresses.root_pa, addresses.va_bits
+    steps: list[Step] = []
+    while True:
+        shift = addresses.granule.span(level).bit_length() - 1
+        index = (va & ((1 << bits) - 1)) >> shift
+        try:
+            descriptor = int.from_bytes(memory.read(table + 8 * index, 8), "little")
+        except MissingMemoryError:
+            return [*steps, Step(level, table, index, None, "the table page is not in the dump")]
+        word = np.array([descriptor], dtype=np.uint64)
+        at = np.array([level], dtype=np.int8)
+        kind = Kind(int(form.kinds(word, at)[0]))
+        output = int(form.output(word)[0]) if kind is Kind.TABLE else int(form.leaf_output(word, at)[0])
+        leaf = output if kind is Kind.LEAF else None
+        meaning = _meaning(kind, descriptor, output, level)
+        steps.append(
+            Step(level, table, index, descriptor, meaning, None if leaf is None else leaf + (va & ((1 << shift) - 1)))
+        )
+        if kind is not Kind.TABLE:
+            return steps
+        table, level, bits = output, level + 1, shift
+
+
+def _meaning(kind: Kind, descriptor: int, output: int, level: int) -> str:
+    if kind is Kind.TABLE:
+        bits = " ".join(name for name, bit in TABLE_ATTRIBUTES.items() if descriptor & bit)
+        return f"table at {output:#x}" + (f" ({bits})" if bits else "")
+    if kind is Kind.LEAF:
+        return f"{'page' if level == PTE else 'block'} at {output:#x}"
+    return {Kind.EMPTY: "empty", Kind.RESERVED: "reserved encoding"}.get(kind, f"invalid, output {output:#x}")
