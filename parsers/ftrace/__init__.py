@@ -1,0 +1,75 @@
+r"""Traces of memory hotplug: text, ``trace.dat`` and kernel logs, read into one table of events.
+
+>>> trace = read(b"  sh-58      [001] d....     2.5: mhp_online: (online_pages+0x0/0x368) pfn=0x80000 nr=0x8000\\n")
+>>> trace.events.column("start_pfn")[0].tolist()
+[524288]
+>>> trace.quote(0)
+'sh-58      [001] d....     2.5: mhp_online: (online_pages+0x0/0x368) pfn=0x80000 nr=0x8000'
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from parsers.errors import FormatError
+
+if TYPE_CHECKING:
+    from parsers.ftrace.events import Trace
+    from parsers.ftrace.scan import Progress
+
+__all__ = ["looks_like", "read"]
+
+_MAGIC = b"\x17\x08\x44tracing"
+_LINES = 100
+
+
+def looks_like(prefix: bytes) -> bool:
+    """A file that begins with ``prefix`` (a few kilobytes) is a trace.
+
+    A kernel log counts only when a dumped ring buffer is in sight.
+    """
+    if prefix.startswith((_MAGIC, b"# tracer: ", b"cpus=", b"version = 6")):
+        return True
+    if b"\0" in prefix:
+        return False
+    from parsers.ftrace.dialects import parse_contexts  # noqa: PLC0415  (imports numpy)
+    from parsers.ftrace.graph import looks_like_graph  # noqa: PLC0415
+
+    if b"Dumping ftrace buffer:" in prefix:
+        return True
+    lines = [
+        line for line in prefix.split(b"\n")[:-1] if line.strip() and not line.startswith((b"#", b" =>", b"=>", b"\t"))
+    ]
+    lines = lines[:_LINES]
+    if not lines:
+        return False
+    return int(parse_contexts(lines).known.sum()) * 2 > len(lines) or looks_like_graph(prefix)
+
+
+def read(source: bytes | str | Path, *, path: str = "", progress: Progress | None = None) -> Trace:
+    """Read a trace of any format, found out by content.
+
+    ``source`` is the bytes or the path of a file; ``path`` names bytes in messages; ``progress`` is called with (bytes
+    done, bytes in all).  Raises InputError for a file that cannot be read, FormatError for a trace that is
+    damaged or of a format that leaves out what is needed.
+    """
+    from parsers.ftrace.graph import looks_like_graph, read_graph  # noqa: PLC0415
+    from parsers.ftrace.health import examine  # noqa: PLC0415
+    from parsers.ftrace.log import looks_like_log, read_log  # noqa: PLC0415
+    from parsers.ftrace.scan import Source  # noqa: PLC0415
+    from parsers.ftrace.text import HEAD_SIZE, read_text  # noqa: PLC0415
+
+    data = source if isinstance(source, bytes) else None
+    opened = Source(path or ("" if data is not None else str(source)), data)
+    head = opened.head(HEAD_SIZE)
+    if b"\0" in head[:512]:
+        raise FormatError("binary, and not a trace.dat", path=opened.path, offset=head.index(b"\0"))
+    elif looks_like_log(head):
+        trace = read_log(opened, progress)
+    elif looks_like_graph(head):
+        trace = read_graph(opened, progress)
+    else:
+        trace = read_text(opened, progress)
+    return replace(trace, health=examine(trace))

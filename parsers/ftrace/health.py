@@ -1,0 +1,295 @@
+"""What a trace cannot prove: losses, missing probes and returns, impossible values, clocks that go back.
+
+A trace is judged before anything is concluded from it.  Each `Issue` that is ``undecided`` names a window
+of time in which an order of events that the trace shows, or does not show, proves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parsers.ftrace.events import NO_TIME, Events, Issue, Origin, Phase, Trace
+from parsers.ftrace.functions import FUNCTION_OF_KIND, Kind
+from parsers.mapping import Bool
+
+__all__ = ["CALLS_INSIDE", "examine", "kprobe_misses"]
+
+Rows = NDArray[np.intp]
+
+# What a call always calls in turn, unless it fails: a trace that has the one and never the other lacks a probe.
+CALLS_INSIDE: dict[Kind, tuple[Kind, ...]] = {
+    Kind.ADD_MEMORY_RESOURCE: (Kind.ARCH_ADD_MEMORY, Kind.CREATE_MEMORY_BLOCK_DEVICES),
+    Kind.ARCH_ADD_MEMORY: (Kind.ADD_PAGES, Kind.SPARSE_ADD_SECTION, Kind.VMEMMAP_POPULATE),
+    Kind.ARCH_REMOVE_MEMORY: (Kind.REMOVE_PAGES, Kind.SPARSE_REMOVE_SECTION, Kind.VMEMMAP_FREE),
+    Kind.ONLINE_PAGES: (Kind.MOVE_PFN_RANGE_TO_ZONE,),
+    Kind.OFFLINE_PAGES: (Kind.REMOVE_PFN_RANGE_FROM_ZONE,),
+}
+_EVIDENCE = 5
+_MAX_PFN = 1 << 40  # 52 bits of physical address in pages of 4K
+_MAX_PA = 1 << 52
+_KERNEL_VA = 0xFFF0_0000_0000_0000
+_MAX_NODE = 1024
+
+# Kinds whose `start` is a physical and whose `start` is a kernel virtual address.
+_PHYSICAL = (
+    Kind.ADD_MEMORY_RESOURCE,
+    Kind.ARCH_ADD_MEMORY,
+    Kind.ARCH_REMOVE_MEMORY,
+    Kind.TRY_REMOVE_MEMORY,
+    Kind.CREATE_MEMORY_BLOCK_DEVICES,
+    Kind.REMOVE_MEMORY_BLOCK_DEVICES,
+    Kind.MEMREMAP_PAGES,
+    Kind.MEMUNMAP_PAGES,
+)
+_VIRTUAL = (
+    Kind.VMEMMAP_POPULATE,
+    Kind.VMEMMAP_POPULATE_BASEPAGES,
+    Kind.VMEMMAP_POPULATE_HUGEPAGES,
+    Kind.VMEMMAP_FREE,
+    Kind.VMEMMAP_SET_PMD,
+    Kind.VMEMMAP_CHECK_PMD,
+    Kind.UNMAP_HOTPLUG_RANGE,
+    Kind.FREE_EMPTY_TABLES,
+    Kind.VMEMMAP_REMAP_RANGE,
+)
+
+
+def examine(trace: Trace) -> tuple[Issue, ...]:
+    """Every issue of ``trace``, in a fixed order: losses first."""
+    if not len(trace):
+        return (
+            *_losses(trace),
+            Issue("no-events", "no event of memory hotplug was found in the trace", undecided=True),
+        )
+    return (
+        *_losses(trace),
+        *_clocks(trace),
+        *_missing_probes(trace),
+        *_unpaired(trace.events),
+        *_impossible(trace.events),
+    )
+
+
+def _losses(trace: Trace) -> Iterator[Issue]:
+    timed = trace.events.time_ns[(trace.events.time_ns != NO_TIME) & (trace.events.kind != Kind.LOG)]
+    for buffer in trace.buffers:
+        if buffer.entries is not None and buffer.written is not None and buffer.written > buffer.entries:
+            lost = buffer.written - buffer.entries
+            yield Issue(
+                "overwritten",
+                f"the buffer {buffer.name!r} held {buffer.entries} of {buffer.written} entries: the oldest {lost} were"
+                " overwritten, the state at the first event is unknown".replace("buffer '' ", "buffer "),
+                undecided=True,
+                end_ns=int(timed[0]) if timed.size else None,
+                count=lost,
+            )
+    for gap in trace.gaps:
+        number = "an unknown number of" if gap.count is None else str(gap.count)
+        text = "earlier events were overwritten" if gap.reason == "buffer started" else f"{number} events were lost"
+        yield Issue(
+            gap.reason.replace(" ", "-"),
+            f"CPU {gap.cpu}: {text}",
+            undecided=True,
+            start_ns=gap.start_ns,
+            end_ns=gap.end_ns,
+            line=gap.line,
+            offset=gap.offset,
+            count=gap.count,
+            cpu=gap.cpu,
+        )
+
+
+def _clocks(trace: Trace) -> Iterator[Issue]:
+    events = trace.events
+    for number, buffer in enumerate(trace.buffers):
+        if buffer.clock in ("counter", "uptime"):
+            yield Issue(
+                "clock-without-time",
+                f"the trace clock {buffer.clock!r} orders events and does not measure time",
+                undecided=False,
+            )
+        rows = np.flatnonzero((events.time_ns != NO_TIME) & (events.buffer == number))
+        time = events.time_ns[rows]
+        back = np.flatnonzero(time[1:] < time[:-1])
+        if back.size:
+            first = int(back[0])
+            yield Issue(
+                "clock-goes-back",
+                f"time goes back {back.size} times, first from {time[first]} to {time[first + 1]}: captures"
+                " or files of CPUs in a row, or a changed clock; only the order within each part is known",
+                undecided=True,
+                start_ns=int(time[back + 1].min()),
+                end_ns=int(time[back].max()),
+                rows=tuple(int(row) for row in rows[back + 1][:_EVIDENCE]),
+                line=int(events.line[rows[first + 1]]) or None,
+                count=int(back.size),
+            )
+    if len(events) and not (events.time_ns != NO_TIME).any():
+        yield Issue("no-time", "the trace has no times (option funcgraph-abstime): order only", undecided=False)
+
+
+def _missing_probes(trace: Trace) -> Iterator[Issue]:
+    events = trace.events
+    calls = events.kind[events.phase != Phase.POINT]
+    seen = {Kind(kind) for kind in np.unique(calls).tolist()}
+    for kind in sorted(seen & CALLS_INSIDE.keys()):
+        absent = [inner for inner in CALLS_INSIDE[kind] if inner not in seen]
+        for inner in absent:
+            names = FUNCTION_OF_KIND[inner].names[0]
+            yield Issue(
+                "missing-probe",
+                f"{FUNCTION_OF_KIND[kind].names[0]} was traced and {names}, which it calls, was not: it has no probe,"
+                " is notrace (__meminit, up to 6.10) or was optimised away; its absence is no evidence",
+                undecided=False,
+                kinds=(inner,),
+            )
+    for kind in sorted(seen):
+        function = FUNCTION_OF_KIND[kind]
+        mine = events.kind == kind
+        if function.returns and not (mine & (events.phase == Phase.RETURN)).any():
+            yield Issue(
+                "missing-return-probe",
+                f"{function.names[0]} was traced without its return: whether it succeeded is unknown",
+                undecided=False,
+                kinds=(kind,),
+            )
+    bare = _without_arguments(events)
+    if bare.size:
+        kinds = tuple(Kind(kind) for kind in np.unique(events.kind[bare]).tolist())
+        names = ", ".join(FUNCTION_OF_KIND[kind].names[0] for kind in kinds)
+        yield Issue(
+            "no-arguments",
+            f"calls of {names} were traced without arguments (function tracer): which range they concern is unknown",
+            undecided=False,
+            kinds=kinds,
+            rows=tuple(int(row) for row in bare[:_EVIDENCE]),
+            count=int(bare.size),
+        )
+
+
+def _without_arguments(events: Events) -> Rows:
+    tracer = (events.origin == Origin.FUNCTION) | (events.origin == Origin.GRAPH)
+    has = np.zeros(len(events), dtype=np.bool_)
+    has[events.arguments.row] = True
+    return np.flatnonzero(tracer & (events.phase == Phase.ENTRY) & ~has)
+
+
+def _unpaired(events: Events) -> Iterator[Issue]:
+    """Entries whose return is missing and returns whose entry is, by task; none of it is a fault of the kernel."""
+    for kind in FUNCTION_OF_KIND:
+        mine = np.flatnonzero((events.kind == kind) & (events.phase != Phase.POINT) & (events.pid >= 0))
+        returns: Bool = events.phase[mine] == Phase.RETURN
+        if not returns.any() or returns.all():
+            continue
+        mine = mine[np.argsort(events.pid[mine], kind="stable")]
+        returns = events.phase[mine] == Phase.RETURN
+        follows = np.append(events.pid[mine][1:] == events.pid[mine][:-1], np.False_)
+        next_returns = np.append(returns[1:], np.False_) & follows
+        after_entry = np.insert(~returns[:-1] & follows[:-1], 0, np.False_)
+        yield from _missed(events, kind, mine, np.flatnonzero(~returns & ~next_returns), follows)
+        orphans = mine[returns & ~after_entry]
+        if orphans.size:
+            yield _issue_of_rows(
+                "return-without-entry", f"{orphans.size} returns of {{}} have no entry in the trace", kind, orphans
+            )
+
+
+def _missed(events: Events, kind: Kind, mine: Rows, missed: Rows, follows: Bool) -> Iterator[Issue]:
+    last = missed[~follows[missed]]
+    if last.size:
+        yield _issue_of_rows(
+            "call-unfinished", f"{last.size} calls of {{}} do not end within the trace", kind, mine[last]
+        )
+    between = missed[follows[missed]]
+    if between.size:
+        starts, ends = events.time_ns[mine[between]], events.time_ns[mine[between + 1]]
+        issue = _issue_of_rows(
+            "missed-return",
+            f"the return of {between.size} calls of {{}} was missed (maxactive, or lost)",
+            kind,
+            mine[between],
+        )
+        for row, start, end in zip(mine[between][:_EVIDENCE].tolist(), starts.tolist(), ends.tolist(), strict=False):
+            yield Issue(
+                issue.code,
+                issue.message,
+                undecided=True,
+                start_ns=start if start != NO_TIME else None,
+                end_ns=end if end != NO_TIME else None,
+                kinds=(kind,),
+                rows=(row,),
+                count=int(between.size),
+            )
+
+
+def _issue_of_rows(code: str, message: str, kind: Kind, rows: Rows) -> Issue:
+    return Issue(
+        code,
+        message.format(FUNCTION_OF_KIND[kind].names[0]),
+        undecided=False,
+        kinds=(kind,),
+        rows=tuple(int(row) for row in rows[:_EVIDENCE]),
+        count=int(rows.size),
+    )
+
+
+def _impossible(events: Events) -> Iterator[Issue]:
+    """Values that no call has: old records printed with the format of a newer probe, or stale bytes."""
+    for column in ("altmap_base_pfn", "altmap_end_pfn"):
+        value, present = events.column(column)
+        bad = np.flatnonzero(present & (value > _MAX_PFN))
+        if bad.size:
+            yield Issue(
+                "stale-derived",
+                f"{column} is impossible: its pointer could not be followed and the field holds stale bytes",
+                undecided=False,
+                rows=tuple(int(row) for row in bad[:_EVIDENCE]),
+                count=int(bad.size),
+            )
+    bad = np.flatnonzero(impossible_rows(events))
+    if bad.size:
+        kinds = tuple(Kind(kind) for kind in np.unique(events.kind[bad]).tolist())
+        times = events.time_ns[bad][events.time_ns[bad] != NO_TIME]
+        yield Issue(
+            "reused-event-id",
+            f"{bad.size} events have arguments that no call can have: records of a deleted probe printed with the"
+            " format of a newer one, or a probe on the wrong registers; clear the buffer after the probes are defined",
+            undecided=True,
+            start_ns=int(times.min()) if times.size else None,
+            end_ns=int(times.max()) if times.size else None,
+            kinds=kinds,
+            rows=tuple(int(row) for row in bad[:_EVIDENCE]),
+            count=int(bad.size),
+        )
+
+
+def impossible_rows(events: Events) -> Bool:
+    """Rows whose range, node or addresses cannot be what their function was called with."""
+    entry = (events.phase == Phase.ENTRY) | (events.phase == Phase.RETURN)
+    bad = np.zeros(len(events), dtype=np.bool_)
+    for column in ("start_pfn", "nr_pages", "end_pfn"):
+        value, present = events.column(column)
+        bad |= present & (value > _MAX_PFN)
+    start, has_start = events.column("start")
+    end, has_end = events.column("end")
+    # An `end` of 0 is the top of the address space.
+    bad |= has_start & has_end & (end < start) & (end != 0)
+    bad |= has_start & np.isin(events.kind, _PHYSICAL) & (start >= _MAX_PA)
+    bad |= has_start & np.isin(events.kind, _VIRTUAL) & (start < _KERNEL_VA)
+    nid, has_nid = events.signed("nid")
+    bad |= has_nid & ((nid < -1) | (nid >= _MAX_NODE))
+    impossible: Bool = bad & entry
+    return impossible
+
+
+def kprobe_misses(text: str) -> dict[str, int]:
+    """Events that ``kprobe_profile`` says were missed, and how often (its third column)."""
+    misses: dict[str, int] = {}
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) == 3 and words[2].isdigit() and int(words[2]):
+            misses[words[0].rsplit("/", 1)[-1]] = int(words[2])
+    return misses
