@@ -55,6 +55,7 @@ class RowLine:
     size: int
     inclusive: bool
     tail: bytes
+    tail_column: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def _read_row(row: re.Match[bytes]) -> RowLine | BadRow:
     size = int(row[3]) << 10 * SIZE_UNITS.index(row[4])
     exclusive_end = end or _TOP
     if 0 < size < _TOP and size in (exclusive_end - start, end + 1 - start):
-        return RowLine(start, size, inclusive=size != exclusive_end - start, tail=row[5])
+        return RowLine(start, size, inclusive=size != exclusive_end - start, tail=row[5], tail_column=row.start(5) + 1)
     if exclusive_end <= start:
         return BadRow(f"the range ends at {end:#x}, before it starts", row.start(2) + 1)
     printed = f"{row[3].decode()}{row[4].decode()}"

@@ -14,7 +14,7 @@ from parsers.ptdump.diagnostics import DiagnosticLog
 from parsers.ptdump.lines import LINE_LIMIT, BadRow, MarkerLine, RowLine, WxText, read_line
 from parsers.ptdump.rows import Rows, concatenate
 from parsers.ptdump.table import WxLine
-from parsers.ptdump.tails import Tails, read_tail
+from parsers.ptdump.tails import Tails
 
 __all__ = ["Scan"]
 
@@ -60,15 +60,17 @@ class Scan:
         if not block.ends_with_newline:  # the last line may be cut: it is looked at on its own
             lines = lines[lines != block.starts.size - 1]
         columns = decode(block.text, at[lines], block.stops[lines])
-        misfits = lines[columns.misfits]
-        lines = lines[columns.kept]
         tails = self.tails.numbers(columns.tails, columns.tail_lengths)
+        faulty = self.tails.faulty(tails)
+        misfits = lines[np.sort(np.append(columns.misfits, columns.kept[faulty]))]
+        regular = _rows(lines[columns.kept], columns.start, columns.size, columns.inclusive, tails)
+        if faulty.any():
+            regular = regular.take(np.flatnonzero(~faulty))
         others = block.stops > block.starts
-        others[lines] = False
+        others[regular.line] = False
         uncounted = misfits[self.log.room :]  # nobody reads what is wrong with each of them
         others[uncounted] = False
         self.log.count(uncounted.size)
-        regular = _rows(lines, columns.start, columns.size, columns.inclusive, tails)
         self.parts.append(self._with_others(regular, block, np.flatnonzero(others), uncounted))
 
     def _with_others(self, regular: Rows, block: Block, others: I64, misfits: I64) -> Rows:
@@ -83,9 +85,11 @@ class Scan:
         for position, index in zip(candidates.tolist(), others[candidates].tolist(), strict=True):
             text = block.line(index, LINE_LIMIT)
             line = read_line(text)
-            if isinstance(line, RowLine) and (index < block.starts.size - 1 or self._is_whole(line, block)):
+            if isinstance(line, RowLine):
+                line = self._fault(line, cut=index == block.starts.size - 1 and not block.ends_with_newline) or line
+            if isinstance(line, RowLine):
                 found.append((index, line))
-            elif isinstance(line, RowLine | BadRow):
+            elif isinstance(line, BadRow):
                 self._bad_row(line, text, block.first_line + index)
                 bad.append(index)
             elif line is not None:
@@ -113,24 +117,24 @@ class Scan:
             np.array([self.tails.number(row.tail) for _, row in found], np.uint16),
         )
 
-    def _is_whole(self, row: RowLine, block: Block) -> bool:
-        """Whether the last line of a text is a whole row although no newline follows.
+    def _fault(self, row: RowLine, *, cut: bool) -> BadRow | None:
+        """What is wrong right of the size; ``cut`` where no newline follows and the row may go on.
 
         Cut after the level it would pass for a hole, cut among the attributes for another mapping.
         """
-        if block.ends_with_newline or (row.tail in self.tails and read_tail(row.tail).attrs):
-            return True
-        return read_tail(row.tail).memtype != MemType.UNKNOWN or row.start + row.size == _TOP
+        seen_before = row.tail in self.tails
+        tail = self.tails.kinds[self.tails.number(row.tail)]
+        whole = tail.memtype != MemType.UNKNOWN or (tail.attrs and seen_before) or row.start + row.size == _TOP
+        if cut and not whole:
+            return BadRow("the text ends in the middle of it", row.tail_column + len(row.tail))
+        return BadRow(tail.fault, row.tail_column) if tail.fault else None
 
-    def _bad_row(self, row: RowLine | BadRow, text: bytes, number: int) -> None:
+    def _bad_row(self, row: BadRow, text: bytes, number: int) -> None:
         if self.first_bad_line is None:
             self.first_bad_line = number
         if len(self.bad_lines) < _BAD_LINES_KEPT:
             self.bad_lines.append(text)
-        if isinstance(row, BadRow):
-            self.log.add(f"row left out: {row.message}", number, row.column)
-        else:
-            self.log.add("row left out: the text ends in the middle of it", number, len(text) + 1)
+        self.log.add(f"row left out: {row.message}", number, row.column)
 
     def _note(self, line: MarkerLine | WxText, number: int) -> None:
         if isinstance(line, WxText):

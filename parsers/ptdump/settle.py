@@ -29,7 +29,6 @@ class Settled:
 
 def settle(rows: Rows, tails: Tails, log: DiagnosticLog) -> Settled:
     """Drop what cannot be true, with diagnostics, and find the dialect of the rest."""
-    rows = _without_faulty_tails(rows, tails, log)
     rows = _without_table_rows(rows, tails, log)
     rows = _without_other_tables(rows, log)
     rows, inclusive_end = _with_one_kind_of_end(rows, log)
@@ -37,18 +36,6 @@ def settle(rows: Rows, tails: Tails, log: DiagnosticLog) -> Settled:
     prints_holes = _prints_holes(rows, tails)
     _report_first_line(rows, log)
     return Settled(rows, _breaks(rows, prints_holes), prints_holes, inclusive_end)
-
-
-def _without_faulty_tails(rows: Rows, tails: Tails, log: DiagnosticLog) -> Rows:
-    faulty = np.array([bool(kind.fault) for kind in tails.kinds])[rows.tail]
-    if not faulty.any():
-        return rows
-    indexes = np.flatnonzero(faulty)
-    room = log.room
-    for index in indexes[:room]:
-        log.add(f"row left out: {tails.kinds[rows.tail[index]].fault}", int(rows.line[index]))
-    log.count(indexes[room:].size)
-    return rows.without(faulty)
 
 
 def _without_table_rows(rows: Rows, tails: Tails, log: DiagnosticLog) -> Rows:

@@ -173,6 +173,10 @@ class Tails:
                 numbers[row] = self.number(tails[row].tobytes().rstrip(b"\0"))
         return numbers
 
+    def faulty(self, numbers: U16) -> Bool:
+        """Which of ``numbers`` stand for tails that make a row unusable."""
+        return np.array([bool(kind.fault) for kind in self.kinds])[numbers]
+
     def _look_up(self, tails: U64, hashes: U64) -> tuple[U16, Bool]:
         if not self._hashes.size:
             return np.zeros(hashes.size, np.uint16), np.zeros(hashes.size, np.bool_)
