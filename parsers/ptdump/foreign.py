@@ -103,9 +103,9 @@ def refuse_hidden_addresses(bad_lines: list[bytes], path: str) -> None:
             raise WrongFormatError(message, path=path)
 
 
-def refuse_by_rows(rows: Rows, unknown_words: set[str], markers: set[str], path: str) -> None:
-    """WrongFormatError where no row is in an arm64 kernel's half, or their words are another architecture's."""
-    if unknown_words & _X86_WORDS:
+def refuse_by_rows(rows: Rows, rows_with_word: dict[str, int], markers: set[str], path: str) -> None:
+    """WrongFormatError where no row is in an arm64 kernel's half, or most rows have another architecture's words."""
+    if 2 * max((rows_with_word.get(word, 0) for word in _X86_WORDS), default=0) > len(rows):
         raise WrongFormatError(f"this is an x86 page-table dump; {_COLLECT}", path=path, line=int(rows.line[0]))
     if len(rows) and not (rows.last >= KERNEL_HALF).any():
         what = (

@@ -28,6 +28,8 @@ def to_mapping(dump: PageTableDump, va_bits: int, page_size: int) -> Mapping:
     rows = slice(skip, None)
     breaks = dump.break_before[rows]
     observed_start, observed_last = _observed(start, size, breaks, dump.prints_holes)
+    if not dump.prints_holes and _begins_at_the_bottom(dump):
+        observed_start[0] = bottom
     return Mapping(
         start=start,
         size=size,
@@ -69,6 +71,20 @@ def _without_first_line_bug(start: U64, size: U64, hole: Bool, bottom: np.uint64
     start[0] = bottom
     size[0] -= bottom
     return start, size, 0
+
+
+def _begins_at_the_bottom(dump: PageTableDump) -> bool:
+    """Whether the walk up to the first row is all there: the first marker of the kernel's list stands before it.
+
+    The list begins with the linear map since 5.4, with the modules or KASAN before; that a dump is so old shows in the
+    name of the linear map's marker, which comes last then.
+    """
+    if not dump.markers or dump.markers[0].row > 0 or dump.break_before[0]:
+        return False
+    first, last = dump.markers[0].name, dump.markers[-1].name
+    return first == "Linear Mapping start" or (
+        first in {"Modules start", "Kasan shadow start"} and last == "Linear Mapping"
+    )
 
 
 def _observed(start: U64, size: U64, breaks: Bool, prints_holes: bool) -> tuple[U64, U64]:

@@ -39,7 +39,9 @@ def parse(data: bytes, path: str) -> PageTableDump:
     settled = settle(rows, scan.tails, scan.log)
     rows = settled.rows
     unknown = _unknown_words(rows, scan.tails)
-    foreign.refuse_by_rows(rows, set(unknown), {name for _, name in scan.markers}, path)
+    foreign.refuse_by_rows(
+        rows, {word: seen.count for word, seen in unknown.items()}, {name for _, name in scan.markers}, path
+    )
     if not len(rows):
         raise FormatError("no row of a page-table dump can be used here", path=path, line=first_line)
     _report_unknown_words(unknown, scan.log)

@@ -121,6 +121,7 @@ def _prints_holes(rows: Rows, tails: Tails) -> bool:
 def _breaks(rows: Rows, prints_holes: bool) -> Bool:
     breaks = np.zeros(len(rows), np.bool_)
     if len(rows):
+        breaks[0] = rows.lost[0] > 0
         breaks[1:] = _changed(rows.lost)
         if prints_holes:
             breaks[1:] |= rows.start[1:] != rows.last[:-1] + np.uint64(1)

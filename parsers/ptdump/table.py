@@ -47,7 +47,7 @@ class PageTableDump:
     line: U32
     """1-based line in the file."""
     break_before: Bool
-    """Something between this row and the one before may have been lost."""
+    """Something between this row and the one before, or the top of the file, may have been lost."""
     markers: tuple[Marker, ...]
     prints_holes: bool
     """Holes are rows (mm/ptdump.c, since 5.6); otherwise they are jumps between rows."""
@@ -73,6 +73,7 @@ class PageTableDump:
         """The rows with Arm levels, for a kernel with ``va_bits`` in use and pages of ``page_size`` bytes.
 
         ValueError where Arm has no such page size.  ``observed`` is what the rows cover where holes are printed, else
-        each run of rows without a break, from its first to its last byte.
+        each run of rows without a break, from its first to its last byte; the first run begins at the bottom of the
+        kernel's half where the dump begins with the first marker.
         """
         return to_mapping(self, va_bits, page_size)

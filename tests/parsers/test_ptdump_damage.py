@@ -122,6 +122,11 @@ def test_a_foreign_dump_far_down_in_a_log_is_named_too() -> None:
         parse(filler + b"0xffff880001000000-0xffff880001a00000          10M     ro         PSE GLB NX pmd\n", "x")
 
 
+def test_a_note_in_the_margin_makes_no_x86_dump() -> None:
+    dump = read(GOOD + "  <- the last pte", row(BASE + PAGE, PAGE, " PTE"), AFTER)
+    assert len(dump) == 3
+
+
 def test_firmware_tables_after_the_kernels_are_left_out() -> None:
     dump = parse(LAB[0].read_bytes() + FOREIGN["efi_page_tables"], "")
     assert dump.start.tolist() == parse(LAB[0].read_bytes(), "").start.tolist()
