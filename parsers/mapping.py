@@ -96,7 +96,7 @@ class Mapping:
 
     def has(self, attr: Attr) -> Bool:
         """Rows that have all bits of ``attr``."""
-        return np.equal(self.attrs & np.uint16(attr), np.uint16(attr))
+        return np.asarray((self.attrs & np.uint16(attr)) == np.uint16(attr))
 
     def __len__(self) -> int:
         return int(self.start.size)

@@ -1,0 +1,64 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from parsers.errors import UsageError
+from parsers.layout import LAYOUT_KEYS
+from rules.finding import Severity
+
+__all__ = ["SEVERITY", "codes", "evidence_options", "parse_kinds", "parse_layout", "severity"]
+
+SEVERITY = click.Choice([str(level) for level in Severity])
+
+
+def evidence_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """SOURCE..., --kind and --layout: what is audited."""
+    for option in (
+        click.option("--layout", "layout", multiple=True, metavar="KEY=VALUE", help="A layout value that is known."),
+        click.option(
+            "--kind", "kinds", multiple=True, metavar="KIND=PATH", help="A file whose kind is not to be guessed."
+        ),
+        click.argument("sources", nargs=-1, type=click.Path(path_type=Path), metavar="SOURCE..."),
+    ):
+        command = option(command)
+    return command
+
+
+def severity(name: str) -> Severity:
+    """The severity of that name."""
+    return Severity[name.upper()]
+
+
+def codes(values: tuple[str, ...]) -> list[str]:
+    """Rule codes from repeated or comma-separated options."""
+    return [code.strip() for value in values for code in value.split(",") if code.strip()]
+
+
+def parse_kinds(values: tuple[str, ...]) -> dict[str, Path]:
+    """``KIND=PATH`` options; UsageError where there is no ``=``."""
+    pairs = [value.partition("=") for value in values]
+    for kind, equals, path in pairs:
+        if not equals or not path:
+            raise UsageError(f"--kind {kind}: KIND=PATH is expected")
+    return {kind: Path(path) for kind, _, path in pairs}
+
+
+def parse_layout(values: tuple[str, ...]) -> dict[str, int]:
+    """``KEY=VALUE`` options as integers; UsageError for an unknown key or no number."""
+    layout: dict[str, int] = {}
+    for text in values:
+        key, _, value = text.partition("=")
+        name = key.strip().lower()
+        if name not in LAYOUT_KEYS:
+            raise UsageError(f"--layout {key}: no such key; known: {', '.join(LAYOUT_KEYS)}")
+        try:
+            layout[name] = int(value, 0) & (2**64 - 1)
+        except ValueError:
+            raise UsageError(f"--layout {text}: {value!r} is no number") from None
+    return layout

@@ -1,0 +1,58 @@
+"""``ptaudit sections``: the memory map as the kernel's sections see it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from analyzer.commands.options import evidence_options, parse_kinds, parse_layout
+from analyzer.sources.read import read_sources
+from analyzer.views.sections import SectionRow, empty_table_counts, section_rows
+from parsers.errors import UsageError
+from rules.model.captured import facts_of
+
+__all__ = ["command"]
+
+_HEADINGS = ("section", "PFNs", "state", "origin", "kind", "subsections", "struct pages", "linear map")
+
+
+@click.command(name="sections")
+@evidence_options
+@click.option("--tables", is_flag=True, help="Also count empty translation tables.")
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="Output format.")
+def command(
+    sources: tuple[Path, ...], kinds: tuple[str, ...], layout: tuple[str, ...], tables: bool, form: str
+) -> None:
+    """Show sections, their subsections, and what maps their struct pages.
+
+    \b
+    Example:
+      ptaudit sections captured-host/
+    """
+    if not sources and not kinds:
+        raise UsageError("nothing to show: name a directory or a file")
+    facts = facts_of(read_sources(sources, kinds=parse_kinds(kinds), layout=parse_layout(layout)).captured)
+    rows = section_rows(facts)
+    counts = empty_table_counts(facts) if tables else {}
+    if form == "json":
+        document = {"sections": [row.as_dict() for row in rows], "empty_tables": counts}
+        click.echo(json.dumps(document, indent=2))
+        return
+    for line in _table([_HEADINGS, *(_cells(row) for row in rows)]):
+        click.echo(line)
+    for region, levels in counts.items():
+        click.echo(f"empty tables in the {region} area: {sum(levels.values())}")
+
+
+def _cells(row: SectionRow) -> tuple[str, ...]:
+    number = str(row.first) if row.first == row.last else f"{row.first}-{row.last}"
+    pfns = f"{row.start_pfn:#x}-{row.end_pfn:#x}"
+    return number, pfns, row.state, row.origin, row.kind, row.subsections, row.struct_pages, row.linear
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Rows with columns as wide as they need, also in a pipe."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

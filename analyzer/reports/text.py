@@ -1,0 +1,151 @@
+"""The report that a person reads: what is wrong first, and nothing about what is right."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import click
+
+from parsers.layout import KernelLayout
+from parsers.uname import KernelRelease
+from rules.engine import Outcome
+from rules.finding import Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from analyzer.audit import Report
+    from rules.finding import Evidence, Finding
+
+__all__ = ["printable", "render"]
+
+WIDTH = 100
+MAX_RANGES = 8
+_COLOURS = {
+    Severity.CRITICAL: "bright_red",
+    Severity.HIGH: "red",
+    Severity.MEDIUM: "yellow",
+    Severity.LOW: "cyan",
+    Severity.INFO: "blue",
+}
+
+
+def render(report: Report, *, verbose: bool = False, colour: bool = False) -> str:
+    """The whole report as text; styled for a terminal if ``colour``."""
+    lines = [*_header(report), ""]
+    for finding in report.findings:
+        lines += [*_finding(finding), ""]
+    lines += _tally(report)
+    lines += _collect(report)
+    if verbose:
+        lines += ["", *_outcomes(report)]
+    text = "\n".join(lines) + "\n"
+    return text if colour else click.unstyle(text)
+
+
+def printable(text: str) -> str:
+    """Captured text with control characters made visible: a dump must not drive the reader's terminal."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text.replace("\t", " "))
+
+
+def _header(report: Report) -> Iterator[str]:
+    release, layout = report.facts.get(KernelRelease), report.facts.get(KernelLayout)
+    parts = [f"kernel {printable(release.raw)}" if release else "kernel release unknown"]
+    if layout is not None and layout.knows("page_size"):
+        parts.append(f"{layout.page_size >> 10}K pages")
+    if layout is not None and layout.knows("va_bits"):
+        parts.append(f"{layout.va_bits_actual}-bit addresses")
+    if layout is not None:
+        fact = layout.facts.get("phys_offset")
+        parts.append(f"PHYS_OFFSET {fact.value:#x} ({fact.precision})" if fact else "PHYS_OFFSET unknown")
+    yield ", ".join(parts)
+    for note in layout.notes if layout else ():
+        yield f"note: {printable(note)}"
+    for source in report.sources.sources:
+        for diagnostic in source.diagnostics:
+            yield f"note: {printable(str(diagnostic))}"
+    for message in report.broken_plugins:
+        yield f"note: {printable(message)}"
+
+
+def _finding(finding: Finding) -> Iterator[str]:
+    rule, hit = finding.rule, finding.hit
+    badge = click.style(f"{str(finding.severity).upper():<8}", fg=_COLOURS[finding.severity], bold=True)
+    yield f"{badge} {click.style(rule.code, bold=True)} {printable(hit.title)}"
+    yield from _field("claim", f"{hit.claim}, {rule.impact}  [{rule.name}]")
+    yield from _field("where", _where(finding))
+    yield from _field("what", hit.message)
+    if hit.cause is not None:
+        yield from _field("cause", hit.cause.text)
+    yield from _field("why", rule.pages["What it means"])
+    yield from _field("do", rule.advice)
+    for index, evidence in enumerate(hit.evidence):
+        yield from _evidence("seen" if index == 0 else "", evidence)
+    yield from _field("id", finding.fingerprint)
+
+
+def _field(name: str, text: str) -> Iterator[str]:
+    label = click.style(f"  {name:<6}", dim=True)
+    for index, line in enumerate(textwrap.wrap(printable(text), WIDTH - 8) or [""]):
+        yield (label if index == 0 else " " * 8) + line
+
+
+def _evidence(name: str, evidence: Evidence) -> Iterator[str]:
+    place = f":{evidence.line}" if evidence.line is not None else ""
+    yield (
+        click.style(f"  {name:<6}", dim=True)
+        + f"{printable(evidence.source)}{place}: {printable(evidence.text.strip())}"
+    )
+
+
+def _where(finding: Finding) -> str:
+    hit = finding.hit
+    parts = []
+    if finding.sections:
+        parts.append(("section " if len(finding.sections) == 1 else "sections ") + _numbers(finding.sections))
+    if hit.pfns:
+        parts.append("PFN " + _ranges(hit.pfns.tuples()))
+    if hit.vas:
+        parts.append(f"{hit.vas[0].region} " + _ranges([(va.start, va.end) for va in hit.vas]))
+    return "; ".join(parts) or "the whole machine"
+
+
+def _ranges(ranges: list[tuple[int, int]]) -> str:
+    shown = ", ".join(f"{lo:#x}-{hi:#x}" for lo, hi in ranges[:MAX_RANGES])
+    return shown + (f" and {len(ranges) - MAX_RANGES} more" if len(ranges) > MAX_RANGES else "")
+
+
+def _numbers(numbers: tuple[int, ...]) -> str:
+    shown = ", ".join(str(number) for number in numbers[:MAX_RANGES])
+    return shown + (f" and {len(numbers) - MAX_RANGES} more" if len(numbers) > MAX_RANGES else "")
+
+
+def _tally(report: Report) -> Iterator[str]:
+    found = Counter(finding.severity for finding in report.findings)
+    severities = ", ".join(f"{found[level]} {level}" for level in reversed(Severity) if found[level])
+    outcomes = Counter(verdict.outcome for verdict in report.verdicts)
+    rules = ", ".join(f"{outcomes[one]} {str(one).replace('_', ' ')}" for one in Outcome if outcomes[one])
+    yield f"{len(report.findings)} findings{f' ({severities})' if severities else ''}; rules: {rules}"
+
+
+def _collect(report: Report) -> Iterator[str]:
+    steps: dict[str, list[str]] = {}
+    for verdict in report.verdicts:
+        if verdict.outcome is Outcome.UNDECIDED:
+            for step in verdict.collect:
+                steps.setdefault(step, []).append(verdict.rule.code)
+    if steps:
+        yield "To decide the undecided rules, collect:"
+    for step, rules in steps.items():
+        yield f"  {step}"
+        yield from textwrap.wrap(
+            f"for {', '.join(rules)}", WIDTH - 8, initial_indent=" " * 6, subsequent_indent=" " * 6
+        )
+
+
+def _outcomes(report: Report) -> Iterator[str]:
+    for verdict in report.verdicts:
+        reason = f"  {printable(verdict.reason)}" if verdict.reason else ""
+        yield f"  {verdict.rule.code:<8} {verdict.outcome!s:<15}{verdict.rule.name}{reason}"

@@ -1,0 +1,1 @@
+"""Finding, recognising and reading what was captured."""

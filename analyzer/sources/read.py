@@ -1,0 +1,219 @@
+"""From paths to what was captured: directories are searched, single files recognised by content.
+
+Nothing here follows a link out of the capture, opens a device or a pipe, or reads more than it must.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analyzer.sources.kinds import BY_NAME, SNIFF_BYTES, Kind, kind_of_content, kind_of_path
+from parsers.errors import Diagnostic, InputError, PtauditError, UsageError
+from parsers.hugepages import parse_hugepages_tree
+from parsers.memory_blocks import parse_memory_blocks_tree
+from rules.model.captured import Captured
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["Source", "Sources", "read_sources"]
+
+MAX_FILE_BYTES = 8 << 30
+MAX_FILES = 2_000_000
+_SYSFS_MEMORY = re.compile(r"(?:^|/)sys/devices/system/memory/((?:memory\d+/)?[\w]+)$")
+_SYSFS_HUGEPAGES = re.compile(r"(?:^|/)sys/kernel/mm/hugepages/(hugepages-\d+kB/\w+)$")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that was read: its kind, its hash, what was odd about it."""
+
+    kind: str
+    path: str
+    sha256: str
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+@dataclass(eq=False)
+class Sources:
+    """What was read, and the files that were not recognised."""
+
+    captured: Captured
+    sources: list[Source] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+
+
+def read_sources(
+    paths: Iterable[Path], *, kinds: dict[str, Path] | None = None, layout: dict[str, int] | None = None
+) -> Sources:
+    """Read everything under ``paths`` into one evidence set.
+
+    ``kinds`` maps kind names to files whose kind is not to be guessed.  Raises `InputError` where a path
+    cannot be read or nothing in it is understood, `UsageError` for a directory with several captures.
+    """
+    reading = _Reading()
+    for path in paths:
+        if path.is_dir():
+            reading.directory(path)
+        else:
+            reading.single(path)
+    for name, path in (kinds or {}).items():
+        if name not in BY_NAME:
+            raise UsageError(f"no such kind {name!r}; known: {', '.join(BY_NAME)}")
+        reading.file(path, BY_NAME[name], str(path))
+    return reading.finish(layout or {})
+
+
+class _Reading:
+    """One evidence set in the making."""
+
+    def __init__(self) -> None:
+        self.parsed: dict[str, list[Any]] = {}
+        self.sources: list[Source] = []
+        self.ignored: list[str] = []
+        self.failures: list[PtauditError] = []
+
+    def directory(self, root: Path) -> None:
+        """Everything in a capture directory, or in a copied /proc and /sys tree."""
+        files = dict(_walk(root))
+        _refuse_several(root, files)
+        trees: dict[str, dict[str, bytes]] = {"memory": {}, "hugepages": {}}
+        for relative, path in files.items():
+            memory, huge = _SYSFS_MEMORY.search(relative), _SYSFS_HUGEPAGES.search(relative)
+            if memory:
+                trees["memory"][memory[1]] = _content(path)
+            elif huge:
+                trees["hugepages"][huge[1]] = _content(path)
+            elif (kind := kind_of_path(relative)) is not None:
+                self.file(path, kind, str(path), strict=False)
+            else:
+                self.ignored.append(str(path))
+        if trees["memory"]:
+            tree = root / "sys/devices/system/memory"
+            self._parsed("memory_blocks", parse_memory_blocks_tree(trees["memory"], str(tree)), str(tree), b"")
+        if trees["hugepages"]:
+            tree = root / "sys/kernel/mm/hugepages"
+            self._parsed("hugepages", parse_hugepages_tree(trees["hugepages"], str(tree)), str(tree), b"")
+
+    def single(self, path: Path) -> None:
+        """One file of any kind that its content, or else its name, shows."""
+        head = _content(path, SNIFF_BYTES)
+        if not head.strip():
+            raise InputError("the file is empty", path=str(path))
+        kind = kind_of_content(head) or kind_of_path(str(path))
+        if kind is None:
+            _refuse_unreadable(path, head)
+            raise InputError(f"not recognised; name its kind with --kind (one of {', '.join(BY_NAME)})", path=str(path))
+        self.file(path, kind, str(path))
+
+    def file(self, path: Path, kind: Kind, name: str, *, strict: bool = True) -> None:
+        """A file of a known kind; in a directory, one bad file is a diagnostic and the rest is read."""
+        data = _content(path)
+        if kind.parse is None:
+            self.ignored.append(name)
+            return
+        try:
+            self._parsed(kind.name, kind.parse(data, name), name, data)
+        except PtauditError as error:
+            if strict:
+                raise
+            self.failures.append(error)
+            note = Diagnostic(error.message, error.path or name, error.line, error.column, error.offset)
+            self.sources.append(Source(kind.name, name, _digest(data), (note,)))
+
+    def _parsed(self, kind: str, parsed: Any, name: str, data: bytes) -> None:  # noqa: ANN401 every parser has its own type
+        self.parsed.setdefault(kind, []).append(parsed)
+        self.sources.append(Source(kind, name, _digest(data), tuple(parsed.diagnostics)))
+
+    def _last(self, *kinds: str) -> Any:  # noqa: ANN401
+        return next((self.parsed[kind][-1] for kind in kinds if kind in self.parsed), None)
+
+    def finish(self, layout: dict[str, int]) -> Sources:
+        """The evidence set; the last of several files of a kind is the state, the first dump the state before."""
+        if not self.parsed:
+            if self.failures:
+                raise self.failures[0]
+            raise InputError(
+                "nothing in it is understood" + (f": {', '.join(self.ignored[:8])}" if self.ignored else "")
+            )
+        dumps = self.parsed.get("ptdump", [])
+        blocks, nodes = self._last("memory_blocks", "lsmem"), self._last("memory_nodes")
+        if blocks is not None and nodes is not None:
+            blocks = blocks.with_nodes(nodes)
+        captured = Captured(
+            dump=dumps[-1] if dumps else None,
+            earlier_dump=dumps[0] if len(dumps) > 1 else None,
+            iomem=self._last("iomem"),
+            blocks=blocks,
+            release=self._last("uname"),
+            config=self._last("config"),
+            command_line=self._last("cmdline"),
+            memmap_on_memory=self._last("memmap_on_memory"),
+            vmcoreinfo=self._last("vmcoreinfo"),
+            zoneinfo=self._last("zoneinfo"),
+            meminfo=self._last("meminfo"),
+            hugepages=self._last("hugepages"),
+            boot_log=self._last("dmesg"),
+            layout=layout,
+        )
+        return Sources(captured, self.sources, self.ignored)
+
+
+def _walk(root: Path) -> Iterator[tuple[str, Path]]:
+    """Regular files below ``root`` that do not lead out of it, by relative path, in order."""
+    base = root.resolve()
+    for count, path in enumerate(sorted(root.rglob("*"))):
+        if count > MAX_FILES:
+            raise InputError(f"more than {MAX_FILES} files", path=str(root))
+        inside = not path.is_symlink() or base in path.resolve().parents
+        if inside and path.is_file():
+            yield str(path.relative_to(root)), path
+
+
+def _refuse_several(root: Path, files: dict[str, Path]) -> None:
+    """A directory that holds several captures is several machines or moments."""
+    dump = BY_NAME["ptdump"].paths
+    homes = sorted(
+        {re.sub(r"(?:^|/)sys/kernel/debug$", "", str(Path(name).parent)) for name in files if dump.search(name)}
+    )
+    if len(homes) > 1:
+        raise UsageError(f"holds several captures, name one: {', '.join(homes)}", path=str(root))
+
+
+def _content(path: Path, limit: int | None = None) -> bytes:
+    """The bytes of a regular file."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError("not a regular file", path=str(path))
+        if limit is None and status.st_size > MAX_FILE_BYTES:
+            raise InputError(f"larger than {MAX_FILE_BYTES >> 30} GiB", path=str(path))
+        with path.open("rb") as file:
+            return file.read() if limit is None else file.read(limit)
+    except OSError as error:
+        raise InputError(error.strerror or str(error), path=str(path)) from error
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+_ARCHIVES = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\xfd7zXZ": "xz", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd"}
+_DUMPS = {b"\x7fELF": "an ELF file", b"KDUMP": "a kdump file", b"makedumpfile": "a flattened kdump file"}
+
+
+def _refuse_unreadable(path: Path, head: bytes) -> None:
+    """A clear word about files that are recognised and not read."""
+    for magic, what in _ARCHIVES.items():
+        if head.startswith(magic):
+            raise InputError(f"{what} data: unpack it first and give the directory or file", path=str(path))
+    if head[257:262] == b"ustar":
+        raise InputError("a tar archive: unpack it first and give the directory", path=str(path))
+    for magic, what in _DUMPS.items():
+        if head.startswith(magic):
+            raise InputError(f"{what}: crash dumps are not read by this version", path=str(path))

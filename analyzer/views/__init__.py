@@ -1,0 +1,1 @@
+"""Views of one machine beside the audit: sections, tables."""

@@ -1,0 +1,157 @@
+"""Sets of half-open integer ranges as sorted numpy columns, and the algebra on them.
+
+Used for page frame numbers and for offsets into a region, never for raw virtual addresses: the
+end of the address space, 2**64, has no half-open form that fits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import ArrayLike
+
+    from parsers.mapping import I64, Bool
+
+__all__ = ["EMPTY", "Ranges"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Ranges:
+    """Disjoint, non-adjacent, ascending ranges ``[start, end)``, int64."""
+
+    start: I64
+    end: I64
+
+    @classmethod
+    def of(cls, start: ArrayLike, end: ArrayLike) -> Ranges:
+        """Any ranges, in any order, overlapping or empty ones included, made canonical."""
+        lo = np.atleast_1d(np.asarray(start, dtype=np.int64))
+        hi = np.atleast_1d(np.asarray(end, dtype=np.int64))
+        keep = hi > lo
+        if not keep.all():
+            lo, hi = lo[keep], hi[keep]
+        if lo.size == 0:
+            return EMPTY
+        if (lo[1:] < lo[:-1]).any():
+            order = np.argsort(lo, kind="stable")
+            lo, hi = lo[order], hi[order]
+        reach = np.maximum.accumulate(hi)
+        first = np.concatenate(([True], lo[1:] > reach[:-1]))
+        last = np.concatenate((first[1:], [True]))
+        return cls(lo[first], reach[last])
+
+    @classmethod
+    def one(cls, start: int, end: int) -> Ranges:
+        """A single range."""
+        return cls.of([start], [end])
+
+    @classmethod
+    def pairs(cls, pairs: Iterable[tuple[int, int]]) -> Ranges:
+        """Ranges of ``(start, end)`` pairs."""
+        table = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
+        return cls.of(table[:, 0], table[:, 1])
+
+    def __len__(self) -> int:
+        return int(self.start.size)
+
+    def __bool__(self) -> bool:
+        return self.start.size > 0
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Ranges):
+            return NotImplemented
+        return np.array_equal(self.start, other.start) and np.array_equal(self.end, other.end)
+
+    def __hash__(self) -> int:
+        return hash((self.start.tobytes(), self.end.tobytes()))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"[{lo:#x}, {hi:#x})" for lo, hi in self.tuples()[:8])
+        return f"Ranges({shown}{', …' if len(self) > 8 else ''})"
+
+    def tuples(self) -> list[tuple[int, int]]:
+        """The ranges as Python integers."""
+        return list(zip(self.start.tolist(), self.end.tolist(), strict=True))
+
+    @property
+    def total(self) -> int:
+        """Sum of the lengths."""
+        return int((self.end - self.start).sum())
+
+    def below(self, points: ArrayLike) -> I64:
+        """For each point, how much of the set lies below it."""
+        at = np.asarray(points, dtype=np.int64)
+        if not self:
+            return np.zeros(at.shape, dtype=np.int64)
+        sums = np.concatenate(([0], np.cumsum(self.end - self.start)))
+        index = np.searchsorted(self.start, at, side="right")
+        inside = index - 1
+        over = np.where(index > 0, np.maximum(self.end[inside] - at, 0), 0)
+        return np.asarray(sums[index] - over, dtype=np.int64)
+
+    def covered(self, start: ArrayLike, end: ArrayLike) -> I64:
+        """How much of each window ``[start, end)`` lies in the set."""
+        return self.below(end) - self.below(start)
+
+    def contains(self, points: ArrayLike) -> Bool:
+        """Which points lie in the set."""
+        at = np.asarray(points, dtype=np.int64)
+        if not self:
+            return np.zeros(at.shape, dtype=np.bool_)
+        index = np.searchsorted(self.start, at, side="right") - 1
+        return np.asarray((index >= 0) & (at < self.end[index]))
+
+    def touches(self, start: ArrayLike, end: ArrayLike) -> Bool:
+        """Which windows share at least one element with the set."""
+        return np.asarray(self.covered(start, end) > 0)
+
+    def __or__(self, other: Ranges) -> Ranges:
+        if not other:
+            return self
+        if not self:
+            return other
+        return Ranges.of(np.concatenate((self.start, other.start)), np.concatenate((self.end, other.end)))
+
+    def __and__(self, other: Ranges) -> Ranges:
+        if not self or not other:
+            return EMPTY
+        cuts = np.unique(np.concatenate((self.start, self.end, other.start, other.end)))
+        keep = self.contains(cuts[:-1]) & other.contains(cuts[:-1])
+        return Ranges.of(cuts[:-1][keep], cuts[1:][keep])
+
+    def __sub__(self, other: Ranges) -> Ranges:
+        if not self or not other:
+            return self
+        cuts = np.unique(np.concatenate((self.start, self.end, other.start, other.end)))
+        keep = self.contains(cuts[:-1]) & ~other.contains(cuts[:-1])
+        return Ranges.of(cuts[:-1][keep], cuts[1:][keep])
+
+    def shift(self, by: int) -> Ranges:
+        """The same ranges, moved."""
+        return Ranges(self.start + by, self.end + by)
+
+    def scale(self, factor: int) -> Ranges:
+        """Units of ``factor``: pages to bytes, for example."""
+        return Ranges(self.start * factor, self.end * factor)
+
+    def widen(self, unit: int) -> Ranges:
+        """Each edge moved outwards to a multiple of ``unit``."""
+        return Ranges.of(self.start // unit * unit, -(-self.end // unit) * unit)
+
+    def shrink(self, unit: int) -> Ranges:
+        """Each edge moved inwards to a multiple of ``unit``; what holds no whole unit vanishes."""
+        return Ranges.of(-(-self.start // unit) * unit, self.end // unit * unit)
+
+    def divide(self, unit: int, *, outward: bool) -> Ranges:
+        """From fine units to coarse ones: touched units if ``outward``, else wholly covered ones."""
+        snapped = self.widen(unit) if outward else self.shrink(unit)
+        return Ranges(snapped.start // unit, snapped.end // unit)
+
+
+EMPTY = Ranges(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))

@@ -1,0 +1,76 @@
+"""ATT-06: read-only pages in the linear map."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from parsers.arm64 import PTE, Attr
+from parsers.ranges import Ranges
+from rules.finding import Hit, Impact, Severity
+from rules.model.coverage import LinearMap
+from rules.model.resources import Resources
+from rules.model.sections import SectionTable
+from rules.rule import UndecidedError, rule
+
+ALIGNMENT = 512
+"""Pages between text and rodata, at most: the linker aligns them to 2 MiB at the most (SEGMENT_ALIGN)."""
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@rule(
+    code="ATT-06",
+    name="readonly-linear",
+    severity=Severity.MEDIUM,
+    impact=Impact.INFORMATIONAL,
+    needs=(LinearMap, SectionTable),
+    uses=(Resources,),
+    references=("arch/arm64/mm/pageattr.c: with rodata=full the aliases of read-only vmalloc pages are read-only",),
+)
+def readonly_linear(linear: LinearMap, sections: SectionTable, *, resources: Resources | None) -> Iterator[Hit]:
+    """Blocks of the linear map are read-only outside of the kernel image.
+
+    What it means:
+    A write through the linear map to such memory faults. The kernel makes single pages read-only (the
+    aliases of module and BPF text); it never makes whole blocks of other memory read-only.
+
+    How it is detected:
+    Read-only rows above the last level, outside of the alias of "Kernel code" in /proc/iomem.
+
+    When it is not a problem:
+    The linear alias of the kernel's text and rodata is read-only. Single read-only pages are aliases of
+    modules and BPF programs with rodata=full, and are not reported.
+
+    What to do:
+    Find out what the physical range is used for; take a crash dump if it is ordinary memory.
+    """
+    rows = linear.valid & linear.has(Attr.RDONLY) & (linear.level < PTE)
+    if not rows.any():
+        return
+    if resources is None or not resources.kernel_code:
+        raise UndecidedError("where the kernel image lies is not known", "iomem")
+    image = resources.pfns(resources.kernel_code, linear.layout.page_size)
+    # The protected part ends at __init_begin, and "Kernel code" may end a little before it (rodata).
+    unit = linear.layout.granule.span(2) >> linear.layout.page_shift
+    outside = linear.pfns(linear.pages(linear.where(rows))) - image.widen(unit)
+    rodata = _following(outside, image)
+    outside = outside - rodata
+    if outside:
+        offsets = linear.offsets(outside.shift(-linear.layout.start_pfn))
+        yield Hit(
+            title="Blocks of the linear map are read-only",
+            message=f"{outside.total} pages outside of the kernel image are read-only in whole blocks.",
+            claim=sections.claim,
+            pfns=outside,
+            vas=linear.va_ranges(offsets),
+            evidence=linear.quote(np.flatnonzero(rows & offsets.touches(linear.start, linear.end))),
+        )
+
+
+def _following(outside: Ranges, image: Ranges) -> Ranges:
+    """Read-only memory that directly follows the kernel text: its rodata."""
+    follows = np.isin(outside.start, np.concatenate((image.end, image.widen(ALIGNMENT).end)))
+    return Ranges(outside.start[follows], outside.end[follows])

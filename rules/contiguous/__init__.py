@@ -1,0 +1,1 @@
+"""The contiguous bit and break-before-make."""

@@ -1,0 +1,86 @@
+"""CNT-05: an address that changed its leaf size between two dumps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from parsers.arm64 import Attr
+from parsers.dmesg import BootLog
+from parsers.uname import KernelRelease
+from rules.finding import Claim, Hit, Impact, Severity
+from rules.model.coverage import LinearMap, Vmemmap
+from rules.model.earlier import Earlier
+from rules.rule import NotApplicableError, rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from parsers.ranges import Ranges
+    from rules.model.coverage import RegionMap
+
+
+@rule(
+    code="CNT-05",
+    name="size-change-without-bbm",
+    severity=Severity.HIGH,
+    impact=Impact.LATENT,
+    needs=(LinearMap, Vmemmap, Earlier),
+    uses=(BootLog, KernelRelease),
+    references=(
+        "Arm ARM D8.17: break-before-make, FEAT_BBM level 2",
+        "Linux commit a166563e7ec3 (v6.18): lazily split blocks on BBML2_NOABORT CPUs",
+    ),
+)
+def size_change(
+    linear: LinearMap,
+    vmemmap: Vmemmap,
+    earlier: Earlier,
+    *,
+    boot_log: BootLog | None,
+    kernel_release: KernelRelease | None,
+) -> Iterator[Hit]:
+    """A mapped address changed between block, contiguous run and pages while mapped.
+
+    What it means:
+    Changing the size of a live translation without break-before-make may leave two translations in
+    the TLB, on CPUs without FEAT_BBM level 2: a conflict abort, or stale data.
+
+    How it is detected:
+    Two dumps of one boot: ranges that are mapped in both, with another level or Contiguous bit.
+
+    When it is not a problem:
+    Kernels since 6.18 split blocks on CPUs that allow it. Memory that was unmapped and mapped again
+    between the dumps looks the same; only a trace tells.
+
+    What to do:
+    Collect a trace of the change, and the CPU features from the boot log.
+    """
+    allowed = boot_log is not None and boot_log.has_feature("BBM")
+    if allowed and kernel_release is not None and kernel_release.series >= (6, 18):
+        raise NotApplicableError("this CPU allows size changes of live translations (BBML2) and the kernel uses it")
+    for now, before in ((linear, earlier.linear), (vmemmap, earlier.vmemmap)):
+        changed = changed_size(before, now)
+        if changed:
+            yield Hit(
+                title=f"Live {now.name} mappings changed their size",
+                message=(
+                    f"{changed.total >> 10} KiB of the {now.name} area are mapped in both dumps with another leaf size."
+                ),
+                claim=Claim.SUSPECTED,
+                vas=now.va_ranges(changed)[:64],
+                evidence=before.quote_at(changed) + now.quote_at(changed),
+                key=now.name,
+            )
+
+
+def changed_size(before: RegionMap, now: RegionMap) -> Ranges:
+    """Byte offsets that are valid in both with different level or Contiguous bit."""
+    same = before.where(np.zeros(before.start.size, dtype=np.bool_))
+    for level in np.unique(now.level).tolist():
+        for cont in (False, True):
+            here = now.where(now.valid & (now.level == level) & (now.has(Attr.CONT) == cont))
+            there = before.where(before.valid & (before.level == level) & (before.has(Attr.CONT) == cont))
+            same = same | (here & there)
+    return (before.mapped & now.mapped) - same

@@ -1,0 +1,139 @@
+"""Runs rules over facts: five outcomes, and no rule can stop another."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+import rules as package
+from parsers.errors import LayoutError
+from parsers.layout import KernelLayout
+from rules.facts import how_to_collect
+from rules.finding import Finding
+from rules.rule import NotApplicableError, Rule, UndecidedError, keywords
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import ModuleType
+
+    from rules.facts import Facts
+    from rules.finding import Hit
+
+__all__ = ["Outcome", "Verdict", "builtin_rules", "load_rules", "run", "select"]
+
+ENTRY_POINT_GROUP = "ptaudit.rules"
+
+
+class Outcome(StrEnum):
+    """What came of a rule."""
+
+    FIRED = "fired"
+    PASSED = "passed"
+    UNDECIDED = "undecided"
+    NOT_APPLICABLE = "not_applicable"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A rule's outcome, why, what to collect where that would decide it, and its findings."""
+
+    rule: Rule
+    outcome: Outcome
+    reason: str = ""
+    collect: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = field(default=())
+
+
+def builtin_rules() -> tuple[Rule, ...]:
+    """Every rule that lives under ``rules/<family>/<code>_<name>.py``, by code."""
+    found: list[Rule] = []
+    for family in pkgutil.iter_modules(package.__path__):
+        if family.ispkg and family.name != "model":
+            home = importlib.import_module(f"{package.__name__}.{family.name}")
+            for member in pkgutil.iter_modules(home.__path__):
+                found += _rules_of(importlib.import_module(f"{home.__name__}.{member.name}"))
+    return tuple(sorted(found, key=lambda rule: _code_order(rule.code)))
+
+
+def load_rules() -> tuple[tuple[Rule, ...], tuple[str, ...]]:
+    """Built-in rules and those of installed plug-ins, and a message for each plug-in that failed to load."""
+    loaded, broken = list(builtin_rules()), []
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            target = point.load()
+        except Exception as error:
+            broken.append(f"plug-in {point.name}: {type(error).__name__}: {error}")
+            continue
+        loaded += [target] if isinstance(target, Rule) else _rules_of(target)
+    return tuple(loaded), tuple(broken)
+
+
+def _rules_of(module: ModuleType) -> list[Rule]:
+    return [value for value in vars(module).values() if isinstance(value, Rule)]
+
+
+def _code_order(code: str) -> tuple[str, int, str]:
+    family, _, number = code.partition("-")
+    digits = re.match(r"\d*", number)
+    return family, int(digits[0] or 0) if digits else 0, number
+
+
+def select(rules: Iterable[Rule], only: Iterable[str] = (), ignore: Iterable[str] = ()) -> tuple[Rule, ...]:
+    """The rules whose code is, or whose family prefix is, in ``only`` (all if empty) and not in ``ignore``."""
+    wanted, unwanted = tuple(only), tuple(ignore)
+
+    def named(rule: Rule, codes: tuple[str, ...]) -> bool:
+        return any(rule.code.upper() == code.upper() or rule.code.startswith(f"{code.upper()}-") for code in codes)
+
+    return tuple(rule for rule in rules if (not wanted or named(rule, wanted)) and not named(rule, unwanted))
+
+
+def run(rules: Iterable[Rule], facts: Facts) -> list[Verdict]:
+    """One verdict a rule, in the given order."""
+    return [_verdict(rule, facts) for rule in rules]
+
+
+def _verdict(rule: Rule, facts: Facts) -> Verdict:
+    lacking = [kind for kind in rule.needs if facts.get(kind) is None]
+    if lacking:
+        reason = "; ".join(dict.fromkeys(facts.why_missing(kind) for kind in lacking))
+        collect = tuple(dict.fromkeys(step for kind in lacking for step in facts.collect(kind)))
+        return Verdict(rule, Outcome.UNDECIDED, reason, collect)
+    arguments = [facts.get(kind) for kind in rule.needs]
+    used = keywords(rule.uses, (facts.get(kind) for kind in rule.uses))
+    hits: list[Hit] = []
+    try:
+        hits.extend(rule(*arguments, **used))
+    except NotApplicableError as why:
+        return Verdict(rule, Outcome.NOT_APPLICABLE, str(why))
+    except UndecidedError as why:
+        collect = tuple(dict.fromkeys(step for kind in why.collect for step in how_to_collect(kind)))
+        return _with_hits(rule, facts, hits, why.reason, collect)
+    except LayoutError as why:
+        return _with_hits(rule, facts, hits, str(why), how_to_collect(KernelLayout))
+    except Exception as error:
+        return Verdict(rule, Outcome.ERROR, f"{type(error).__name__}: {error}")
+    return _with_hits(rule, facts, hits, "", ())
+
+
+def _with_hits(rule: Rule, facts: Facts, hits: list[Hit], reason: str, collect: tuple[str, ...]) -> Verdict:
+    if not hits:
+        return Verdict(rule, Outcome.UNDECIDED if reason else Outcome.PASSED, reason, collect)
+    findings = sorted(_findings(rule, facts, hits), key=lambda finding: finding.order)
+    return Verdict(rule, Outcome.FIRED, reason, collect, tuple(findings))
+
+
+def _findings(rule: Rule, facts: Facts, hits: list[Hit]) -> Iterator[Finding]:
+    layout = facts.get(KernelLayout)
+    for hit in hits:
+        sections: tuple[int, ...] = ()
+        if hit.pfns and layout is not None and layout.knows("section_size_bits", "page_size"):
+            touched = hit.pfns.divide(layout.pages_per_section, outward=True)
+            sections = tuple(number for lo, hi in touched.tuples() for number in range(lo, hi))
+        yield Finding(rule, hit, sections)

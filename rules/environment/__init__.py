@@ -1,0 +1,1 @@
+"""The kernel and machine as a whole."""

@@ -1,0 +1,1 @@
+"""HugeTLB vmemmap optimisation: struct pages shared read-only."""

@@ -1,0 +1,93 @@
+"""HVO-04: read-only struct pages in a shape that no huge page explains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from parsers.arm64 import PTE, Attr
+from parsers.cmdline import CommandLine
+from parsers.kconfig import Kconfig
+from parsers.uname import KernelRelease
+from rules.finding import Claim, Hit, Impact, Severity
+from rules.hvo.evidence import HvoEvidence, huge_page_sizes
+from rules.model.coverage import Vmemmap
+from rules.model.kernels import HVO_RELEASES
+from rules.rule import NotApplicableError, UndecidedError, rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from parsers.mapping import Bool
+
+
+@rule(
+    code="HVO-04",
+    name="hvo-bad-pattern",
+    severity=Severity.CRITICAL,
+    impact=Impact.CORRUPTION,
+    needs=(Vmemmap,),
+    uses=(Kconfig, CommandLine, KernelRelease),
+    references=(
+        "mm/hugetlb_vmemmap.c vmemmap_remap_free(): the head page stays, the tails are aliased (v5.19 to 6.2)",
+    ),
+)
+def bad_pattern(
+    vmemmap: Vmemmap,
+    *,
+    kconfig: Kconfig | None,
+    command_line: CommandLine | None,
+    kernel_release: KernelRelease | None,
+) -> Iterator[Hit]:
+    """Optimised struct pages do not have the shape of a huge page.
+
+    What it means:
+    The struct pages of an optimised huge page are one writable page (two before 5.18) and read-only
+    pages up to the end of its memmap. Another shape means a remapping that stopped half-way.
+
+    How it is detected:
+    Each run of read-only base pages must end where the memmap of a huge page ends, and start one or two
+    pages behind where it starts.
+
+    When it is not a problem:
+    Kernels without the optimisation have no read-only struct pages (HVO-02). Huge pages whose memmap fits
+    into a page are never optimised.
+
+    What to do:
+    Disable the optimisation (hugetlb_free_vmemmap=off), take a crash dump.
+    """
+    rows = vmemmap.valid & vmemmap.has(Attr.RDONLY)
+    if not rows.any():
+        raise NotApplicableError("no struct page is read-only")
+    built_in = HvoEvidence.of(kconfig, command_line).built_in
+    if built_in is False:
+        raise NotApplicableError("the kernel is built without the optimisation (HVO-02 applies)")
+    in_range = kernel_release is not None and HVO_RELEASES[0] <= kernel_release.series < HVO_RELEASES[1]
+    if built_in is None and not in_range:
+        raise UndecidedError("whether the kernel has HugeTLB vmemmap optimisation is not known", Kconfig)
+    wrong = rows & ~explained(vmemmap, rows)
+    if wrong.any():
+        offsets = vmemmap.where(wrong)
+        yield Hit(
+            title="Read-only struct pages in a shape that no huge page has",
+            message=f"{int(wrong.sum())} read-only runs of struct pages do not fit a huge page's memmap.",
+            claim=Claim.PROBABLE,
+            vas=vmemmap.va_ranges(offsets)[:64],
+            evidence=vmemmap.quote(wrong),
+        )
+
+
+def explained(vmemmap: Vmemmap, rows: Bool) -> Bool:
+    """Read-only rows that are the tail of some huge page's memmap."""
+    layout = vmemmap.layout
+    page = layout.page_size
+    fits = np.zeros(rows.size, dtype=np.bool_)
+    # A huge page is aligned physically, so its memmap is aligned when counted from PFN 0.
+    first = layout.start_pfn * layout.struct_page_size if layout.knows("phys_offset") else 0
+    start, end = vmemmap.start + first, vmemmap.end + first
+    for size in huge_page_sizes(layout.granule):
+        memmap = size // page * layout.struct_page_size
+        for kept in (1, 2):
+            fits |= (end % memmap == 0) & (start == end - memmap + kept * page)
+    return np.asarray(rows & fits & (vmemmap.level == PTE))

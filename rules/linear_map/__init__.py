@@ -1,0 +1,1 @@
+"""The linear map of physical memory."""

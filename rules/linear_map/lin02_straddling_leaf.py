@@ -1,0 +1,99 @@
+"""LIN-02: a leaf of the linear map reaches across the edge of what one removal takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from parsers.ranges import Ranges
+from rules.finding import Hit, Impact, Severity
+from rules.model.coverage import LinearMap
+from rules.model.sections import SectionTable
+from rules.rule import UndecidedError, rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from parsers.mapping import I64
+
+
+@rule(
+    code="LIN-02",
+    name="leaf-straddles-removable-boundary",
+    severity=Severity.HIGH,
+    impact=Impact.LATENT,
+    needs=(LinearMap, SectionTable),
+    references=(
+        "Linux commit f0b13ee23241 (v5.12): sections of 128 MiB, smaller than a 1 GiB block",
+        "Linux commit 95a58852b0e5 (v7.1): offlining is refused where a leaf would split",
+    ),
+)
+def straddling_leaf(linear: LinearMap, sections: SectionTable) -> Iterator[Hit]:
+    """A block or contiguous run of the linear map covers more than one removable unit.
+
+    What it means:
+    Removing one unit clears the whole leaf: the linear map of the neighbours under the same leaf goes
+    with it (LIN-03), or entries of a contiguous run are left behind (CNT-01).
+
+    How it is detected:
+    The edges of every hot-added memory block and device range are looked up in the linear map; an
+    edge strictly inside of a leaf is reported with all units under that leaf.
+
+    When it is not a problem:
+    Boot memory cannot be removed on arm64. Memory that leaves exactly as it was added (a whole DIMM)
+    takes the whole leaf with it; only the removal of less than was added does harm. Blocks of plain RAM
+    are therefore of medium severity: nothing tells how they were added.
+
+    What to do:
+    Remove memory only in the units in which it was added. Boot with rodata=full to map the linear map
+    with pages, or add memory in units no larger than those removed.
+    """
+    units = sections.units
+    size = linear.leaf_size
+    edges = np.unique(np.concatenate((units.start_pfn, units.end_pfn)))
+    straddled = _straddled(linear, edges, size)
+    for leaf_start, leaf_end, row in straddled:
+        pfns = linear.pfns(linear.pages(Ranges.one(leaf_start, leaf_end)))
+        under = np.flatnonzero(pfns.touches(units.start_pfn, units.end_pfn))
+        separate = bool(sections.device.touches(units.start_pfn[under], units.end_pfn[under]).any())
+        yield Hit(
+            title=f"One linear-map leaf covers {under.size} removable ranges",
+            message=(
+                f"A leaf of {(leaf_end - leaf_start) >> 20} MiB at {linear.va(leaf_start):#x} covers "
+                f"{', '.join(units.label[i] for i in under[:8].tolist())}: removing one takes the others' linear map."
+                + ("" if separate else " Memory blocks that were added together and leave together are safe.")
+            ),
+            claim=sections.claim,
+            severity=None if separate else Severity.MEDIUM,
+            pfns=pfns & (sections.hotadded | sections.device),
+            vas=linear.va_ranges(Ranges.one(leaf_start, leaf_end)),
+            evidence=linear.quote([row]) + units.evidence(under),
+        )
+    if not straddled and sections.early_unknown:
+        edges = np.unique(np.concatenate((sections.blocks.start, sections.blocks.end)))
+        inner = np.unique(np.concatenate([edges, *(_block_edges(sections),)]))
+        if _straddled(linear, inner[sections.early_unknown.contains(inner)], size):
+            raise UndecidedError("whether the memory under large leaves can be removed is not known", "dmesg")
+
+
+def _block_edges(sections: SectionTable) -> I64:
+    """Section edges inside of memory of unknown origin."""
+    step = sections.pages_per_section
+    spans = sections.early_unknown.divide(step, outward=True)
+    return np.concatenate([np.arange(lo, hi + 1) * step for lo, hi in spans.tuples()] or [spans.start])
+
+
+def _straddled(linear: LinearMap, edges: I64, size: I64) -> list[tuple[int, int, int]]:
+    """The leaves (start, end, row) that hold one of the ``edges`` (PFNs) strictly inside."""
+    if not edges.size or not linear.start.size:
+        return []
+    offset = (edges - linear.layout.start_pfn) * linear.page_bytes
+    row = np.searchsorted(linear.start, offset, side="right") - 1
+    inside = (row >= 0) & linear.valid[row] & (offset > linear.start[row]) & (offset < linear.end[row])
+    # Leaves are aligned in the virtual address space, and the region's base is aligned to every leaf.
+    inside &= offset % size[row] != 0
+    offset, row = offset[inside], row[inside]
+    start = offset // size[row] * size[row]
+    leaves = np.unique(np.stack((start, start + size[row], row), axis=1), axis=0)
+    return [(lo, hi, at) for lo, hi, at in leaves.tolist()]

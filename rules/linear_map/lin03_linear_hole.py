@@ -1,0 +1,70 @@
+"""LIN-03: a leaf-shaped hole in the linear map over live memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from parsers.arm64 import PMD, PTE
+from parsers.ranges import Ranges
+from rules.finding import Claim, Hit, Impact, Severity
+from rules.model.coverage import LinearMap
+from rules.model.sections import SectionTable
+from rules.rule import UndecidedError, rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@rule(
+    code="LIN-03",
+    name="linear-hole-over-live-memory",
+    severity=Severity.CRITICAL,
+    impact=Impact.CORRUPTION,
+    needs=(LinearMap, SectionTable),
+    references=("Linux commit f0b13ee23241 (v5.12)", "Linux commit 95a58852b0e5 (v7.1)"),
+)
+def linear_hole(linear: LinearMap, sections: SectionTable) -> Iterator[Hit]:
+    """RAM in use has no linear mapping, in the shape of a torn-out leaf.
+
+    What it means:
+    The kernel reaches almost all memory through the linear map. Here a whole block entry over System
+    RAM is empty: the next access to any page under it oopses.
+
+    How it is detected:
+    System RAM and online memory blocks are looked up in the linear map. Empty entries at PMD level
+    and above are damage; they are what the removal of a neighbour under the same leaf leaves (LIN-02).
+
+    When it is not a problem:
+    Single missing pages are normal: secretmem, KFENCE, debug_pagealloc, modules with permission reset;
+    entries marked F likewise. No-map memory is listed as "reserved" and is not RAM. The crash kernel
+    is protected page by page up to 6.3.
+
+    What to do:
+    Stop memory hotplug, take a crash dump, reboot. Remove memory only in the units it was added in.
+    """
+    live = sections.ram | (sections.online & sections.hotadded)
+    block = linear.layout.granule.span(PMD)
+    torn = linear.where(linear.hole & (linear.level < PTE)) | linear.shrink(linear.holes, block)
+    gone = linear.pfns(linear.pages(torn & linear.observed)) & live
+    unit = block >> linear.layout.page_shift
+    for lo, hi in gone.tuples():
+        pfns = Ranges.one(lo, hi)
+        whole = pfns.shrink(unit)
+        offsets = linear.offsets(pfns.shift(-linear.layout.start_pfn))
+        online = bool(sections.online.touches([lo], [hi])[0])
+        yield Hit(
+            title="Live memory has no linear mapping",
+            message=(
+                f"{hi - lo} pages of System RAM (PFNs {lo:#x}-{hi:#x}) lie under empty entries above the last level: "
+                f"{whole.total // unit} whole PMD entries are missing."
+            ),
+            claim=Claim.PROVEN if online else sections.claim,
+            pfns=pfns,
+            vas=linear.va_ranges(offsets),
+            evidence=linear.quote(np.flatnonzero(offsets.touches(linear.start, linear.end))),
+        )
+    unseen = live - linear.pfns(linear.pages_observed)
+    if unseen:
+        raise UndecidedError(f"the linear map of {unseen.total} pages of RAM is not in the dump", LinearMap)

@@ -1,0 +1,66 @@
+"""LIN-08: a linear-map block that reaches past the end of memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from parsers.ranges import Ranges
+from rules.finding import Hit, Impact, Severity
+from rules.model.coverage import LinearMap
+from rules.model.resources import Resources
+from rules.model.sections import SectionTable
+from rules.rule import rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@rule(
+    code="LIN-08",
+    name="block-over-nonram",
+    severity=Severity.HIGH,
+    impact=Impact.LATENT,
+    needs=(LinearMap, Resources, SectionTable),
+    references=("arch/arm64/mm/mmu.c alloc_init_pud(), init_pmd(): a block needs the whole span inside the range",),
+)
+def block_over_nonram(linear: LinearMap, resources: Resources, sections: SectionTable) -> Iterator[Hit]:
+    """A block or contiguous run of the linear map covers addresses that are no memory.
+
+    What it means:
+    The kernel maps with a block only what lies wholly inside of a memory range. A leaf that
+    reaches past it lets the CPU speculate into whatever is there, or is the residue of a removal.
+
+    How it is detected:
+    Leaves larger than a page of which one part is known memory and another is in no resource at all.
+
+    When it is not a problem:
+    /proc/iomem lists every memory range page by page; a driver's memory that it does not list is unknown here.
+
+    What to do:
+    Find out who owns the physical addresses named below before touching them; report the leaf.
+    """
+    known = resources.pfns(resources.everything, linear.layout.page_size) | sections.valid
+    offsets = linear.offsets(known.shift(-linear.layout.start_pfn))
+    outside = linear.mapped - offsets
+    size = linear.leaf_size
+    for leaf in np.unique(size[linear.valid]).tolist():
+        if leaf == linear.layout.page_size:
+            continue
+        rows = linear.where(linear.valid & (size == leaf))
+        partly = linear.widen(outside & rows, leaf) & linear.widen(offsets, leaf) & rows
+        for lo, hi in partly.tuples():
+            beyond = Ranges.one(lo, hi) & outside
+            pfns = linear.pfns(linear.pages(beyond))
+            yield Hit(
+                title="A linear-map block reaches past the end of memory",
+                message=(
+                    f"Leaves of {leaf >> 10} KiB at {linear.va(lo):#x} also cover PFNs "
+                    f"{', '.join(f'{a:#x}-{b:#x}' for a, b in pfns.tuples()[:4])}, which /proc/iomem does not list."
+                ),
+                claim=sections.claim,
+                pfns=pfns,
+                vas=linear.va_ranges(beyond),
+                evidence=linear.quote_at(beyond),
+            )

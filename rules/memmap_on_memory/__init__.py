@@ -1,0 +1,1 @@
+"""Struct pages that live in the memory block that they describe."""

@@ -1,0 +1,193 @@
+"""From what was captured to the facts that rules decide on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from parsers.cmdline import CommandLine
+from parsers.dmesg import BootLog
+from parsers.errors import LayoutError
+from parsers.hugepages import HugePages
+from parsers.iomem import Iomem
+from parsers.kconfig import Kconfig
+from parsers.layout import KernelLayout
+from parsers.mapping import Mapping
+from parsers.meminfo import Meminfo
+from parsers.memmap_on_memory import MemmapOnMemory, parse_memmap_on_memory
+from parsers.memory_blocks import MemoryBlocks
+from parsers.ptdump import PageTableDump
+from parsers.ranges import Ranges
+from parsers.uname import KernelRelease
+from parsers.vmcoreinfo import VmcoreInfo
+from parsers.zoneinfo import Zoneinfo
+from rules.facts import Facts
+from rules.model.coverage import LinearMap, Vmemmap
+from rules.model.earlier import Earlier
+from rules.model.layout import LayoutBuilder
+from rules.model.phys_offset import fit_phys_offset
+from rules.model.resources import Resources
+from rules.model.sections import SectionTable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping as Dict
+    from typing import Any
+
+__all__ = ["Captured", "facts_of"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Captured:
+    """Everything that was captured of one machine at one time; None where it was not."""
+
+    dump: PageTableDump | None = None
+    earlier_dump: PageTableDump | None = None
+    iomem: Iomem | None = None
+    blocks: MemoryBlocks | None = None
+    release: KernelRelease | None = None
+    config: Kconfig | None = None
+    command_line: CommandLine | None = None
+    vmcoreinfo: VmcoreInfo | None = None
+    zoneinfo: Zoneinfo | None = None
+    meminfo: Meminfo | None = None
+    hugepages: HugePages | None = None
+    boot_log: BootLog | None = None
+    memmap_on_memory: MemmapOnMemory | None = None
+    layout: Dict[str, int] = field(default_factory=dict)
+    """Values of `parsers.layout.LAYOUT_KEYS` given by the user."""
+
+
+def facts_of(captured: Captured) -> Facts:
+    """All facts that can be had, each missing one with its reason."""
+    return _Building(captured).facts()
+
+
+class _Building:
+    """The steps from evidence to facts, in order: layout, mapping, regions, PHYS_OFFSET, sections."""
+
+    def __init__(self, captured: Captured) -> None:
+        self.captured = captured
+        self.known: dict[type, Any] = {}
+        self.missing: dict[type, str] = {}
+
+    def facts(self) -> Facts:
+        captured = self.captured
+        self._take(
+            captured.iomem,
+            captured.blocks,
+            captured.release or (captured.boot_log.release if captured.boot_log else None),
+            captured.config,
+            captured.command_line or (captured.boot_log.command_line if captured.boot_log else None),
+            captured.zoneinfo,
+            captured.meminfo,
+            captured.hugepages,
+            captured.boot_log,
+        )
+        self._memmap_on_memory()
+        self._resources()
+        builder = self._layout()
+        layout = builder.build()
+        mapping = self._mapping(captured.dump, layout)
+        if mapping is not None and not layout.knows("phys_offset"):
+            layout = self._with_phys_offset(builder, mapping, layout)
+        self.known[KernelLayout] = layout
+        if mapping is not None:
+            self.known[Mapping] = mapping
+            self._regions(mapping, layout)
+        self._sections(layout)
+        self._earlier(layout)
+        return Facts(self.known, self.missing)
+
+    def _take(self, *facts: object) -> None:
+        self.known.update({type(fact): fact for fact in facts if fact is not None})
+
+    def _memmap_on_memory(self) -> None:
+        """The parameter, which cannot change at run time, from sysfs or else from the command line."""
+        parameter, line = self.captured.memmap_on_memory, self.known.get(CommandLine)
+        if parameter is None and line is not None:
+            value = line.value("memory_hotplug.memmap_on_memory") or "off"
+            parameter = parse_memmap_on_memory(value.encode(), line.path)
+        self._take(parameter)
+
+    def _resources(self) -> None:
+        if self.captured.iomem is None:
+            return
+        resources = Resources.of(self.captured.iomem)
+        if resources is None:
+            self.missing[Resources] = "/proc/iomem was read without privilege: all its addresses are zero"
+            self.missing[SectionTable] = self.missing[Resources]
+        else:
+            self.known[Resources] = resources
+
+    def _layout(self) -> LayoutBuilder:
+        captured, builder = self.captured, LayoutBuilder()
+        release: KernelRelease | None = self.known.get(KernelRelease)
+        if captured.vmcoreinfo is not None:
+            builder.vmcoreinfo(captured.vmcoreinfo)
+        builder.explicit(captured.layout)
+        if captured.config is not None:
+            builder.config(captured.config)
+        if captured.blocks is not None:
+            builder.add("block_size", captured.blocks.block_size_bytes, captured.blocks.path)
+        if captured.boot_log is not None:
+            builder.add("phys_offset", captured.boot_log.phys_offset, captured.boot_log.path)
+        if captured.dump is not None:
+            builder.dump(captured.dump, release)
+        if release is not None:
+            builder.release(release)
+        return builder
+
+    def _mapping(self, dump: PageTableDump | None, layout: KernelLayout) -> Mapping | None:
+        if dump is None:
+            return None
+        if not layout.knows("page_size", "va_bits"):
+            self.missing[Mapping] = "page size and address bits of the dump are not known"
+            self.missing[LinearMap] = self.missing[Vmemmap] = self.missing[Mapping]
+            return None
+        return dump.to_mapping(layout.va_bits_actual, layout.page_size)
+
+    def _with_phys_offset(self, builder: LayoutBuilder, mapping: Mapping, layout: KernelLayout) -> KernelLayout:
+        """The layout with PHYS_OFFSET where the dump and /proc/iomem tell it, or with what is in doubt."""
+        resources: Resources | None = self.known.get(Resources)
+        if resources is None or not layout.knows("page_offset", "linear_end"):
+            return layout
+        fit = fit_phys_offset(LinearMap.of(mapping, layout), resources)
+        if len(fit.candidates) == 1:
+            builder.infer_phys_offset(fit.candidates[0], fit.reason)
+            return builder.build()
+        if not fit.candidates:
+            builder.notes.append(f"PHYS_OFFSET: {fit.reason}")
+        return builder.build(tuple(candidate & (2**64 - 1) for candidate in fit.candidates))
+
+    def _regions(self, mapping: Mapping, layout: KernelLayout) -> None:
+        for region in (LinearMap, Vmemmap):
+            try:
+                found = region.of(mapping, layout)
+            except LayoutError as error:
+                self.missing[region] = error.message
+                continue
+            if found.observed:
+                self.known[region] = found
+            else:
+                self.missing[region] = f"the dump does not reach the {found.name} area"
+
+    def _sections(self, layout: KernelLayout) -> None:
+        linear: LinearMap | None = self.known.get(LinearMap)
+        log = self.captured.boot_log
+        table = SectionTable.derive(
+            layout,
+            resources=self.known.get(Resources),
+            blocks=self.captured.blocks,
+            linear=linear,
+            boot_memory=Ranges.pairs(log.boot_memory) if log is not None and log.boot_memory else None,
+        )
+        if table is not None:
+            self.known[SectionTable] = table
+
+    def _earlier(self, layout: KernelLayout) -> None:
+        mapping = self._mapping(self.captured.earlier_dump, layout)
+        if mapping is None or not {LinearMap, Vmemmap} <= self.known.keys():
+            return
+        linear, vmemmap = LinearMap.of(mapping, layout), Vmemmap.of(mapping, layout)
+        if linear.observed and vmemmap.observed:
+            self.known[Earlier] = Earlier(linear, vmemmap)

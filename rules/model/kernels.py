@@ -1,0 +1,239 @@
+"""Known bugs of arm64 memory hotplug and page tables, and the releases that have them: one table.
+
+Commits are Linus' tree; stable releases are those whose changelog carries the backport.  A release string
+proves nothing: vendors backport and revert, so these entries say what could be there, never what is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping as Dict
+
+    from parsers.uname import KernelRelease
+
+__all__ = ["HVO_RELEASES", "KNOWN_BUGS", "KnownBug", "Version", "bug", "describe_fixes"]
+
+Version = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownBug:
+    """A bug with the mainline releases that bracket it, and the stable releases that carry its fix."""
+
+    key: str
+    title: str
+    introduced: Version
+    fixed: Version | None
+    """First mainline release with the fix; None where no fix is known."""
+    commit: str
+    rules: tuple[str, ...]
+    """Rules that find the state which this bug leaves."""
+    stable: Dict[Version, int] = field(default_factory=dict)
+    """First fixed patch level by stable branch."""
+    cve: str = ""
+    page_sizes: tuple[int, ...] = (4096, 16384, 65536)
+
+    def possible_in(self, release: KernelRelease) -> bool:
+        """Whether a kernel of that release can have the bug; a vendor's may have fixed it without telling."""
+        if release.series < self.introduced or (self.fixed and release.at_least(*self.fixed)):
+            return False
+        patch = self.stable.get(release.series)
+        return patch is None or not release.at_least(*release.series, patch)
+
+
+KNOWN_BUGS: tuple[KnownBug, ...] = (
+    KnownBug(
+        "partial-section-pmd",
+        "a PMD block maps the struct pages of a partly populated section",
+        (5, 3),
+        (6, 14),
+        "d4234d131b0a",
+        ("VMM-01", "VMM-02", "VMM-03"),
+        {(6, 12): 20, (6, 1): 132, (6, 6): 84, (6, 13): 8},
+        page_sizes=(4096,),
+    ),
+    KnownBug(
+        "vmemmap-check-pmd",
+        "huge vmemmap population takes a table for a block and leaves holes under it",
+        (5, 0),
+        (6, 14),
+        "9ab2601dc4c1",
+        ("VMM-08",),
+        page_sizes=(4096,),
+    ),
+    KnownBug(
+        "leaf-straddle",
+        "removing a block tears out a linear-map leaf that reaches beyond it",
+        (5, 7),
+        (7, 1),
+        "95a58852b0e5",
+        ("LIN-02", "LIN-03"),
+    ),
+    KnownBug(
+        "cont-tlb-shatter",
+        "hot-remove flushes the TLB inside of a contiguous run",
+        (5, 7),
+        (7, 1),
+        "48478b9f7913",
+        ("CNT-04",),
+        {(6, 12): 86, (6, 1): 176},
+    ),
+    KnownBug(
+        "pgtable-dtor",
+        "hot-remove frees table pages without their destructor",
+        (6, 16),
+        (7, 1),
+        "c594b83457cc",
+        ("TBL-04",),
+    ),
+    KnownBug(
+        "table-oom-bug",
+        "hot-add panics when a page-table page cannot be allocated",
+        (5, 0),
+        (6, 19),
+        "bfc184cb1ba7",
+        ("LIN-09",),
+    ),
+    KnownBug(
+        "invalid-large-leaf",
+        "a block leaf made invalid is not recognised as one (BBML2 machines)",
+        (6, 18),
+        (7, 1),
+        "15bfba1ad77f",
+        ("ATT-10",),
+    ),
+    KnownBug(
+        "usage-race",
+        "mem_section usage is freed under pfn_valid()",
+        (5, 3),
+        (6, 8),
+        "5ec8e8ea8b77",
+        ("SEC-07",),
+        {(6, 1): 76, (6, 6): 15},
+        "CVE-2023-52489",
+    ),
+    KnownBug(
+        "usage-null",
+        "pfn_section_valid() follows a NULL usage",
+        (6, 8),
+        (6, 10),
+        "82f0b6f041fa",
+        ("SEC-07",),
+        {(6, 1): 100, (6, 9): 10},
+        "CVE-2024-41055",
+    ),
+    KnownBug(
+        "hvo-live-remap",
+        "HugeTLB vmemmap optimisation remaps live struct pages without break-before-make",
+        (5, 19),
+        (6, 3),
+        "060a2c92d1b6",
+        ("HVO-01",),
+        {(6, 1): 16, (6, 2): 3},
+    ),
+    KnownBug(
+        "dax-dedup",
+        "device-dax deduplicates struct pages on an architecture that did not ask for it",
+        (5, 18),
+        (6, 4),
+        "87a7ae75d738",
+        ("HVO-03",),
+        {(6, 1): 184},
+        "CVE-2023-53706",
+    ),
+    KnownBug(
+        "mom-error-path",
+        "a failed hot-add frees self-hosted struct pages as if they were RAM",
+        (5, 13),
+        (6, 7),
+        "f42ce5f087eb",
+        ("MOM-06",),
+        {(6, 1): 72},
+        page_sizes=(4096,),
+    ),
+    KnownBug(
+        "mom-lock",
+        "self-hosted struct pages are set up without the hotplug lock",
+        (5, 13),
+        (6, 7),
+        "001002e73712",
+        ("MOM-07",),
+        {(6, 1): 72},
+        page_sizes=(4096,),
+    ),
+    KnownBug(
+        "mom-altmap",
+        "a wrong altmap is passed in the error path of hot-add",
+        (6, 8),
+        (7, 1),
+        "fix incorrect altmap passing in error path (2026)",
+        ("MOM-06",),
+        {(6, 12): 97},
+        page_sizes=(4096,),
+    ),
+    KnownBug(
+        "mte-hotplug",
+        "hot-added RAM is mapped untagged on MTE machines",
+        (5, 10),
+        (5, 12),
+        "d15dfd31384b",
+        ("ATT-05",),
+        {(5, 10): 24},
+    ),
+    KnownBug(
+        "max-pfn",
+        "adding memory at a lower address lowers max_pfn",
+        (5, 16),
+        (6, 15),
+        "mm/memory hotplug: correct the update of max_pfn",
+        ("SEC-12",),
+        {(6, 12): 24},
+    ),
+    KnownBug(
+        "nomap-mapped",
+        "the edge pages of no-map memory are mapped",
+        (4, 14),
+        (7, 2),
+        "7ace06a01efa",
+        ("LIN-07",),
+        {(6, 12): 117},
+    ),
+    KnownBug(
+        "ptdump-hotremove",
+        "the W+X check walks tables while hot-remove frees them",
+        (5, 7),
+        (6, 17),
+        "take the memory hotplug lock inside ptdump_walk_pgd()",
+        ("TRC-16",),
+        {(6, 12): 43, (6, 1): 149},
+        "CVE-2025-38681",
+    ),
+    KnownBug(
+        "shared-basepage",
+        "a vmemmap base page shared by two units is freed with the first",
+        (5, 7),
+        None,
+        "",
+        ("VMM-06",),
+        page_sizes=(16384, 65536),
+    ),
+)
+
+HVO_RELEASES: tuple[Version, Version] = ((5, 19), (6, 3))
+"""arm64 selected ARCH_WANT_HUGETLB_PAGE_OPTIMIZE_VMEMMAP from 1e63ac088f20 until 060a2c92d1b6."""
+
+
+def bug(key: str) -> KnownBug:
+    """The entry of that key."""
+    return next(entry for entry in KNOWN_BUGS if entry.key == key)
+
+
+def describe_fixes(entry: KnownBug) -> str:
+    """The releases with the fix, in words."""
+    if entry.fixed is None:
+        return "no fix is known"
+    stable = "".join(f", {a}.{b}.{patch}" for (a, b), patch in sorted(entry.stable.items(), reverse=True))
+    return f"fixed in {entry.fixed[0]}.{entry.fixed[1]}{stable} ({entry.commit})"

@@ -1,0 +1,274 @@
+"""Memory sections: which exist, which struct pages they must have, and what one removal takes away.
+
+The exact table is read from ``mem_section`` in a crash dump.  Otherwise it is derived: a memory block stands for
+whole sections (drivers/base/memory.c), System RAM lies in whole sections (boot memory has its memmap section by
+section, add_memory() takes whole blocks), and device memory has struct pages for the 2 MiB subsections that
+memremap_pages() also put into the linear map (mm/memremap.c; arch_add_memory() makes both).
+
+All ranges here are page frame numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from parsers.layout import KernelLayout, Precision
+from parsers.ranges import EMPTY, Ranges
+from rules.finding import Claim, Evidence
+
+if TYPE_CHECKING:
+    from parsers.mapping import I64
+    from parsers.memory_blocks import MemoryBlocks
+    from rules.model.coverage import LinearMap
+    from rules.model.resources import Resources
+
+__all__ = ["SectionTable", "Units"]
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Ranges that were added by one operation and leave by one: columns, ascending ``start_pfn``."""
+
+    start_pfn: I64
+    end_pfn: I64
+    label: tuple[str, ...]
+    line: tuple[int | None, ...]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def evidence(self, chosen: I64) -> tuple[Evidence, ...]:
+        """Where the chosen units were seen."""
+        return tuple(
+            Evidence(
+                self.source,
+                f"{self.label[row]}: PFNs {int(self.start_pfn[row]):#x}-{int(self.end_pfn[row]):#x}",
+                self.line[row],
+            )
+            for row in chosen.tolist()
+        )
+
+
+NO_UNITS = Units(EMPTY.start, EMPTY.end, (), (), "")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SectionTable:
+    """Sections by kind.  ``valid`` is certain, ``possible`` cannot be excluded: a rule about missing struct
+    pages looks at the first, one about superfluous mappings at the second.
+    """
+
+    layout: KernelLayout
+    precision: Precision
+    valid: Ranges
+    """PFNs that must have a struct page: pfn_valid() holds."""
+    possible: Ranges
+    """PFNs that may have one."""
+    ram: Ranges
+    """PFNs of System RAM."""
+    online: Ranges
+    """PFNs known to be online."""
+    blocks: Ranges
+    """PFNs that have a memory block; empty also where that is not known (``blocks_known``)."""
+    blocks_known: bool
+    nomap: Ranges
+    early: Ranges
+    """PFNs of sections known to be present since boot."""
+    hotadded: Ranges
+    """PFNs known to have been added after boot."""
+    device: Ranges
+    """PFNs of ZONE_DEVICE memory."""
+    device_units: Units
+    block_units: Units
+    source: str
+
+    @cached_property
+    def pages_per_section(self) -> int:
+        return self.layout.pages_per_section
+
+    @property
+    def claim(self) -> Claim:
+        """How far a finding that rests on this table may go."""
+        return Claim.PROVEN if self.precision is Precision.EXACT else Claim.PROBABLE
+
+    @cached_property
+    def early_unknown(self) -> Ranges:
+        """Valid PFNs of which nobody knows whether they were there at boot."""
+        return self.valid - self.early - self.hotadded
+
+    @cached_property
+    def present_sections(self) -> Ranges:
+        """Numbers of the sections with valid PFNs."""
+        return self.valid.divide(self.pages_per_section, outward=True)
+
+    @cached_property
+    def units(self) -> Units:
+        """All removable units, device ranges and hot-added memory blocks, ascending."""
+        both = (self.device_units, self.block_units)
+        start = np.concatenate([unit.start_pfn for unit in both])
+        order = np.argsort(start, kind="stable")
+        labels = [label for unit in both for label in unit.label]
+        lines = [line for unit in both for line in unit.line]
+        return Units(
+            start[order],
+            np.concatenate([unit.end_pfn for unit in both])[order],
+            tuple(labels[row] for row in order.tolist()),
+            tuple(lines[row] for row in order.tolist()),
+            self.source,
+        )
+
+    def describe(self, pfns: Ranges) -> str:
+        """What the first of ``pfns`` belongs to, in words."""
+        point = int(pfns.start[0])
+        for kind, where in (("device memory", self.device), ("System RAM", self.ram), ("a memory block", self.blocks)):
+            if where.contains(point):
+                return kind
+        return "memory"
+
+    @classmethod
+    def derive(
+        cls,
+        layout: KernelLayout,
+        *,
+        resources: Resources | None,
+        blocks: MemoryBlocks | None,
+        linear: LinearMap | None,
+        boot_memory: Ranges | None,
+    ) -> SectionTable | None:
+        """The table from iomem and memory blocks (either may be missing); None without both.
+
+        ``boot_memory`` holds byte ranges of memory present at boot, None where unknown.
+        """
+        if (resources is None and blocks is None) or not layout.knows("page_size", "section_size_bits"):
+            return None
+        return _Derivation(layout, resources, blocks, linear, boot_memory).table()
+
+
+class _Derivation:
+    """One derivation: the steps share their inputs."""
+
+    def __init__(
+        self,
+        layout: KernelLayout,
+        resources: Resources | None,
+        blocks: MemoryBlocks | None,
+        linear: LinearMap | None,
+        boot_memory: Ranges | None,
+    ) -> None:
+        self.layout, self.resources, self.blocks = layout, resources, blocks
+        self.linear, self.boot_memory = linear, boot_memory
+        self.section = layout.pages_per_section
+
+    def table(self) -> SectionTable:
+        blocks, online, block_pfns = self._blocks()
+        ram, nomap = self._of("ram"), self._of("nomap")
+        boot = self._boot_sections()
+        early = boot or EMPTY  # boot memory is never removed on arm64 (prevent_bootmem_remove_notifier, 5.7)
+        device_units = self._device_units()
+        device = Ranges.of(device_units.start_pfn, device_units.end_pfn)
+        populated = block_pfns | ram.widen(self.section)
+        added = self._of("hotplugged_ram").widen(self.section) if boot is None else populated
+        hotadded = (added | self._device_only(device, populated, nomap)) - early
+        removable = self._removable(blocks, hotadded)
+        return SectionTable(
+            layout=self.layout,
+            precision=Precision.DERIVED,
+            valid=populated | device | early,
+            possible=self._possible(populated | nomap | early),
+            ram=ram,
+            online=online,
+            blocks=block_pfns,
+            blocks_known=self.blocks is not None,
+            nomap=nomap,
+            early=early,
+            hotadded=hotadded,
+            device=device,
+            device_units=device_units,
+            block_units=removable,
+            source=self.resources.iomem.path if self.resources else (self.blocks.path if self.blocks else ""),
+        )
+
+    def _of(self, kind: str) -> Ranges:
+        """PFNs of a kind of resource."""
+        if self.resources is None:
+            return EMPTY
+        ranges: Ranges = getattr(self.resources, kind)
+        return self.resources.pfns(ranges, self.layout.page_size)
+
+    def _boot_sections(self) -> Ranges | None:
+        """Whole sections that held memory at boot, None where that is not known."""
+        if self.boot_memory is None:
+            return None
+        return self.boot_memory.divide(self.layout.page_size, outward=True).widen(self.section)
+
+    def _blocks(self) -> tuple[Units, Ranges, Ranges]:
+        """Memory blocks as units, the PFNs that are online, the PFNs that have a block."""
+        if self.blocks is None or not self.blocks.block_size_bytes:
+            return NO_UNITS, EMPTY, EMPTY
+        pages = self.blocks.block_size_bytes // self.layout.page_size
+        number = self.blocks.block
+        order = np.argsort(number, kind="stable")
+        start = number[order] * pages
+        line = np.zeros(order.size, dtype=np.uint32) if self.blocks.line is None else self.blocks.line[order]
+        lines = tuple(number or None for number in line.tolist())
+        units = Units(start, start + pages, tuple(f"memory{i}" for i in number[order]), lines, self.blocks.path)
+        present = Ranges.of(start, start + pages)
+        if pages > self.section and self.resources is not None:
+            # A boot block may have sections without memory: only those that touch memory are certain.
+            touched = (self._of("ram") | self._of("nomap")).widen(self.section)
+            present = present & touched
+        online = self.blocks.online[order]
+        return units, Ranges.of(start[online], start[online] + pages) & present, present
+
+    def _removable(self, blocks: Units, hotadded: Ranges) -> Units:
+        """The memory blocks that were added after boot: only those can be removed."""
+        chosen = np.flatnonzero(hotadded.contains(blocks.start_pfn))
+        return Units(
+            blocks.start_pfn[chosen],
+            blocks.end_pfn[chosen],
+            tuple(blocks.label[row] for row in chosen.tolist()),
+            tuple(blocks.line[row] for row in chosen.tolist()),
+            blocks.source,
+        )
+
+    def _device_units(self) -> Units:
+        """Claimed ranges that are in the linear map, in whole subsections: memremap_pages() put them there."""
+        if self.resources is None or self.linear is None or not self.layout.knows("phys_offset"):
+            return NO_UNITS
+        mapped = self.linear.pfns(self.linear.pages_mapped)
+        unit = self.layout.pages_per_subsection
+        rows: list[tuple[int, int, str, int]] = []
+        ram = self._of("ram")
+        for device in self.resources.devices:
+            claimed = Ranges.one(device.start // self.layout.page_size, -(-device.end // self.layout.page_size))
+            paged = ((claimed - ram) & mapped).shrink(unit)
+            rows += [(lo, hi, device.name, device.line) for lo, hi in paged.tuples()]
+        rows.sort()
+        table = np.array([row[:2] for row in rows], dtype=np.int64).reshape(-1, 2)
+        return Units(
+            table[:, 0],
+            table[:, 1],
+            tuple(row[2] for row in rows),
+            tuple(row[3] for row in rows),
+            self.resources.iomem.path,
+        )
+
+    def _device_only(self, device: Ranges, populated: Ranges, nomap: Ranges) -> Ranges:
+        """Device PFNs in sections that hold no RAM of any kind: those sections came with the device."""
+        if self.resources is None:
+            return EMPTY
+        return device - (populated | nomap).widen(self.section)
+
+    def _possible(self, memory: Ranges) -> Ranges:
+        """Everything that can have struct pages: memory by section, claimed ranges by subsection."""
+        if self.resources is None:
+            # Device memory is invisible without iomem: nothing can be excluded.
+            return Ranges.one(0, 1 << (52 - self.layout.page_shift))
+        claimed = Ranges.pairs((device.start, device.end) for device in self.resources.devices)
+        touched = self.resources.pfns(claimed, self.layout.page_size).widen(self.layout.pages_per_subsection)
+        return memory.widen(self.section) | touched

@@ -1,0 +1,1 @@
+"""Sections, memory blocks, zones and /proc/iomem against each other."""

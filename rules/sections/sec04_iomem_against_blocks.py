@@ -1,0 +1,80 @@
+"""SEC-04: /proc/iomem and the memory blocks disagree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from parsers.memory_blocks import MemoryBlocks
+from parsers.ranges import Ranges
+from rules.finding import Claim, Evidence, Hit, Impact, Severity
+from rules.model.resources import Resources
+from rules.model.sections import SectionTable
+from rules.rule import UndecidedError, rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@rule(
+    code="SEC-04",
+    name="iomem-against-blocks",
+    severity=Severity.HIGH,
+    impact=Impact.LATENT,
+    needs=(Resources, MemoryBlocks, SectionTable),
+    references=("mm/memory_hotplug.c register_memory_resource(), create_memory_block_devices()",),
+)
+def iomem_against_blocks(resources: Resources, blocks: MemoryBlocks, sections: SectionTable) -> Iterator[Hit]:
+    """System RAM without a memory block, or an online block without System RAM.
+
+    What it means:
+    Adding memory makes both the resource and the blocks, removing it deletes both. One without the
+    other is what a failed add or a half-done removal leaves.
+
+    How it is detected:
+    "System RAM" in /proc/iomem is compared with the memory blocks in sysfs, both ways.
+
+    When it is not a problem:
+    Blocks of no-map memory have no System RAM ("reserved" instead). Kernels without memory hotplug have no
+    blocks at all. Memory that is added or removed during the capture shows up in one file only.
+
+    What to do:
+    Capture again. If it stays, look in the log for a failed add or remove of that range.
+    """
+    if not blocks.block_size_bytes or not len(blocks):
+        raise UndecidedError("the memory blocks are not known", MemoryBlocks)
+    page = sections.layout.page_size
+    orphans = resources.pfns(resources.ram, page) - sections.blocks
+    for lo, hi in orphans.tuples():
+        yield Hit(
+            title="System RAM without a memory block",
+            message=f"PFNs {lo:#x}-{hi:#x} are System RAM in /proc/iomem and in no memory block.",
+            claim=Claim.PROBABLE,
+            pfns=Ranges.one(lo, hi),
+            evidence=(_iomem_line(resources, lo * page),),
+            key="no block",
+        )
+    memory = resources.ram | resources.nomap | Ranges.pairs((one.start, one.end) for one in resources.devices)
+    pages = blocks.block_size_bytes // page
+    start = blocks.block * pages
+    bare = blocks.online & ~resources.pfns(memory, page).touches(start, start + pages)
+    for row in np.flatnonzero(bare).tolist():
+        line = None if blocks.line is None else int(blocks.line[row]) or None
+        yield Hit(
+            title=f"Online memory block {int(blocks.block[row])} without System RAM",
+            message=f"memory{int(blocks.block[row])} is online, and /proc/iomem has no memory there.",
+            claim=Claim.PROBABLE,
+            pfns=Ranges.one(int(start[row]), int(start[row]) + pages),
+            evidence=(Evidence(blocks.path, f"memory{int(blocks.block[row])}/state:{blocks.state_word[row]}", line),),
+            key="no RAM",
+        )
+
+
+def _iomem_line(resources: Resources, address: int) -> Evidence:
+    """The line of /proc/iomem that lists ``address`` first."""
+    iomem = resources.iomem
+    rows = np.flatnonzero((iomem.start <= np.uint64(address)) & (iomem.last >= np.uint64(address)))
+    row = int(rows[0])
+    text = f"{int(iomem.start[row]):08x}-{int(iomem.last[row]):08x} : {iomem.name[row]}"
+    return Evidence(iomem.path, text, int(iomem.line[row]))

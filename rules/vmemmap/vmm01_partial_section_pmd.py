@@ -1,0 +1,99 @@
+"""VMM-01: one vmemmap block over ranges that are added and removed separately."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from parsers.arm64 import PMD
+from parsers.ranges import Ranges
+from rules.finding import Hit, Impact, Severity
+from rules.model.coverage import Vmemmap
+from rules.model.sections import SectionTable
+from rules.rule import NotApplicableError, rule
+from rules.vmemmap.blocks import Blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from parsers.mapping import Bool
+
+
+@rule(
+    code="VMM-01",
+    name="partial-section-pmd",
+    severity=Severity.HIGH,
+    impact=Impact.LATENT,
+    needs=(Vmemmap, SectionTable),
+    references=(
+        "Linux commit d4234d131b0a (v6.14; stable 6.12.20, 6.1.132): arm64: mm: populate vmemmap at the page level "
+        "if not section aligned",
+        "Fixes: ba72b4c8cf60 (v5.3)",
+    ),
+)
+def partial_section_pmd(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
+    """A PMD block maps struct pages of hot-added ranges that do not leave together.
+
+    What it means:
+    arm64 tears a vmemmap block down whole, whoever else uses it.  Where one block holds the struct
+    pages of several devices, namespaces or DIMMs, or of a section that is only partly populated, the
+    next removal of one of them takes the struct pages of the others away (VMM-02).
+
+    How it is detected:
+    Every PMD block of the vmemmap area is compared with the subsections that are valid under it and
+    with the ranges that were added one by one.  (a) part of what the block describes is valid;
+    (b) all of it is valid, and more than one operation added it.
+
+    When it is not a problem:
+    Boot memory always has its memmap section by section and is never removed.  Device memory placed
+    into a boot section shares the boot memmap.  A section that was added whole is legitimately one
+    block.  16K and 64K kernels never map struct pages with blocks.
+
+    What to do:
+    Do not remove, destroy or unplug any device, namespace or DIMM in these sections before a reboot.
+    Update to a kernel with d4234d131b0a, and align namespaces and DIMMs to the section size (128 MiB).
+    """
+    layout = vmemmap.layout
+    if layout.page_size != 4096:
+        raise NotApplicableError(f"{layout.granule.name} pages: struct pages are always mapped with base pages")
+    blocks = Blocks.of(vmemmap, vmemmap.level == PMD, at=sections.device)
+    candidates = ~blocks.touching(sections.early | _shared_with_ram(sections))
+    units = sections.device_units
+    first = np.searchsorted(units.end_pfn, blocks.start_pfn, side="right")
+    after = np.searchsorted(units.start_pfn, blocks.end_pfn, side="left")
+    valid = sections.valid.covered(blocks.start_pfn, blocks.end_pfn)
+    partial = candidates & (valid > 0) & (valid < blocks.end_pfn - blocks.start_pfn)
+    shared = candidates & (after - first > 1)
+    for index in np.flatnonzero(partial | shared).tolist():
+        yield _hit(vmemmap, sections, blocks, index, range(int(first[index]), int(after[index])), partial)
+
+
+def _shared_with_ram(sections: SectionTable) -> Ranges:
+    """Sections in which RAM, no-map memory or a memory block lies: their memmap came section by section."""
+    return (sections.ram | sections.nomap | sections.blocks).widen(sections.pages_per_section)
+
+
+def _hit(vmemmap: Vmemmap, sections: SectionTable, blocks: Blocks, index: int, owners: range, partial: Bool) -> Hit:
+    start, end = int(blocks.start_pfn[index]), int(blocks.end_pfn[index])
+    labels = [sections.device_units.label[owner] for owner in owners]
+    pages = sections.valid & Ranges.one(start, end)
+    if len(owners) > 1:
+        case = "VMM-01b"
+        what = f"the struct pages of {len(owners)} ranges that were added separately ({', '.join(labels)})"
+    else:
+        case = "VMM-01"
+        what = f"the struct pages of {labels[0] if labels else 'a range'}"
+    populated = f"{pages.total} of {end - start} pages are valid" if partial[index] else "all pages are valid"
+    return Hit(
+        title=f"One PMD block maps {what}",
+        message=(
+            f"{case}: the 2 MiB vmemmap block at {blocks.va(index):#x} maps {what}; {populated} of PFNs "
+            f"{start:#x}-{end:#x}. Removing one range clears the block and with it the struct pages of the rest."
+        ),
+        claim=sections.claim,
+        pfns=pages,
+        vas=blocks.va_range(index),
+        evidence=vmemmap.quote([int(blocks.row[index])])
+        + sections.device_units.evidence(np.arange(owners.start, owners.stop)),
+    )

@@ -1,0 +1,116 @@
+"""VMM-02: valid memory without mapped struct pages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from parsers.arm64 import PTE
+from parsers.ranges import Ranges
+from rules.finding import Claim, Evidence, Hit, Impact, Severity
+from rules.model.coverage import LinearMap, Vmemmap
+from rules.model.sections import SectionTable
+from rules.rule import UndecidedError, rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@rule(
+    code="VMM-02",
+    name="lost-struct-pages",
+    severity=Severity.CRITICAL,
+    impact=Impact.CORRUPTION,
+    needs=(Vmemmap,),
+    uses=(SectionTable, LinearMap),
+    references=(
+        "Linux commit d4234d131b0a (v6.14; stable 6.12.20, 6.1.132)",
+        "Linux commit bbd6ec605c0f (v5.7): arm64/mm: Enable memory hot remove",
+    ),
+)
+def lost_struct_pages(
+    vmemmap: Vmemmap, *, section_table: SectionTable | None, linear_map: LinearMap | None
+) -> Iterator[Hit]:
+    """Valid memory whose struct pages are not mapped.
+
+    What it means:
+    pfn_valid() says that these pages exist, and their struct pages are gone.  The next walker of page
+    frames (compaction, /proc/kpageflags, a core dump, the driver that unmaps the memory) oopses with a
+    translation fault in the vmemmap area.
+
+    How it is detected:
+    The struct pages of every valid section and subsection are looked up in the vmemmap area of the page
+    tables.  With a dump alone, memory that is in the linear map stands for valid memory, and the
+    finding is a suspicion.
+
+    When it is not a problem:
+    A dump that does not cover the vmemmap area proves nothing and is undecided.  Memory that was being
+    added or removed while the dump was taken looks like this for a moment: capture twice.
+
+    What to do:
+    Stop all memory hotplug.  Keep tools away that walk page frames (/proc/kpage*, crash on the live
+    system).  Take a crash dump, reboot, and update the kernel.
+    """
+    if section_table is None or not vmemmap.layout.knows("phys_offset"):
+        yield from _from_linear_map(vmemmap, linear_map)
+        return
+    valid = section_table.valid - section_table.early
+    missing = valid & vmemmap.pfns(vmemmap.pages_missing)
+    for lost in _by_section(missing, section_table.pages_per_section):
+        offsets = vmemmap.of_pfns(lost)
+        yield Hit(
+            title="Struct pages of valid memory are not mapped",
+            message=(
+                f"{lost.total} pages of {section_table.describe(lost)} "
+                f"({', '.join(f'PFNs {lo:#x}-{hi:#x}' for lo, hi in lost.tuples()[:4])}) are valid and have no struct "
+                f"page mapped. {_shape(vmemmap, offsets)}"
+            ),
+            claim=section_table.claim,
+            pfns=lost,
+            vas=vmemmap.va_ranges(offsets),
+            evidence=vmemmap.quote_at(offsets) + _owners(section_table, lost),
+        )
+    unseen = valid - vmemmap.pfns(vmemmap.pages_observed)
+    if unseen:
+        raise UndecidedError(f"the struct pages of {unseen.total} valid pages are not in the dump", Vmemmap)
+
+
+def _from_linear_map(vmemmap: Vmemmap, linear: LinearMap | None) -> Iterator[Hit]:
+    """Two witnesses inside one dump: what is in the linear map has struct pages."""
+    if linear is None:
+        raise UndecidedError("neither the section table nor the linear map is known", SectionTable, LinearMap)
+    lost = linear.pages_mapped & vmemmap.pages_missing
+    if lost:
+        offsets = vmemmap.offsets(lost)
+        yield Hit(
+            title="Memory in the linear map has no struct pages",
+            message=(
+                f"{lost.total} pages are mapped in the linear map and their struct pages are not mapped. "
+                f"{_shape(vmemmap, offsets)} Without the section table this is a suspicion."
+            ),
+            claim=Claim.SUSPECTED,
+            severity=Severity.HIGH,
+            pfns=linear.pfns(lost) if linear.layout.knows("phys_offset") else Ranges.of([], []),
+            vas=vmemmap.va_ranges(offsets),
+            evidence=vmemmap.quote_at(offsets) + linear.quote_at(linear.offsets(lost)),
+        )
+    raise UndecidedError("which memory is valid is not known from a page-table dump alone", SectionTable)
+
+
+def _by_section(pfns: Ranges, pages_per_section: int) -> Iterator[Ranges]:
+    """One group a run of adjacent sections: damage is done section by section."""
+    for lo, hi in pfns.divide(pages_per_section, outward=True).scale(pages_per_section).tuples():
+        yield pfns & Ranges.one(lo, hi)
+
+
+def _shape(vmemmap: Vmemmap, offsets: Ranges) -> str:
+    """What kind of hole it is."""
+    touched = offsets.touches(vmemmap.start, vmemmap.end) & vmemmap.hole
+    if not touched.any() or (vmemmap.level[touched] == PTE).any():
+        return "The hole is made of single page-table entries."
+    return "The hole is made of whole empty PMD entries: a block was torn out."
+
+
+def _owners(sections: SectionTable, lost: Ranges) -> tuple[Evidence, ...]:
+    units = sections.device_units
+    chosen = lost.touches(units.start_pfn, units.end_pfn)
+    return units.evidence(chosen.nonzero()[0])

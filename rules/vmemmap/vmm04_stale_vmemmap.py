@@ -1,0 +1,69 @@
+"""VMM-04: struct pages mapped for memory that is not there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rules.finding import Hit, Impact, Severity
+from rules.model.coverage import Vmemmap
+from rules.model.sections import SectionTable
+from rules.rule import UndecidedError, rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@rule(
+    code="VMM-04",
+    name="stale-vmemmap",
+    severity=Severity.MEDIUM,
+    impact=Impact.LATENT,
+    needs=(Vmemmap, SectionTable),
+    references=("Linux commit bbd6ec605c0f (v5.7): first teardown of vmemmap on arm64",),
+)
+def stale_vmemmap(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
+    """Struct pages are still mapped although none of the memory that they describe exists.
+
+    What it means:
+    The vmemmap of removed memory was not torn down. Its backing (2 MiB a section with 4K pages) is
+    leaked; if the backing lay in the removed memory itself, the mapping points at nothing.
+
+    How it is detected:
+    Mapped leaves of the vmemmap area are compared with everything that can have struct pages: sections
+    with RAM, no-map memory or a memory block, and every range that a driver claims in /proc/iomem.
+    A leaf that describes none of it is stale.
+
+    When it is not a problem:
+    Leaves are larger than what they describe, so a leaf is stale only if all of it is. Memory that
+    was being removed while the dump was taken looks like this for a moment.
+
+    What to do:
+    Kernels before 5.7 never tear vmemmap down: update. Otherwise report it with the trace of the removal.
+    """
+    if not sections.possible or sections.possible.total >= 1 << (51 - vmemmap.layout.page_shift):
+        raise UndecidedError("device memory may have struct pages anywhere: /proc/iomem is needed", "iomem")
+    needed = vmemmap.of_pfns(sections.possible)
+    size = vmemmap.leaf_size
+    rows = np.flatnonzero(vmemmap.valid)
+    # Leaves of a row are aligned pieces of it: a needed byte keeps the whole leaf that it lies in.
+    stale = vmemmap.mapped
+    for leaf in np.unique(size[rows]).tolist():
+        kept = vmemmap.widen(needed, leaf) & vmemmap.where(vmemmap.valid & (size == leaf))
+        stale = stale - kept
+    for lo, hi in stale.tuples():
+        offsets = stale & type(stale).one(lo, hi)
+        pfns = vmemmap.pfns(vmemmap.pages(offsets))
+        yield Hit(
+            title="Struct pages of absent memory are mapped",
+            message=(
+                f"{(hi - lo) >> 10} KiB of vmemmap describe PFNs "
+                f"{', '.join(f'{a:#x}-{b:#x}' for a, b in pfns.tuples()[:4])}, where neither RAM, nor a memory block, "
+                "nor claimed device memory is."
+            ),
+            claim=sections.claim,
+            pfns=pfns,
+            vas=vmemmap.va_ranges(offsets),
+            evidence=vmemmap.quote_at(offsets),
+        )

@@ -1,0 +1,70 @@
+"""VMM-05: one vmemmap block across two sections, because sizeof(struct page) does not divide it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from parsers.arm64 import PMD
+from parsers.ranges import Ranges
+from rules.finding import Claim, Hit, Impact, Severity
+from rules.model.coverage import Vmemmap
+from rules.model.sections import SectionTable
+from rules.rule import NotApplicableError, rule
+from rules.vmemmap.blocks import Blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@rule(
+    code="VMM-05",
+    name="shared-pmd-across-sections",
+    severity=Severity.HIGH,
+    impact=Impact.LATENT,
+    needs=(Vmemmap, SectionTable),
+    references=("Derived from arch/arm64/mm/mmu.c unmap_hotplug_pmd_range() (v5.7 to 6.12); no upstream report known",),
+)
+def shared_pmd_across_sections(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
+    """A vmemmap block holds struct pages of two hot-added sections.
+
+    What it means:
+    With a struct page of other than 64 bytes, the memmap of a section is no whole number of 2 MiB
+    blocks, and neighbouring sections share one. arm64 clears a block without asking who else uses it:
+    removing one section takes struct pages of its neighbour away.
+
+    How it is detected:
+    PMD blocks whose struct pages describe more than one removable unit of hot-added memory, on kernels
+    whose section memmap is not a multiple of 2 MiB.
+
+    When it is not a problem:
+    With 64-byte struct pages (nearly every kernel) it cannot happen. Boot sections are never removed.
+
+    What to do:
+    Do not unplug memory on this kernel, or build it so that struct page has 64 bytes.
+    """
+    layout = vmemmap.layout
+    if layout.page_size != 4096:
+        raise NotApplicableError(f"{layout.granule.name} pages: struct pages are always mapped with base pages")
+    if layout.pages_per_section * layout.struct_page_size % layout.granule.span(PMD) == 0:
+        raise NotApplicableError("the memmap of a section is a whole number of PMD blocks")
+    units = sections.block_units
+    blocks = Blocks.of(vmemmap, vmemmap.level == PMD, at=Ranges.of(units.start_pfn, units.end_pfn))
+    first = np.searchsorted(units.end_pfn, blocks.start_pfn, side="right")
+    after = np.searchsorted(units.start_pfn, blocks.end_pfn, side="left")
+    for index in np.flatnonzero(after - first > 1).tolist():
+        owners = np.arange(first[index], after[index])
+        pfns = Ranges.one(int(blocks.start_pfn[index]), int(blocks.end_pfn[index])) & sections.hotadded
+        yield Hit(
+            title=f"One PMD block maps struct pages of {owners.size} memory blocks",
+            message=(
+                f"The vmemmap block at {blocks.va(index):#x} maps struct pages of "
+                f"{', '.join(units.label[owner] for owner in owners.tolist())} (struct page has "
+                f"{layout.struct_page_size} bytes). Removing one clears the block for all."
+            ),
+            claim=sections.claim if layout.facts["struct_page_size"].precision == "exact" else Claim.SUSPECTED,
+            pfns=pfns,
+            vas=blocks.va_range(index),
+            evidence=vmemmap.quote([int(blocks.row[index])]) + units.evidence(owners),
+        )

@@ -1,0 +1,83 @@
+"""VMM-06: one vmemmap base page holds struct pages of two units (16K and 64K kernels)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from parsers.ranges import Ranges
+from rules.finding import Hit, Impact, Severity
+from rules.model.coverage import Vmemmap
+from rules.model.sections import SectionTable
+from rules.rule import NotApplicableError, rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from parsers.mapping import I64, Bool
+
+
+@rule(
+    code="VMM-06",
+    name="shared-base-page",
+    severity=Severity.HIGH,
+    impact=Impact.LATENT,
+    needs=(Vmemmap, SectionTable),
+    references=(
+        "Derived from mm/sparse-vmemmap.c vmemmap_populate_basepages() and arch/arm64/mm/mmu.c "
+        "unmap_hotplug_pte_range() (6.12); no upstream report known",
+    ),
+)
+def shared_base_page(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
+    """A page of struct pages is shared by ranges that are removed separately.
+
+    What it means:
+    With 64K pages one page of struct pages describes 64 MiB, with 16K pages 4 MiB, and device memory
+    may be added in units of 2 MiB. Removing one of two ranges that share such a page frees it under
+    the other, whose struct pages are gone (VMM-02).
+
+    How it is detected:
+    Ranges that were added separately and whose edge lies inside of a vmemmap page that another valid
+    range uses too.
+
+    When it is not a problem:
+    Ranges inside of a boot section use the boot memmap, which is never freed. Memory blocks are whole
+    pages of struct pages. A range that shares its edge page with no other is safe.
+
+    What to do:
+    Do not remove either range before a reboot. Align namespaces and device-dax ranges to 64 MiB (64K
+    pages) or 4 MiB (16K pages).
+    """
+    layout = vmemmap.layout
+    if layout.page_size == 4096:
+        raise NotApplicableError("4K pages: a page of struct pages describes less than a subsection")
+    per_page = layout.page_size // layout.struct_page_size
+    units = sections.device_units
+    inside = _in_ram_sections(sections, units.start_pfn, units.end_pfn)
+    page_of_end = (units.end_pfn - 1) // per_page
+    page_of_next = np.append(units.start_pfn[1:] // per_page, -1)
+    next_inside = np.append(inside[1:], True)
+    for index in np.flatnonzero((page_of_end == page_of_next) & ~inside & ~next_inside).tolist():
+        start, end = int(page_of_end[index]) * per_page, (int(page_of_end[index]) + 1) * per_page
+        window = Ranges.one(start, end)
+        pfns = window & Ranges.of(units.start_pfn[[index, index + 1]], units.end_pfn[[index, index + 1]])
+        offsets = vmemmap.of_pfns(window)
+        yield Hit(
+            title=f"One page of struct pages serves {units.label[index]} and {units.label[index + 1]}",
+            message=(
+                f"The {layout.granule.name} vmemmap page at {vmemmap.va(int(offsets.start[0])):#x} holds struct pages "
+                f"of PFNs {start:#x}-{end:#x}: of {units.label[index]} and of {units.label[index + 1]}. "
+                "Removing one of them frees the page under the other."
+            ),
+            claim=sections.claim,
+            pfns=pfns,
+            vas=vmemmap.va_ranges(offsets),
+            evidence=vmemmap.quote_at(offsets) + units.evidence(np.array([index, index + 1])),
+        )
+
+
+def _in_ram_sections(sections: SectionTable, start: I64, end: I64) -> Bool:
+    """Which ranges lie in sections that hold RAM: their memmap came with the section."""
+    ram = (sections.early | sections.ram | sections.nomap | sections.blocks).widen(sections.pages_per_section)
+    return ram.touches(start, end)

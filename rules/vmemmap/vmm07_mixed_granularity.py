@@ -1,0 +1,68 @@
+"""VMM-07: struct pages of a whole hot-added section mapped with base pages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from parsers.arm64 import PTE, Attr
+from parsers.ranges import Ranges
+from rules.finding import Hit, Impact, Severity
+from rules.model.coverage import Vmemmap
+from rules.model.sections import SectionTable
+from rules.rule import NotApplicableError, UndecidedError, rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@rule(
+    code="VMM-07",
+    name="mixed-granularity",
+    severity=Severity.MEDIUM,
+    impact=Impact.PERFORMANCE,
+    needs=(Vmemmap, SectionTable),
+    references=("Linux commit 9f84f39f5515 (v5.11): arm64/mm: validate hotplug range / fall back to base pages",),
+)
+def mixed_granularity(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
+    """Hot-added sections have their struct pages in base pages instead of a 2 MiB block.
+
+    What it means:
+    When no free 2 MiB page was left at hot-add time, the kernel fell back to 512 base pages: 512
+    entries and a table page in place of one entry, and more TLB misses in every walk of page frames.
+
+    How it is detected:
+    Hot-added memory blocks whose struct pages are mapped at the last level.
+
+    When it is not a problem:
+    16K and 64K kernels always use base pages. Sections that were added in parts use base pages by
+    design since d4234d131b0a. Boot memory may have been laid out that way by memblock. HugeTLB vmemmap
+    optimisation splits blocks.
+
+    What to do:
+    Plug memory early after boot, or compact memory before plugging, or use memmap_on_memory.
+    """
+    if vmemmap.layout.page_size != 4096:
+        raise NotApplicableError(f"{vmemmap.layout.granule.name} pages: base pages are the only way")
+    base = vmemmap.valid & (vmemmap.level == PTE) & ~vmemmap.has(Attr.RDONLY)
+    in_pages = vmemmap.pfns(vmemmap.pages_touched(vmemmap.where(base)))
+    blocks = Ranges.of(sections.block_units.start_pfn, sections.block_units.end_pfn)
+    affected = (in_pages & blocks).divide(sections.pages_per_section, outward=True)
+    if affected:
+        pfns = affected.scale(sections.pages_per_section)
+        offsets = vmemmap.of_pfns(pfns)
+        rows = offsets.touches(vmemmap.start, vmemmap.end) & base
+        yield Hit(
+            title=f"Struct pages of {affected.total} hot-added sections are mapped with base pages",
+            message=(
+                f"{affected.total} of {blocks.total // sections.pages_per_section} hot-added sections have their "
+                f"struct pages in base pages: {affected.total * 4} KiB of extra tables."
+            ),
+            claim=sections.claim,
+            pfns=pfns,
+            vas=vmemmap.va_ranges(offsets),
+            evidence=vmemmap.quote(np.flatnonzero(rows)),
+        )
+    elif in_pages & sections.early_unknown:
+        raise UndecidedError("whether sections with base-page struct pages were hot-added is not known", "dmesg")
