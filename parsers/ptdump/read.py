@@ -34,7 +34,9 @@ def parse(data: bytes, path: str) -> PageTableDump:
     scan.parts.clear()
     if not len(rows):
         foreign.refuse_hidden_addresses(scan.bad_lines, path)
-        raise FormatError("no row of a page-table dump can be read here", path=path, line=scan.first_bad_line)
+        first = f" ({scan.first_fault.message})" if scan.first_fault else ""
+        line = scan.first_fault.line if scan.first_fault else None
+        raise FormatError(f"no row of a page-table dump can be read here{first}", path=path, line=line)
     first_line = int(rows.line[0])
     settled = settle(rows, scan.tails, scan.log)
     rows = settled.rows

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from parsers.arm64 import MemType
+from parsers.errors import Diagnostic
 from parsers.mapping import I64, U16, U64, Bool
 from parsers.ptdump.blocks import BLOCK_BYTES, Block
 from parsers.ptdump.columns import ADDRESS_COLUMNS, decode, starts_with_0x
@@ -43,7 +44,7 @@ class Scan:
         self.wx_check: list[WxLine] = []
         self.bad_lines: list[bytes] = []
         """The first unusable rows, for a guess at what the text is."""
-        self.first_bad_line: int | None = None
+        self.first_fault: Diagnostic | None = None
         self.line_index: list[tuple[int, int]] = []
         self._lost = 0
         self._prose = 0
@@ -130,11 +131,10 @@ class Scan:
         return BadRow(tail.fault, row.tail_column) if tail.fault else None
 
     def _bad_row(self, row: BadRow, text: bytes, number: int) -> None:
-        if self.first_bad_line is None:
-            self.first_bad_line = number
         if len(self.bad_lines) < _BAD_LINES_KEPT:
             self.bad_lines.append(text)
         self.log.add(f"row left out: {row.message}", number, row.column)
+        self.first_fault = self.first_fault or Diagnostic(row.message, self.log.path, number, row.column)
 
     def _note(self, line: MarkerLine | WxText, number: int) -> None:
         if isinstance(line, WxText):

@@ -43,9 +43,8 @@ def _without_table_rows(rows: Rows, tails: Tails, log: DiagnosticLog) -> Rows:
     if not tables.any():
         return rows
     first = int(rows.line[np.argmax(tables)])
-    log.add(
-        f"{np.count_nonzero(tables)} rows about table entries (TBL) left out: no mainline kernel prints them", first
-    )
+    what = f"rows about table entries (TBL) left out: {np.count_nonzero(tables)}; no mainline kernel prints them"
+    log.add(what, first)
     return rows.without(tables, lost=False)
 
 

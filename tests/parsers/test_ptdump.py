@@ -227,6 +227,13 @@ def test_inclusive_ends_are_a_dialect() -> None:
     assert mixed.diagnostics[0].line == 4
 
 
+def test_rows_about_table_entries_are_left_out() -> None:
+    table = f"0x{BASE:016x}-0x{BASE + 127:016x}   {128:9}B PTE TBL PXNTbl UXNTbl"
+    dump = read(table, f"0x{BASE:016x}-0x{BASE + 4095:016x}   {4:9}K PTE{ATTRS}")
+    assert dump.size.tolist() == [PAGE]
+    assert [each.line for each in dump.diagnostics] == [1]
+
+
 def test_unknown_words_are_kept_and_reported_once() -> None:
     rows = [row(BASE + n * PAGE, PAGE, f" PTE{ATTRS.replace('UXN    ', 'UXN    PBHA0 ')}") for n in range(3)]
     dump = read("---[ vmemmap start ]---", *rows)

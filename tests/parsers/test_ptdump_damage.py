@@ -93,6 +93,13 @@ def test_binary_data_is_refused(data: bytes) -> None:
         parse(data, "x")
 
 
+def test_a_dump_of_wrapped_lines_says_so() -> None:
+    head, attributes = GOOD.split("UXN")
+    with pytest.raises(FormatError, match="wrapped") as raised:
+        parse(text(head, "UXN" + attributes) * 3, "x")
+    assert raised.value.line == 1
+
+
 FOREIGN = {
     "stage-2": (PTDUMP / "foreign-stage2.txt").read_bytes(),
     "x86": (PTDUMP / "foreign-x86.txt").read_bytes(),
