@@ -1,6 +1,7 @@
 """Every rule has evidence that makes it fire, its nearest false alarm, and evidence that does not decide it.
 
-``fixtures/rules/<CODE>/{fires,quiet,undecided}*/`` are capture directories; ``expected.json`` beside the files of a
+``fixtures/rules/<CODE>/{fires,quiet,undecided}*/`` are capture directories, with ``earlier_page_tables`` where a
+rule compares two dumps; ``expected.json`` beside the files of a
 ``fires`` case holds what the rule must report, and ``also`` the other rules of high severity that may fire there.
 """
 
@@ -27,7 +28,7 @@ ALLOWED = {
 
 
 def audited(case: Path) -> Report:
-    earlier = case / "earlier" / "kernel_page_tables"
+    earlier = case / "earlier_page_tables"
     sources = [earlier, case] if earlier.exists() else [case]
     return audit(sources)
 
