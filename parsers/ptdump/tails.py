@@ -44,9 +44,6 @@ _ZERO_DESCRIPTOR = Attr.PRESENT | Attr.BLOCK
 # With a GP column (since 5.8) the memory type starts 38 characters after the level word; such kernels print holes.
 _TYPE_COLUMN_WITH_GP = 38
 
-# A row without a memory type is padded at least this far; only a clear UXN of 5.4 and older takes no room.
-_FULL_WIDTH = 30
-
 
 @dataclass(frozen=True, slots=True)
 class Tail:
@@ -97,7 +94,8 @@ def _read_attributes(level: LevelWord, names: list[bytes], text: bytes) -> Tail:
             if name.endswith(b":"):  # "caller: symbol": the word says what kind, its value is no attribute
                 break
     fault = _attribute_fault(names)
-    if not fault and not memtype and not attrs & (Attr.UXN | Attr.GP) and len(text.removesuffix(b"\r")) < _FULL_WIDTH:
+    if not fault and not memtype and not attrs & (Attr.UXN | Attr.GP):
+        # A type without a name is legitimate and very rare; a row that ends before UXN says too little to be believed.
         fault = "the attributes end before the memory type (a cut or wrapped line)"
     if fault:
         return Tail(fault=fault)
