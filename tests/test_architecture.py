@@ -1,0 +1,55 @@
+"""The shape of the project: imports go one way, only the analyzer prints, no file grows out of hand."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FORBIDDEN = {"parsers": {"rules", "analyzer"}, "rules": {"analyzer"}, "analyzer": set()}
+MODULES = sorted(path for package in FORBIDDEN for path in (ROOT / package).rglob("*.py"))
+MAX_LINES = 500
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_one_way(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    assert not imported(path) & FORBIDDEN[package]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_the_analyzer_prints_and_rules_open_no_file(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    calls = {
+        node.func.id
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    forbidden = {"parsers": {"print"}, "rules": {"print", "open"}, "analyzer": set()}
+    assert not calls & forbidden[package]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_is_one_idea(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+def test_help_does_not_import_the_heavy_libraries() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, analyzer.cli; print([m for m in ('numpy', 'drgn', 'rich', 'construct') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
