@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import numpy as np
 
 from parsers.errors import FormatError
@@ -33,17 +35,12 @@ def parse(data: bytes, path: str) -> PageTableDump:
     rows = concatenate(scan.parts)
     scan.parts.clear()
     if not len(rows):
-        foreign.refuse_hidden_addresses(scan.bad_lines, path)
-        first = f" ({scan.first_fault.message})" if scan.first_fault else ""
-        line = scan.first_fault.line if scan.first_fault else None
-        raise FormatError(f"no row of a page-table dump can be read here{first}", path=path, line=line)
+        _refuse(scan, path)
     first_line = int(rows.line[0])
     settled = settle(rows, scan.tails, scan.log)
     rows = settled.rows
     unknown = _unknown_words(rows, scan.tails)
-    foreign.refuse_by_rows(
-        rows, {word: seen.count for word, seen in unknown.items()}, {name for _, name in scan.markers}, path
-    )
+    foreign.refuse_by_rows(rows, {name for _, name in scan.markers}, path)
     if not len(rows):
         raise FormatError("no row of a page-table dump can be used here", path=path, line=first_line)
     _report_unknown_words(unknown, scan.log)
@@ -66,6 +63,17 @@ def parse(data: bytes, path: str) -> PageTableDump:
         data=data,
         line_index=scan.line_index,
     )
+
+
+def _refuse(scan: Scan, path: str) -> NoReturn:
+    """Raise what fits a text without any row."""
+    message = "no row of a page-table dump can be read here"
+    if scan.first_fault is None:
+        raise FormatError(message, path=path)
+    line = scan.first_fault.line or 1
+    foreign.refuse_by_text(b"\n".join(scan.bad_lines), path, line)
+    foreign.refuse_hidden_addresses(scan.bad_lines, path)
+    raise FormatError(f"{message} ({scan.first_fault.message})", path=path, line=line)
 
 
 def _unknown_words(rows: Rows, tails: Tails) -> dict[str, UnknownWord]:
