@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parsers.arm64 import MemType
+from parsers.arm64 import Attr, MemType
 from parsers.ranges import EMPTY, Ranges
 
 if TYPE_CHECKING:
+    from parsers.mapping import I64
     from rules.model.coverage import LinearMap
     from rules.model.resources import Resources
 
 __all__ = ["Fit", "fit_phys_offset"]
 
-MAX_CANDIDATES = 4096
+MAX_CANDIDATES = 64
+"""Shifts that are tried, those that align most edges first."""
 MAX_EDGES = 2048
 
 
@@ -64,16 +66,25 @@ def fit_phys_offset(linear: LinearMap, resources: Resources) -> Fit:
     return Fit(tuple(int(shift) for shift in close), reason)
 
 
-def _shifts(linear: LinearMap, resources: Resources) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _shifts(linear: LinearMap, resources: Resources) -> I64:
     """Every multiple of the alignment that brings an edge of the linear map onto an edge of memory."""
     unit = alignment(linear.layout.page_shift)
     edges = np.concatenate((linear.mapped.start, linear.mapped.end))
     targets = np.concatenate((resources.ram.start, resources.ram.end))
-    wide = np.abs(targets[:, None] - targets.mean()).ravel().argsort()[:MAX_EDGES]
-    shifts = (targets[wide][:, None] - edges[None, :MAX_EDGES]).ravel()
+    shifts = (_spread(targets)[:, None] - _spread(edges)[None, :]).ravel()
     shifts, votes = np.unique(shifts[shifts % unit == 0], return_counts=True)
     keep = np.argsort(-votes, kind="stable")[:MAX_CANDIDATES]
     return np.sort(shifts[keep])
+
+
+def _spread(edges: I64) -> I64:
+    """At most `MAX_EDGES` of the edges, the outermost ones: they tell most."""
+    ordered = np.sort(edges)
+    return (
+        ordered
+        if ordered.size <= MAX_EDGES
+        else np.concatenate((ordered[: MAX_EDGES // 2], ordered[-MAX_EDGES // 2 :]))
+    )
 
 
 def _disagreement(linear: LinearMap, resources: Resources, shift: int) -> int:
@@ -86,9 +97,7 @@ def _disagreement(linear: LinearMap, resources: Resources, shift: int) -> int:
     return outside + unmapped + unseen
 
 
-def _by_kernel_image(
-    linear: LinearMap, resources: Resources, shifts: np.ndarray[tuple[int], np.dtype[np.int64]]
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _by_kernel_image(linear: LinearMap, resources: Resources, shifts: I64) -> I64:
     """Of several shifts, those that put the read-only untagged alias of the kernel text onto "Kernel code"."""
     code = resources.kernel_code
     read_only = image_alias(linear)
@@ -100,7 +109,5 @@ def _by_kernel_image(
 
 def image_alias(linear: LinearMap) -> Ranges:
     """Offsets of read-only rows of plain Normal memory: the linear alias of kernel text and rodata looks like this."""
-    from parsers.arm64 import Attr  # noqa: PLC0415
-
     plain = linear.valid & linear.has(Attr.RDONLY) & (linear.memtype == MemType.NORMAL)
     return linear.where(plain) if plain.any() else EMPTY

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from parsers.mapping import I8, I64, U8
+    from parsers.mapping import I8, I64, U8, Bool
     from rules.model.coverage import LinearMap, RegionMap, Vmemmap
     from rules.model.sections import SectionTable
 
@@ -59,6 +59,34 @@ class Coverage:
             *_extent(vmemmap, start_pfn, end),
             *_extent(linear, start_pfn, end),
         )
+
+    @classmethod
+    def of_subsections(
+        cls, sections: SectionTable, vmemmap: Vmemmap | None, linear: LinearMap | None, section_nr: I64
+    ) -> Coverage:
+        """Coverage of every 2 MiB subsection of the sections: only those that are not all alike are looked into."""
+        pages, unit = sections.pages_per_section, sections.layout.pages_per_subsection
+        whole = cls.of(sections, vmemmap, linear, section_nr * pages, pages)
+        count = pages // unit
+        start = (whole.start_pfn[:, None] + np.arange(count) * unit).ravel()
+        valid, *columns = (np.repeat(column, count) for column in whole.columns)
+        valid //= count
+        mixed = np.repeat(~whole.uniform(pages), count)
+        inner = cls.of(sections, vmemmap, linear, start[mixed], unit)
+        for column, fine in zip((valid, *columns), inner.columns, strict=True):
+            column[mixed] = fine
+        return cls(start, start + unit, valid, *columns)
+
+    @property
+    def columns(self) -> tuple[I64, U8, I8, U8, I8]:
+        """What is known of each window."""
+        return self.valid_pages, self.struct_pages, self.struct_level, self.linear, self.linear_level
+
+    def uniform(self, pages: int) -> Bool:
+        """Windows that are all valid or not at all, mapped wholly or not at all, by one level."""
+        parts = (self.struct_pages != Extent.PART) & (self.linear != Extent.PART)
+        levels = (self.struct_level != MIXED) & (self.linear_level != MIXED)
+        return np.asarray(parts & levels & ((self.valid_pages == 0) | (self.valid_pages == pages)))
 
 
 def _extent(region: RegionMap | None, start: I64, end: I64) -> tuple[U8, I8]:
