@@ -5,7 +5,18 @@ import importlib
 
 import pytest
 
-MODULES = ["cmdline", "hugepages", "iomem", "kconfig", "memory_blocks", "meminfo", "uname", "vmcoreinfo", "zoneinfo"]
+MODULES = [
+    "cmdline",
+    "hugepages",
+    "iomem",
+    "kconfig",
+    "lsmem",
+    "memory_blocks",
+    "meminfo",
+    "uname",
+    "vmcoreinfo",
+    "zoneinfo",
+]
 
 
 @pytest.mark.parametrize("name", MODULES)
