@@ -24,6 +24,7 @@ MAX_RATIO = 20_000
 """Greatest believable ratio of plain to compressed bytes; zeros compress about 4,000 to 16,000 times."""
 
 _CHUNK = 1 << 20
+_ZEROS = bytes(1 << 16)
 _RATIO_FREE_BYTES = 64 << 20  # small files may have any ratio
 _RESERVE = 256 << 20  # bytes of the temporary file system that are left alone
 
@@ -121,12 +122,14 @@ def _unpack(stream: BinaryIO, name: str, opener: Callable[[BinaryIO], _Reader], 
     limits = _Limits(packed, path)
     try:
         for chunk in _chunks(opener(stream), name, path):
-            if chunk.count(0) == len(chunk):
-                limits.add(len(chunk), 0)
-                plain.seek(len(chunk), os.SEEK_CUR)
-            else:
-                limits.add(len(chunk), len(chunk))
-                plain.write(chunk)
+            for start in range(0, len(chunk), len(_ZEROS)):
+                piece = chunk[start : start + len(_ZEROS)]
+                if piece == _ZEROS:
+                    limits.add(len(piece), 0)
+                    plain.seek(len(piece), os.SEEK_CUR)
+                else:
+                    limits.add(len(piece), len(piece))
+                    plain.write(piece)
         plain.truncate(limits.size)
     except BaseException:
         plain.close()

@@ -33,21 +33,10 @@ GLOBALS: dict[str, str] = {
     "contig_page_data": "struct pglist_data",
     "hstates": "struct hstate []",
     "hugetlb_max_hstate": "int",
-    "iomem_resource": "struct resource",
     "kernel_ptdump_info": "struct ptdump_info",
-    "linux_banner": "char []",
-    "log_buf": "char *",
-    "log_buf_len": "unsigned int",
-    "log_first_idx": "unsigned int",
-    "log_first_seq": "unsigned long long",
-    "log_next_idx": "unsigned int",
-    "mem_section": "struct mem_section **",
     "memory_blocks": "struct xarray",
     "memory_subsys": "struct bus_type",
-    "memstart_addr": "long long",
     "node_data": "struct pglist_data *[]",
-    "prb": "struct printk_ringbuffer *",
-    "saved_command_line": "char *",
     "sections_per_block": "unsigned long",
     "vmemmap_optimize_enabled": "_Bool",
 }
@@ -209,10 +198,10 @@ class Dump:
         except ImportError as error:
             raise MissingDependencyError("reading a dump needs drgn, which is not installed", path=self.path) from error
         flags = drgn.PlatformFlags.IS_64_BIT | drgn.PlatformFlags.IS_LITTLE_ENDIAN
-        prog = drgn.Program(drgn.Platform(drgn.Architecture.AARCH64, flags), vmcoreinfo=vmcoreinfo)
         try:
+            prog = drgn.Program(drgn.Platform(drgn.Architecture.AARCH64, flags), vmcoreinfo=vmcoreinfo)
             prog.set_linux_kernel_custom(vmcoreinfo, False)
-        except (ValueError, LookupError) as error:
+        except (drgn.BadDataError, ValueError, LookupError) as error:
             raise FormatError(f"VMCOREINFO is not usable: {error}", path=self.path) from error
 
         def read(address: int, count: int, _offset: int, physical: bool) -> bytes:
@@ -301,9 +290,9 @@ class Dump:
 
         try:
             return function()
-        except (drgn.FaultError, MissingMemoryError, FormatError) as error:
+        except (drgn.FaultError, drgn.BadDataError, drgn.OutOfBoundsError, MissingMemoryError, FormatError) as error:
             self.say(f"{what}: {error.message if isinstance(error, PtauditError) else error}")
-        except (LookupError, AttributeError, TypeError, ValueError) as error:
+        except (LookupError, AttributeError, TypeError, ValueError, ArithmeticError) as error:
             self.say(f"{what}: not found ({error})")
         return None
 

@@ -20,9 +20,10 @@ from parsers.vmcore.memory import PhysicalMemory, RecordingMemory
 from parsers.vmcore.opening import RawDump, open_dump
 from parsers.vmcore.pagetable import Step, Walk, walk_page_tables
 from parsers.vmcore.printed import Boundary, as_printed, read_boundaries
+from parsers.vmcore.printk import read_dmesg
 from parsers.vmcore.resources import read_iomem
 from parsers.vmcore.sparsemem import SectionRows, read_sections
-from parsers.vmcore.texts import read_cmdline, read_config, read_dmesg
+from parsers.vmcore.texts import read_cmdline, read_config
 from parsers.vmcore.zones import ZoneRows, read_zones
 from parsers.vmcoreinfo import VmcoreInfo
 

@@ -43,7 +43,7 @@ def kallsyms(prog: drgn.Program, info: VmcoreInfo) -> SymbolAddress | None:
         if not 0 < count < _MAX_SYMBOLS:
             raise FormatError(f"kallsyms claims {count} symbols")
         index = load_vmlinux_kallsyms(prog)
-    except (drgn.FaultError, LookupError, ValueError) as error:
+    except (drgn.FaultError, drgn.BadDataError, LookupError, ValueError) as error:
         raise FormatError(f"kallsyms cannot be read: {error}") from error
     prog.register_symbol_finder("kallsyms", index, enable_index=-1)
 

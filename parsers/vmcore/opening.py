@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["RawDump", "open_dump", "vmcoreinfo_note"]
 
 _ELF_MAGIC = b"\x7fELF"
+_ELF_64_LITTLE_ENDIAN = b"\2\1"
 _ARM64_NAMES = {"aarch64", "aarch64_be", "arm64"}
 _HYPERVISOR_NAMES = {"", "Unknown"}
 _SCAN_LIMIT = 4 << 30  # bytes of memory searched for a VMCOREINFO that the dump's notes lack
@@ -90,9 +91,11 @@ _Opened = tuple[PhysicalMemory, bytes, tuple[Diagnostic, ...]]
 def _open_elf(stream: BinaryIO, path: str) -> _Opened:
     from elftools.elf.elffile import ELFFile  # noqa: PLC0415  # heavy
 
+    if os.pread(stream.fileno(), 2, len(_ELF_MAGIC)) != _ELF_64_LITTLE_ENDIAN:
+        raise WrongFormatError("a 32-bit or big-endian ELF file: not supported", path=path)
     try:
         elf: Any = ELFFile(stream)
-        _check_elf(elf.header, elf.elfclass, elf.little_endian, path)
+        _check_elf(elf.header, path)
         program_headers = [segment.header for segment in elf.iter_segments()]
         size = os.fstat(stream.fileno()).st_size
         info = b""
@@ -122,14 +125,12 @@ def _open_elf(stream: BinaryIO, path: str) -> _Opened:
     return ElfMemory(stream.fileno(), [segment for segment in segments if segment.size]), info, tuple(diagnostics)
 
 
-def _check_elf(header: Container, elfclass: int, little_endian: bool, path: str) -> None:
+def _check_elf(header: Container, path: str) -> None:
     machine = header.e_machine
     if machine != "EM_AARCH64":
         raise WrongFormatError(f"an ELF file for {machine}, not for arm64", path=path)
     if header.e_type != "ET_CORE":
         raise WrongFormatError(f"an arm64 ELF file of type {header.e_type}, not a core (a vmlinux?)", path=path)
-    if elfclass != 64 or not little_endian:
-        raise WrongFormatError("a big-endian or 32-bit core: not supported", path=path)
 
 
 def vmcoreinfo_note(notes: bytes) -> bytes:

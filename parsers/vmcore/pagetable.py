@@ -301,6 +301,7 @@ def _run_starts(flat: U64, per_table: int, span: np.uint64, *, last_level: bool)
     breaks[0] = True
     if last_level:
         np.not_equal(flat[1:], flat[:-1] + span, out=breaks[1:])
+        breaks |= flat == span  # looks like the successor of an empty entry
         breaks[::per_table] = True
     else:
         breaks[:] = True
@@ -357,7 +358,7 @@ def _result(state: _State) -> Walk:
     addresses, form = state.addresses, state.format
     rows = _joined_rows(state.rows)
     lowest = np.uint64((1 << 64) - (1 << addresses.va_actual))
-    rows = rows[rows.va >= lowest]
+    rows = _above(rows, lowest)
     rows = _coalesced(rows[np.argsort(rows.va, kind="stable").astype(np.uint64)], addresses, form)
     kind = form.kinds(rows.descriptor, rows.level)
     _note_reserved(state, rows, kind)
@@ -393,6 +394,14 @@ def _result(state: _State) -> Walk:
         table_descriptor=tables.descriptor[order],
         diagnostics=tuple(state.diagnostics),
     )
+
+
+def _above(rows: _Rows, lowest: np.uint64) -> _Rows:
+    """The rows from ``lowest`` on: 52-bit tables of 64K pages on 48-bit hardware begin below what is in use."""
+    rows = rows[rows.va + (rows.size - np.uint64(1)) >= lowest]
+    cut = np.maximum(rows.va, lowest) - rows.va
+    moved = np.where((rows.descriptor == 0) | rows.repeated, np.uint64(0), cut)
+    return _Rows(rows.va + cut, rows.size - cut, rows.descriptor + moved, rows.level, rows.repeated)
 
 
 def _note_reserved(state: _State, rows: _Rows, kind: U8) -> None:

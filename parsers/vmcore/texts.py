@@ -1,4 +1,4 @@
-"""Texts that a kernel keeps in its memory: command line, configuration, log."""
+"""Texts that a kernel keeps in its memory: command line and configuration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import zlib
 from parsers.errors import FormatError
 from parsers.vmcore.dump import Dump
 
-__all__ = ["read_cmdline", "read_config", "read_dmesg"]
+__all__ = ["read_cmdline", "read_config"]
 
 _MAX_CONFIG = 16 << 20
 _CONFIG_START = b"IKCFG_ST"
@@ -34,14 +34,4 @@ def read_config(dump: Dump) -> bytes:
         text = zlib.decompressobj(_GZIP).decompress(data, _MAX_CONFIG)
     except zlib.error as error:
         raise FormatError(f"the kernel's configuration is damaged: {error}") from error
-    return text
-
-
-def read_dmesg(dump: Dump) -> bytes:
-    """The kernel log as ``dmesg`` prints it; LookupError without types or symbols."""
-    from drgn.helpers.linux.printk import get_dmesg  # noqa: PLC0415
-
-    if not dump.has_types:
-        raise LookupError("the log needs BTF or a vmlinux")
-    text: bytes = get_dmesg(dump.prog)
     return text
