@@ -64,7 +64,11 @@ def read(source: bytes | str | Path, *, path: str = "", progress: Progress | Non
     data = source if isinstance(source, bytes) else None
     opened = Source(path or ("" if data is not None else str(source)), data)
     head = opened.head(HEAD_SIZE)
-    if b"\0" in head[:512]:
+    if head.startswith(_MAGIC[:3]):
+        from parsers.ftrace.tracedat import read_tracedat  # noqa: PLC0415
+
+        trace: Trace = read_tracedat(opened, progress)
+    elif b"\0" in head[:512]:
         raise FormatError("binary, and not a trace.dat", path=opened.path, offset=head.index(b"\0"))
     elif looks_like_log(head):
         trace = read_log(opened, progress)

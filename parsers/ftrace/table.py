@@ -89,6 +89,22 @@ class TableBuilder:
         """Append arguments: rows of the whole table, ids of ``columns``, numbers or ids of ``strings``."""
         self._args.append((row.astype(np.int64), column.astype(np.int64), value, text.astype(np.int64)))
 
+    def merge(self) -> NDArray[np.intp]:
+        """Order the rows by buffer-independent time, equal times by CPU and place; what the order was before."""
+        rows = {name: _concatenate(parts, ROW_DTYPES[name]) for name, parts in self._rows.items()}
+        order = np.lexsort((rows["offset"], rows["cpu"], rows["buffer"], rows["time_ns"]))
+        self._rows = {name: [values[order]] for name, values in rows.items()}
+        place = np.empty_like(order)
+        place[order] = np.arange(order.size)
+        self._args = [(place[row].astype(np.int64), column, value, text) for row, column, value, text in self._args]
+        return order
+
+    def name_tasks(self, names: Mapping[int, str]) -> None:
+        """Fill the column ``comm`` from the pids."""
+        pids, inverse = np.unique(_concatenate(self._rows["pid"], np.int32), return_inverse=True)
+        ids = [self.strings.id(names.get(pid, "<...>")) for pid in pids.tolist()]
+        self._rows["comm"] = [np.asarray(ids, dtype=np.int32)[inverse.reshape(-1)]]
+
     def attach_stacks(self, use: Bool, is_stack: Bool, stack: NDArray[np.int64], column: str) -> None:
         """Give the rows before the stack rows in ``use`` their stacks: the last event of the same task."""
         pid = _concatenate(self._rows["pid"], np.int32)
