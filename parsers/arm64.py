@@ -175,6 +175,10 @@ class AttributeField:
     clear_word: str
     width: int
 
+    def word(self, attrs: int) -> str:
+        """The word for a row with these `Attr` bits; may be empty."""
+        return self.set_word if attrs & self.attr else self.clear_word
+
 
 # In the order in which the kernel prints them.  The memory type follows.
 ATTRIBUTE_FIELDS: tuple[AttributeField, ...] = (

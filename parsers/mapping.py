@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from parsers.arm64 import Attr
+from parsers.arm64 import ATTRIBUTE_FIELDS, Attr, MemType
 
 __all__ = ["I8", "I64", "U8", "U16", "U32", "U64", "Bool", "Mapping", "Marker", "TablePages"]
 
@@ -97,6 +97,20 @@ class Mapping:
     def has(self, attr: Attr) -> Bool:
         """Rows that have all bits of ``attr``."""
         return np.asarray((self.attrs & np.uint16(attr)) == np.uint16(attr))
+
+    def describe(self, row: int) -> str:
+        """Row number ``row`` as its source has it, or in the words of a dump, with its output address."""
+        if self.quote is not None:
+            return self.quote(row)
+        attrs, level = int(self.attrs[row]), int(self.level[row])
+        end = (int(self.start[row]) + int(self.size[row])) & (2**64 - 1)
+        words = [f"{int(self.start[row]):#018x}-{end:#018x} {int(self.size[row]) >> 10}K", f"level {level}"]
+        if attrs & Attr.PRESENT:
+            words += [field.word(attrs) for field in ATTRIBUTE_FIELDS if field.word(attrs)]
+            words.append(MemType(int(self.memtype[row])).name)
+            if self.pa is not None:
+                words.append(f"-> {int(self.pa[row]):#x}")
+        return " ".join(words)
 
     def __len__(self) -> int:
         return int(self.start.size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from parsers.errors import LayoutError
 from parsers.layout import KernelLayout
 from rules.facts import how_to_collect
 from rules.finding import Finding
+from rules.model.walk import PageWalk
 from rules.rule import NotApplicableError, Rule, UndecidedError, keywords
 
 if TYPE_CHECKING:
@@ -130,10 +131,11 @@ def _with_hits(rule: Rule, facts: Facts, hits: list[Hit], reason: str, collect: 
 
 
 def _findings(rule: Rule, facts: Facts, hits: list[Hit]) -> Iterator[Finding]:
-    layout = facts.get(KernelLayout)
+    layout, walk = facts.get(KernelLayout), facts.get(PageWalk)
     for hit in hits:
+        proven = replace(hit, evidence=hit.evidence + walk.evidence(hit.vas[0].start)) if walk and hit.vas else hit
         sections: tuple[int, ...] = ()
         if hit.pfns and layout is not None and layout.knows("section_size_bits", "page_size"):
             touched = hit.pfns.divide(layout.pages_per_section, outward=True)
             sections = tuple(number for lo, hi in touched.tuples() for number in range(lo, hi))
-        yield Finding(rule, hit, sections)
+        yield Finding(rule, proven, sections)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from parsers.cmdline import CommandLine
-from parsers.dmesg import BootLog
+from parsers.dmesg import Dmesg
 from parsers.hugepages import HugePages
 from parsers.iomem import Iomem
 from parsers.kconfig import Kconfig
@@ -47,7 +47,7 @@ HOW_TO_COLLECT: dict[type | str, tuple[str, ...]] = {
     KernelRelease: ("uname -a",),
     Kconfig: ("zcat /proc/config.gz, or /boot/config-$(uname -r)",),
     CommandLine: ("cat /proc/cmdline",),
-    BootLog: (_DMESG,),
+    Dmesg: (_DMESG,),
     Zoneinfo: ("cat /proc/zoneinfo",),
     Meminfo: ("cat /proc/meminfo",),
     HugePages: ("grep -H . /sys/kernel/mm/hugepages/*/*",),
@@ -70,7 +70,7 @@ _NAMES: dict[type, str] = {
     KernelRelease: "the kernel release",
     Kconfig: "the kernel configuration",
     CommandLine: "the kernel command line",
-    BootLog: "the boot log",
+    Dmesg: "the boot log",
     MemmapOnMemory: "the memmap_on_memory parameter",
     MemoryBlocks: "the memory blocks",
     Zoneinfo: "/proc/zoneinfo",

@@ -158,7 +158,7 @@ class _Reading:
             zoneinfo=self._last("zoneinfo"),
             meminfo=self._last("meminfo"),
             hugepages=self._last("hugepages"),
-            boot_log=self._last("dmesg"),
+            dmesg=self._last("dmesg"),
             layout=layout,
         )
         return Sources(captured, self.sources, self.ignored)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.arm64 import Attr, MemType
-from parsers.dmesg import BootLog
+from parsers.dmesg import Dmesg
 from rules.finding import Hit, Impact, Severity
 from rules.model.coverage import LinearMap
 from rules.model.kernels import bug, describe_fixes
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
     needs=(LinearMap, SectionTable),
-    uses=(BootLog,),
+    uses=(Dmesg,),
     references=("Linux commit d15dfd31384b (v5.12; stable 5.10.24)",),
 )
-def mte_tag_mismatch(linear: LinearMap, sections: SectionTable, *, boot_log: BootLog | None) -> Iterator[Hit]:
+def mte_tag_mismatch(linear: LinearMap, sections: SectionTable, *, dmesg: Dmesg | None) -> Iterator[Hit]:
     """Hot-added RAM is untagged where boot RAM is tagged.
 
     What it means:
@@ -53,9 +53,9 @@ def mte_tag_mismatch(linear: LinearMap, sections: SectionTable, *, boot_log: Boo
     suspect = untagged - sections.early
     if not suspect:
         return
-    if boot_log is None:
+    if dmesg is None:
         raise UndecidedError("whether the CPU has MTE is not known", "dmesg")
-    if not boot_log.has_feature("Memory Tagging Extension"):
+    if dmesg.boot.feature("Memory Tagging Extension") is None:
         raise NotApplicableError("the boot log names no Memory Tagging Extension")
     offsets = linear.offsets(suspect.shift(-linear.layout.start_pfn))
     yield Hit(

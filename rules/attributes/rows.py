@@ -40,7 +40,7 @@ def hit_of_rows(
     evidence = [
         Evidence(
             mapping.source,
-            mapping.quote(row) if mapping.quote else f"{int(mapping.start[row]):#018x}",
+            mapping.describe(row),
             None if mapping.line is None else int(mapping.line[row]),
         )
         for row in listed[:MAX_QUOTED]

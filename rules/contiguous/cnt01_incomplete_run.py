@@ -15,7 +15,9 @@ from rules.rule import rule
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from parsers.mapping import Bool
+    from parsers.mapping import I64, Bool
+
+MAX_HITS = 256
 
 
 @rule(
@@ -47,9 +49,11 @@ def incomplete_run(mapping: Mapping, layout: KernelLayout) -> Iterator[Hit]:
     Typical cause: part of a contiguous range was removed. Boot with rodata=full, do not remove
     parts of what was added, take a crash dump.
     """
-    broken = broken_runs(mapping, layout)
-    for row in np.flatnonzero(broken).tolist()[:256]:
-        start, size = int(mapping.start[row]), int(mapping.size[row])
+    first, last = whole_runs(mapping)
+    broken = np.flatnonzero(_broken(mapping, layout, first, last))[:MAX_HITS]
+    for row, end in zip(first[broken].tolist(), last[broken].tolist(), strict=True):
+        start = int(mapping.start[row])
+        size = int(mapping.last[end]) + 1 - start
         region = layout.region_of(start)
         stable = region in {"linear", "vmemmap"}
         run = layout.granule.cont_span(int(mapping.level[row]))
@@ -63,15 +67,23 @@ def incomplete_run(mapping: Mapping, layout: KernelLayout) -> Iterator[Hit]:
             claim=Claim.PROVEN if stable else Claim.SUSPECTED,
             severity=None if stable else Severity.HIGH,
             vas=(VaRange(start, start + size, region),),
-            evidence=(Evidence(mapping.source, mapping.quote(row) if mapping.quote else f"{start:#x}", line),),
+            evidence=(Evidence(mapping.source, mapping.describe(row), line),),
         )
 
 
-def broken_runs(mapping: Mapping, layout: KernelLayout) -> Bool:
-    """Rows whose contiguous runs are not whole."""
-    broken = np.zeros(len(mapping), dtype=np.bool_)
+def whole_runs(mapping: Mapping) -> tuple[I64, I64]:
+    """First and last row of each group of neighbours alike in level and attributes (a walk splits rows by address)."""
+    joined = (mapping.start[1:] == mapping.last[:-1] + np.uint64(1)) & (mapping.level[1:] == mapping.level[:-1])
+    joined &= (mapping.attrs[1:] == mapping.attrs[:-1]) & (mapping.memtype[1:] == mapping.memtype[:-1])
+    first = np.flatnonzero(np.concatenate((np.ones(min(len(mapping), 1), np.bool_), ~joined)))
+    return first, np.append(first[1:] - 1, len(mapping) - 1)[: first.size]
+
+
+def _broken(mapping: Mapping, layout: KernelLayout, first: I64, last: I64) -> Bool:
+    """Groups with the Contiguous bit that are no whole number of aligned runs."""
+    broken = np.zeros(first.size, dtype=np.bool_)
+    edges = mapping.start[first] | (mapping.last[last] + np.uint64(1))
     for level in (PTE, PMD):
         odd = np.uint64(layout.granule.cont_span(level) - 1)
-        rows = mapping.has(Attr.CONT) & (mapping.level == level)
-        broken |= rows & (((mapping.start | mapping.size) & odd) != 0)
+        broken |= (mapping.has(Attr.CONT) & (mapping.level == level))[first] & ((edges & odd) != 0)
     return broken

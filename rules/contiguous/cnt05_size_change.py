@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.arm64 import Attr
-from parsers.dmesg import BootLog
+from parsers.dmesg import Dmesg
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.coverage import LinearMap, Vmemmap
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     severity=Severity.HIGH,
     impact=Impact.LATENT,
     needs=(LinearMap, Vmemmap, Earlier),
-    uses=(BootLog, KernelRelease),
+    uses=(Dmesg, KernelRelease),
     references=(
         "Arm ARM D8.17: break-before-make, FEAT_BBM level 2",
         "Linux commit a166563e7ec3 (v6.18): lazily split blocks on BBML2_NOABORT CPUs",
@@ -38,7 +38,7 @@ def size_change(
     vmemmap: Vmemmap,
     earlier: Earlier,
     *,
-    boot_log: BootLog | None,
+    dmesg: Dmesg | None,
     kernel_release: KernelRelease | None,
 ) -> Iterator[Hit]:
     """A mapped address changed between block, contiguous run and pages while mapped.
@@ -57,7 +57,7 @@ def size_change(
     What to do:
     Collect a trace of the change, and the CPU features from the boot log.
     """
-    allowed = boot_log is not None and boot_log.has_feature("BBM")
+    allowed = dmesg is not None and dmesg.boot.feature("BBM") is not None
     if allowed and kernel_release is not None and kernel_release.series >= (6, 18):
         raise NotApplicableError("this CPU allows size changes of live translations (BBML2) and the kernel uses it")
     for now, before in ((linear, earlier.linear), (vmemmap, earlier.vmemmap)):

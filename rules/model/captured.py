@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from parsers.cmdline import CommandLine
-from parsers.dmesg import BootLog
+from parsers.dmesg import Dmesg
 from parsers.errors import LayoutError
 from parsers.hugepages import HugePages
 from parsers.iomem import Iomem
@@ -51,7 +53,7 @@ class Captured:
     zoneinfo: Zoneinfo | None = None
     meminfo: Meminfo | None = None
     hugepages: HugePages | None = None
-    boot_log: BootLog | None = None
+    dmesg: Dmesg | None = None
     memmap_on_memory: MemmapOnMemory | None = None
     layout: Dict[str, int] = field(default_factory=dict)
     """Values of `parsers.layout.LAYOUT_KEYS` given by the user."""
@@ -75,13 +77,13 @@ class _Building:
         self._take(
             captured.iomem,
             captured.blocks,
-            captured.release or (captured.boot_log.release if captured.boot_log else None),
+            captured.release or (captured.dmesg.boot.release if captured.dmesg else None),
             captured.config,
-            captured.command_line or (captured.boot_log.command_line if captured.boot_log else None),
+            captured.command_line or (captured.dmesg.boot.command_line if captured.dmesg else None),
             captured.zoneinfo,
             captured.meminfo,
             captured.hugepages,
-            captured.boot_log,
+            captured.dmesg,
         )
         self._memmap_on_memory()
         self._resources()
@@ -129,8 +131,6 @@ class _Building:
             builder.config(captured.config)
         if captured.blocks is not None:
             builder.add("block_size", captured.blocks.block_size_bytes, captured.blocks.path)
-        if captured.boot_log is not None:
-            builder.add("phys_offset", captured.boot_log.phys_offset, captured.boot_log.path)
         if captured.dump is not None:
             builder.dump(captured.dump, release)
         if release is not None:
@@ -173,16 +173,23 @@ class _Building:
 
     def _sections(self, layout: KernelLayout) -> None:
         linear: LinearMap | None = self.known.get(LinearMap)
-        log = self.captured.boot_log
         table = SectionTable.derive(
             layout,
             resources=self.known.get(Resources),
             blocks=self.captured.blocks,
             linear=linear,
-            boot_memory=Ranges.pairs(log.boot_memory) if log is not None and log.boot_memory else None,
+            boot_memory=self._boot_memory(),
         )
         if table is not None:
             self.known[SectionTable] = table
+
+    def _boot_memory(self) -> Ranges | None:
+        """Byte ranges of memory that the boot log lists, None where it lists none."""
+        dmesg = self.captured.dmesg
+        if dmesg is None or not dmesg.boot.memory.start.size:
+            return None
+        memory = dmesg.boot.memory
+        return Ranges.of(memory.start.astype(np.int64), memory.last.astype(np.int64) + 1)
 
     def _earlier(self, layout: KernelLayout) -> None:
         mapping = self._mapping(self.captured.earlier_dump, layout)

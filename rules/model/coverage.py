@@ -168,8 +168,7 @@ class RegionMap:
     def _evidence(self, row: int) -> Evidence:
         mapping = self.mapping
         line = None if mapping.line is None else int(mapping.line[row])
-        text = mapping.quote(row) if mapping.quote is not None else f"{int(mapping.start[row]):#018x}"
-        return Evidence(mapping.source, text, line, None if line else int(mapping.start[row]))
+        return Evidence(mapping.source, mapping.describe(row), line, None if line else int(mapping.start[row]))
 
 
 class LinearMap(RegionMap):

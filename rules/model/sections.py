@@ -21,8 +21,9 @@ from parsers.ranges import EMPTY, Ranges
 from rules.finding import Claim, Evidence
 
 if TYPE_CHECKING:
-    from parsers.mapping import I64
+    from parsers.mapping import I64, Bool
     from parsers.memory_blocks import MemoryBlocks
+    from parsers.vmcore.sparsemem import SectionRows
     from rules.model.coverage import LinearMap
     from rules.model.resources import Resources
 
@@ -51,6 +52,17 @@ class Units:
                 self.line[row],
             )
             for row in chosen.tolist()
+        )
+
+    def starting_in(self, pfns: Ranges) -> Units:
+        """The units whose first page is in ``pfns``."""
+        chosen = np.flatnonzero(pfns.contains(self.start_pfn))
+        return Units(
+            self.start_pfn[chosen],
+            self.end_pfn[chosen],
+            tuple(self.label[row] for row in chosen.tolist()),
+            tuple(self.line[row] for row in chosen.tolist()),
+            self.source,
         )
 
 
@@ -148,6 +160,82 @@ class SectionTable:
             return None
         return _Derivation(layout, resources, blocks, linear, boot_memory).table()
 
+    @classmethod
+    def exact(
+        cls,
+        layout: KernelLayout,
+        rows: SectionRows,
+        *,
+        resources: Resources | None,
+        blocks: MemoryBlocks | None,
+        source: str,
+    ) -> SectionTable:
+        """The table as ``mem_section`` in a crash dump has it; iomem and blocks only name and group what is there."""
+        return _Reading(layout, rows, resources, blocks, source).table()
+
+
+class _Reading:
+    """From section flags and subsection maps to the table."""
+
+    def __init__(
+        self,
+        layout: KernelLayout,
+        rows: SectionRows,
+        resources: Resources | None,
+        blocks: MemoryBlocks | None,
+        source: str,
+    ) -> None:
+        self.layout, self.rows, self.resources, self.source = layout, rows, resources, source
+        self.section = layout.pages_per_section
+        self.start = rows.section_nr.astype(np.int64) * self.section
+        self.blocks = memory_block_units(blocks, layout)
+        self.blocks_known = blocks is not None
+
+    def table(self) -> SectionTable:
+        rows, resources, page = self.rows, self.resources, self.layout.page_size
+        usable = rows.present & rows.has_memmap
+        early = self._whole(usable & rows.early)
+        bits = self._subsections(usable & ~rows.early)
+        ram = resources.pfns(resources.ram, page) if resources else self._whole(usable & ~rows.device)
+        nomap = resources.pfns(resources.nomap, page) if resources else EMPTY
+        unknown = Ranges.of(rows.unknown_start.astype(np.int64), rows.unknown_end.astype(np.int64)).scale(self.section)
+        device = (self._subsections(usable & rows.device) - ram) if rows.device.any() else EMPTY
+        online = self._whole(usable & rows.online)
+        block_pfns = Ranges.of(self.blocks.start_pfn, self.blocks.end_pfn)
+        hotadded = bits - early
+        return SectionTable(
+            layout=self.layout,
+            precision=Precision.EXACT,
+            valid=early | bits,
+            possible=early | bits | unknown,
+            ram=ram,
+            online=online,
+            blocks=block_pfns,
+            blocks_known=self.blocks_known,
+            nomap=nomap,
+            early=early,
+            hotadded=hotadded,
+            device=device,
+            device_units=device_units(resources, device, self.layout),
+            block_units=self.blocks.starting_in(hotadded),
+            source=self.source,
+        )
+
+    def _whole(self, chosen: Bool) -> Ranges:
+        """All PFNs of the chosen sections."""
+        return Ranges.of(self.start[chosen], self.start[chosen] + self.section)
+
+    def _subsections(self, chosen: Bool) -> Ranges:
+        """PFNs of the subsections whose bit is set; the whole section where the map could not be read."""
+        unit = self.layout.pages_per_subsection
+        bits = np.unpackbits(self.rows.subsections.astype("<u8").view(np.uint8), axis=1, bitorder="little").astype(
+            np.bool_
+        )
+        bits = bits[:, : self.section // unit] | ~self.rows.subsections_known[:, None]
+        row, bit = np.nonzero(bits & chosen[:, None])
+        start = self.start[row] + bit * unit
+        return Ranges.of(start, start + unit)
+
 
 class _Derivation:
     """One derivation: the steps share their inputs."""
@@ -174,7 +262,6 @@ class _Derivation:
         populated = block_pfns | ram.widen(self.section)
         added = self._of("hotplugged_ram").widen(self.section) if boot is None else populated
         hotadded = (added | self._device_only(device, populated, nomap)) - early
-        removable = self._removable(blocks, hotadded)
         return SectionTable(
             layout=self.layout,
             precision=Precision.DERIVED,
@@ -189,7 +276,7 @@ class _Derivation:
             hotadded=hotadded,
             device=device,
             device_units=device_units,
-            block_units=removable,
+            block_units=blocks.starting_in(hotadded),
             source=self.resources.iomem.path if self.resources else (self.blocks.path if self.blocks else ""),
         )
 
@@ -208,55 +295,21 @@ class _Derivation:
 
     def _blocks(self) -> tuple[Units, Ranges, Ranges]:
         """Memory blocks as units, the PFNs that are online, the PFNs that have a block."""
-        if self.blocks is None or not self.blocks.block_size_bytes:
+        units = memory_block_units(self.blocks, self.layout)
+        if self.blocks is None or not len(units):
             return NO_UNITS, EMPTY, EMPTY
-        pages = self.blocks.block_size_bytes // self.layout.page_size
-        number = self.blocks.block
-        order = np.argsort(number, kind="stable")
-        start = number[order] * pages
-        line = np.zeros(order.size, dtype=np.uint32) if self.blocks.line is None else self.blocks.line[order]
-        lines = tuple(number or None for number in line.tolist())
-        units = Units(start, start + pages, tuple(f"memory{i}" for i in number[order]), lines, self.blocks.path)
-        present = Ranges.of(start, start + pages)
-        if pages > self.section and self.resources is not None:
+        present = Ranges.of(units.start_pfn, units.end_pfn)
+        if int(units.end_pfn[0] - units.start_pfn[0]) > self.section and self.resources is not None:
             # A boot block may have sections without memory: only those that touch memory are certain.
-            touched = (self._of("ram") | self._of("nomap")).widen(self.section)
-            present = present & touched
-        online = self.blocks.online[order]
-        return units, Ranges.of(start[online], start[online] + pages) & present, present
-
-    def _removable(self, blocks: Units, hotadded: Ranges) -> Units:
-        """The memory blocks that were added after boot: only those can be removed."""
-        chosen = np.flatnonzero(hotadded.contains(blocks.start_pfn))
-        return Units(
-            blocks.start_pfn[chosen],
-            blocks.end_pfn[chosen],
-            tuple(blocks.label[row] for row in chosen.tolist()),
-            tuple(blocks.line[row] for row in chosen.tolist()),
-            blocks.source,
-        )
+            present = present & (self._of("ram") | self._of("nomap")).widen(self.section)
+        online = self.blocks.online[np.argsort(self.blocks.block, kind="stable")]
+        return units, Ranges.of(units.start_pfn[online], units.end_pfn[online]) & present, present
 
     def _device_units(self) -> Units:
-        """Claimed ranges that are in the linear map, in whole subsections: memremap_pages() put them there."""
+        """Claimed ranges that are in the linear map: memremap_pages() put them there."""
         if self.resources is None or self.linear is None or not self.layout.knows("phys_offset"):
             return NO_UNITS
-        mapped = self.linear.pfns(self.linear.pages_mapped)
-        unit = self.layout.pages_per_subsection
-        rows: list[tuple[int, int, str, int]] = []
-        ram = self._of("ram")
-        for device in self.resources.devices:
-            claimed = Ranges.one(device.start // self.layout.page_size, -(-device.end // self.layout.page_size))
-            paged = ((claimed - ram) & mapped).shrink(unit)
-            rows += [(lo, hi, device.name, device.line) for lo, hi in paged.tuples()]
-        rows.sort()
-        table = np.array([row[:2] for row in rows], dtype=np.int64).reshape(-1, 2)
-        return Units(
-            table[:, 0],
-            table[:, 1],
-            tuple(row[2] for row in rows),
-            tuple(row[3] for row in rows),
-            self.resources.iomem.path,
-        )
+        return device_units(self.resources, self.linear.pfns(self.linear.pages_mapped) - self._of("ram"), self.layout)
 
     def _device_only(self, device: Ranges, populated: Ranges, nomap: Ranges) -> Ranges:
         """Device PFNs in sections that hold no RAM of any kind: those sections came with the device."""
@@ -272,3 +325,30 @@ class _Derivation:
         claimed = Ranges.pairs((device.start, device.end) for device in self.resources.devices)
         touched = self.resources.pfns(claimed, self.layout.page_size).widen(self.layout.pages_per_subsection)
         return memory.widen(self.section) | touched
+
+
+def memory_block_units(blocks: MemoryBlocks | None, layout: KernelLayout) -> Units:
+    """Memory blocks as units, ascending."""
+    if blocks is None or not blocks.block_size_bytes:
+        return NO_UNITS
+    pages = blocks.block_size_bytes // layout.page_size
+    order = np.argsort(blocks.block, kind="stable")
+    number = blocks.block[order]
+    line = np.zeros(order.size, dtype=np.uint32) if blocks.line is None else blocks.line[order]
+    labels = tuple(f"memory{one}" for one in number.tolist())
+    return Units(number * pages, (number + 1) * pages, labels, tuple(one or None for one in line.tolist()), blocks.path)
+
+
+def device_units(resources: Resources | None, pages: Ranges, layout: KernelLayout) -> Units:
+    """Claimed device ranges, as far as they have ``pages``, in whole subsections."""
+    if resources is None:
+        return NO_UNITS
+    unit = layout.pages_per_subsection
+    rows: list[tuple[int, int, str, int]] = []
+    for device in resources.devices:
+        claimed = Ranges.one(device.start // layout.page_size, -(-device.end // layout.page_size))
+        rows += [(lo, hi, device.name, device.line) for lo, hi in (claimed & pages).shrink(unit).tuples()]
+    rows.sort()
+    table = np.array([row[:2] for row in rows], dtype=np.int64).reshape(-1, 2)
+    names, lines = tuple(row[2] for row in rows), tuple(row[3] for row in rows)
+    return Units(table[:, 0], table[:, 1], names, lines, resources.iomem.path)

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.arm64 import PTE, Attr
+from parsers.cmdline import CommandLine
+from parsers.kconfig import Kconfig
 from parsers.ranges import Ranges
 from rules.finding import Hit, Impact, Severity
+from rules.hvo.evidence import HvoEvidence
 from rules.model.coverage import Vmemmap
 from rules.model.sections import SectionTable
 from rules.rule import NotApplicableError, UndecidedError, rule
@@ -23,9 +26,12 @@ if TYPE_CHECKING:
     severity=Severity.MEDIUM,
     impact=Impact.PERFORMANCE,
     needs=(Vmemmap, SectionTable),
+    uses=(Kconfig, CommandLine),
     references=("Linux commit 9f84f39f5515 (v5.11): arm64/mm: validate hotplug range / fall back to base pages",),
 )
-def mixed_granularity(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
+def mixed_granularity(
+    vmemmap: Vmemmap, sections: SectionTable, *, kconfig: Kconfig | None, command_line: CommandLine | None
+) -> Iterator[Hit]:
     """Hot-added sections have their struct pages in base pages instead of a 2 MiB block.
 
     What it means:
@@ -45,6 +51,8 @@ def mixed_granularity(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]
     """
     if vmemmap.layout.page_size != 4096:
         raise NotApplicableError(f"{vmemmap.layout.granule.name} pages: base pages are the only way")
+    if HvoEvidence.of(kconfig, command_line).enabled:
+        raise NotApplicableError("HugeTLB vmemmap optimisation splits blocks on purpose")
     base = vmemmap.valid & (vmemmap.level == PTE) & ~vmemmap.has(Attr.RDONLY)
     in_pages = vmemmap.pfns(vmemmap.pages_touched(vmemmap.where(base)))
     blocks = Ranges.of(sections.block_units.start_pfn, sections.block_units.end_pfn)
