@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analyzer.sources.read import Sources, read_sources
+from analyzer.sources.read import Request, Sources, read_sources
 from rules.engine import Outcome, Verdict, load_rules, run, select
 from rules.finding import Finding, Severity
 from rules.model.captured import facts_of
@@ -45,16 +44,14 @@ class Report:
 
 
 def audit(
-    paths: Iterable[Path],
+    request: Request,
     *,
-    kinds: dict[str, Path] | None = None,
-    layout: dict[str, int] | None = None,
     only: Iterable[str] = (),
     ignore: Iterable[str] = (),
     min_severity: Severity = Severity.INFO,
 ) -> Report:
     """Audit one evidence set."""
-    sources = read_sources(paths, kinds=kinds, layout=layout)
+    sources = read_sources(request)
     facts = facts_of(sources.captured)
     rules, broken = load_rules()
     return Report(sources, facts, tuple(run(select(rules, only, ignore), facts)), broken, min_severity)

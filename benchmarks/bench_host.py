@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analyzer.sources.read import read_sources
+from analyzer.sources.read import Request, read_sources
 from parsers.layout import KernelLayout
 from rules.engine import builtin_rules, run
 from rules.model.captured import facts_of
@@ -101,7 +101,7 @@ def main() -> None:
         for name, text in host(tib).items():
             (Path(folder) / name).write_text(text)
         now = time.perf_counter()
-        sources = read_sources([Path(folder)])
+        sources = read_sources(Request((Path(folder),)))
     now = timed("read the captured files", now)
     facts = facts_of(sources.captured)
     now = timed("model", now)

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from analyzer.audit import audit
-from analyzer.commands.options import SEVERITY, codes, evidence_options, parse_kinds, parse_layout, severity
+from analyzer.commands.options import SEVERITY, codes, evidence_options, severity
 from analyzer.reports import json, text
-from parsers.errors import UsageError
+from analyzer.sources.read import Request
 
 __all__ = ["command"]
 
@@ -28,9 +28,7 @@ FORMATS = {"text": text.render, "json": json.render}
 @click.option("--strict", is_flag=True, help="Exit with 3 if a rule of that severity is undecided.")
 @click.option("-v", "--verbose", is_flag=True, help="Also say what every rule came to.")
 def command(
-    sources: tuple[Path, ...],
-    kinds: tuple[str, ...],
-    layout: tuple[str, ...],
+    request: Request,
     form: str,
     output: Path | None,
     only: tuple[str, ...],
@@ -50,12 +48,8 @@ def command(
 
     Exit status: 0 nothing from --fail-on up, 1 findings, 2 unreadable input, 3 undecided with --strict.
     """
-    if not sources and not kinds:
-        raise UsageError("nothing to audit: name a directory or a file")
     report = audit(
-        sources,
-        kinds=parse_kinds(kinds),
-        layout=parse_layout(layout),
+        request,
         only=codes(only),
         ignore=codes(ignore),
         min_severity=severity(min_severity),

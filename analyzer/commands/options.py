@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
+from analyzer.sources.crashdump import Symbols
+from analyzer.sources.read import Request
 from parsers.errors import UsageError
 from parsers.layout import LAYOUT_KEYS
 from rules.finding import Severity
@@ -16,18 +19,39 @@ __all__ = ["SEVERITY", "codes", "evidence_options", "parse_kinds", "parse_layout
 
 SEVERITY = click.Choice([str(level) for level in Severity])
 
+_FILE = click.Path(path_type=Path)
+
 
 def evidence_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """SOURCE..., --kind and --layout: what is audited."""
+    """SOURCE... and all that says how to read them; the command receives one ``request``."""
+
+    @wraps(command)
+    def with_request(
+        sources: tuple[Path, ...],
+        kinds: tuple[str, ...],
+        layout: tuple[str, ...],
+        vmlinux: Path | None,
+        system_map: Path | None,
+        vmcoreinfo: Path | None,
+        **options: Any,  # noqa: ANN401 the command's own options
+    ) -> Any:  # noqa: ANN401
+        if not sources and not kinds:
+            raise UsageError("nothing to read: name a directory or a file")
+        symbols = Symbols(vmlinux, system_map, vmcoreinfo)
+        return command(request=Request(sources, parse_kinds(kinds), parse_layout(layout), symbols), **options)
+
     for option in (
         click.option("--layout", "layout", multiple=True, metavar="KEY=VALUE", help="A layout value that is known."),
         click.option(
             "--kind", "kinds", multiple=True, metavar="KIND=PATH", help="A file whose kind is not to be guessed."
         ),
-        click.argument("sources", nargs=-1, type=click.Path(path_type=Path), metavar="SOURCE..."),
+        click.option("--vmlinux", type=_FILE, help="The crash dump's kernel, with debugging information."),
+        click.option("--system-map", type=_FILE, help="System.map, for crash dumps of kernels before 6.0."),
+        click.option("--vmcoreinfo", type=_FILE, help="VMCOREINFO text, for a crash dump that has none."),
+        click.argument("sources", nargs=-1, type=_FILE, metavar="SOURCE..."),
     ):
-        command = option(command)
-    return command
+        with_request = option(with_request)
+    return with_request
 
 
 def severity(name: str) -> Severity:

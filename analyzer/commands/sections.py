@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import click
 
-from analyzer.commands.options import evidence_options, parse_kinds, parse_layout
-from analyzer.sources.read import read_sources
+from analyzer.commands.options import evidence_options
+from analyzer.sources.read import Request, read_sources
 from analyzer.views.sections import SectionRow, empty_table_counts, section_rows
-from parsers.errors import UsageError
 from rules.model.captured import facts_of
 
 __all__ = ["command"]
@@ -22,18 +20,14 @@ _HEADINGS = ("section", "PFNs", "state", "origin", "kind", "subsections", "struc
 @evidence_options
 @click.option("--tables", is_flag=True, help="Also count empty translation tables.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="Output format.")
-def command(
-    sources: tuple[Path, ...], kinds: tuple[str, ...], layout: tuple[str, ...], tables: bool, form: str
-) -> None:
+def command(request: Request, tables: bool, form: str) -> None:
     """Show sections, their subsections, and what maps their struct pages.
 
     \b
     Example:
       ptaudit sections captured-host/
     """
-    if not sources and not kinds:
-        raise UsageError("nothing to show: name a directory or a file")
-    facts = facts_of(read_sources(sources, kinds=parse_kinds(kinds), layout=parse_layout(layout)).captured)
+    facts = facts_of(read_sources(request).captured)
     rows = section_rows(facts)
     counts = empty_table_counts(facts) if tables else {}
     if form == "json":

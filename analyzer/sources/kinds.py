@@ -25,7 +25,8 @@ from parsers.zoneinfo import parse_zoneinfo
 
 __all__ = ["BY_NAME", "KINDS", "Kind", "kind_of_content", "kind_of_path"]
 
-SNIFF_BYTES = 1 << 16
+SNIFF_BYTES = 1 << 18
+"""Enough for the first block of a zstd frame, which is at most 128 KiB."""
 
 
 @dataclass(frozen=True)

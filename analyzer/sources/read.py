@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analyzer.sources.crashdump import Symbols, is_vmcore, read_vmcore
 from analyzer.sources.kinds import BY_NAME, SNIFF_BYTES, Kind, kind_of_content, kind_of_path
 from parsers.errors import Diagnostic, InputError, PtauditError, UsageError
 from parsers.hugepages import parse_hugepages_tree
@@ -19,9 +20,9 @@ from parsers.memory_blocks import parse_memory_blocks_tree
 from rules.model.captured import Captured
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-__all__ = ["Source", "Sources", "read_sources"]
+__all__ = ["Request", "Source", "Sources", "read_sources"]
 
 MAX_FILE_BYTES = 8 << 30
 MAX_FILES = 2_000_000
@@ -48,31 +49,40 @@ class Sources:
     ignored: list[str] = field(default_factory=list)
 
 
-def read_sources(
-    paths: Iterable[Path], *, kinds: dict[str, Path] | None = None, layout: dict[str, int] | None = None
-) -> Sources:
-    """Read everything under ``paths`` into one evidence set.
+@dataclass(frozen=True)
+class Request:
+    """What to read: paths, files whose kind is given, layout values, symbols of a crash dump's kernel."""
 
-    ``kinds`` maps kind names to files whose kind is not to be guessed.  Raises `InputError` where a path
-    cannot be read or nothing in it is understood, `UsageError` for a directory with several captures.
+    paths: tuple[Path, ...]
+    kinds: dict[str, Path] = field(default_factory=dict)
+    layout: dict[str, int] = field(default_factory=dict)
+    symbols: Symbols = field(default_factory=Symbols)
+
+
+def read_sources(request: Request) -> Sources:
+    """Read everything that is asked for into one evidence set.
+
+    Raises `InputError` where a path cannot be read or nothing in it is understood, `UsageError` for a
+    directory with several captures.
     """
-    reading = _Reading()
-    for path in paths:
+    reading = _Reading(request.symbols)
+    for path in request.paths:
         if path.is_dir():
             reading.directory(path)
         else:
             reading.single(path)
-    for name, path in (kinds or {}).items():
+    for name, path in request.kinds.items():
         if name not in BY_NAME:
             raise UsageError(f"no such kind {name!r}; known: {', '.join(BY_NAME)}")
         reading.file(path, BY_NAME[name], str(path))
-    return reading.finish(layout or {})
+    return reading.finish(request.layout)
 
 
 class _Reading:
     """One evidence set in the making."""
 
-    def __init__(self) -> None:
+    def __init__(self, symbols: Symbols) -> None:
+        self.symbols = symbols
         self.parsed: dict[str, list[Any]] = {}
         self.sources: list[Source] = []
         self.ignored: list[str] = []
@@ -105,11 +115,20 @@ class _Reading:
         head = _content(path, SNIFF_BYTES)
         if not head.strip():
             raise InputError("the file is empty", path=str(path))
+        if is_vmcore(head):
+            self.vmcore(path)
+            return
         kind = kind_of_content(head) or kind_of_path(str(path))
         if kind is None:
             _refuse_unreadable(path, head)
             raise InputError(f"not recognised; name its kind with --kind (one of {', '.join(BY_NAME)})", path=str(path))
         self.file(path, kind, str(path))
+
+    def vmcore(self, path: Path) -> None:
+        """A crash dump."""
+        facts = read_vmcore(path, self.symbols)
+        self.parsed.setdefault("vmcore", []).append(facts)
+        self.sources.append(Source("vmcore", str(path), _digest_of_file(path), facts.diagnostics))
 
     def file(self, path: Path, kind: Kind, name: str, *, strict: bool = True) -> None:
         """A file of a known kind; in a directory, one bad file is a diagnostic and the rest is read."""
@@ -159,6 +178,7 @@ class _Reading:
             meminfo=self._last("meminfo"),
             hugepages=self._last("hugepages"),
             dmesg=self._last("dmesg"),
+            vmcore=self._last("vmcore"),
             layout=layout,
         )
         return Sources(captured, self.sources, self.ignored)
@@ -203,8 +223,13 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def _digest_of_file(path: Path) -> str:
+    """The hash of a file that is too large to read at once."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 _ARCHIVES = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\xfd7zXZ": "xz", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd"}
-_DUMPS = {b"\x7fELF": "an ELF file", b"KDUMP": "a kdump file", b"makedumpfile": "a flattened kdump file"}
 
 
 def _refuse_unreadable(path: Path, head: bytes) -> None:
@@ -214,6 +239,3 @@ def _refuse_unreadable(path: Path, head: bytes) -> None:
             raise InputError(f"{what} data: unpack it first and give the directory or file", path=str(path))
     if head[257:262] == b"ustar":
         raise InputError("a tar archive: unpack it first and give the directory", path=str(path))
-    for magic, what in _DUMPS.items():
-        if head.startswith(magic):
-            raise InputError(f"{what}: crash dumps are not read by this version", path=str(path))

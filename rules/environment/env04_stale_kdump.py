@@ -47,7 +47,7 @@ def stale_kdump(resources: Resources, sections: SectionTable) -> Iterator[Hit]:
         start, last = int(resources.iomem.start[row]), int(resources.iomem.last[row])
         yield Hit(
             title="The crash kernel may not know of hot-added memory",
-            message=f"{added.total} pages were added after boot; whether the crash kernel was loaded again is not known.",
+            message=f"{added.total} pages were added after boot; whether the crash kernel was loaded again is unknown.",
             claim=Claim.SUSPECTED,
             pfns=added,
             evidence=(

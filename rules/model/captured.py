@@ -30,10 +30,13 @@ from rules.model.layout import LayoutBuilder
 from rules.model.phys_offset import fit_phys_offset
 from rules.model.resources import Resources
 from rules.model.sections import SectionTable
+from rules.model.vmcore import exact_facts, layout_of_dump, with_vmcore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping as Dict
     from typing import Any
+
+    from parsers.vmcore.extract import VmcoreFacts
 
 __all__ = ["Captured", "facts_of"]
 
@@ -55,6 +58,7 @@ class Captured:
     hugepages: HugePages | None = None
     dmesg: Dmesg | None = None
     memmap_on_memory: MemmapOnMemory | None = None
+    vmcore: VmcoreFacts | None = None
     layout: Dict[str, int] = field(default_factory=dict)
     """Values of `parsers.layout.LAYOUT_KEYS` given by the user."""
 
@@ -68,7 +72,7 @@ class _Building:
     """The steps from evidence to facts, in order: layout, mapping, regions, PHYS_OFFSET, sections."""
 
     def __init__(self, captured: Captured) -> None:
-        self.captured = captured
+        self.captured = captured if captured.vmcore is None else with_vmcore(captured, captured.vmcore)
         self.known: dict[type, Any] = {}
         self.missing: dict[type, str] = {}
 
@@ -89,7 +93,7 @@ class _Building:
         self._resources()
         builder = self._layout()
         layout = builder.build()
-        mapping = self._mapping(captured.dump, layout)
+        mapping = captured.vmcore.mapping if captured.vmcore else self._mapping(captured.dump, layout)
         if mapping is not None and not layout.knows("phys_offset"):
             layout = self._with_phys_offset(builder, mapping, layout)
         self.known[KernelLayout] = layout
@@ -124,7 +128,10 @@ class _Building:
     def _layout(self) -> LayoutBuilder:
         captured, builder = self.captured, LayoutBuilder()
         release: KernelRelease | None = self.known.get(KernelRelease)
-        if captured.vmcoreinfo is not None:
+        if captured.vmcore is not None:
+            self.known.update(exact_facts(captured.vmcore))
+            layout_of_dump(builder, captured.vmcore)
+        elif captured.vmcoreinfo is not None:
             builder.vmcoreinfo(captured.vmcoreinfo)
         builder.explicit(captured.layout)
         if captured.config is not None:
@@ -172,14 +179,20 @@ class _Building:
                 self.missing[region] = f"the dump does not reach the {found.name} area"
 
     def _sections(self, layout: KernelLayout) -> None:
-        linear: LinearMap | None = self.known.get(LinearMap)
-        table = SectionTable.derive(
-            layout,
-            resources=self.known.get(Resources),
-            blocks=self.captured.blocks,
-            linear=linear,
-            boot_memory=self._boot_memory(),
-        )
+        vmcore, resources = self.captured.vmcore, self.known.get(Resources)
+        table: SectionTable | None
+        if vmcore is not None and vmcore.sections is not None:
+            table = SectionTable.exact(
+                layout, vmcore.sections, resources=resources, blocks=self.captured.blocks, source=vmcore.path
+            )
+        else:
+            table = SectionTable.derive(
+                layout,
+                resources=resources,
+                blocks=self.captured.blocks,
+                linear=self.known.get(LinearMap),
+                boot_memory=self._boot_memory(),
+            )
         if table is not None:
             self.known[SectionTable] = table
 

@@ -14,6 +14,7 @@ import pytest
 
 from analyzer.audit import Report, audit
 from analyzer.reports.json import document
+from analyzer.sources.read import Request
 from rules.engine import Outcome, builtin_rules
 from rules.finding import Severity
 
@@ -29,8 +30,7 @@ ALLOWED = {
 
 def audited(case: Path) -> Report:
     earlier = case / "earlier_page_tables"
-    sources = [earlier, case] if earlier.exists() else [case]
-    return audit(sources)
+    return audit(Request((earlier, case) if earlier.exists() else (case,)))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda path: f"{path.parent.name}-{path.name}")

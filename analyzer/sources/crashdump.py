@@ -1,0 +1,60 @@
+"""Crash dumps as sources: told by their first bytes, read with whatever symbols are at hand."""
+
+from __future__ import annotations
+
+import lzma
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from parsers.vmcore.extract import VmcoreFacts
+
+__all__ = ["Symbols", "is_vmcore", "read_vmcore"]
+
+_MAGICS = (b"\x7fELF", b"KDUMP   ", b"DISKDUMP", b"makedumpfile")
+PEEK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Symbols:
+    """Files that tell symbols or structures of a crash dump's kernel."""
+
+    vmlinux: Path | None = None
+    system_map: Path | None = None
+    vmcoreinfo: Path | None = None
+
+
+def is_vmcore(head: bytes) -> bool:
+    """Whether a file that starts with these bytes is a crash dump, perhaps a compressed one."""
+    return (first_bytes(head) or head).startswith(_MAGICS)
+
+
+def first_bytes(head: bytes) -> bytes | None:
+    """The first bytes inside of compressed data, None if it is not compressed or is damaged."""
+    try:
+        if head.startswith(b"\x1f\x8b"):
+            return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, PEEK)
+        if head.startswith(b"\xfd7zXZ\0"):
+            return lzma.LZMADecompressor().decompress(head, PEEK)
+        if head.startswith(b"\x28\xb5\x2f\xfd"):
+            import zstandard  # noqa: PLC0415 only where such a file is read
+
+            return zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(head).read(PEEK)
+    except (zlib.error, lzma.LZMAError, EOFError, ValueError, MemoryError):
+        return None
+    except Exception as error:  # zstandard is not imported here, so its error has no name
+        if type(error).__name__ != "ZstdError":
+            raise
+    return None
+
+
+def read_vmcore(path: Path, symbols: Symbols) -> VmcoreFacts:
+    """Everything that the audit takes from a dump."""
+    from parsers.vmcore.extract import extract  # noqa: PLC0415 drgn and construct are slow to import
+
+    return extract(
+        path, vmlinux=symbols.vmlinux, system_map=symbols.system_map, vmcoreinfo=symbols.vmcoreinfo, with_dmesg=True
+    )

@@ -1,0 +1,106 @@
+"""What a crash dump adds to the evidence: exact tables, and the texts that other captures have as files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from parsers.cmdline import parse_cmdline
+from parsers.dmesg import parse_dmesg
+from parsers.errors import FormatError
+from parsers.kconfig import parse_kconfig
+from parsers.layout import Precision
+from parsers.memory_blocks import BlockState, MemoryBlocks
+from parsers.uname import parse_uname
+from rules.model.walk import PageWalk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from parsers.vmcore.blocks import BlockRows
+    from parsers.vmcore.extract import VmcoreFacts
+    from rules.model.captured import Captured
+    from rules.model.layout import LayoutBuilder
+
+__all__ = ["exact_facts", "layout_of_dump", "with_vmcore"]
+
+_STATES = {
+    "online": BlockState.ONLINE,
+    "offline": BlockState.OFFLINE,
+    "going-offline": BlockState.GOING_OFFLINE,
+}
+
+
+def with_vmcore(captured: Captured, vmcore: VmcoreFacts) -> Captured:
+    """The evidence, with everything that was not captured otherwise taken from the dump."""
+    found: dict[str, Any] = {
+        "iomem": vmcore.iomem,
+        "blocks": None if vmcore.blocks is None else _memory_blocks(vmcore, vmcore.blocks),
+        "release": _parsed(parse_uname, (vmcore.release or "").encode(), vmcore.path),
+        "config": _parsed(parse_kconfig, vmcore.config, vmcore.path),
+        "command_line": _parsed(parse_cmdline, vmcore.cmdline, vmcore.path),
+        "dmesg": _parsed(parse_dmesg, vmcore.dmesg, vmcore.path),
+    }
+    # What the dump says of itself is of the same moment as its page tables, so it comes first.
+    return replace(captured, **{name: value for name, value in found.items() if value is not None})
+
+
+def _parsed(parse: Callable[[bytes, str], Any], data: bytes | None, path: str) -> Any:  # noqa: ANN401 a parser's type
+    if not data:
+        return None
+    try:
+        return parse(data, path)
+    except FormatError:
+        return None
+
+
+def _memory_blocks(vmcore: VmcoreFacts, rows: BlockRows) -> MemoryBlocks | None:
+    """Memory blocks in the shape that sysfs gives them."""
+    if vmcore.sections is None:
+        return None
+    state = [_STATES.get(word, BlockState.UNKNOWN) for word in rows.state]
+    number = (rows.start_section_nr // np.uint64(rows.sections_per_block)).astype(np.int64)
+    return MemoryBlocks(
+        path=vmcore.path,
+        block=number,
+        state=np.array(state, dtype=np.uint8),
+        state_word=rows.state,
+        valid_zones=rows.zone,
+        removable=np.full(number.size, -1, dtype=np.int8),
+        phys_index=number,
+        phys_device=np.full(number.size, -1, dtype=np.int64),
+        node=rows.nid,
+        line=None,
+        block_size_bytes=rows.sections_per_block << vmcore.sections.section_size_bits,
+        auto_online_blocks=None,
+    )
+
+
+def exact_facts(vmcore: VmcoreFacts) -> dict[type, Any]:
+    """Facts that only a crash dump has, by type."""
+    walk, mapping = vmcore.walk, vmcore.mapping
+    facts: dict[type, Any] = {}
+    if mapping.tables is not None:
+        facts[PageWalk] = PageWalk(
+            vmcore.path, mapping.tables, walk.table_descriptor, walk.diagnostics, lambda va: list(vmcore.explain(va))
+        )
+    for rows in (vmcore.sections, vmcore.blocks, vmcore.zones, vmcore.hugetlb):
+        if rows is not None:
+            facts[type(rows)] = rows
+    return facts
+
+
+def layout_of_dump(builder: LayoutBuilder, vmcore: VmcoreFacts) -> None:
+    """The layout that the dump's VMCOREINFO gives, and what follows from it."""
+    builder.vmcoreinfo(vmcore.vmcoreinfo)
+    addresses, source = vmcore.addresses, "VMCOREINFO"
+    builder.add("va_bits_actual", addresses.va_actual, source, Precision.EXACT)
+    builder.add("page_offset", addresses.page_offset, source, Precision.EXACT)
+    builder.add("linear_end", addresses.linear_end, source, Precision.EXACT)
+    if vmcore.sections is not None:
+        builder.add("section_size_bits", vmcore.sections.section_size_bits, "the section table", Precision.EXACT)
+    if vmcore.blocks is not None and vmcore.sections is not None:
+        size = vmcore.blocks.sections_per_block << vmcore.sections.section_size_bits
+        builder.add("block_size", size, "memory blocks of the dump", Precision.EXACT)
