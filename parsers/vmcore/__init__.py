@@ -1,5 +1,4 @@
-"""Crash dumps of arm64 Linux: page tables, section table and what else the audit needs, from memory itself."""
+"""Crash dumps of arm64 Linux: page tables, section table and what else the audit needs, from memory itself.
 
-from parsers.vmcore.extract import VmcoreFacts, distill, extract
-
-__all__ = ["VmcoreFacts", "distill", "extract"]
+Start at `parsers.vmcore.extract`; the tables that come out of it are in `parsers.vmcore.rows`.
+"""

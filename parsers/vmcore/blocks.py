@@ -7,18 +7,18 @@ that on the klist of the bus ``memory_subsys``.  ``state`` was an unsigned long 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
 import numpy as np
 
 from parsers.errors import FormatError
-from parsers.mapping import I64, U64, Bool
+from parsers.mapping import U64, Bool
 from parsers.vmcore.dump import Dump
+from parsers.vmcore.rows import BlockRows
 from parsers.vmcore.xarray import xarray_entries
 
-__all__ = ["BlockRows", "read_blocks"]
+__all__ = ["read_blocks"]
 
 _MAX_BLOCKS = 1 << 24
 _STATE_NAMES = {
@@ -42,31 +42,6 @@ _STATE_BITS = {
     1 << 6: "prepare-online",
     1 << 7: "finish-offline",
 }
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class BlockRows:
-    """One row a memory block, ascending by first section."""
-
-    start_section_nr: U64
-    state: tuple[str, ...]
-    """By the kernel's names: online, offline, going-offline, going-online …; ``unknown (value)`` otherwise."""
-    nid: I64
-    """Node; -1 where unknown."""
-    zone: tuple[str, ...]
-    """Name of the zone that all of an online block's pages are in; empty for several zones, or none."""
-    has_altmap: Bool
-    altmap_base_pfn: U64
-    nr_vmemmap_pages: U64
-    """Pages at the start of the block that hold its own struct pages (memmap_on_memory); 0 for none."""
-    group: U64
-    """Address of ``struct memory_group``; 0 for none."""
-    address: U64
-    """Virtual address of each ``struct memory_block``: the evidence."""
-    sections_per_block: int
-
-    def __len__(self) -> int:
-        return int(self.start_section_nr.size)
 
 
 def read_blocks(dump: Dump) -> BlockRows:

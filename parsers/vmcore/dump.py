@@ -7,6 +7,7 @@ Virtual addresses of the linear map and the kernel image are translated by arith
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["GLOBALS", "Dump"]
 
 GLOBALS: dict[str, str] = {
+    "bus_kset": "struct kset *",
     "contig_page_data": "struct pglist_data",
     "hstates": "struct hstate []",
     "hugetlb_max_hstate": "int",
@@ -73,8 +75,9 @@ class Dump:
         self._vmlinux = None if vmlinux is None else self._load_vmlinux(vmlinux)
         self._symbols = self._find_symbols(system_map_path)
         self._bound_image()
-        self.btf = self._load_btf()
-        self._register()
+        self._btf = self._load_btf()
+        self.types = self._register()
+        """Where structures are known from: ``debuginfo``, ``BTF`` or ``VMCOREINFO``."""
 
     # Memory ---------------------------------------------------------------------------------------------------------
 
@@ -197,6 +200,8 @@ class Dump:
             import drgn  # noqa: PLC0415  # not installable everywhere
         except ImportError as error:
             raise MissingDependencyError("reading a dump needs drgn, which is not installed", path=self.path) from error
+        logging.getLogger("drgn").addHandler(logging.NullHandler())  # what drgn warns of is a diagnostic here
+        vmcoreinfo = vmcoreinfo.decode("ascii", "replace").replace("\ufffd", "?").encode()
         flags = drgn.PlatformFlags.IS_64_BIT | drgn.PlatformFlags.IS_LITTLE_ENDIAN
         try:
             prog = drgn.Program(drgn.Platform(drgn.Architecture.AARCH64, flags), vmcoreinfo=vmcoreinfo)
@@ -261,11 +266,16 @@ class Dump:
             self.say(f"no BTF ({why}): structures are known from VMCOREINFO only")
         return None
 
-    def _register(self) -> None:
+    def _register(self) -> str:
         """Let drgn find types and globals: debuginfo first where there is any, then BTF, then the table above."""
         import drgn  # noqa: PLC0415
 
-        btf = self.btf
+        btf = self._btf
+        if btf is None and self._vmlinux is None:
+            self._find_debuginfo()
+        known = self.member_size("mem_section", "section_mem_map") is not None
+        if self._vmlinux is not None and not known:
+            self.say("this vmlinux has no debuginfo")
         if btf is not None:
             self.prog.register_type_finder("btf", btf.type_finder, enable_index=-1)
 
@@ -283,6 +293,17 @@ class Dump:
             return None
 
         self.prog.register_object_finder("ptaudit", find, enable_index=-1)
+        return "debuginfo" if known else "BTF" if btf is not None else "VMCOREINFO"
+
+    def _find_debuginfo(self) -> None:
+        """Debuginfo of this build that is installed here; nothing is downloaded, and there need not be any."""
+        import drgn  # noqa: PLC0415
+
+        try:
+            self.prog.set_enabled_debug_info_finders(["standard"])
+            self.prog.load_debug_info(main=True)
+        except (drgn.MissingDebugInfoError, LookupError, ValueError, OSError):
+            return
 
     def attempt(self, what: str, function: Callable[[], T]) -> T | None:
         """The result of ``function``, or None and a diagnostic where the dump, its symbols or types lack something."""

@@ -11,10 +11,10 @@ from parsers.errors import Diagnostic
 from parsers.iomem import Iomem
 from parsers.mapping import Mapping
 from parsers.vmcore.addresses import AddressMap
-from parsers.vmcore.blocks import BlockRows, read_blocks
+from parsers.vmcore.blocks import read_blocks
 from parsers.vmcore.distilled import write_core
 from parsers.vmcore.dump import Dump
-from parsers.vmcore.hugetlb import HugetlbRows, read_hugetlb
+from parsers.vmcore.hugetlb import read_hugetlb
 from parsers.vmcore.kdump import KdumpMemory
 from parsers.vmcore.memory import PhysicalMemory, RecordingMemory
 from parsers.vmcore.opening import RawDump, open_dump
@@ -22,9 +22,10 @@ from parsers.vmcore.pagetable import Step, Walk, walk_page_tables
 from parsers.vmcore.printed import Boundary, as_printed, read_boundaries
 from parsers.vmcore.printk import read_dmesg
 from parsers.vmcore.resources import read_iomem
-from parsers.vmcore.sparsemem import SectionRows, read_sections
+from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows, ZoneRows
+from parsers.vmcore.sparsemem import read_sections
 from parsers.vmcore.texts import read_cmdline, read_config
-from parsers.vmcore.zones import ZoneRows, read_zones
+from parsers.vmcore.zones import read_zones
 from parsers.vmcoreinfo import VmcoreInfo
 
 __all__ = ["VmcoreFacts", "distill", "extract", "facts_of"]
@@ -51,7 +52,7 @@ class VmcoreFacts:
     cmdline: bytes | None
     dmesg: bytes | None
     types: str
-    """Where structures are known from: ``vmlinux``, ``BTF`` or ``VMCOREINFO``."""
+    """Where structures are known from: ``debuginfo``, ``BTF`` or ``VMCOREINFO``."""
     diagnostics: tuple[Diagnostic, ...]
     explain: Callable[[int], list[Step]] = field(repr=False)
     """The walk of one virtual address, level by level."""
@@ -123,7 +124,7 @@ def facts_of(
         config=config,
         cmdline=cmdline,
         dmesg=dmesg,
-        types="vmlinux" if vmlinux is not None else "BTF" if dump.btf is not None else "VMCOREINFO",
+        types=dump.types,
         diagnostics=(*dump.diagnostics, *walk.diagnostics, *unread),
         explain=dump.explain,
     )

@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from parsers.mapping import I64
 from parsers.vmcore.dump import Dump
+from parsers.vmcore.rows import HugetlbRows
 
-__all__ = ["HugetlbRows", "read_hugetlb"]
+__all__ = ["read_hugetlb"]
 
 _MAX_HSTATES = 16
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class HugetlbRows:
-    """One row a huge page size."""
-
-    name: tuple[str, ...]
-    order: I64
-    """A huge page is ``2**order`` pages."""
-    nr_huge_pages: I64
-    free_huge_pages: I64
-    surplus_huge_pages: I64
-    vmemmap_optimized: bool | None
-    """Whether HVO is switched on; None where the kernel does not have it (arm64 had it from 5.19 to 6.2)."""
-
-    def __len__(self) -> int:
-        return len(self.name)
 
 
 def read_hugetlb(dump: Dump) -> HugetlbRows:

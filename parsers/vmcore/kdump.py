@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import mmap
-import os
 import struct
 import zlib
 from collections.abc import Callable, Sequence
@@ -74,10 +73,10 @@ class _Plain:
     """A file read at offsets."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._fileno = stream.fileno()
+        self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
 
     def read(self, offset: int, size: int) -> bytes:
-        return os.pread(self._fileno, size, offset) if offset < 1 << 62 else b""
+        return self._map[offset : offset + size]
 
 
 class _Flattened:

@@ -171,7 +171,10 @@ def _open_kdump(streams: Sequence[BinaryIO], paths: Sequence[str]) -> _Opened:
         raise InputError("one file of a split kdump: give all of them", path=paths[0])
     diagnostics = tuple(item for header in headers for item in header.diagnostics)
     if machine in _ARM64_NAMES and len(paths) == 1:
-        return _DrgnMemory(streams[0], headers[0], paths[0]), _kdump_info(headers[0]), diagnostics
+        try:
+            return _DrgnMemory(streams[0], headers[0], paths[0]), _kdump_info(headers[0]), diagnostics
+        except FormatError as error:
+            diagnostics += (Diagnostic(f"{error.message}; read without it", paths[0]),)
     return kdump.KdumpMemory(headers, paths), _kdump_info(headers[0]), diagnostics
 
 
@@ -193,7 +196,7 @@ class _DrgnMemory(PhysicalMemory):
         self._fault = drgn.FaultError
         self._program = drgn.Program()
         try:
-            self._program.set_core_dump(stream.fileno())
+            self._program.set_core_dump(os.dup(stream.fileno()))  # drgn closes it
         except Exception as error:  # drgn raises Exception itself for what libkdumpfile reports
             raise FormatError(f"drgn cannot open the kdump: {error}", path=path) from error
         self._end = header.max_mapnr * header.block_size

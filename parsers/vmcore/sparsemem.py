@@ -7,16 +7,15 @@ types tell them, and by the numbers of 5.3 to 5.18 otherwise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from parsers.errors import FormatError
 from parsers.mapping import I64, U64, Bool
 from parsers.vmcore.dump import Dump
 from parsers.vmcore.memory import MissingMemoryError, page_runs
+from parsers.vmcore.rows import SectionRows
 
-__all__ = ["SectionRows", "read_sections"]
+__all__ = ["read_sections"]
 
 _SUBSECTION_SHIFT = 21
 _MAX_ROOTS = 1 << 24
@@ -30,37 +29,6 @@ _FLAG_BITS = {
     "SECTION_IS_EARLY": 3,
     "SECTION_TAINT_ZONE_DEVICE": 4,
 }
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class SectionRows:
-    """One row a section that is present or has traces of having been, ascending by number."""
-
-    section_nr: U64
-    section_mem_map: U64
-    """The raw word: the biased memmap pointer and the flags below it."""
-    present: Bool
-    has_memmap: Bool
-    online: Bool
-    early: Bool
-    device: Bool
-    """TAINT_ZONE_DEVICE; False everywhere where the kernel has no such flag."""
-    subsections: U64
-    """``(n, words)``: subsection_map, bit i of word w is subsection 64*w + i; 0 where not ``subsections_known``."""
-    subsections_known: Bool
-    usage: U64
-    """Virtual address of ``struct mem_section_usage``; 0 for none."""
-    pa: U64
-    """Physical address of the ``struct mem_section``: the evidence."""
-    flags: dict[str, int]
-    """Flag name to the mask used for it."""
-    section_size_bits: int
-    unknown_start: U64
-    """First section numbers of ranges about which the dump says nothing."""
-    unknown_end: U64
-
-    def __len__(self) -> int:
-        return int(self.section_nr.size)
 
 
 def read_sections(dump: Dump) -> SectionRows:

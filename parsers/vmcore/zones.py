@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parsers.mapping import I64
 from parsers.vmcore.dump import Dump
+from parsers.vmcore.rows import ZoneRows
 
 if TYPE_CHECKING:
     import drgn
 
-__all__ = ["ZoneRows", "read_zones"]
+__all__ = ["read_zones"]
 
 _MAX_NODES = 1024
 _MAX_ZONES = 16
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class ZoneRows:
-    """One row a zone that spans anything; counts in pages.  Nodes have rows of their own in ``node_*``."""
-
-    node: I64
-    name: tuple[str, ...]
-    start_pfn: I64
-    spanned: I64
-    present: I64
-    managed: I64
-    node_id: I64
-    node_start_pfn: I64
-    node_spanned: I64
-    node_present: I64
-
-    def __len__(self) -> int:
-        return len(self.name)
 
 
 def read_zones(dump: Dump) -> ZoneRows:

@@ -173,14 +173,15 @@ def kdump(memory, units, info, *, machine="Unknown", block_size=65536, codec="zl
     bitmap = np.zeros(half * block_size * 8, np.uint8)
     bitmap[blocks.astype(np.int64)] = 1
     bits = np.packbits(bitmap, bitorder="little").tobytes()
-    utsname = b"".join(text.ljust(65, b"\0") for text in (b"Linux", b"vm", b"6.12", b"", machine.encode(), b""))
+    utsname = b"".join(text.ljust(65, b"\0") for text in (b"Linux", b"vm", b"6.12", b"#1", machine.encode(), b"(none)"))
     head = b"KDUMP   " + struct.pack("<i", 6) + utsname + bytes(22)
     head += struct.pack("<IiiIIIIIIi", 1, block_size, 1, 2 * half, max_mapnr & 0xFFFFFFFF, 0, 0, 0, 0, 1)
     info_at = block_size + 200
+    note = struct.pack("<III", 11, len(info), 0) + b"VMCOREINFO\0\0" + info + bytes(-len(info) % 4)
     first, last = split or (0, 0)
-    sub = struct.pack("<QiiQQQQQQQQ", 0, 0, 1 if split else 0, first, last, info_at, len(info), 0, 0, 0, 0)
+    sub = struct.pack("<QiiQQQQQQQQ", 0, 0, 1 if split else 0, first, last, 0, 0, info_at, len(note), 0, 0)
     sub += struct.pack("<QQQ", first, last, max_mapnr)
-    top = head.ljust(block_size, b"\0") + sub.ljust(200, b"\0") + info
+    top = head.ljust(block_size, b"\0") + sub.ljust(200, b"\0") + note
     top = top.ljust(2 * block_size, b"\0") + bits + bits
     mine = [block for block in blocks.tolist() if split is None or first <= block < last]
     flags, pack = CODECS[codec]

@@ -1,0 +1,104 @@
+"""Tables that a crash dump gives: columns, one row an object of the kernel.
+
+Kept apart from what reads them, so that a rule can name them without loading a dump reader.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from parsers.mapping import I64, U64, Bool
+
+__all__ = ["BlockRows", "HugetlbRows", "SectionRows", "ZoneRows"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SectionRows:
+    """One row a section that is present or has traces of having been, ascending by number."""
+
+    section_nr: U64
+    section_mem_map: U64
+    """The raw word: the biased memmap pointer and the flags below it."""
+    present: Bool
+    has_memmap: Bool
+    online: Bool
+    early: Bool
+    device: Bool
+    """TAINT_ZONE_DEVICE; False everywhere where the kernel has no such flag."""
+    subsections: U64
+    """``(n, words)``: subsection_map, bit i of word w is subsection 64*w + i; 0 where not ``subsections_known``."""
+    subsections_known: Bool
+    usage: U64
+    """Virtual address of ``struct mem_section_usage``; 0 for none."""
+    pa: U64
+    """Physical address of the ``struct mem_section``: the evidence."""
+    flags: dict[str, int]
+    """Flag name to the mask used for it."""
+    section_size_bits: int
+    unknown_start: U64
+    """First section numbers of ranges about which the dump says nothing."""
+    unknown_end: U64
+
+    def __len__(self) -> int:
+        return int(self.section_nr.size)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BlockRows:
+    """One row a memory block, ascending by first section."""
+
+    start_section_nr: U64
+    state: tuple[str, ...]
+    """By the kernel's names: online, offline, going-offline, going-online …; ``unknown (value)`` otherwise."""
+    nid: I64
+    """Node; -1 where unknown."""
+    zone: tuple[str, ...]
+    """Name of the zone that all of an online block's pages are in; empty for several zones, or none."""
+    has_altmap: Bool
+    altmap_base_pfn: U64
+    nr_vmemmap_pages: U64
+    """Pages at the start of the block that hold its own struct pages (memmap_on_memory); 0 for none."""
+    group: U64
+    """Address of ``struct memory_group``; 0 for none."""
+    address: U64
+    """Virtual address of each ``struct memory_block``: the evidence."""
+    sections_per_block: int
+
+    def __len__(self) -> int:
+        return int(self.start_section_nr.size)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ZoneRows:
+    """One row a zone that spans anything; counts in pages.  Nodes have rows of their own in ``node_*``."""
+
+    node: I64
+    name: tuple[str, ...]
+    start_pfn: I64
+    spanned: I64
+    present: I64
+    managed: I64
+    node_id: I64
+    node_start_pfn: I64
+    node_spanned: I64
+    node_present: I64
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HugetlbRows:
+    """One row a huge page size."""
+
+    name: tuple[str, ...]
+    order: I64
+    """A huge page is ``2**order`` pages."""
+    nr_huge_pages: I64
+    free_huge_pages: I64
+    surplus_huge_pages: I64
+    vmemmap_optimized: bool | None
+    """Whether HVO is switched on; None where the kernel does not have it (arm64 had it from 5.19 to 6.2)."""
+
+    def __len__(self) -> int:
+        return len(self.name)

@@ -1,0 +1,150 @@
+"""kdumps: as hypervisors write them, as makedumpfile does, split, damaged."""
+
+import numpy as np
+import pytest
+
+from parsers.errors import FormatError, InputError, PtauditError, WrongFormatError
+from parsers.vmcore import extract
+from parsers.vmcore.kdump import KdumpMemory
+from parsers.vmcore.opening import open_dump
+from tests.parsers.vmcore.cores import PatchedMemory, Tables, flattened, kdump, vmcoreinfo
+
+VMEMMAP = 0xFFFFFDFFC0000000
+
+
+@pytest.fixture(scope="module")
+def tables():
+    made = Tables()
+    for number in range(40):
+        made.leaf(0xFFFF000000000000 + (number << 21), 3, 0x8000_0000 + (number << 12))
+    return made
+
+
+@pytest.fixture(scope="module")
+def whole(raw_after):
+    """All units of the small core, and its text of VMCOREINFO."""
+    starts, ends = raw_after.memory.extents
+    units = np.concatenate([np.arange(a, b, 4096, dtype=np.uint64) for a, b in zip(starts, ends, strict=True)])
+    return raw_after.memory, units // np.uint64(4096), raw_after.vmcoreinfo_bytes
+
+
+def same_facts(one, other):
+    for name in ("start", "size", "level", "attrs", "memtype", "pa"):
+        np.testing.assert_array_equal(getattr(one.mapping, name), getattr(other.mapping, name))
+    for name in ("section_nr", "section_mem_map", "subsections", "pa"):
+        np.testing.assert_array_equal(getattr(one.sections, name), getattr(other.sections, name))
+    assert one.iomem.name == other.iomem.name
+    assert (one.config, one.cmdline, one.dmesg) == (other.config, other.cmdline, other.dmesg)
+    assert one.blocks.state == other.blocks.state
+
+
+@pytest.mark.parametrize("codec", ["zlib", "zstd", "none"])
+@pytest.mark.parametrize("flat", [False, True], ids=["plain", "flattened"])
+def test_a_hypervisor_kdump_tells_what_the_elf_core_tells(tmp_path, whole, after, codec, flat):
+    if codec != "zlib" and not flat:
+        pytest.skip("covered by the flattened form")
+    data = kdump(*whole, codec=codec)
+    path = tmp_path / "kdump"
+    path.write_bytes(flattened(data) if flat else data)
+    facts = extract(path)
+    same_facts(facts, after)
+    assert facts.diagnostics == ()
+
+
+def test_a_makedumpfile_kdump_goes_through_drgn(tmp_path, whole, after):
+    path = tmp_path / "kdump"
+    path.write_bytes(kdump(*whole, machine="aarch64", block_size=4096))
+    raw = open_dump(path)
+    assert not isinstance(raw.memory, KdumpMemory)
+    same_facts(extract(path), after)
+
+
+def test_excluded_pages_are_unknown(tmp_path, tables):
+    memory = tables.memory
+    lost = tables.words[tables.entry(0xFFFF000000000000, 2)] & ~0xFFF
+    units = np.setdiff1d(memory.units, np.array([lost // 4096], np.uint64))
+    for machine in ("aarch64", "Unknown"):
+        path = tmp_path / machine
+        path.write_bytes(kdump(memory, units, vmcoreinfo(), machine=machine, block_size=4096))
+        facts = extract(path)
+        assert facts.mapping.observed_start.tolist() == [0xFFFF000000200000]
+        assert any("not in the dump" in item.message for item in facts.diagnostics)
+
+
+def test_split_files_are_read_together_in_any_order(tmp_path, tables):
+    memory = tables.memory
+    middle = int(memory.units[len(memory.units) // 2])
+    parts = []
+    for number, span in enumerate([(0, middle), (middle, 1 << 30)]):
+        parts.append(tmp_path / f"part{number}")
+        parts[-1].write_bytes(kdump(memory, memory.units, vmcoreinfo(), machine="aarch64", block_size=4096, split=span))
+    facts = extract(parts[::-1])
+    assert len(facts.mapping.tables.pa) == len(tables.tables)
+    with pytest.raises(InputError, match="split"):
+        extract(parts[0])
+
+
+@pytest.mark.parametrize("codec", ["lzo", "snappy"])
+def test_a_compression_that_cannot_be_read_is_named(tmp_path, tables, codec):
+    memory = tables.memory
+    path = tmp_path / "kdump"
+    path.write_bytes(kdump(memory, memory.units, vmcoreinfo(), codec=codec))
+    facts = extract(path)
+    assert any(codec in item.message for item in facts.diagnostics)
+    assert facts.mapping.observed_start.size == 0
+
+
+def test_a_kdump_of_another_machine(tmp_path, tables):
+    memory = tables.memory
+    path = tmp_path / "kdump"
+    path.write_bytes(kdump(memory, memory.units, vmcoreinfo(), machine="x86_64", block_size=4096))
+    with pytest.raises(WrongFormatError, match="x86_64"):
+        extract(path)
+
+
+@pytest.mark.parametrize("flat", [False, True], ids=["plain", "flattened"])
+def test_every_truncation_gives_facts_or_an_error_of_ours(tmp_path, tables, flat):
+    memory = tables.memory
+    data = kdump(memory, memory.units, vmcoreinfo())
+    data = flattened(data) if flat else data
+    path = tmp_path / "kdump"
+    for size in range(16, len(data), len(data) // 40):
+        path.write_bytes(data[:size])
+        try:
+            facts = extract(path)
+        except PtauditError:
+            continue
+        assert any("truncated" in item.message or "not in the dump" in item.message for item in facts.diagnostics)
+
+
+@pytest.mark.parametrize("machine", ["Unknown", "aarch64"])
+def test_damage_gives_facts_or_an_error_of_ours(tmp_path, tables, machine):
+    memory = tables.memory
+    data = kdump(memory, memory.units, vmcoreinfo(), machine=machine, block_size=4096)
+    path = tmp_path / "kdump"
+    rng = np.random.default_rng(3)
+    for _ in range(60):
+        broken = bytearray(data)
+        for place in rng.integers(0, len(broken), 6).tolist() + rng.integers(400, 600, 2).tolist():
+            broken[place] = int(rng.integers(256))
+        path.write_bytes(broken)
+        try:
+            extract(path)
+        except PtauditError:
+            continue
+
+
+def test_a_bitmap_that_contradicts_the_page_count(tmp_path, tables):
+    memory = tables.memory
+    data = bytearray(kdump(memory, memory.units, vmcoreinfo()))
+    data[436:440] = (0).to_bytes(4, "little")
+    path = tmp_path / "kdump"
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match="bitmap"):
+        extract(path)
+
+
+def test_patched_memory_is_what_kdump_writes(tables):
+    memory = PatchedMemory(tables.memory, {tables.root_pa: b"\xff" * 8})
+    data = kdump(memory, memory.memory.units, vmcoreinfo(), codec="none")
+    assert data.count(b"\xff" * 8 + b"\0" * 8) >= 1
