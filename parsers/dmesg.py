@@ -1,0 +1,330 @@
+"""The kernel log: facts of the boot, and what the memory subsystem had to say since.
+
+Messages from init/, mm/, arch/arm64/, drivers/ (4.14 to 6.18).  One expression over the whole buffer finds
+them, whatever printk, dmesg, syslog, journald or a serial console put before each; lines that say
+nothing about memory cost no Python.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from types import MappingProxyType
+
+import numpy as np
+
+from parsers.cmdline import CommandLine, parse_cmdline
+from parsers.errors import Diagnostic, FormatError
+from parsers.lines import numbered, without_transport
+from parsers.mapping import I64, U32, U64
+from parsers.printk import PREFIX, STAMP
+from parsers.uname import KernelRelease, parse_uname
+
+__all__ = [
+    "MAX_BYTES",
+    "MAX_MESSAGES",
+    "Boot",
+    "BootMemory",
+    "Dmesg",
+    "HardwarePoison",
+    "Kind",
+    "Message",
+    "ZoneRange",
+    "parse_dmesg",
+]
+
+MAX_BYTES = 2 << 30
+MAX_MESSAGES = 200_000
+
+
+class Kind(StrEnum):
+    """What a message is about."""
+
+    BANNER = "banner"
+    COMMAND_LINE = "command_line"
+    BOOT_MEMORY = "boot_memory"
+    ZONE_RANGE = "zone_range"
+    NUMA = "numa"
+    ZONELISTS = "zonelists"
+    CPU_FEATURE = "cpu_feature"
+    KASLR = "kaslr"
+    PROTECTION = "protection"
+    WX_CHECK = "wx_check"
+    MEMORY_FAILURE = "memory_failure"
+    HUGETLB = "hugetlb"
+    HOTPLUG = "hotplug"
+    ARM64_MEMORY = "arm64_memory"
+    VMEMMAP = "vmemmap"
+    VIRTIO_MEM = "virtio_mem"
+    DAX = "dax"
+    ACPI_MEMORY = "acpi_memory"
+    CRASH = "crash"
+
+
+# How the message begins, by kind.
+_MESSAGES: Mapping[Kind, bytes] = {
+    Kind.BANNER: rb"Linux version \d",
+    Kind.COMMAND_LINE: rb"Kernel command line: ",
+    Kind.BOOT_MEMORY: rb"  node +\d+: \[mem ",
+    Kind.ZONE_RANGE: rb"  (?:DMA|DMA32|Normal|Movable|Device) +(?:\[mem |empty)",
+    Kind.NUMA: rb"NUMA: |NODE_DATA\(|ACPI: (?:NUMA: )?SRAT: |Initmem setup node |On node \d+, zone ",
+    Kind.ZONELISTS: rb"Built \d+ zonelists|Policy zone: |Fallback order for Node ",
+    Kind.CPU_FEATURE: rb"CPU features: ",
+    Kind.KASLR: rb"KASLR (?:enabled|disabled)|kaslr: ",
+    Kind.PROTECTION: rb"Kernel memory protection |Write protect(?:ed|ing) (?:the )?kernel read-only data|rodata[: =]",
+    Kind.WX_CHECK: rb"Checked W\+X mappings: |arm64/mm: Found (?:insecure W\+X|non-UXN) mapping",
+    Kind.MEMORY_FAILURE: rb"Memory failure: |Unpoison: |[Ss]oft offline: ",
+    Kind.HUGETLB: rb"HugeTLB[: ]|hugetlb: ",
+    Kind.HOTPLUG: (
+        rb"Offlined Pages |Section-unaligned hotplug range: |Block size \[|Hotplug memory \["
+        rb"|removing memory fails, because |Refuse to remove 0x|Misaligned \w+ start: |memory add fail, "
+        rb"|Memory hotplug will waste |Altmap not fully unmapped|Cannot online node |node \d+ was absent "
+        rb"|failed to isolate pfn |migrating pfn |online_pages \[mem |memory offlining \[mem "
+        rb"|page dumped because: (?:isolation failed|migration failure|unmovable page)"
+        rb"|page:\S+ is uninitialized and poisoned|(?:try_reonline_memory_block|offline_and_remove_memory): Failed to "
+    ),
+    Kind.ARM64_MEMORY: (
+        rb"Boot memory \[|BUG: not creating mapping for |Memory doesn't fit in the linear mapping"
+        rb"|\[[0-9a-fx -]+\] splits a leaf entry in "
+    ),
+    Kind.VMEMMAP: (
+        rb"section already deactivated|sparse\w*: node\[\d+\] (?:usemap allocation failed|memory map backing failed)"
+        rb"|[^\s:]{1,16}+(?::[^\s:]{1,16}+)?: vmemmap alloc failure: "
+        rb"|\[[0-9a-f]+-[0-9a-f]+\] potential offnode page_structs"
+        rb"|(?:altmap|vmemmap)_\w+: allocations must be multiple of PAGE_SIZE"
+    ),
+    Kind.VIRTIO_MEM: rb"virtio_mem ",
+    Kind.DAX: rb"(?:(?:kmem|dax_kmem|device_dax|dax) )?dax\d+\.\d+: |mapping\d+: 0x",
+    Kind.ACPI_MEMORY: rb"acpi PNP0C80:",
+    Kind.CRASH: rb"Unable to handle kernel |Internal error: |Kernel panic - not syncing",
+}
+_KINDS = b"|".join(rb"(?P<%b>(?:%b)[^\n]{0,4096})" % (kind.encode(), start) for kind, start in _MESSAGES.items())
+# A newline that can be looked for byte by byte is many times faster than "^".
+_MESSAGE = re.compile(rb"\n" + PREFIX + rb"(?:" + _KINDS + rb")")
+_STAMP = re.compile(STAMP)
+
+_NODE_RANGE = re.compile(r"\s*node +(\d{1,9}): \[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]")
+_ZONE_RANGE = re.compile(r"\s*(\w+) +(?:\[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]|empty)")
+_FEATURE = re.compile(r"CPU features: detected(?: feature)?: (.+)")
+_POISON = re.compile(r"Memory failure: 0x([0-9a-f]{1,16}): (?!memory outside kernel control)")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message without its prefix."""
+
+    line: int
+    """1-based line in the file."""
+    time: float | None
+    """Seconds since boot; None where the prefix has none (wall-clock time is not kept)."""
+    text: str
+    """At most 4 KiB of it."""
+    kind: Kind
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BootMemory:
+    """Memory known at boot, holes left out: one row a line ``node N: [mem start-last]``."""
+
+    node: I64
+    start: U64
+    last: U64
+    """Inclusive last address."""
+    line: U32
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HardwarePoison:
+    """Page frames that memory-failure handling has marked, one row a message."""
+
+    pfn: U64
+    line: U32
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneRange:
+    """Bounds of a zone at boot, ``last`` inclusive; both None for an empty zone."""
+
+    name: str
+    start: int | None
+    last: int | None
+    line: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Boot:
+    """One boot of a log.  A fact that its part of the log does not state is None or has no row: unknown."""
+
+    line: int
+    """1-based line of its banner, or of its first message if the banner is not in the log."""
+    messages: tuple[Message, ...]
+    """Every message of a `Kind`, in order."""
+    release: KernelRelease | None
+    command_line: CommandLine | None
+    memory: BootMemory
+    zones: tuple[ZoneRange, ...]
+    cpu_features: Mapping[str, int]
+    """Line by name as printed: ``Memory Tagging Extension``, ``BBM Level 2 without TLB conflict abort`` …"""
+    kaslr: bool | None
+    poison: HardwarePoison
+
+    @property
+    def is_capture_kernel(self) -> bool:
+        """A kdump kernel: it was given the dead kernel's core by ``elfcorehdr=``."""
+        return self.command_line is not None and "elfcorehdr" in self.command_line
+
+    def of(self, kind: Kind) -> tuple[Message, ...]:
+        """The messages of one kind."""
+        return tuple(message for message in self.messages if message.kind is kind)
+
+    def feature(self, words: str) -> int | None:
+        """Line that reports a CPU feature whose name contains ``words``, in any case; None proves nothing."""
+        wanted = words.lower()
+        return next((line for name, line in self.cpu_features.items() if wanted in name.lower()), None)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dmesg:
+    """A kernel log, boot by boot.
+
+    >>> text = b'''[    0.000000] Linux version 6.12.117 (root@vm) (gcc 12.2.0) #2 SMP
+    ... [    0.000000] KASLR disabled due to lack of seed
+    ... [    0.000000]   node   0: [mem 0x0000000040000000-0x000000004c40ffff]
+    ... [    0.000000] CPU features: detected: Memory Tagging Extension
+    ... [    0.000000] Kernel command line: console=ttyAMA0 rodata=full
+    ... [   12.345678][  T123] Offlined Pages 32768
+    ... '''
+    >>> log = parse_dmesg(text, "dmesg")
+    >>> log.boot.release.version, log.boot.command_line.value("rodata"), log.boot.kaslr, log.boot.feature("tagging")
+    ((6, 12, 117), 'full', False, 4)
+    >>> hex(log.boot.memory.last[0]), log.boot.of(Kind.HOTPLUG)[0]
+    ('0x4c40ffff', Message(line=6, time=12.345678, text='Offlined Pages 32768', kind=<Kind.HOTPLUG: 'hotplug'>))
+    """
+
+    path: str
+    boots: tuple[Boot, ...]
+    """In the order of the log; at least one."""
+    boot: Boot
+    """The one to speak of: the last that is no kdump kernel's."""
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+def parse_dmesg(data: bytes, path: str) -> Dmesg:
+    """Read a kernel log of any length up to MAX_BYTES; FormatError if it is none.
+
+    Of more than MAX_MESSAGES messages the last are kept.
+    """
+    if len(data) > MAX_BYTES:
+        raise FormatError(f"{len(data)} bytes; a kernel log is read up to {MAX_BYTES}", path=path)
+    data = without_transport(data)
+    total = 0
+    kept: deque[tuple[int, re.Match[bytes]]] = deque(maxlen=MAX_MESSAGES)
+    for found in numbered(_MESSAGE, b"\n" + data):
+        kept.append(found)
+        total += 1
+    if not total and not _STAMP.search(data):
+        raise FormatError("no kernel message, no kernel log", path=path)
+    messages = [_message(line, match) for line, match in kept]
+    boots = tuple(_boot(part, path) for part in _split(messages))
+    boot = next((boot for boot in reversed(boots) if not boot.is_capture_kernel), boots[-1])
+    return Dmesg(
+        path=path, boots=boots, boot=boot, diagnostics=tuple(_doubts(boots, boot, total - len(messages), path))
+    )
+
+
+def _message(line: int, match: re.Match[bytes]) -> Message:
+    kind = Kind(match.lastgroup or "")
+    time = float(match["time"]) if match["time"] else None
+    return Message(line, time, match[kind].decode("utf-8", "replace").rstrip(), kind)
+
+
+def _split(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+    """The messages of each boot: a banner starts one."""
+    starts = [index for index, message in enumerate(messages) if message.kind is Kind.BANNER]
+    if not starts or starts[0] > 0:
+        starts.insert(0, 0)
+    for start, stop in zip(starts, [*starts[1:], len(messages)], strict=True):
+        yield messages[start:stop]
+
+
+def _boot(messages: Sequence[Message], path: str) -> Boot:
+    by_kind: dict[Kind, list[Message]] = {kind: [] for kind in Kind}
+    for message in messages:
+        by_kind[message.kind].append(message)
+    features: dict[str, int] = {}
+    for message in by_kind[Kind.CPU_FEATURE]:
+        if match := _FEATURE.match(message.text):
+            features.setdefault(match[1].strip(), message.line)
+    kaslr = [message.text for message in by_kind[Kind.KASLR] if message.text.startswith("KASLR ")]
+    return Boot(
+        line=messages[0].line if messages else 1,
+        messages=tuple(messages),
+        release=_release(by_kind[Kind.BANNER], path),
+        command_line=_command_line(by_kind[Kind.COMMAND_LINE], path),
+        memory=_memory(by_kind[Kind.BOOT_MEMORY]),
+        zones=tuple(_zones(by_kind[Kind.ZONE_RANGE])),
+        cpu_features=MappingProxyType(features),
+        kaslr=kaslr[-1].startswith("KASLR enabled") if kaslr else None,
+        poison=_poison(by_kind[Kind.MEMORY_FAILURE]),
+    )
+
+
+def _release(banners: Sequence[Message], path: str) -> KernelRelease | None:
+    if not banners:
+        return None
+    try:
+        release = parse_uname(banners[0].text.encode(), path)
+    except FormatError:
+        return None
+    line = banners[0].line
+    return replace(release, line=line, diagnostics=tuple(replace(each, line=line) for each in release.diagnostics))
+
+
+def _command_line(messages: Sequence[Message], path: str) -> CommandLine | None:
+    if not messages:
+        return None
+    text, line = messages[0].text.partition(":")[2], messages[0].line
+    if not text.strip():
+        return CommandLine(path=path, line=line, raw="", parameters=(), init_arguments=())
+    command_line = parse_cmdline(text.encode(), path)
+    diagnostics = tuple(replace(each, line=line) for each in command_line.diagnostics)
+    return replace(command_line, line=line, diagnostics=diagnostics)
+
+
+def _memory(messages: Sequence[Message]) -> BootMemory:
+    rows = [(match, message.line) for message in messages if (match := _NODE_RANGE.match(message.text))]
+    return BootMemory(
+        node=np.array([int(match[1]) for match, _ in rows], dtype=np.int64),
+        start=np.array([int(match[2], 16) for match, _ in rows], dtype=np.uint64),
+        last=np.array([int(match[3], 16) for match, _ in rows], dtype=np.uint64),
+        line=np.array([line for _, line in rows], dtype=np.uint32),
+    )
+
+
+def _zones(messages: Sequence[Message]) -> Iterator[ZoneRange]:
+    for message in messages:
+        if match := _ZONE_RANGE.match(message.text):
+            start, last = (None if bound is None else int(bound, 16) for bound in match.group(2, 3))
+            yield ZoneRange(match[1], start, last, message.line)
+
+
+def _poison(messages: Sequence[Message]) -> HardwarePoison:
+    rows = [(int(match[1], 16), message.line) for message in messages if (match := _POISON.match(message.text))]
+    return HardwarePoison(
+        pfn=np.array([pfn for pfn, _ in rows], dtype=np.uint64),
+        line=np.array([line for _, line in rows], dtype=np.uint32),
+    )
+
+
+def _doubts(boots: Sequence[Boot], boot: Boot, dropped: int, path: str) -> Iterator[Diagnostic]:
+    if dropped:
+        yield Diagnostic(f"{dropped} earlier messages about memory are left out, the last {MAX_MESSAGES} kept", path)
+    if len(boots) > 1:
+        yield Diagnostic(f"the log holds {len(boots)} boots; facts are taken from this one", path, boot.line)
+    if boot.is_capture_kernel:
+        yield Diagnostic("the log is a kdump kernel's, not that of the kernel that died", path, boot.line)
+    if boot.release is None:
+        yield Diagnostic("the banner of the boot is not in the log: what boot messages say is unknown", path, boot.line)
