@@ -8,7 +8,6 @@ that on the klist of the bus ``memory_subsys``.  ``state`` was an unsigned long 
 from __future__ import annotations
 
 from functools import partial
-from itertools import islice
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from parsers.vmcore.xarray import xarray_entries
 
 __all__ = ["read_blocks"]
 
-_MAX_BLOCKS = 1 << 24
+_MAX_BLOCKS = 1 << 20
 _STATE_NAMES = {
     "MEM_ONLINE": "online",
     "MEM_GOING_OFFLINE": "going-offline",
@@ -84,8 +83,13 @@ def _pointers(dump: Dump) -> U64:
     except KeyError:
         from drgn.helpers.linux.mm import for_each_memory_block  # noqa: PLC0415
 
-        blocks = islice(for_each_memory_block(dump.prog), _MAX_BLOCKS)
-        return np.fromiter((int(block) for block in blocks), dtype=np.uint64)
+        seen: dict[int, None] = {}  # a list, one block at a time: it may be damaged and closed
+        for block in for_each_memory_block(dump.prog):
+            if int(block) in seen or len(seen) > _MAX_BLOCKS:
+                dump.say("the list of memory blocks is damaged and read in part")
+                break
+            seen[int(block)] = None
+        return np.fromiter(seen, dtype=np.uint64)
     _, pointers, lost = xarray_entries(dump, head)
     if lost:
         dump.say(f"the list of memory blocks is incomplete: {lost} of its words are not in the dump")

@@ -23,7 +23,7 @@ from rules.finding import Claim, Evidence
 if TYPE_CHECKING:
     from parsers.mapping import I64, Bool
     from parsers.memory_blocks import MemoryBlocks
-    from parsers.vmcore.sparsemem import SectionRows
+    from parsers.vmcore.rows import SectionRows
     from rules.model.coverage import LinearMap
     from rules.model.resources import Resources
 

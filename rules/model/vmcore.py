@@ -19,8 +19,8 @@ from rules.model.walk import PageWalk
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from parsers.vmcore.blocks import BlockRows
     from parsers.vmcore.extract import VmcoreFacts
+    from parsers.vmcore.rows import BlockRows
     from rules.model.captured import Captured
     from rules.model.layout import LayoutBuilder
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from parsers.vmcore import extract
+from parsers.vmcore.extract import extract
 from parsers.vmcore.opening import open_dump
 
 FIXTURES = Path(__file__).parents[3] / "fixtures" / "vmcore"

@@ -6,7 +6,7 @@ import pytest
 from parsers import ptdump
 from parsers.arm64 import Attr, MemType
 from parsers.iomem import parse_iomem
-from parsers.vmcore import extract
+from parsers.vmcore.extract import extract
 from tests.parsers.vmcore.conftest import AFTER, BEFORE, FIXTURES, SELF_HOSTED
 
 CORES = [BEFORE, AFTER, SELF_HOSTED]

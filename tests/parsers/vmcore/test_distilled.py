@@ -7,10 +7,9 @@ import pytest
 
 from parsers.arm64 import Attr
 from parsers.errors import InputError
-from parsers.vmcore import distill, extract
 from parsers.vmcore.container import open_plain
 from parsers.vmcore.distilled import write_core
-from parsers.vmcore.extract import facts_of
+from parsers.vmcore.extract import distill, extract, facts_of
 from parsers.vmcore.memory import RecordingMemory, page_runs
 from parsers.vmcore.opening import open_dump
 from tests.parsers.vmcore.conftest import AFTER

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from parsers.errors import FormatError, InputError, PtauditError, WrongFormatError
-from parsers.vmcore import extract
+from parsers.vmcore.extract import extract
 from parsers.vmcore.kdump import KdumpMemory
 from parsers.vmcore.opening import open_dump
 from tests.parsers.vmcore.cores import PatchedMemory, Tables, flattened, kdump, vmcoreinfo

@@ -10,9 +10,9 @@ import pytest
 import zstandard
 
 from parsers.errors import FormatError, InputError, LayoutError, PtauditError, WrongFormatError
-from parsers.vmcore import extract
 from parsers.vmcore.container import open_plain
 from parsers.vmcore.distilled import write_core
+from parsers.vmcore.extract import extract
 from parsers.vmcore.opening import open_dump
 from tests.parsers.vmcore.conftest import AFTER
 from tests.parsers.vmcore.cores import PageMemory, Tables, vmcoreinfo
