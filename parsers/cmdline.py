@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from parsers.errors import Diagnostic, FormatError
 from parsers.lines import text_of, without_prompts
 
-__all__ = ["MAX_BYTES", "CommandLine", "Parameter", "parse_cmdline"]
+__all__ = ["MAX_BYTES", "MAX_LINES", "CommandLine", "Parameter", "parse_cmdline"]
 
 MAX_BYTES = 64 << 10
+MAX_LINES = 32  # the longest command line, wrapped by mail
 _COMMAND_LINE_SIZE = 2048  # arch/arm64/include/uapi/asm/setup.h, its NUL included
 
 _WORD = re.compile(r'(?:[^\s"]|"[^"]*(?:"|\Z))+', re.ASCII)
@@ -70,6 +71,8 @@ class CommandLine:
 def parse_cmdline(data: bytes, path: str) -> CommandLine:
     """Read a kernel command line; FormatError if it is empty."""
     text = without_prompts(text_of(data, path, limit=MAX_BYTES, what="kernel command line")).decode("utf-8", "replace")
+    if text.strip().count("\n") >= MAX_LINES:
+        raise FormatError(f"more than {MAX_LINES} lines, no kernel command line", path=path)
     words = _WORD.findall(text)
     if not words:
         raise FormatError("empty, no kernel command line", path=path)

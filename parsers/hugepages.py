@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from parsers.errors import Diagnostic, FormatError
-from parsers.lines import at_lines, numbered, text_of
+from parsers.lines import at_lines, grep_listing, numbered, text_of, without_lines
 
 __all__ = ["MAX_BYTES", "HugePagePool", "HugePages", "parse_hugepages", "parse_hugepages_tree"]
 
@@ -117,13 +117,12 @@ def parse_hugepages_tree(files: Mapping[str, bytes], path: str) -> HugePages:
 
     Raises FormatError as `parse_hugepages` does.
     """
-    listing = b"".join(b"%s:%s\n" % (name.encode(), value.strip()) for name, value in files.items())
-    pages = parse_hugepages(listing, path)
+    pages = parse_hugepages(grep_listing(files), path)
     return replace(
         pages,
         pools=MappingProxyType({size: replace(pool, line=1) for size, pool in pages.pools.items()}),
         optimize_vmemmap_line=None if pages.optimize_vmemmap_line is None else 1,
-        diagnostics=tuple(replace(each, line=None) for each in pages.diagnostics),
+        diagnostics=without_lines(pages.diagnostics),
     )
 
 

@@ -7,11 +7,22 @@ runs Python for a line that does not match.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from parsers.errors import Diagnostic, FormatError
 
-__all__ = ["at_lines", "numbered", "text_of", "unread_lines", "without_prompts", "without_transport"]
+__all__ = [
+    "at_lines",
+    "grep_listing",
+    "name_listing",
+    "numbered",
+    "text_of",
+    "unread_lines",
+    "without_lines",
+    "without_prompts",
+    "without_transport",
+]
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _ESCAPE_SEQUENCE = re.compile(rb"\x1b\[[0-9;?=]*[A-Za-z]")
@@ -70,6 +81,25 @@ def at_lines(message: str, lines: Sequence[int], path: str) -> tuple[Diagnostic,
         return ()
     more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
     return (Diagnostic(message + more, path, lines[0]),)
+
+
+def grep_listing(files: Mapping[str, bytes]) -> bytes:
+    """What ``grep -H .`` prints of files by path: the first line of each behind its name."""
+    return b"".join(b"%b:%b\n" % (_path(name), value.strip().partition(b"\n")[0]) for name, value in files.items())
+
+
+def name_listing(names: Iterable[str]) -> bytes:
+    """What ``ls`` prints of paths: one a line."""
+    return b"".join(b"%b\n" % _path(name) for name in names)
+
+
+def without_lines(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
+    """The diagnostics of a listing that no file holds."""
+    return tuple(replace(each, line=None) for each in diagnostics)
+
+
+def _path(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape").replace(b"\n", b"?")
 
 
 def without_prompts(data: bytes) -> bytes:

@@ -99,12 +99,13 @@ def parse_lsmem(data: bytes, path: str) -> MemoryBlocks:
     def words(column: str) -> tuple[str, ...]:
         return tuple(np.array([row.cells.get(column, "") for row in rows], dtype=np.object_)[kept].tolist())
 
+    state_word = words("STATE")
     zones = tuple(word.replace("/", " ").replace("None", "none") for word in words("ZONES"))
     blocks = MemoryBlocks(
         path=path,
         block=block,
-        state_word=words("STATE"),
-        state=np.array([_STATES.get(word, BlockState.UNKNOWN) for word in words("STATE")], dtype=np.uint8),
+        state_word=state_word,
+        state=np.array([_STATES.get(word, BlockState.UNKNOWN) for word in state_word], dtype=np.uint8),
         valid_zones=zones,
         removable=np.array([_REMOVABLE.get(word, -1) for word in words("REMOVABLE")], dtype=np.int8),
         phys_index=np.full(block.size, -1, dtype=np.int64),

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parsers.errors import Diagnostic, FormatError
-from parsers.lines import at_lines, numbered, text_of
+from parsers.lines import at_lines, grep_listing, name_listing, numbered, text_of, without_lines
 from parsers.mapping import I8, I64, U8, U32, Bool
 
 __all__ = [
@@ -190,14 +190,15 @@ def parse_memory_blocks(data: bytes, path: str) -> MemoryBlocks:
         return tuple(column.tolist())
 
     states = lines.of(b"state")
+    state_word = words(b"state")
     line = np.zeros(block.size, dtype=np.uint32)
     line[row[states]] = lines.line[states]
     auto_online = _AUTO_ONLINE.search(data)
     blocks = MemoryBlocks(
         path=path,
         block=block,
-        state_word=words(b"state"),
-        state=np.array([_STATES.get(word, BlockState.UNKNOWN) for word in words(b"state")], dtype=np.uint8),
+        state_word=state_word,
+        state=np.array([_STATES.get(word, BlockState.UNKNOWN) for word in state_word], dtype=np.uint8),
         valid_zones=words(b"valid_zones"),
         removable=numbers(b"removable", 10).astype(np.int8),
         phys_index=numbers(b"phys_index", 16),
@@ -216,10 +217,9 @@ def parse_memory_blocks_tree(files: Mapping[str, bytes], path: str) -> MemoryBlo
 
     Raises FormatError without a block and without a block size.
     """
-    names = "\n".join(files).encode()
-    listing = b"".join(b"%s:%s\n" % (name.encode(), value.strip()) for name, value in files.items())
-    blocks = parse_memory_blocks(listing, path)
-    blocks = replace(blocks, line=None, diagnostics=tuple(replace(each, line=None) for each in blocks.diagnostics))
+    names = name_listing(files)
+    blocks = parse_memory_blocks(grep_listing(files), path)
+    blocks = replace(blocks, line=None, diagnostics=without_lines(blocks.diagnostics))
     return blocks.with_nodes(parse_memory_nodes(names, path)) if _NODE_LINE.search(names) else blocks
 
 

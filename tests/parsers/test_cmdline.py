@@ -75,13 +75,18 @@ def test_prompt_and_quoting_by_mail():
     assert line.line == 2
 
 
+def test_line_that_mail_wrapped_is_one():
+    line = parse_cmdline(b"console=ttyAMA0\n  rodata=full\n\n", "c")
+    assert [each.name for each in line.parameters] == ["console", "rodata"]
+
+
 def test_doubts_are_told():
     assert "not closed" in parse_cmdline(b'a="b', "c").diagnostics[0].message
     assert "cut off" in parse_cmdline(b"a" * 2047, "c").diagnostics[0].message
     assert parse_cmdline(b"a" * 2046, "c").diagnostics == ()
 
 
-@pytest.mark.parametrize("data", [b"", b" \n", b"a\0b", b"x" * (module.MAX_BYTES + 1)])
+@pytest.mark.parametrize("data", [b"", b" \n", b"a\0b", b"x" * (module.MAX_BYTES + 1), b"x\n" * 33])
 def test_nothing_usable_is_a_format_error(data):
     with pytest.raises(FormatError):
         parse_cmdline(data, "c")

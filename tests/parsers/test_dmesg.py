@@ -1,6 +1,5 @@
 """Kernel logs: facts of the boot, messages about memory, and everything that gets put before a message."""
 
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from parsers import dmesg as module
 from parsers.dmesg import Kind, parse_dmesg
 from parsers.errors import FormatError
+from tests.parsers.yardstick import best_of_three
 
 HOST = Path(__file__).parents[2] / "fixtures/host"
 DMESG = (HOST / "dimm-6.12/03-two-blocks-offline/dmesg").read_bytes()
@@ -240,15 +240,6 @@ def test_size_is_bounded(monkeypatch):
     monkeypatch.setattr(module, "MAX_BYTES", 100)
     with pytest.raises(FormatError, match="read up to 100"):
         parse_dmesg(BANNER * 3, "dmesg")
-
-
-def best_of_three(function):
-    def seconds():
-        start = time.perf_counter()
-        function()
-        return time.perf_counter() - start
-
-    return min(seconds() for _ in range(3))
 
 
 def test_long_log_costs_about_what_a_loop_over_its_lines_costs():

@@ -1,6 +1,5 @@
 """Memory-block sysfs as captured, as a copied tree, and at the size of the largest machines."""
 
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from parsers import memory_blocks as module
 from parsers.errors import FormatError
 from parsers.memory_blocks import BlockState, parse_memory_blocks, parse_memory_blocks_tree, parse_memory_nodes
+from tests.parsers.yardstick import best_of_three
 
 DIMM = Path(__file__).parents[2] / "fixtures/host/dimm-6.12/03-two-blocks-offline"
 TEXT = (DIMM / "memory_blocks").read_bytes()
@@ -70,6 +70,11 @@ def test_copied_tree(dimm):
     blocks = parse_memory_blocks_tree(tree, "tree")
     assert columns(blocks) == columns(dimm)
     assert blocks.line is None
+    noise = {
+        "sys/devices/system/memory/memory8/\udcff\nmemory9/state:": b"offline",
+        "memory0/notes": b"\nmemory8/state:offline",
+    }
+    assert columns(parse_memory_blocks_tree({**tree, **noise}, "tree")) == columns(dimm)
     linked = parse_memory_blocks_tree({**tree, "sys/devices/system/memory/memory8/node1": b""}, "tree")
     assert linked.node.tolist() == [-1, 1, -1, -1, -1, -1, -1]
 
@@ -188,15 +193,6 @@ def test_one_huge_line_is_read_in_linear_time():
     )
     assert blocks.block.tolist() == [1, 2]
     assert len(blocks.state_word[0]) == 64
-
-
-def best_of_three(function):
-    def seconds():
-        start = time.perf_counter()
-        function()
-        return time.perf_counter() - start
-
-    return min(seconds() for _ in range(3))
 
 
 def test_largest_machine_costs_about_what_splitting_its_lines_costs():
