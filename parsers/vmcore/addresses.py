@@ -65,7 +65,8 @@ class AddressMap:
             # Before 7bc1a0f9e176 (5.10) a 52-bit kernel on 48-bit hardware did not shift memstart_addr below zero.
             unshifted = va_actual < va_bits and phys_offset < 1 << 52
             page_offset = -(1 << (va_actual if unshifted else va_bits))
-            linear_end = -(1 << (min(va_actual, va_bits, 48) - 1)) & MASK
+            va_min = va_bits if va_bits < 52 else 47 if page_size == 16384 else 48
+            linear_end = -(1 << (va_min - 1)) & MASK
         stext = info.symbol("_stext") or swapper
         return cls(
             granule=GRANULES[page_size],

@@ -72,7 +72,9 @@ class Dump:
         self.diagnostics: list[Diagnostic] = [*raw.diagnostics, *raw.vmcoreinfo.diagnostics]
         self._page = lru_cache(maxsize=_CACHED_PAGES)(self._read_page)
         self.prog = self._program(raw.vmcoreinfo_bytes)
-        self._vmlinux = None if vmlinux is None else self._load_vmlinux(vmlinux)
+        self._has_vmlinux = vmlinux is not None
+        if vmlinux is not None:
+            self._load_vmlinux(vmlinux)
         self._symbols = self._find_symbols(system_map_path)
         self._bound_image()
         self._btf = self._load_btf()
@@ -143,7 +145,7 @@ class Dump:
 
     def symbol(self, name: str) -> int | None:
         """Run-time address of a symbol, or None."""
-        if self._vmlinux is not None:
+        if self._has_vmlinux:
             try:
                 return int(self.prog.symbol(name).address)
             except LookupError:
@@ -219,18 +221,15 @@ class Dump:
         prog.add_memory_segment(0, MASK, read, False)
         return prog
 
-    def _load_vmlinux(self, path: Path) -> BinaryIO:
-        stream = open_plain(path)
-        try:
+    def _load_vmlinux(self, path: Path) -> None:
+        import drgn  # noqa: PLC0415
+
+        with open_plain(path) as stream:
             _check_vmlinux(stream, str(path), self.vmcoreinfo.build_id)
-            self.prog.load_debug_info([f"/proc/self/fd/{stream.fileno()}"])
-        except PtauditError:
-            stream.close()
-            raise
-        except Exception as error:  # drgn reports unusable files as Exception's own kin
-            stream.close()
-            raise InputError(f"drgn cannot use this vmlinux: {error}", path=str(path)) from error
-        return stream
+            try:
+                self.prog.load_debug_info([f"/proc/self/fd/{stream.fileno()}"])  # unpacked files have no other name
+            except (drgn.MissingDebugInfoError, drgn.BadDataError, LookupError, ValueError, OSError) as error:
+                raise InputError(f"drgn cannot use this vmlinux: {error}", path=str(path)) from error
 
     def _find_symbols(self, path: Path | None) -> SymbolAddress | None:
         if path is not None:
@@ -241,7 +240,7 @@ class Dump:
         except FormatError as error:
             self.say(error.message)
             found = None
-        if found is None and self._vmlinux is None:
+        if found is None and not self._has_vmlinux:
             self.say(
                 "no symbols: VMCOREINFO names no kallsyms (before 6.0) and neither vmlinux nor System.map is given"
             )
@@ -262,7 +261,7 @@ class Dump:
                 return Btf(self.read(start, stop - start), self.path)
             except (FormatError, MissingMemoryError) as error:
                 why = error.message
-        if self._symbols is not None and self._vmlinux is None:
+        if self._symbols is not None and not self._has_vmlinux:
             self.say(f"no BTF ({why}): structures are known from VMCOREINFO only")
         return None
 
@@ -271,10 +270,10 @@ class Dump:
         import drgn  # noqa: PLC0415
 
         btf = self._btf
-        if btf is None and self._vmlinux is None:
+        if btf is None and not self._has_vmlinux:
             self._find_debuginfo()
         known = self.member_size("mem_section", "section_mem_map") is not None
-        if self._vmlinux is not None and not known:
+        if self._has_vmlinux and not known:
             self.say("this vmlinux has no debuginfo")
         if btf is not None:
             self.prog.register_type_finder("btf", btf.type_finder, enable_index=-1)
