@@ -89,6 +89,8 @@ class Kind(IntEnum):
     """Text written to trace_marker; ``text``."""
     LOG = 47
     """A line of the kernel log about memory hotplug; it carries less than a trace."""
+    HUGETLB_VMEMMAP_OPTIMIZE_FOLIOS = 48
+    HUGETLB_VMEMMAP_RESTORE_FOLIOS = 49
 
 
 # Registers at the entry, in order.  A word "-" is an argument that nothing here needs.
@@ -101,7 +103,7 @@ class Function:
 
     kind: Kind
     names: tuple[str, ...]
-    """Symbol names: the first is probed, the others are what other releases or compilers call it."""
+    """Symbol names: the first that the kernel has is probed, the others are those of other releases and aliases."""
     event: str
     """Event name without ``mhp_``; the return event has ``_ret`` appended."""
     aliases: tuple[str, ...] = ()
@@ -121,8 +123,6 @@ class Function:
     """Columns whose value is the last element, not the one after it."""
     meminit: bool = False
     """``__meminit`` and therefore notrace up to 6.10: no kprobe event may be placed."""
-    best_effort: bool = False
-    """Static or optional: a kernel without it is a normal kernel."""
     noisy: bool = False
     """Fires often without hotplug (module loading); asked for by hand."""
 
@@ -168,7 +168,6 @@ FUNCTIONS: tuple[Function, ...] = (
         "try_rem",
         signatures=((_HOT_REMOVE, "nid start size"), ((5, 15), "start size")),
         returns="s32",
-        best_effort=True,
     ),
     Function(
         Kind.ARCH_ADD_MEMORY,
@@ -229,7 +228,6 @@ FUNCTIONS: tuple[Function, ...] = (
         ("section_deactivate",),
         "sec_deact",
         signatures=((_HOT_REMOVE, "start_pfn nr_pages altmap"),),
-        best_effort=True,
     ),
     Function(
         Kind.VMEMMAP_POPULATE,
@@ -247,7 +245,6 @@ FUNCTIONS: tuple[Function, ...] = (
         signatures=((_HOT_ADD, "start end nid altmap"),),
         returns="s32",
         meminit=True,
-        best_effort=True,
     ),
     Function(
         Kind.VMEMMAP_POPULATE_HUGEPAGES,
@@ -256,7 +253,6 @@ FUNCTIONS: tuple[Function, ...] = (
         signatures=(((6, 2), "start end nid altmap"),),
         returns="s32",
         meminit=True,
-        best_effort=True,
     ),
     Function(
         Kind.VMEMMAP_ALLOC_BLOCK_BUF,
@@ -275,7 +271,6 @@ FUNCTIONS: tuple[Function, ...] = (
         signatures=(((6, 2), "pmdp page nid start end"),),
         return_probe=False,
         meminit=True,
-        best_effort=True,
     ),
     Function(
         Kind.VMEMMAP_CHECK_PMD,
@@ -285,7 +280,6 @@ FUNCTIONS: tuple[Function, ...] = (
         fetch={"pmd": "+0({pmdp}):x64"},
         returns="s32",
         meminit=True,
-        best_effort=True,
     ),
     Function(
         Kind.VMEMMAP_FREE,
@@ -383,7 +377,6 @@ FUNCTIONS: tuple[Function, ...] = (
         signatures=((_HOT_ADD, "action arg"),),
         fetch={f"w{i}": f"+{8 * i}({{arg}}):x64" for i in range(4)},
         returns="s32",
-        best_effort=True,
     ),
     Function(
         Kind.MEMREMAP_PAGES,
@@ -394,7 +387,6 @@ FUNCTIONS: tuple[Function, ...] = (
         returns="x64",
         pointer_of=_PGMAP,
         inclusive=("end",),
-        best_effort=True,
     ),
     Function(
         Kind.MEMUNMAP_PAGES,
@@ -405,7 +397,6 @@ FUNCTIONS: tuple[Function, ...] = (
         return_probe=False,
         pointer_of=_PGMAP,
         inclusive=("end",),
-        best_effort=True,
     ),
     Function(
         Kind.CREATE_PGD_MAPPING_LOCKED,
@@ -414,14 +405,12 @@ FUNCTIONS: tuple[Function, ...] = (
         "map",
         signatures=(((6, 1), "pgdir phys virt size prot - flags"),),
         return_probe=False,
-        best_effort=True,
     ),
     Function(
         Kind.UNMAP_HOTPLUG_RANGE,
         ("unmap_hotplug_range",),
         "unmap",
         signatures=((_HOT_REMOVE, "start end free_mapped altmap"),),
-        best_effort=True,
     ),
     Function(
         Kind.FREE_EMPTY_TABLES,
@@ -429,7 +418,6 @@ FUNCTIONS: tuple[Function, ...] = (
         "freetab",
         ("free_tables",),
         signatures=((_HOT_REMOVE, "start end floor ceiling"),),
-        best_effort=True,
     ),
     Function(
         Kind.SPLIT_KERNEL_LEAF_MAPPING,
@@ -437,7 +425,6 @@ FUNCTIONS: tuple[Function, ...] = (
         "split",
         signatures=(((6, 18), "start end"),),
         returns="s32",
-        best_effort=True,
         noisy=True,
     ),
     Function(
@@ -446,31 +433,35 @@ FUNCTIONS: tuple[Function, ...] = (
         "setvalid",
         signatures=((_HOT_ADD, "start nr_pages enable"),),
         return_probe=False,
-        best_effort=True,
         noisy=True,
     ),
     Function(
         Kind.HUGETLB_VMEMMAP_OPTIMIZE,
-        (
-            "hugetlb_vmemmap_optimize_folio",
-            "hugetlb_vmemmap_optimize",
-            "hugetlb_vmemmap_optimize_folios",
-            "hugetlb_vmemmap_optimize_bootmem_folios",
-        ),
+        ("hugetlb_vmemmap_optimize_folio", "hugetlb_vmemmap_optimize"),
         "hvo",
-        ("hvo_bulk",),
         signatures=(((6, 1), "h folio"),),
         return_probe=False,
-        best_effort=True,
+    ),
+    Function(
+        Kind.HUGETLB_VMEMMAP_OPTIMIZE_FOLIOS,
+        ("hugetlb_vmemmap_optimize_folios",),
+        "hvo_bulk",
+        signatures=(((6, 7), "h"),),
+        return_probe=False,
     ),
     Function(
         Kind.HUGETLB_VMEMMAP_RESTORE,
-        ("hugetlb_vmemmap_restore_folio", "hugetlb_vmemmap_restore", "hugetlb_vmemmap_restore_folios"),
+        ("hugetlb_vmemmap_restore_folio", "hugetlb_vmemmap_restore"),
         "hvo_undo",
-        ("hvo_undo_bulk",),
         signatures=(((6, 1), "h folio"),),
         return_probe=False,
-        best_effort=True,
+    ),
+    Function(
+        Kind.HUGETLB_VMEMMAP_RESTORE_FOLIOS,
+        ("hugetlb_vmemmap_restore_folios",),
+        "hvo_undo_bulk",
+        signatures=(((6, 7), "h"),),
+        return_probe=False,
     ),
     Function(
         Kind.VMEMMAP_REMAP_RANGE,
@@ -479,7 +470,6 @@ FUNCTIONS: tuple[Function, ...] = (
         signatures=(((6, 1), "start end walk"),),
         fetch={f"w{i}": f"+{8 * i}({{walk}}):x64" for i in (2, 3, 5)},
         returns="s32",
-        best_effort=True,
     ),
     Function(
         Kind.VMEMMAP_SPLIT_PMD,
@@ -487,7 +477,6 @@ FUNCTIONS: tuple[Function, ...] = (
         "hvo_split",
         signatures=(((6, 1), "pmdp head start"),),
         returns="s32",
-        best_effort=True,
     ),
     Function(
         Kind.VMEMMAP_REMAP_PTE,
@@ -496,7 +485,6 @@ FUNCTIONS: tuple[Function, ...] = (
         signatures=(((6, 1), "ptep start"),),
         fetch={"old": "+0({ptep}):x64"},
         return_probe=False,
-        best_effort=True,
     ),
     Function(
         Kind.VMEMMAP_RESTORE_PTE,
@@ -505,7 +493,6 @@ FUNCTIONS: tuple[Function, ...] = (
         signatures=(((6, 1), "ptep start"),),
         fetch={"old": "+0({ptep}):x64"},
         return_probe=False,
-        best_effort=True,
     ),
 )
 

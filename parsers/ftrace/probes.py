@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from parsers.ftrace.functions import FUNCTIONS, Function, Release, column_type
 
@@ -30,13 +31,12 @@ class Probe:
     """One probe: its definitions, the best one first, each good only if the kernel takes it."""
 
     event: str
-    symbol: str
+    symbols: tuple[str, ...]
     definitions: tuple[str, ...]
     since: Release = (0,)
     """First release with this signature."""
     until: Release | None = None
     """First release without it."""
-    best_effort: bool = False
 
 
 def probes(
@@ -54,18 +54,19 @@ def probes(
     """
     found: list[Probe] = []
     for function in FUNCTIONS:
-        symbol = _symbol(function, symbols)
-        if symbol and (noisy or not function.noisy):
-            found += _of_function(function, symbol, release, btf=btf, fprobe=fprobe)
+        names = _names(function, symbols)
+        if names and (noisy or not function.noisy):
+            found += _of_function(function, names, release, btf=btf, fprobe=fprobe)
     return tuple(found)
 
 
-def _symbol(function: Function, symbols: Collection[str] | None) -> str:
-    return next((name for name in function.names if symbols is None or name in symbols), "")
+def _names(function: Function, symbols: Collection[str] | None) -> tuple[str, ...]:
+    """What the function may be called: one name if the symbols are known."""
+    return function.names if symbols is None else tuple(name for name in function.names if name in symbols)[:1]
 
 
 def _of_function(
-    function: Function, symbol: str, release: Release | None, *, btf: bool, fprobe: bool
+    function: Function, names: tuple[str, ...], release: Release | None, *, btf: bool, fprobe: bool
 ) -> Iterator[Probe]:
     floor = MEMINIT_TRACEABLE if function.meminit else (0,)
     if release is not None:
@@ -84,11 +85,13 @@ def _of_function(
     with_btf = btf and (release is None or release >= BTF_ARGUMENTS)
     with_fprobe = fprobe and (release is None or release >= FPROBE_EVENTS)
     for since, until, words in generations:
-        entry, returns = _definitions(function, symbol, words, btf=with_btf, fprobe=with_fprobe)
+        by_name = [_definitions(function, name, words, btf=with_btf, fprobe=with_fprobe) for name in names]
         event = f"mhp_{function.event}"
-        yield Probe(event, symbol, entry, since, until, function.best_effort)
+        entries = tuple(chain.from_iterable(entry for entry, _ in by_name))
+        yield Probe(event, names, entries, since, until)
         if function.return_probe:
-            yield Probe(f"{event}_ret", symbol, returns, since, until, function.best_effort)
+            returns = tuple(chain.from_iterable(result for _, result in by_name))
+            yield Probe(f"{event}_ret", names, returns, since, until)
 
 
 def _definitions(
@@ -192,7 +195,8 @@ _START = """\
   echo 1 > "$B/events/mhp/enable" || die "no probe was taken, see $OUT/probes.log"
   echo 1 > "$B/tracing_on"
   block=$(cat /sys/devices/system/memory/block_size_bytes 2>/dev/null)
-  echo "mhp-audit: begin kernel=$(uname -r) page=$(getconf PAGESIZE 2>/dev/null) block=0x$block" > "$B/trace_marker"
+  page=$(getconf PAGESIZE 2>/dev/null || awk '/KernelPageSize/ { print $2 * 1024; exit }' /proc/self/smaps)
+  echo "mhp-audit: begin kernel=$(uname -r) page=$page block=0x$block" > "$B/trace_marker"
   save_state "$OUT/before"
   echo "tracing; $(grep -c ^OK "$OUT/probes.log") probes, $(grep -c ^FAIL "$OUT/probes.log") refused ($OUT/probes.log)"
 }
@@ -278,7 +282,7 @@ def _left_out(release: Release | None, symbols: Collection[str] | None, *, noisy
         name = function.names[0]
         if release is not None and function.meminit and release < MEMINIT_TRACEABLE and function.signature(release):
             yield f"{name}: __meminit, notrace before {_dotted(MEMINIT_TRACEABLE)}; the page allocator stands in"
-        elif symbols is not None and not _symbol(function, symbols):
+        elif symbols is not None and not _names(function, symbols):
             yield f"{name}: not in this kernel, or under a mangled name only"
         elif function.noisy and not noisy:
             yield f"{name}: left out, it fires without hotplug too"

@@ -48,7 +48,7 @@ def alternation(words: list[str]) -> str:
 
 @cache
 def wanted() -> re.Pattern[bytes]:
-    """What stands after the ``: `` of a line that may matter; the parser decides.
+    """What stands after the ``: `` of a line that may matter, to the end of the line; the parser decides.
 
     All names go into one alternation without optional parts, so that a line of noise costs a few comparisons.
     """
@@ -73,7 +73,7 @@ def wanted() -> re.Pattern[bytes]:
         # the second colon of `NAME: (SYMBOL+0x0/0x150)` or of `NAME: (CALLER <- FUNCTION)`
         rf": +(?:{names}|\((?:{functions}|[^()\n]*<- {functions})|func(?:tion: +|graph_entry: [^\n]*?){functions}"
         # Android writes commands of one letter to the marker all the time: `B|pid|name`
-        r"|(?:tracing_mark_write|print): (?! *(?:\w*: )?[BECSFGHIN](?:\||\n)))".encode()
+        r"|(?:tracing_mark_write|print): (?! *(?:\w*: )?[BECSFGHIN](?:\||\n)))[^\n]*".encode()
     )
 
 
@@ -141,8 +141,9 @@ class Source:
         with self.open() as stream:
             while more := stream.read(BLOCK_SIZE):
                 data = rest + more
-                cut = _cut(data)
-                if not cut:
+                # Less than was asked for: the end of the source, of which nothing needs to be held back.
+                cut = len(data) if len(more) < BLOCK_SIZE else _cut(data)
+                if not cut or (len(data) > BLOCK_SIZE and b"\n" not in data):
                     raise FormatError(f"a line is longer than {len(data) >> 20} MiB", path=self.path, line=line)
                 yield Block(data[:cut], offset, line)
                 line += data.count(b"\n", 0, cut)

@@ -125,8 +125,15 @@ class TableBuilder:
             self._rows["buffer"][-1] = np.full(self.nr_rows - first_row, buffer, dtype=np.uint8)
 
     def matters(self) -> Bool:
-        """Rows that are events of hotplug, markers or events of the page allocator."""
-        return np.not_equal(_concatenate(self._rows["kind"], np.uint8), int(Kind.OTHER))
+        """Rows that are events of hotplug or markers, or what the page allocator did for a task between its events."""
+        kind, pid = _concatenate(self._rows["kind"], np.uint8), _concatenate(self._rows["pid"], np.int32)
+        use: Bool = kind != Kind.OTHER
+        page = (kind == Kind.MM_PAGE_ALLOC) | (kind == Kind.MM_PAGE_FREE)
+        if page.any():
+            order = np.argsort(pid, kind="stable")
+            hotplug = (use & ~page & (_concatenate(self._rows["phase"], np.uint8) != Phase.POINT))[order]
+            use[order] &= ~page[order] | (_before(hotplug, pid[order]) & _before(hotplug[::-1], pid[order][::-1])[::-1])
+        return use
 
     def stacks(self) -> Stacks:
         """All stacks, in order of their ids."""
@@ -160,6 +167,13 @@ class TableBuilder:
             _concatenate([part[2] for part in self._args], np.uint64),
             _concatenate([part[3] for part in self._args], np.int64),
         )
+
+
+def _before(marked: Bool, group: NDArray[np.int32]) -> Bool:
+    """Rows that have a marked row before them in their group; groups are contiguous."""
+    last = np.maximum.accumulate(np.where(marked, np.arange(marked.size), -1))
+    found: Bool = (last >= 0) & (group[np.maximum(last, 0)] == group)
+    return found
 
 
 def _concatenate(parts: Iterable[Column], dtype: type[np.generic]) -> Column:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +29,10 @@ _NEAR = 64 << 10
 """A stack or an event of the page allocator belongs to an event of hotplug at most this many bytes away."""
 _MAX_LINE = 16 << 10
 _MAX_GAPS = 4096
+_STARTED = "buffer started"
 _NEIGHBOUR_LINES = 200
 
-_STACK_HEADER = (b"<", b"kernel_stack", b"user_stack")
+_STACK_HEADER = re.compile(rb": +(?:<|kernel_stack|user_stack)")
 _FRAMES = re.compile(rb"(?:[ \t]*=>[^\n]*\n?)*")
 _CALL_CHAIN = re.compile(rb"(?:[ \t]+[0-9a-f]{6,16} [^\n]*\n?)+")
 _FRAME = re.compile(rb"^\s*=>\s*(.*?)(?:\s*[<(][0-9a-fA-F]+[>)])?\s*$")
@@ -118,9 +119,7 @@ def _find(data: bytes, last_event: int) -> _Candidates:
     for match in wanted().finditer(data):
         position = match.start()
         start = _line_start(data, position)
-        if start in lines:
-            continue
-        stack = match.group().lstrip(b": ").startswith(_STACK_HEADER)
+        stack = _STACK_HEADER.match(data, position) is not None
         if not stack:
             last_event = start
         elif start - last_event > _NEAR:
@@ -279,7 +278,7 @@ class Reader:
             count=int(count[:18]) if count else None,
             start_ns=None if started else _time_near(block.data, start, cpu, after=False),
             end_ns=_time_near(block.data, start, cpu, after=True),
-            reason="buffer started" if started else "lost events",
+            reason=_STARTED if started else "lost events",
             line=block.line + block.data.count(b"\n", 0, start),
             offset=block.offset + start,
         )
@@ -294,7 +293,22 @@ class Reader:
         stack = np.concatenate(self._stack_of_row)
         self.table.attach_stacks(is_stack & ~is_user, is_stack, stack, "stack")
         self.table.attach_stacks(is_stack & is_user, is_stack, stack, "user_stack")
-        return self.table.finish(self.table.matters())
+        events = self.table.finish(self.table.matters())
+        self.gaps = [_bounded(gap, events) for gap in self.gaps]
+        return events
+
+
+def _bounded(gap: Gap, events: Events) -> Gap:
+    """A gap whose bounds were not near it, with those that the events of its CPU give."""
+    mine = (events.cpu == gap.cpu) & (events.time_ns != NO_TIME)
+    before = events.time_ns[mine & (events.line < (gap.line or 0))]
+    after = events.time_ns[mine & (events.line > (gap.line or 0))]
+    start, end = gap.start_ns, gap.end_ns
+    if start is None and before.size and gap.reason != _STARTED:
+        start = int(before[-1])
+    if end is None and after.size:
+        end = int(after[0])
+    return replace(gap, start_ns=start, end_ns=end)
 
 
 def _time_near(data: bytes, position: int, cpu: int, *, after: bool) -> int | None:
