@@ -101,10 +101,9 @@ class ElfMemory(PhysicalMemory):
         return self._first * np.uint64(UNIT), (self._first + self._count) * np.uint64(UNIT)
 
     def read_units(self, units: U64) -> tuple[U8, Bool]:
-        out = np.zeros((units.size, UNIT), dtype=np.uint8)
-        present = np.zeros(units.size, dtype=np.bool_)
         if units.size == 0 or not self._segments:
-            return out, present
+            return np.zeros((units.size, UNIT), dtype=np.uint8), np.zeros(units.size, dtype=np.bool_)
+        out = np.empty((units.size, UNIT), dtype=np.uint8)
         which = np.searchsorted(self._first, units, side="right").astype(np.int64) - 1
         index = np.maximum(which, 0)
         present = (which >= 0) & (units - self._first[index] < self._count[index])
@@ -117,6 +116,8 @@ class ElfMemory(PhysicalMemory):
                 np.take(pages, inside, axis=0, out=out, mode="clip")
             else:
                 out[rows] = pages[inside]
+        if not present.all():
+            out[~present] = 0
         self._give_back(out.nbytes)
         return out, present
 

@@ -25,7 +25,7 @@ from parsers.vmcore.memory import MissingMemoryError, PhysicalMemory
 
 __all__ = ["Step", "Walk", "explain", "walk_page_tables"]
 
-_BATCH_BYTES = 2 << 20  # of table pages: what fits the second-level cache decodes fastest
+_BATCH_BYTES = 1 << 20  # of table pages: what fits the second-level cache decodes fastest
 _MAX_TABLES = 1 << 26
 _MAX_ROWS = 1 << 23  # about 1.2 GiB at the end of the walk
 _MAX_REPEATS = 1 << 16  # further visits of tables that are referred to more than once
@@ -133,6 +133,8 @@ class _State:
     lost: list[tuple[U64, U64]] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     silent: int = 0
+    successor: U64 = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
+    """Room for one batch, kept between batches."""
 
     def lose(self, tables: _Tables, level: int, why: str) -> None:
         """Note that nothing below ``tables`` was observed."""
@@ -265,7 +267,9 @@ def _decode_batch(state: _State, tables: _Tables, entries: U64, level: int) -> _
     per_table = entries.shape[1]
     span = np.uint64(state.addresses.granule.span(level))
     flat = entries.reshape(-1)
-    first = _run_starts(flat, per_table, span, last_level=level == PTE)
+    if level == PTE and state.successor.size < flat.size:
+        state.successor = np.empty(flat.size, dtype=np.uint64)
+    first = _run_starts(flat, per_table, state.successor if level == PTE else None, span)
     count = np.diff(first, append=flat.size).astype(np.uint64)
     descriptor = flat[first]
     table = first // per_table
@@ -295,18 +299,27 @@ def _decode_batch(state: _State, tables: _Tables, entries: U64, level: int) -> _
     return _children(state, rows[is_table], parent[is_table], span)
 
 
-def _run_starts(flat: U64, per_table: int, span: np.uint64, *, last_level: bool) -> I64:
-    """Indices where a new run starts: runs are equal pages one after another, or zeros; tables end runs."""
-    breaks = np.empty(flat.size, dtype=np.bool_)
-    breaks[0] = True
-    if last_level:
-        np.not_equal(flat[1:], flat[:-1] + span, out=breaks[1:])
-        breaks |= flat == span  # looks like the successor of an empty entry
-        breaks[::per_table] = True
+def _run_starts(flat: U64, per_table: int, successor: U64 | None, span: np.uint64) -> I64:
+    """Indices where a new run starts: runs are equal pages one after another, or zeros; tables end runs.
+
+    ``successor`` is room for as many words as ``flat`` has; None above the last level, where every entry that
+    is not zero is a run.
+    """
+    if successor is None:
+        first: I64 = np.arange(flat.size)
     else:
-        breaks[:] = True
-    first: I64 = np.flatnonzero(breaks)
-    inside_hole = (flat[first] == 0) & (flat[first - 1] == 0) & (first % per_table != 0)
+        breaks = np.empty(flat.size, dtype=np.bool_)
+        expected = successor[: flat.size - 1]
+        np.add(flat[:-1], span, out=expected)
+        np.not_equal(flat[1:], expected, out=breaks[1:])
+        breaks[::per_table] = True
+        first = np.flatnonzero(breaks)
+    zero = flat[first] == 0
+    lone = zero & (np.diff(first, append=flat.size) > 1)
+    if lone.any():  # what follows an empty entry looks like its successor
+        first = np.sort(np.concatenate((first, first[lone] + 1)))
+        zero = flat[first] == 0
+    inside_hole = zero & (flat[first - 1] == 0) & (first % per_table != 0)
     return np.asarray(first[~inside_hole])
 
 
