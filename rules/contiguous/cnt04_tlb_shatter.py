@@ -63,3 +63,5 @@ def contiguous_tlb_shatter(linear: LinearMap, sections: SectionTable, release: K
         )
     elif runs & sections.early_unknown:
         raise UndecidedError("whether the memory in contiguous runs was hot-added is not known", "dmesg")
+    elif not sections.devices_known and runs - sections.ram_sections:
+        raise UndecidedError("what the contiguous runs outside of RAM belong to is not known", "iomem")

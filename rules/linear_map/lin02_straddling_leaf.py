@@ -75,6 +75,10 @@ def straddling_leaf(linear: LinearMap, sections: SectionTable) -> Iterator[Hit]:
         inner = np.unique(np.concatenate([edges, *(_block_edges(sections),)]))
         if _straddled(linear, inner[sections.early_unknown.contains(inner)], size):
             raise UndecidedError("whether the memory under large leaves can be removed is not known", "dmesg")
+    if not sections.devices_known:
+        large = linear.pfns(linear.pages(linear.where(linear.valid & (size > linear.page_bytes))))
+        if large - sections.ram_sections:
+            raise UndecidedError("what the large leaves outside of RAM belong to is not known", "iomem")
 
 
 def _block_edges(sections: SectionTable) -> I64:

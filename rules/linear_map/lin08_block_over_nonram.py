@@ -41,7 +41,7 @@ def block_over_nonram(linear: LinearMap, resources: Resources, sections: Section
     What to do:
     Find out who owns the physical addresses named below before touching them; report the leaf.
     """
-    known = resources.pfns(resources.everything, linear.layout.page_size) | sections.valid
+    known = resources.pfns(resources.everything, linear.layout.page_size)
     offsets = linear.offsets(known.shift(-linear.layout.start_pfn))
     outside = linear.mapped - offsets
     size = linear.leaf_size

@@ -56,12 +56,12 @@ def fit_phys_offset(linear: LinearMap, resources: Resources) -> Fit:
     # A host may be damaged, so a perfect fit is not asked for: but the runner-up must be clearly worse.
     near = wrong <= max(2 * best, best + alignment(linear.layout.page_shift) // 16)
     close = shifts[near][np.argsort(wrong[near], kind="stable")]
-    memory = resources.ram.total
-    if best > memory // 2:
-        return Fit((), "no shift lays more than half of System RAM under the linear map")
     if close.size > 1:
         close = _by_kernel_image(linear, resources, close)
-    agreed = memory - best
+    memory = resources.ram.total
+    agreed = memory - _unmapped(linear, resources, int(close[0]))
+    if agreed * 2 <= memory:
+        return Fit((), "no shift lays more than half of System RAM under the linear map")
     reason = f"lays the linear map over System RAM with {agreed >> 20} of {memory >> 20} MiB in agreement"
     return Fit(tuple(int(shift) for shift in close), reason)
 
@@ -91,10 +91,13 @@ def _disagreement(linear: LinearMap, resources: Resources, shift: int) -> int:
     """Bytes that are mapped and no memory, or System RAM and seen not to be mapped."""
     mapped = linear.mapped.shift(shift)
     outside = mapped.total - int(resources.mappable.covered(mapped.start, mapped.end).sum())
-    seen = resources.ram & linear.observed.shift(shift)
-    unmapped = seen.total - int(mapped.covered(seen.start, seen.end).sum())
-    unseen = resources.ram.total - seen.total
-    return outside + unmapped + unseen
+    return outside + _unmapped(linear, resources, shift)
+
+
+def _unmapped(linear: LinearMap, resources: Resources, shift: int) -> int:
+    """Bytes of System RAM that are not seen to be mapped."""
+    mapped = linear.mapped.shift(shift)
+    return resources.ram.total - int(mapped.covered(resources.ram.start, resources.ram.end).sum())
 
 
 def _by_kernel_image(linear: LinearMap, resources: Resources, shifts: I64) -> I64:

@@ -94,7 +94,8 @@ class SectionTable:
     hotadded: Ranges
     """PFNs known to have been added after boot."""
     device: Ranges
-    """PFNs of ZONE_DEVICE memory."""
+    """PFNs of ZONE_DEVICE memory; empty also where that is not known (``devices_known``)."""
+    devices_known: bool
     device_units: Units
     block_units: Units
     source: str
@@ -112,6 +113,12 @@ class SectionTable:
     def early_unknown(self) -> Ranges:
         """Valid PFNs of which nobody knows whether they were there at boot."""
         return self.valid - self.early - self.hotadded
+
+    @cached_property
+    def ram_sections(self) -> Ranges:
+        """PFNs of sections with RAM, no-map memory or a memory block: their memmap came section by section."""
+        memory = self.early | self.ram | self.nomap | self.blocks
+        return memory.widen(self.pages_per_section)
 
     @cached_property
     def present_sections(self) -> Ranges:
@@ -216,6 +223,7 @@ class _Reading:
             early=early,
             hotadded=hotadded,
             device=device,
+            devices_known=True,
             device_units=device_units(resources, device, self.layout),
             block_units=self.blocks.starting_in(hotadded),
             source=self.source,
@@ -266,7 +274,7 @@ class _Derivation:
             layout=self.layout,
             precision=Precision.DERIVED,
             valid=populated | device | early,
-            possible=self._possible(populated | nomap | early),
+            possible=self._possible(populated | nomap | early | Ranges.of(blocks.start_pfn, blocks.end_pfn)),
             ram=ram,
             online=online,
             blocks=block_pfns,
@@ -275,6 +283,7 @@ class _Derivation:
             early=early,
             hotadded=hotadded,
             device=device,
+            devices_known=self.resources is not None and self.linear is not None and self.layout.knows("phys_offset"),
             device_units=device_units,
             block_units=blocks.starting_in(hotadded),
             source=self.resources.iomem.path if self.resources else (self.blocks.path if self.blocks else ""),
@@ -299,11 +308,15 @@ class _Derivation:
         if self.blocks is None or not len(units):
             return NO_UNITS, EMPTY, EMPTY
         present = Ranges.of(units.start_pfn, units.end_pfn)
-        if int(units.end_pfn[0] - units.start_pfn[0]) > self.section and self.resources is not None:
-            # A boot block may have sections without memory: only those that touch memory are certain.
-            present = present & (self._of("ram") | self._of("nomap")).widen(self.section)
-        online = self.blocks.online[np.argsort(self.blocks.block, kind="stable")]
-        return units, Ranges.of(units.start_pfn[online], units.end_pfn[online]) & present, present
+        numbers = self.blocks.online[np.argsort(self.blocks.block, kind="stable")]
+        online = Ranges.of(units.start_pfn[numbers], units.end_pfn[numbers])
+        if self.resources is not None:
+            # A boot block may have sections without memory, and the device of a removed block may linger in sysfs.
+            memory = (self._of("ram") | self._of("nomap")).widen(self.section)
+            larger = int(units.end_pfn[0] - units.start_pfn[0]) > self.section
+            online = online & memory if larger else online
+            present = present & (memory | online)
+        return units, online, present
 
     def _device_units(self) -> Units:
         """Claimed ranges that are in the linear map: memremap_pages() put them there."""

@@ -13,6 +13,7 @@ from rules.model.coverage import Vmemmap
 from rules.model.sections import SectionTable
 from rules.rule import NotApplicableError, rule
 from rules.vmemmap.blocks import Blocks
+from rules.vmemmap.devices import need_devices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +59,7 @@ def partial_section_pmd(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hi
     if layout.page_size != 4096:
         raise NotApplicableError(f"{layout.granule.name} pages: struct pages are always mapped with base pages")
     blocks = Blocks.of(vmemmap, vmemmap.level == PMD, at=sections.device)
-    candidates = ~blocks.touching(sections.early | _shared_with_ram(sections))
+    candidates = ~blocks.touching(sections.ram_sections)
     units = sections.device_units
     first = np.searchsorted(units.end_pfn, blocks.start_pfn, side="right")
     after = np.searchsorted(units.start_pfn, blocks.end_pfn, side="left")
@@ -67,11 +68,7 @@ def partial_section_pmd(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hi
     shared = candidates & (after - first > 1)
     for index in np.flatnonzero(partial | shared).tolist():
         yield _hit(vmemmap, sections, blocks, index, range(int(first[index]), int(after[index])), partial)
-
-
-def _shared_with_ram(sections: SectionTable) -> Ranges:
-    """Sections in which RAM, no-map memory or a memory block lies: their memmap came section by section."""
-    return (sections.ram | sections.nomap | sections.blocks).widen(sections.pages_per_section)
+    need_devices(vmemmap, sections)
 
 
 def _hit(vmemmap: Vmemmap, sections: SectionTable, blocks: Blocks, index: int, owners: range, partial: Bool) -> Hit:

@@ -13,6 +13,7 @@ from rules.model.coverage import Vmemmap
 from rules.model.sections import SectionTable
 from rules.rule import NotApplicableError, rule
 from rules.vmemmap.blocks import Blocks
+from rules.vmemmap.devices import need_devices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,10 +47,10 @@ def wasted_vmemmap(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
     if vmemmap.layout.page_size != 4096:
         raise NotApplicableError(f"{vmemmap.layout.granule.name} pages: struct pages are always mapped with base pages")
     blocks = Blocks.of(vmemmap, vmemmap.level == PMD, at=sections.device)
-    shared = (sections.early | sections.ram | sections.nomap | sections.blocks).widen(sections.pages_per_section)
     valid = sections.valid.covered(blocks.start_pfn, blocks.end_pfn)
-    wasteful = ~blocks.touching(shared) & (valid > 0) & (valid < blocks.end_pfn - blocks.start_pfn)
+    wasteful = ~blocks.touching(sections.ram_sections) & (valid > 0) & (valid < blocks.end_pfn - blocks.start_pfn)
     if not wasteful.any():
+        need_devices(vmemmap, sections)
         return
     unused = int(((blocks.end_pfn - blocks.start_pfn) - valid)[wasteful].sum()) * vmemmap.layout.struct_page_size
     pfns = Ranges.of(blocks.start_pfn[wasteful], blocks.end_pfn[wasteful])

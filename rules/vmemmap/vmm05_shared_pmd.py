@@ -11,7 +11,7 @@ from parsers.ranges import Ranges
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.coverage import Vmemmap
 from rules.model.sections import SectionTable
-from rules.rule import NotApplicableError, rule
+from rules.rule import NotApplicableError, UndecidedError, rule
 from rules.vmemmap.blocks import Blocks
 
 if TYPE_CHECKING:
@@ -68,3 +68,5 @@ def shared_pmd_across_sections(vmemmap: Vmemmap, sections: SectionTable) -> Iter
             vas=blocks.va_range(index),
             evidence=vmemmap.quote([int(blocks.row[index])]) + units.evidence(owners),
         )
+    if Blocks.of(vmemmap, vmemmap.level == PMD, at=sections.early_unknown).start.size:
+        raise UndecidedError("whether the sections that share blocks were hot-added is not known", "dmesg")

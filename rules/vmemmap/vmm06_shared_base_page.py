@@ -11,11 +11,10 @@ from rules.finding import Hit, Impact, Severity
 from rules.model.coverage import Vmemmap
 from rules.model.sections import SectionTable
 from rules.rule import NotApplicableError, rule
+from rules.vmemmap.devices import need_devices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from parsers.mapping import I64, Bool
 
 
 @rule(
@@ -54,7 +53,7 @@ def shared_base_page(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
         raise NotApplicableError("4K pages: a page of struct pages describes less than a subsection")
     per_page = layout.page_size // layout.struct_page_size
     units = sections.device_units
-    inside = _in_ram_sections(sections, units.start_pfn, units.end_pfn)
+    inside = sections.ram_sections.touches(units.start_pfn, units.end_pfn)
     page_of_end = (units.end_pfn - 1) // per_page
     page_of_next = np.append(units.start_pfn[1:] // per_page, -1)
     next_inside = np.append(inside[1:], True)
@@ -75,9 +74,4 @@ def shared_base_page(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
             vas=vmemmap.va_ranges(offsets),
             evidence=vmemmap.quote_at(offsets) + units.evidence(np.array([index, index + 1])),
         )
-
-
-def _in_ram_sections(sections: SectionTable, start: I64, end: I64) -> Bool:
-    """Which ranges lie in sections that hold RAM: their memmap came with the section."""
-    ram = (sections.early | sections.ram | sections.nomap | sections.blocks).widen(sections.pages_per_section)
-    return ram.touches(start, end)
+    need_devices(vmemmap, sections)
