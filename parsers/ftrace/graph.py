@@ -61,7 +61,6 @@ class _Context(NamedTuple):
 class _Row:
     position: int
     """Byte offset in the source."""
-    line: int
     context: _Context
     message: bytes
     name: str
@@ -82,11 +81,15 @@ class _GraphReader:
     path: str
     table: TableBuilder = field(default_factory=TableBuilder)
     rows: list[_Row] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    """Line numbers of the rows of the blocks that are done."""
     open_calls: list[_Open] = field(default_factory=list)
     scanned: int = 0
     _task_of_cpu: dict[int, tuple[str, int]] = field(default_factory=dict)
     _switches: dict[int, tuple[list[int], list[tuple[str, int]]]] = field(default_factory=dict)
     _last_cpu: list[tuple[int, int]] = field(default_factory=list)
+    _budget: int = 2 << 30
+    """Bytes that may still be searched for the ends of calls: a log of calls that never end must not take forever."""
 
     def read(self, block: Block) -> None:
         """Take the calls and events of a block."""
@@ -110,6 +113,9 @@ class _GraphReader:
             if line and not data.startswith(b"#", start):
                 self._take(block, line)
         del self.open_calls[_MAX_OPEN:]
+        found = sorted(self.rows[len(self.lines) :], key=lambda row: row.position)
+        self.rows[len(self.lines) :] = found
+        self.lines += block.line_numbers([row.position - block.offset for row in found]).tolist()
 
     def _context(self, columns: bytes, position: int) -> _Context:
         """(time, cpu, pid, comm) of a line from its columns and the task switches before it."""
@@ -148,35 +154,35 @@ class _GraphReader:
             self._append(block, line.start(), context, returned, "funcgraph_exit")
         else:
             indent = len(line.group("indent"))
-            self.open_calls.append(_Open(function.decode(), context, indent, line.end()))
-            self._close(block)
+            opened = _Open(function.decode(), context, indent, line.end())
+            if not self._close_one(block, opened):
+                self.open_calls.append(opened)
 
     def _close(self, block: Block) -> None:
-        """Look for the ends of the open calls in ``block``."""
-        still_open = []
+        """Look for the ends of the calls that earlier blocks left open."""
         for call in self.open_calls:
-            if not self._close_one(block, call):
-                call.position = 0
-                still_open.append(call)
-        self.open_calls = still_open
+            call.position = 0
+        self.open_calls = [call for call in self.open_calls if not self._close_one(block, call)]
 
     def _close_one(self, block: Block, call: _Open) -> bool:
-        brace = re.compile(rb"\n((?:[^|\n]*\|)*?) {%d}\}(?: /\*([^\n]*)\*/)?[^\n]*" % call.indent)
-        for match in brace.finditer(block.data, max(call.position - 1, 0)):
-            context = self._context(match.group(1), match.start() + 1)
+        if self._budget < 0:
+            return False
+        brace = re.compile(rb"^((?:[^|\n]*\|)*?) {%d}\}(?: /\*([^\n]*)\*/)?[^\n]*" % call.indent, re.MULTILINE)
+        for match in brace.finditer(block.data, call.position):
+            context = self._context(match.group(1), match.start())
             if context.pid == call.context.pid and (context.pid >= 0 or context.cpu == call.context.cpu):
                 message = _return_message(call.function.encode(), match.group(2) or b"")
-                self._append(block, match.start() + 1, context, message, "funcgraph_exit")
+                self._append(block, match.start(), context, message, "funcgraph_exit")
+                self._budget -= match.end() - call.position
                 return True
+        self._budget -= len(block.data) - call.position
         return False
 
     def _append(self, block: Block, start: int, context: _Context, message: bytes, name: str) -> None:
-        line = block.line + block.data.count(b"\n", 0, start)
-        self.rows.append(_Row(block.offset + start, line, context, message, name))
+        self.rows.append(_Row(block.offset + start, context, message, name))
 
     def fill(self) -> None:
         """Put the rows into the table, in file order."""
-        self.rows.sort(key=lambda row: row.position)
         rows, table = self.rows, self.table
         parser = MessageParser(table)
         parsed = parser.parse([row.message for row in rows])
@@ -198,7 +204,7 @@ class _GraphReader:
                 "name": np.where(graph, names, parsed.name),
                 "symbol": parsed.symbol,
                 "caller": np.where(parsed.caller == unknown, -1, parsed.caller),
-                "line": np.asarray([row.line for row in rows], dtype=np.int64),
+                "line": np.asarray(self.lines, dtype=np.int64),
                 "offset": np.asarray([row.position for row in rows], dtype=np.int64),
             },
         )

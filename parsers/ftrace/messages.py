@@ -23,7 +23,7 @@ from parsers.mapping import I64, U8, Bool
 __all__ = ["Event", "MessageParser", "Messages", "classify"]
 
 _MESSAGE = re.compile(
-    rb"^(?:funcgraph_entry: [^\n]*?([A-Za-z_][\w.]*)\([^\n]*"  # 0: function
+    rb"^(?:funcgraph_entry: [^\n]*?(?<![\w.])([A-Za-z_][\w.]*)\([^\n]*"  # 0: function
     # 1 function, 2 arguments, 3 parent
     rb"|(?:function: +)?([^\s:()<]+?)(?:\(([^\n]*?)\))? +<--?(?: (?=\S))?(?: *)([^\s(][^\n]*)"
     rb"|function: +(\S+)"  # 4

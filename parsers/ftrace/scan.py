@@ -93,7 +93,7 @@ def graph_calls() -> re.Pattern[bytes]:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Block:
     """Whole lines of the source: where they begin."""
 
@@ -101,12 +101,21 @@ class Block:
     offset: int
     line: int
     """1-based number of the first line."""
+    _counted: tuple[int, int] = (0, 0)
+    """A position and the number of lines before it."""
 
     def line_numbers(self, starts: Sequence[int]) -> I64:
         """Line numbers of the ascending positions ``starts`` in ``data``."""
         bounds = [0, *starts]
         counts = [self.data.count(b"\n", first, last) for first, last in pairwise(bounds)]
+        if starts:
+            self._counted = (starts[-1], sum(counts))
         return np.cumsum([self.line, *counts], dtype=np.int64)[1:]
+
+    def next_line(self) -> int:
+        """Number of the first line after the block."""
+        position, lines = self._counted
+        return self.line + lines + self.data.count(b"\n", position)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +154,9 @@ class Source:
                 cut = len(data) if len(more) < BLOCK_SIZE else _cut(data)
                 if not cut or (len(data) > BLOCK_SIZE and b"\n" not in data):
                     raise FormatError(f"a line is longer than {len(data) >> 20} MiB", path=self.path, line=line)
-                yield Block(data[:cut], offset, line)
-                line += data.count(b"\n", 0, cut)
+                block = Block(data[:cut], offset, line)
+                yield block
+                line = block.next_line()
                 offset, rest = offset + cut, data[cut:]
                 if progress:
                     progress(offset, total)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from parsers import ftrace
 from parsers.errors import FormatError, InputError
-from parsers.ftrace import scan
+from parsers.ftrace import graph, scan
 from parsers.ftrace.events import NO_TIME, Origin, Phase
 from parsers.ftrace.functions import Kind
 
@@ -469,3 +469,36 @@ def test_traces_are_recognised(name, expected):
 )
 def test_other_files_are_not_taken_for_traces(text):
     assert not ftrace.looks_like(text)
+
+
+def test_a_graph_log_is_read_in_blocks_with_the_same_result(monkeypatch):
+    whole = ftrace.read(fixture_bytes("run2-graph_min.txt.xz"))
+    for size in (700, 5000):
+        monkeypatch.setattr(scan, "BLOCK_SIZE", size)
+        cut = ftrace.read(fixture_bytes("run2-graph_min.txt.xz"))
+        assert rows(cut) == rows(whole)
+        assert cut.events.line.tolist() == whole.events.line.tolist()
+        assert cut.events.offset.tolist() == whole.events.offset.tolist()
+
+
+def test_calls_that_never_end_do_not_take_forever(monkeypatch):
+    monkeypatch.setattr(graph, "_MAX_OPEN", 16)
+    log = "# tracer: function_graph\n" + " 0)               |  online_pages() {\n" * 2000
+    found = ftrace.read(log.encode())
+    assert found.events.where(Kind.ONLINE_PAGES, Phase.RETURN).size == 0
+    assert len(found) == 2000
+    assert "is not in the trace" in found.diagnostics[0].message
+
+
+def test_a_ring_buffer_dumped_into_the_log_keeps_its_lines():
+    rule = "[    2.400000] ---------------------------------\n"
+    body = "".join(f"[    2.500000]       sh-58        1d.... {n}us : {ONLINE}\n" for n in range(1, 6))
+    stack = "[    2.500000]       sh-58        1d.... 6us : <stack trace>\n[    2.500000]  => online_pages\n"
+    text = f"[    2.300000] Dumping ftrace buffer:\n{rule}{body}{stack}{rule}[    2.600000] Kernel panic\n"
+    found = ftrace.read(text.encode())
+    assert found.events.line.tolist() == [3, 4, 5, 6, 7]
+    for row, line in enumerate(found.events.line.tolist()):
+        assert found.quote(row) == text.splitlines()[line - 1]
+    assert found.stacks[int(found.events.stack[4])] == ("online_pages",)
+    assert found.buffers[int(found.events.buffer[0])].name == "dump"
+    assert ftrace.looks_like(text.encode())
