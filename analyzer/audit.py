@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from analyzer.baseline import Baseline, Entry
 from analyzer.sources.read import Request, Sources, read_sources
 from rules.engine import Outcome, Verdict, load_rules, run, select
 from rules.finding import Finding, Severity
@@ -27,12 +29,28 @@ class Report:
     verdicts: tuple[Verdict, ...]
     broken_plugins: tuple[str, ...] = ()
     min_severity: Severity = field(default=Severity.INFO)
+    baseline: Baseline = field(default_factory=Baseline)
+    when: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def findings(self) -> list[Finding]:
-        """Findings of at least the wanted severity, worst first."""
+        """Findings of at least the wanted severity that the baseline does not accept, worst first."""
+        return [one for one, entry in self._judged() if entry is None]
+
+    @property
+    def accepted(self) -> list[tuple[Finding, Entry]]:
+        """Findings that the baseline accepts, each with the entry that does."""
+        return [(one, entry) for one, entry in self._judged() if entry is not None]
+
+    @property
+    def stale(self) -> list[tuple[Entry, str]]:
+        """Entries of the baseline that accept nothing any more, each with the reason."""
+        return self.baseline.stale(self.verdicts, self.when.date())
+
+    def _judged(self) -> list[tuple[Finding, Entry | None]]:
         every = (finding for verdict in self.verdicts for finding in verdict.findings)
-        return sorted((one for one in every if one.severity >= self.min_severity), key=lambda one: one.order)
+        wanted = sorted((one for one in every if one.severity >= self.min_severity), key=lambda one: one.order)
+        return [(one, self.baseline.accepting(one, self.when.date())) for one in wanted]
 
     def worst(self) -> Severity | None:
         """The highest severity found."""
@@ -49,9 +67,11 @@ def audit(
     only: Iterable[str] = (),
     ignore: Iterable[str] = (),
     min_severity: Severity = Severity.INFO,
+    baseline: Baseline | None = None,
 ) -> Report:
     """Audit one evidence set."""
     sources = read_sources(request)
     facts = facts_of(sources.captured)
     rules, broken = load_rules()
-    return Report(sources, facts, tuple(run(select(rules, only, ignore), facts)), broken, min_severity)
+    verdicts = tuple(run(select(rules, only, ignore), facts))
+    return Report(sources, facts, verdicts, broken, min_severity, baseline or Baseline())

@@ -35,7 +35,7 @@ def evidence_options(command: Callable[..., Any]) -> Callable[..., Any]:
         vmcoreinfo: Path | None,
         **options: Any,  # noqa: ANN401 the command's own options
     ) -> Any:  # noqa: ANN401
-        if not sources and not kinds:
+        if not sources and not kinds and not options.get("on_this_host"):
             raise UsageError("nothing to read: name a directory or a file")
         symbols = Symbols(vmlinux, system_map, vmcoreinfo)
         return command(request=Request(sources, parse_kinds(kinds), parse_layout(layout), symbols), **options)
@@ -45,7 +45,7 @@ def evidence_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--kind", "kinds", multiple=True, metavar="KIND=PATH", help="A file whose kind is not to be guessed."
         ),
-        click.option("--vmlinux", type=_FILE, help="The crash dump's kernel, with debugging information."),
+        click.option("--vmlinux", type=_FILE, help="The crash dump's kernel, with debug info."),
         click.option("--system-map", type=_FILE, help="System.map, for crash dumps of kernels before 6.0."),
         click.option("--vmcoreinfo", type=_FILE, help="VMCOREINFO text, for a crash dump that has none."),
         click.argument("sources", nargs=-1, type=_FILE, metavar="SOURCE..."),

@@ -11,10 +11,11 @@ from parsers.uname import KernelRelease
 
 if TYPE_CHECKING:
     from analyzer.audit import Report
+    from analyzer.baseline import Entry
     from parsers.errors import Diagnostic
     from rules.finding import Evidence, Finding
 
-__all__ = ["SCHEMA", "document", "render"]
+__all__ = ["SCHEMA", "document", "finding_as_dict", "render"]
 
 SCHEMA = "ptaudit.report/1"
 
@@ -42,7 +43,15 @@ def document(report: Report) -> dict[str, Any]:
             for source in report.sources.sources
         ],
         "ignored": report.sources.ignored,
-        "findings": [_finding(finding) for finding in report.findings],
+        "findings": [finding_as_dict(finding) for finding in report.findings],
+        "accepted": [
+            {**finding_as_dict(finding), "reason": entry.reason, "expires": _day(entry)}
+            for finding, entry in report.accepted
+        ],
+        "stale_baseline": [
+            {"rule": entry.rule, "fingerprint": entry.fingerprint, "reason": entry.reason, "why": why}
+            for entry, why in report.stale
+        ],
         "rules": [
             {
                 "code": verdict.rule.code,
@@ -80,7 +89,12 @@ def _diagnostic(diagnostic: Diagnostic) -> dict[str, Any]:
     return {"message": diagnostic.message, **{key: value for key, value in place.items() if value is not None}}
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def _day(entry: Entry) -> str | None:
+    return None if entry.expires is None else entry.expires.isoformat()
+
+
+def finding_as_dict(finding: Finding) -> dict[str, Any]:
+    """A finding as plain data, addresses as text."""
     rule, hit = finding.rule, finding.hit
     return {
         "rule": rule.code,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from analyzer.reports.send_back import send_back
 from parsers.layout import KernelLayout
 from parsers.uname import KernelRelease
 from rules.engine import Outcome
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from analyzer.audit import Report
     from rules.finding import Evidence, Finding
 
-__all__ = ["printable", "render"]
+__all__ = ["printable", "render", "summary"]
 
 WIDTH = 100
 MAX_RANGES = 8
@@ -37,10 +38,11 @@ def render(report: Report, *, verbose: bool = False, colour: bool = False) -> st
     lines = [*_header(report), ""]
     for finding in report.findings:
         lines += [*_finding(finding), ""]
-    lines += _tally(report)
-    lines += _collect(report)
+    lines += [summary(report), *_baseline(report)]
     if verbose:
         lines += ["", *_outcomes(report)]
+    if missing := send_back(report):
+        lines += ["", *missing]
     text = "\n".join(lines) + "\n"
     return text if colour else click.unstyle(text)
 
@@ -122,27 +124,28 @@ def _numbers(numbers: tuple[int, ...]) -> str:
     return shown + (f" and {len(numbers) - MAX_RANGES} more" if len(numbers) > MAX_RANGES else "")
 
 
-def _tally(report: Report) -> Iterator[str]:
+def summary(report: Report) -> str:
+    """How many findings of which severity, and what the rules came to, in one line."""
     found = Counter(finding.severity for finding in report.findings)
     severities = ", ".join(f"{found[level]} {level}" for level in reversed(Severity) if found[level])
     outcomes = Counter(verdict.outcome for verdict in report.verdicts)
     rules = ", ".join(f"{outcomes[one]} {str(one).replace('_', ' ')}" for one in Outcome if outcomes[one])
-    yield f"{len(report.findings)} findings{f' ({severities})' if severities else ''}; rules: {rules}"
+    count = f"{len(report.findings)} finding{'' if len(report.findings) == 1 else 's'}"
+    return f"{count}{f' ({severities})' if severities else ''}; rules: {rules}"
 
 
-def _collect(report: Report) -> Iterator[str]:
-    steps: dict[str, list[str]] = {}
-    for verdict in report.verdicts:
-        if verdict.outcome is Outcome.UNDECIDED:
-            for step in verdict.collect:
-                steps.setdefault(step, []).append(verdict.rule.code)
-    if steps:
-        yield "To decide the undecided rules, collect:"
-    for step, rules in steps.items():
-        yield f"  {step}"
-        yield from textwrap.wrap(
-            f"for {', '.join(rules)}", WIDTH - 8, initial_indent=" " * 6, subsequent_indent=" " * 6
-        )
+def _baseline(report: Report) -> Iterator[str]:
+    """Accepted findings, one line each, and what the baseline holds for nothing."""
+    accepted, stale = report.accepted, report.stale
+    if accepted:
+        yield f"{len(accepted)} accepted by {printable(report.baseline.path)}:"
+    for finding, entry in accepted:
+        reason = printable(entry.reason) + (f", until {entry.expires}" if entry.expires else "")
+        yield f"  {finding.rule.code} {finding.fingerprint} {printable(finding.hit.title)} ({reason})"
+    if stale:
+        yield f"{len(stale)} stale entries in {printable(report.baseline.path)}, to be removed:"
+    for entry, why in stale:
+        yield f"  {printable(entry.rule)} {printable(entry.fingerprint)} {why} ({printable(entry.reason)})"
 
 
 def _outcomes(report: Report) -> Iterator[str]:

@@ -1,0 +1,151 @@
+"""Known findings that somebody has accepted, with a reason and a day on which that ends.
+
+A baseline is TOML::
+
+    schema = "ptaudit.baseline/1"
+
+    [[accept]]
+    rule = "VMM-07"
+    fingerprint = "1331399761439fc0"
+    reason = "base pages after fragmentation, checked by the memory team"
+    expires = 2027-03-31
+
+``expires`` may be left out; on that day the entry still holds.  Fingerprints do not change while the
+damage stays where it is, so one file serves every later capture of a host.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+from parsers.errors import FormatError, InputError
+from rules.engine import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from analyzer.audit import Report
+    from rules.engine import Verdict
+    from rules.finding import Finding
+
+__all__ = ["SCHEMA", "Baseline", "Entry", "read_baseline", "render_baseline"]
+
+SCHEMA = "ptaudit.baseline/1"
+VALID_DAYS = 90
+"""How long a written entry holds until somebody looks at it again."""
+MAX_BYTES = 16 << 20
+_KEYS = {"rule": str, "fingerprint": str, "reason": str, "expires": date}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One accepted finding."""
+
+    rule: str
+    fingerprint: str
+    reason: str
+    expires: date | None = None
+
+    def holds(self, today: date) -> bool:
+        """Whether it has not expired."""
+        return self.expires is None or today <= self.expires
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The accepted findings of a file."""
+
+    path: str = ""
+    entries: tuple[Entry, ...] = ()
+
+    def accepting(self, finding: Finding, today: date) -> Entry | None:
+        """The entry by which a finding is accepted today."""
+        return next((one for one in self.entries if _matches(one, finding) and one.holds(today)), None)
+
+    def stale(self, verdicts: Iterable[Verdict], today: date) -> list[tuple[Entry, str]]:
+        """Entries that have expired, and entries of rules that were decided and did not find that.
+
+        A rule that was left out or is undecided says nothing about its entries.
+        """
+        decided = {verdict.rule.code: verdict for verdict in verdicts if _is_decided(verdict)}
+        found: list[tuple[Entry, str]] = []
+        for entry in self.entries:
+            if not entry.holds(today):
+                found.append((entry, f"expired on {entry.expires}"))
+            elif entry.rule in decided and not any(_matches(entry, one) for one in decided[entry.rule].findings):
+                found.append((entry, "not found any more"))
+        return found
+
+
+def _matches(entry: Entry, finding: Finding) -> bool:
+    return entry.fingerprint == finding.fingerprint and entry.rule == finding.rule.code
+
+
+def _is_decided(verdict: Verdict) -> bool:
+    return verdict.outcome in {Outcome.FIRED, Outcome.PASSED, Outcome.NOT_APPLICABLE} and not (
+        verdict.outcome is Outcome.FIRED and verdict.reason
+    )
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Read a baseline; FormatError, with the entry, where it is not one."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"larger than {MAX_BYTES >> 20} MiB, no baseline", path=str(path))
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(error.strerror or str(error), path=str(path)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FormatError(f"no baseline, which is TOML: {error}", path=str(path)) from error
+    if document.get("schema") != SCHEMA:
+        raise FormatError(f'no baseline: schema = "{SCHEMA}" is missing', path=str(path))
+    entries = document.get("accept", [])
+    if not isinstance(entries, list):
+        raise FormatError("accept is no list: [[accept]] begins an entry", path=str(path))
+    return Baseline(str(path), tuple(_entry(number, one, str(path)) for number, one in enumerate(entries, 1)))
+
+
+def _entry(number: int, entry: Any, path: str) -> Entry:  # noqa: ANN401 whatever TOML holds
+    where = f"[[accept]] number {number}"
+    if not isinstance(entry, dict):
+        raise FormatError(f"{where} is no table", path=path)
+    for key, value in entry.items():
+        wanted = _KEYS.get(key)
+        if wanted is None:
+            raise FormatError(f"{where}: unknown key {key!r}; known: {', '.join(_KEYS)}", path=path)
+        if type(value) is not wanted:
+            raise FormatError(f"{where}: {key} is no {'date (2027-03-31)' if wanted is date else 'text'}", path=path)
+    for key in ("rule", "fingerprint", "reason"):
+        if not entry.get(key, "").strip():
+            raise FormatError(f"{where}: {key} is missing", path=path)
+    return Entry(**entry)
+
+
+def render_baseline(report: Report) -> str:
+    """A baseline that keeps the entries that accept something and accepts the other findings for `VALID_DAYS`."""
+    today = report.when.date()
+    until = today + timedelta(days=VALID_DAYS)
+    entries = report.accepted + [
+        (one, Entry(one.rule.code, one.fingerprint, f"accepted on {today}, not yet reviewed", until))
+        for one in report.findings
+    ]
+    return "\n".join([f'schema = "{SCHEMA}"\n', *(_rendered(finding, entry) for finding, entry in entries)])
+
+
+def _rendered(finding: Finding, entry: Entry) -> str:
+    title = "".join(char if char.isprintable() else " " for char in finding.hit.title)
+    lines = [f"# {finding.severity}: {title}", "[[accept]]"]
+    lines += [f"{key} = {_quoted(getattr(entry, key))}" for key in ("rule", "fingerprint", "reason")]
+    if entry.expires is not None:
+        lines.append(f"expires = {entry.expires}")
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """A TOML basic string, whose escapes are JSON's."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

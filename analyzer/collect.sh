@@ -1,0 +1,293 @@
+#!/bin/sh
+# Collects what ptaudit audits from an arm64 Linux host: reads only, and writes nothing but its own output.
+# Needs a POSIX shell and the usual small tools; busybox is enough. See -h.
+
+usage() {
+    cat <<'EOF'
+usage: sh collect.sh [-n] [-r] [-t SECONDS] [-m MIB] [-o OUT]
+  -o OUT      OUT.tar.gz, or a directory if OUT ends in / (default: ptaudit-HOST-TIME.tar.gz here)
+  -n          say what would be read, and read nothing
+  -r          redact: no host name, no MAC address, no serial number
+  -t SECONDS  give up on one read after this time (default 60)
+  -m MIB      take no more than this of one file (default 256)
+Run as root: without it, page tables are missing and /proc/iomem has no addresses.
+What is taken describes memory and the kernel: page-table layout, physical memory map, memory
+blocks, zones, huge pages, kernel configuration and command line, kernel log, CPU features, memory
+hotplug trace, persistent-memory namespaces. No content of memory, no process, no file of yours.
+Kernel addresses and host name are in it; -r leaves out the host name, the audit needs the addresses.
+EOF
+}
+
+out='' dry='' redact='' limit=60 mebibytes=256
+while getopts 'nrt:m:o:h' option; do
+    case $option in
+        n) dry=1 ;;
+        r) redact=1 ;;
+        t) limit=$OPTARG ;;
+        m) mebibytes=$OPTARG ;;
+        o) out=$OPTARG ;;
+        h) usage; exit 0 ;;
+        *) usage >&2; exit 2 ;;
+    esac
+done
+shift $((OPTIND - 1))
+case $#$limit$mebibytes in
+    *[!0-9]* | [!0]*) usage >&2; exit 2 ;;
+esac
+
+umask 077
+export LC_ALL=C PATH="${PATH:-}:/usr/sbin:/sbin:/usr/bin:/bin"
+memory=/sys/devices/system/memory
+debug=/sys/kernel/debug
+tracing=/sys/kernel/tracing
+[ -e $tracing/trace ] || tracing=$debug/tracing
+if sleep 0.01 2>/dev/null; then nap=0.05; else nap=1; fi
+
+say() { printf '%s\n' "$*" >&2; }
+
+# What is read. Each function writes one file of the bundle to its standard output.
+
+page_tables() { cat $debug/kernel_page_tables; }
+
+blocks() {
+    cd $memory || return 1
+    for attribute in block_size_bytes auto_online_blocks memory[0-9]*/state memory[0-9]*/valid_zones \
+        memory[0-9]*/removable memory[0-9]*/phys_index memory[0-9]*/phys_device; do
+        if read -r value 2>/dev/null <"$attribute"; then printf '%s:%s\n' "$attribute" "$value"; fi
+    done
+}
+
+nodes() {
+    cd $memory || return 1
+    for link in memory[0-9]*/node[0-9]*; do
+        [ -e "$link" ] && printf '%s\n' "$link"
+    done
+}
+
+hugepages() {
+    for attribute in /sys/kernel/mm/hugepages/*/* /proc/sys/vm/hugetlb_optimize_vmemmap; do
+        if [ -r "$attribute" ] && read -r value <"$attribute"; then printf '%s:%s\n' "$attribute" "$value"; fi
+    done
+}
+
+config() {
+    if [ -r /proc/config.gz ]; then
+        gzip -dc </proc/config.gz
+    else
+        cat "/boot/config-$(uname -r)"
+    fi
+}
+
+# The ring buffer may have lost the start of the boot; the journal has it.
+kernel_log() {
+    if dmesg | grep -q 'Booting Linux on physical CPU' || ! command -v journalctl >/dev/null; then
+        dmesg
+    else
+        journalctl -k -b --no-pager -o short-monotonic
+    fi
+}
+
+# The number of eight bytes at offset $1 of /proc/kcore, least significant byte first.
+number_at() {
+    value=0 shift=0
+    for byte in $(dd if=/proc/kcore bs=8 skip=$(($1 / 8)) count=1 2>/dev/null | od -An -v -tu1); do
+        value=$((value + (byte << shift)))
+        shift=$((shift + 8))
+    done
+    printf '%s\n' $value
+}
+
+# The notes of /proc/kcore hold VMCOREINFO, as a crash dump's do. The first program header, at 64, describes
+# the notes: their offset lies at byte 8 of it, their size at byte 32. Nothing behind them is read.
+vmcoreinfo() {
+    offset=$(number_at 72) size=$(number_at 96)
+    if [ "$offset" -lt 64 ] || [ "$size" -lt 1 ] || [ "$size" -gt 1048576 ]; then
+        echo "/proc/kcore has no notes" >&2
+        return 1
+    fi
+    dd if=/proc/kcore bs=1 skip="$offset" count="$size" 2>/dev/null | tr -c '[:print:]\n' '\n' |
+        grep -E '^(OSRELEASE|BUILD-ID|PAGESIZE|KERNELOFFSET|(SYMBOL|SIZE|OFFSET|LENGTH|NUMBER)\([A-Za-z0-9_.]+\))='
+}
+
+is_tracing() { [ -s $tracing/kprobe_events ] || [ -n "$(cat $tracing/set_event 2>/dev/null)" ]; }
+
+cpu() { grep -E '^(CPU |Features)' /proc/cpuinfo | sort | uniq -c; }
+
+# Name, whether root is needed, what it is, and three blanks before the command.
+items_before='
+uname         -    kernel release               uname -a
+boot_id       -    which boot this is           cat /proc/sys/kernel/random/boot_id
+cmdline       -    kernel command line          cat /proc/cmdline
+config        -    kernel configuration         config
+cpuinfo       -    CPU models and features      cpu
+vmcoreinfo    root kernel layout (VMCOREINFO)   vmcoreinfo
+'
+items_state='
+memory_blocks -    memory blocks and states     blocks
+iomem         root physical memory map          cat /proc/iomem
+'
+items_tables='
+kernel_page_tables root kernel page tables      page_tables
+'
+items_after='
+memory_nodes  -    nodes of memory blocks       nodes
+zoneinfo      -    zones                        cat /proc/zoneinfo
+meminfo       -    memory counters              cat /proc/meminfo
+hugepages     -    huge page pools              hugepages
+memmap_on_memory - memmap_on_memory parameter   cat /sys/module/memory_hotplug/parameters/memmap_on_memory
+modules       -    loaded modules               cat /proc/modules
+dmesg         -    kernel log                   kernel_log
+trace         root memory hotplug trace         cat TRACING/trace
+lsmem         -    memory ranges                lsmem -a -o RANGE,SIZE,STATE,REMOVABLE,BLOCK,NODE,ZONES
+ndctl.json    -    persistent-memory namespaces ndctl list -NRDi
+daxctl.json   -    dax devices                  daxctl list -Di
+'
+
+# Calls "$1 NAME ROOT WHAT COMMAND" for every line of $2; what does not exist here is left out.
+each() {
+    handler=$1
+    printf '%s\n' "$2" | sed "s|TRACING|$tracing|; s/^\([^ ]*\)  *\([^ ]*\)  *\(.*[^ ]\)   *\([^ ].*\)$/\1;\2;\3;\4/" |
+        while IFS=';' read -r name root what command; do
+            case $name in
+                '') continue ;;
+                trace) is_tracing || continue ;;
+                lsmem | ndctl.json | daxctl.json) command -v "${command%% *}" >/dev/null || continue ;;
+            esac
+            $handler "$name" "$root" "$what" "$command" </dev/null
+        done
+}
+
+announce() { printf '  %-19s %-29s %s%s\n' "$1" "$3" "$4" "$([ "$2" = root ] && echo '   (root)')"; }
+
+# Seconds since the boot, without the fraction.
+uptime_seconds() { read -r seconds _ </proc/uptime && printf '%s\n' "${seconds%%.*}"; }
+
+# Runs a command into the file $1, at most $limit seconds and $mebibytes MiB. What is cut gets the name $1.partial,
+# so that nobody takes it for the whole. A read that hangs in the kernel is left behind.
+take() {
+    name=$1 command=$4 began=$(uptime_seconds) naps=0
+    rm -f "$work/.status"
+    (
+        $command 2>"$work/.error" | head -c $((mebibytes * 1048576)) >"$work/$name"
+        echo ended >"$work/.status"
+    ) &
+    reader=$!
+    while [ ! -e "$work/.status" ] && [ $(($(uptime_seconds) - began)) -lt "$limit" ]; do
+        naps=$((naps + 1))
+        [ $naps -gt 3 ] || { sleep 0.01 2>/dev/null && continue; }
+        sleep $nap
+    done
+    error=$(head -n 1 "$work/.error" 2>/dev/null | tr '\t' ' ')
+    bytes=$(wc -c <"$work/$name")
+    if [ ! -e "$work/.status" ]; then
+        kill $reader 2>/dev/null
+        mv "$work/$name" "$work/$name.partial"
+        error="no end after $limit s"
+    elif [ "$bytes" -ge $((mebibytes * 1048576)) ]; then
+        mv "$work/$name" "$work/$name.partial"
+        error="larger than $mebibytes MiB"
+    elif [ "$bytes" -eq 0 ]; then
+        rm -f "$work/$name"
+        error=${error:-empty}
+    else
+        error=''
+    fi
+    rm -f "$work/.error"
+    printf '%s\t%s\t%s\t%s\t%s\n' "$name" "$began" $(($(uptime_seconds) - began)) "$((bytes + 0))" "${error:-ok}" >>"$work/manifest"
+    [ -z "$error" ] || say "  $name: $error"
+}
+
+# Sections, then page tables, then sections again: equal ones belong to one moment.
+take_state() {
+    for try in 1 2 3; do
+        each take "$items_state"
+        each take "$items_tables"
+        mkdir "$work/.before"
+        for name in memory_blocks iomem; do
+            [ ! -e "$work/$name" ] || mv "$work/$name" "$work/.before/"
+        done
+        each take "$items_state"
+        same=1
+        for name in memory_blocks iomem; do
+            [ ! -e "$work/.before/$name" ] || cmp -s "$work/.before/$name" "$work/$name" || same=''
+        done
+        rm -rf "$work/.before"
+        [ -z "$same" ] || return 0
+        say "  memory was plugged or unplugged meanwhile (try $try of 3)"
+    done
+    printf 'unstable\t-\t-\t-\t%s\n' 'memory changed while the page tables were read: collect again' >>"$work/manifest"
+}
+
+redact_files() {
+    host=$(uname -n | sed 's/[][\.*^$/(){}+?|]/\\&/g')
+    for file in uname cmdline dmesg ndctl.json; do
+        [ -e "$work/$file" ] || continue
+        sed -E -e "s/(^|[^A-Za-z0-9_-])$host([^A-Za-z0-9_-]|\$)/\1(none)\2/g" \
+            -e 's/([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}/xx:xx:xx:xx:xx:xx/g' \
+            -e 's/([Ss]erial *([Nn]umber|[Nn]o)?\.?[:=] *)[^ ,]+/\1(redacted)/g' \
+            -e 's/"(id|serial|uuid)":"[^"]*"/"\1":"(redacted)"/g' "$work/$file" >"$work/.redacted" &&
+            mv "$work/.redacted" "$work/$file"
+    done
+}
+
+check_host() {
+    [ "$(uname -s)" = Linux ] || { say 'collect: this is no Linux host'; exit 2; }
+    [ "$(uname -m)" = aarch64 ] || say "note: this host is $(uname -m); ptaudit audits arm64 kernels"
+    if [ "$(id -u)" != 0 ]; then
+        say 'note: not root: page tables, addresses in /proc/iomem and VMCOREINFO will be missing'
+    elif [ ! -e $debug/kernel_page_tables ]; then
+        if [ -z "$(ls $debug 2>/dev/null)" ]; then
+            say "note: debugfs is not mounted, and this script changes nothing: mount -t debugfs debugfs $debug"
+        else
+            say 'note: this kernel has no kernel_page_tables file (CONFIG_PTDUMP_DEBUGFS=y makes it); a crash dump has the tables'
+        fi
+    fi
+}
+
+check_host
+label=$(uname -n | tr -c 'A-Za-z0-9._\n-' '_')
+[ -z "$redact" ] || label=host
+[ -n "$out" ] || out=ptaudit-$label-$(date +%Y%m%d-%H%M%S).tar.gz
+case $out in
+    */) target=$out ;;
+    *.tar.gz | *.tgz) target='' ;;
+    *) out=$out.tar.gz target='' ;;
+esac
+
+if [ -n "$dry" ]; then
+    say "would read, and write $out:"
+    each announce "$items_before$items_state$items_tables$items_after" >&2
+    exit 0
+fi
+
+if [ -n "$target" ]; then
+    work=${target%/}
+    [ ! -e "$work/manifest" ] || { say "collect: $work holds a capture already"; exit 2; }
+    mkdir -p "$work" || exit 2
+else
+    case $out in
+        */*) beside=${out%/*} ;;
+        *) beside=. ;;
+    esac
+    work=$(mktemp -d "$beside/.ptaudit.XXXXXX") || { say "collect: nothing can be written to $beside"; exit 2; }
+    trap 'rm -rf "$work"' EXIT
+    trap 'exit 2' HUP INT TERM
+fi
+
+say "collecting into $out"
+printf 'name\tuptime\tseconds\tbytes\tresult\n' >"$work/manifest"
+each take "$items_before"
+take_state
+each take "$items_after"
+[ -z "$redact" ] || redact_files
+rm -f "$work/.status"
+say "taken: $(cd "$work" && printf '%s ' *)"
+if [ -z "$target" ]; then
+    if (cd "$work" && tar -cf - -- *) | gzip -c >"$work.tar.gz" && mv "$work.tar.gz" "$out"; then
+        say "written: $out ($(($(wc -c <"$out"))) bytes)"
+    else
+        rm -f "$work.tar.gz"
+        say "collect: $out cannot be written"
+        exit 2
+    fi
+fi

@@ -1,0 +1,43 @@
+"""``ptaudit collect``: a bundle of this host."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from analyzer.collect import collect, script
+
+__all__ = ["command"]
+
+
+@click.command(name="collect")
+@click.option("-o", "--output", metavar="OUT", help="OUT.tar.gz, or a directory if it ends in /.")
+@click.option("-n", "--dry-run", is_flag=True, help="Say what would be read, and read nothing.")
+@click.option("-r", "--redact", is_flag=True, help="No host name, MAC address or serial number.")
+@click.option("-t", "--timeout", type=click.IntRange(1, 86400), metavar="SECONDS", help="Give up on one read (60).")
+@click.option(
+    "-m", "--max-size", type=click.IntRange(1, 1 << 20), metavar="MIB", help="Take no more of one file (256)."
+)
+@click.option("--print-script", is_flag=True, help="Print the shell script that does it, for hosts without Python.")
+def command(
+    output: str | None, dry_run: bool, redact: bool, timeout: int | None, max_size: int | None, print_script: bool
+) -> None:
+    """Collect what an audit needs on this host, as root; it only reads.
+
+    \b
+    Example:
+      ptaudit collect -o host1.tar.gz
+      ptaudit collect --print-script > collect.sh     (there: sh collect.sh)
+
+    Taken: page tables, physical memory map, memory blocks, zones, kernel configuration, command line and log, CPU
+    features, hotplug trace, pmem namespaces.  No memory content, no process.
+    """
+    if print_script:
+        click.echo(script(), nl=False)
+        return
+    values = {"-o": output, "-t": timeout, "-m": max_size}
+    flags = [flag for flag, is_set in (("-n", dry_run), ("-r", redact)) if is_set]
+    sys.exit(
+        collect([*flags, *(word for key, value in values.items() if value is not None for word in (key, str(value)))])
+    )

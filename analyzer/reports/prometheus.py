@@ -1,0 +1,82 @@
+"""Metrics for node_exporter's textfile collector: gauges without timestamps, each family announced once.
+
+The last-run gauge tells a host whose audit no longer runs from one where nothing is wrong.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import TYPE_CHECKING, NamedTuple
+
+from parsers.layout import KernelLayout
+from parsers.uname import KernelRelease
+from rules.engine import Outcome
+from rules.finding import Severity
+
+if TYPE_CHECKING:
+    from analyzer.audit import Report
+
+__all__ = ["render"]
+
+
+class _Sample(NamedTuple):
+    labels: dict[str, str]
+    value: float
+
+
+def render(report: Report, *, verbose: bool = False, colour: bool = False) -> str:  # noqa: ARG001 one shape for all
+    """The metrics in the Prometheus text format."""
+    return "".join(line for name, what, samples in _families(report) for line in _family(name, what, samples))
+
+
+def _family(name: str, what: str, samples: list[_Sample]) -> Iterator[str]:
+    yield f"# HELP {name} {what}\n# TYPE {name} gauge\n"
+    for labels, value in samples:
+        text = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+        yield f"{name}{f'{{{text}}}' if text else ''} {value:.15g}\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n").replace("\r", " ")
+
+
+def _families(report: Report) -> Iterator[tuple[str, str, list[_Sample]]]:
+    found = Counter(one.severity for one in report.findings)
+    outcomes = Counter(one.outcome for one in report.verdicts)
+    yield "ptaudit_info", "Version of ptaudit and of the kernel that was audited.", [_Sample(_info(report), 1)]
+    yield (
+        "ptaudit_last_run_timestamp_seconds",
+        "When the audit ran.",
+        [_Sample({}, report.when.timestamp())],
+    )
+    yield (
+        "ptaudit_findings",
+        "Findings by severity, without accepted ones.",
+        [_Sample({"severity": str(level)}, found[level]) for level in reversed(Severity)],
+    )
+    yield (
+        "ptaudit_rules",
+        "Rules by outcome; undecided ones lack evidence.",
+        [_Sample({"outcome": str(outcome)}, outcomes[outcome]) for outcome in Outcome],
+    )
+    yield (
+        "ptaudit_rule_outcome",
+        "What each rule came to; 1 for the outcome in the label.",
+        [
+            _Sample({"rule": one.rule.code, "severity": str(one.rule.severity), "outcome": str(one.outcome)}, 1)
+            for one in report.verdicts
+        ],
+    )
+    yield "ptaudit_accepted_findings", "Findings that the baseline accepts.", [_Sample({}, len(report.accepted))]
+    yield "ptaudit_stale_baseline_entries", "Baseline entries to remove.", [_Sample({}, len(report.stale))]
+
+
+def _info(report: Report) -> dict[str, str]:
+    release, layout = report.facts.get(KernelRelease), report.facts.get(KernelLayout)
+    return {
+        "version": version("ptaudit"),
+        "kernel": release.raw if release else "",
+        "page_size": str(layout.get("page_size") or "") if layout else "",
+    }
