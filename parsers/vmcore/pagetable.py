@@ -28,7 +28,7 @@ __all__ = ["Step", "Walk", "explain", "walk_page_tables"]
 _BATCH_BYTES = 1 << 20  # of table pages: what fits the second-level cache decodes fastest
 _MAX_TABLES = 1 << 26
 _MAX_ROWS = 1 << 23  # about 1.2 GiB at the end of the walk
-_MAX_REPEATS = 1 << 16  # further visits of tables that are referred to more than once
+_MAX_REPEATS = 1 << 13  # further visits of tables that are referred to more than once: KASAN has dozens
 _MAX_DIAGNOSTICS = 16
 
 
