@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from parsers.errors import Diagnostic
-from parsers.ftrace.events import NO_TIME, Buffer, Origin, Trace
+from parsers.ftrace.events import NO_TIME, Buffer, Gap, Origin, Trace
 from parsers.ftrace.functions import Kind, symbol_kind
+from parsers.ftrace.losses import find_losses
 from parsers.ftrace.messages import MessageParser
-from parsers.ftrace.scan import Block, Progress, Source, graph_calls
+from parsers.ftrace.scan import Block, Progress, Source, graph_calls, line_end, line_start
 from parsers.ftrace.table import TableBuilder
 
 __all__ = ["looks_like_graph", "read_graph"]
@@ -30,7 +32,8 @@ _LINE = re.compile(
 _TIME = re.compile(rb"^\s*(\d+)\.(\d{6,9}) +\|")
 _CPU = re.compile(rb"(?:^|\|)\s*(\d+)\)")
 _TASK = re.compile(rb"\)\s*(\S[^|]*?)-(\d+)\s*\|")
-_SWITCH = re.compile(rb"(?<![\w.])(\d+)\) +(\S[^\n|]*?)-(\d+) +=> +([^\n|]*?)-(\d+) *\n")
+_SWITCH = re.compile(rb"[^\n]*?(\d+)\) +(\S[^\n|]*?)-(\d+) +=> +([^\n|]*?)-(\d+) *(?:\n|$)")
+_ARROW = re.compile(rb"=> +")
 _CALL = re.compile(rb"([A-Za-z_][\w.]*)\((.*?)\)(?: \[\w+\])?(;| \{)(?: /\*(.*)\*/)?")
 _RESULT = re.compile(rb"(?:^| )(?:ret)?= ?(-?\w+)")
 _CALLER = re.compile(rb"<-([^\s*]+)")
@@ -84,6 +87,7 @@ class _GraphReader:
     lines: list[int] = field(default_factory=list)
     """Line numbers of the rows of the blocks that are done."""
     open_calls: list[_Open] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
     scanned: int = 0
     _task_of_cpu: dict[int, tuple[str, int]] = field(default_factory=dict)
     _switches: dict[int, tuple[list[int], list[tuple[str, int]]]] = field(default_factory=dict)
@@ -95,9 +99,13 @@ class _GraphReader:
         """Take the calls and events of a block."""
         data = block.data
         self.scanned += len(data)
+        self.gaps += find_losses(block, _MAX_OPEN - len(self.gaps))
         self._switches = {cpu: ([-1], [task]) for cpu, task in self._task_of_cpu.items()}
         self._last_cpu = self._last_cpu[-1:] and [(-1, self._last_cpu[-1][1])]
-        for match in _SWITCH.finditer(data):
+        for arrow in _ARROW.finditer(data):
+            match = _SWITCH.match(data, line_start(data, arrow.start()))
+            if not match:
+                continue
             cpu = int(match.group(1)[:9])
             task = (match.group(4).strip().decode(errors="replace"), int(match.group(5)[:9]))
             before = (match.group(2).strip().decode(errors="replace"), int(match.group(3)[:9]))
@@ -107,8 +115,7 @@ class _GraphReader:
             self._last_cpu.append((match.start(), cpu))
             self._task_of_cpu[cpu] = task
         self._close(block)
-        for match in graph_calls().finditer(data):
-            start = data.rfind(b"\n", 0, match.start() + 1) + 1
+        for start in _call_lines(data):
             line = _LINE.match(data, start)
             if line and not data.startswith(b"#", start):
                 self._take(block, line)
@@ -211,6 +218,18 @@ class _GraphReader:
         parser.add_arguments(0, parsed)
 
 
+def _call_lines(data: bytes) -> Iterator[int]:
+    """Where the lines begin that may matter."""
+    sample = data[:16384]
+    if sample.count(b"|") * 2 > sample.count(b"\n"):
+        yield from dict.fromkeys(line_start(data, match.start()) for match in graph_calls(b"|").finditer(data))
+        return
+    # Without columns a call follows the end of the line before; the first line has none.
+    if graph_calls(b"\n").match(b"\n" + data[: line_end(data, 0)]):
+        yield 0
+    yield from (match.start() + 1 for match in graph_calls(b"\n").finditer(data))
+
+
 def _return_message(function: bytes, notes: bytes) -> bytes:
     """The end of a call as a return probe would print it."""
     result, caller = _RESULT.search(notes), _CALLER.search(notes)
@@ -233,7 +252,7 @@ def read_graph(source: Source, progress: Progress | None = None) -> Trace:
         stacks=reader.table.stacks(),
         strings=reader.table.strings,
         buffers=(Buffer(tracer="function_graph"),),
-        gaps=(),
+        gaps=tuple(reader.gaps),
         health=(),
         diagnostics=tuple(diagnostics),
         source=source.path,

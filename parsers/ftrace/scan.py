@@ -22,7 +22,17 @@ from parsers.errors import FormatError, InputError
 from parsers.ftrace.functions import EVENT_NAMES, SYMBOLS
 from parsers.mapping import I64
 
-__all__ = ["Block", "Progress", "Source", "alternation", "graph_calls", "page_events", "wanted"]
+__all__ = [
+    "Block",
+    "Progress",
+    "Source",
+    "alternation",
+    "graph_calls",
+    "line_end",
+    "line_start",
+    "page_events",
+    "wanted",
+]
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
@@ -84,13 +94,28 @@ def page_events() -> re.Pattern[bytes]:
 
 
 @cache
-def graph_calls() -> re.Pattern[bytes]:
-    """Lines of a function_graph log that may matter: calls, their ends, events within."""
-    functions, events = alternation(list(SYMBOLS)), alternation(list(EVENT_NAMES))
-    return re.compile(
-        rf"(?:^|[ |}}])(?:/\* )?(?:{functions}(?:\(| \*/| = | ret=|: \()|(?:mhp_)?(?:{events}|tlbi\w*): \()".encode(),
-        re.MULTILINE,
+def graph_calls(columns: bytes) -> re.Pattern[bytes]:
+    """Lines of a function_graph log that may matter: calls, and events as comments, after the end of the columns.
+
+    ``columns`` is what the call text follows: ``|``, or a line end in a log without columns.
+    """
+    names = alternation(
+        [name + end for name in SYMBOLS for end in ("(", " [")]
+        + ["/* " + prefix + name + ": (" for name in EVENT_NAMES for prefix in ("", "mhp_")]
+        + ["/* tlbi", "/* mhp_tlbi"]
     )
+    return re.compile(re.escape(columns) + rb" *(?:" + names.encode() + rb"|/\* [^\s:]+: \([^()\n]*<- )")
+
+
+def line_end(data: bytes, start: int) -> int:
+    """Where the line that begins at ``start`` ends."""
+    end = data.find(b"\n", start)
+    return len(data) if end < 0 else end
+
+
+def line_start(data: bytes, position: int) -> int:
+    """Where the line around ``position`` begins."""
+    return data.rfind(b"\n", 0, position) + 1
 
 
 @dataclass(slots=True)

@@ -17,8 +17,9 @@ from parsers.errors import Diagnostic, FormatError
 from parsers.ftrace.dialects import DIALECTS, parse_contexts
 from parsers.ftrace.events import NO_TIME, Buffer, Events, Gap, Trace
 from parsers.ftrace.functions import Kind
+from parsers.ftrace.losses import STARTED, find_losses, is_loss
 from parsers.ftrace.messages import MessageParser
-from parsers.ftrace.scan import Block, Progress, Source, page_events, wanted
+from parsers.ftrace.scan import Block, Progress, Source, line_end, line_start, page_events, wanted
 from parsers.ftrace.table import Interned, TableBuilder
 from parsers.mapping import I64, Bool
 
@@ -29,8 +30,6 @@ _NEAR = 64 << 10
 """A stack or an event of the page allocator belongs to an event of hotplug at most this many bytes away."""
 _MAX_LINE = 16 << 10
 _MAX_GAPS = 4096
-_STARTED = "buffer started"
-_NEIGHBOUR_LINES = 200
 
 _STACK_HEADER = re.compile(rb": +(?:<|kernel_stack|user_stack)")
 _FRAMES = re.compile(rb"(?:[ \t]*=>[^\n]*\n?)*")
@@ -38,12 +37,6 @@ _CALL_CHAIN = re.compile(rb"(?:[ \t]+[0-9a-f]{6,16} [^\n]*\n?)+")
 _FRAME = re.compile(rb"^\s*=>\s*(.*?)(?:\s*[<(][0-9a-fA-F]+[>)])?\s*$")
 _CHAIN_FRAME = re.compile(rb"^\s+[0-9a-f]+ (.*?)(?: \([^()]*\))?\s*$")
 _OFFSET = re.compile(rb"(?<!\[)\+0x")
-_LOSS = re.compile(
-    rb"CPU:\s?(?P<cpu>\d+) \[(?:LOST )?(?:(?P<count>\d+) )?EVENTS(?: DROPPED)?\]"
-    rb"|#{3,} CPU (?P<started>\d+) buffer started #{3,}"
-)
-_LOSS_WORDS = (b" EVENTS", b"buffer started ##")
-
 _TRACER = re.compile(rb"^# tracer: (\S+)", re.MULTILINE)
 _ENTRIES = re.compile(rb"^# entries-in-buffer/entries-written: (\d+)/(\d+)\s+#P:(\d+)", re.MULTILINE)
 _LATENCY = re.compile(rb"^# \S+ latency trace v\S+ on (\S+)", re.MULTILINE)
@@ -91,15 +84,6 @@ class _Candidates:
     """Lines that only show whose stack follows."""
 
 
-def _line_end(data: bytes, start: int) -> int:
-    end = data.find(b"\n", start)
-    return len(data) if end < 0 else end
-
-
-def _line_start(data: bytes, position: int) -> int:
-    return data.rfind(b"\n", 0, position) + 1
-
-
 def _page_lines(data: bytes, starts: list[int]) -> list[int]:
     """Starts of lines of the page allocator between events that are near each other."""
     found: list[int] = []
@@ -108,7 +92,7 @@ def _page_lines(data: bytes, starts: list[int]) -> list[int]:
     for run in runs:
         if run.size > 1:
             matches = page_events().finditer(data, int(run[0]), int(run[-1]))
-            found += [_line_start(data, match.start()) for match in matches]
+            found += [line_start(data, match.start()) for match in matches]
     return found
 
 
@@ -118,15 +102,15 @@ def _find(data: bytes, last_event: int) -> _Candidates:
     neighbours: set[int] = set()
     for match in wanted().finditer(data):
         position = match.start()
-        start = _line_start(data, position)
+        start = line_start(data, position)
         stack = _STACK_HEADER.match(data, position) is not None
         if not stack:
             last_event = start
         elif start - last_event > _NEAR:
             continue
         elif start:
-            before = _line_start(data, start - 1)
-            if _LOSS.match(data, before):
+            before = line_start(data, start - 1)
+            if is_loss(data, before):
                 continue  # the event whose stack this is was lost
             if before not in lines and not data.startswith((b" =>", b"=>"), before):
                 neighbours.add(before)
@@ -137,7 +121,7 @@ def _find(data: bytes, last_event: int) -> _Candidates:
     starts = sorted(lines.keys() | neighbours)
     return _Candidates(
         start=starts,
-        end=[min(_line_end(data, start), start + _MAX_LINE) for start in starts],
+        end=[min(line_end(data, start), start + _MAX_LINE) for start in starts],
         is_stack=np.asarray([lines.get(start, False) for start in starts], dtype=np.bool_),
         is_neighbour=np.asarray([start in neighbours for start in starts], dtype=np.bool_),
     )
@@ -171,7 +155,7 @@ class Reader:
     def read(self, block: Block) -> None:
         """Take the events of a block."""
         self.scanned += len(block.data)
-        self._read_losses(block)
+        self.gaps += find_losses(block, _MAX_GAPS - len(self.gaps))
         lines = _find(block.data, self._last_event - block.offset)
         if lines.start:
             self._read_events(block, lines)
@@ -238,7 +222,7 @@ class Reader:
         ids, user = self._stack_of_row[-1], self._is_user[-1]
         self._is_stack[-1] = lines.is_stack
         for i in np.flatnonzero(lines.is_stack).tolist():
-            frames = _FRAMES.match(data, _line_end(data, lines.start[i]) + 1)
+            frames = _FRAMES.match(data, line_end(data, lines.start[i]) + 1)
             ids[i] = self._stack(frames.group() if frames else b"", _FRAME)
             user[i] = b"user" in text[i].rsplit(b": ", 1)[-1] or b"user_stack" in text[i]
 
@@ -258,30 +242,6 @@ class Reader:
             frames = tuple(_OFFSET.split(match.group(1))[0].decode(errors="replace") for match in matches if match)
             self._stack_texts[block] = self.table.stack(frames)
         return self._stack_texts[block]
-
-    def _read_losses(self, block: Block) -> None:
-        for word in _LOSS_WORDS:
-            position = block.data.find(word)
-            while position >= 0 and len(self.gaps) < _MAX_GAPS:
-                start = _line_start(block.data, position)
-                match = _LOSS.search(block.data, start, _line_end(block.data, start))
-                if match:
-                    self.gaps.append(self._gap(block, start, match))
-                position = block.data.find(word, position + 1)
-
-    def _gap(self, block: Block, start: int, match: re.Match[bytes]) -> Gap:
-        started = match.group("started") is not None
-        cpu = int(match.group("started") if started else match.group("cpu")) & 0x7FFFFFFF
-        count = match.group("count")
-        return Gap(
-            cpu=cpu,
-            count=int(count[:18]) if count else None,
-            start_ns=None if started else _time_near(block.data, start, cpu, after=False),
-            end_ns=_time_near(block.data, start, cpu, after=True),
-            reason=_STARTED if started else "lost events",
-            line=block.line + block.data.count(b"\n", 0, start),
-            offset=block.offset + start,
-        )
 
     def finish(self) -> Events:
         """The events, with their stacks."""
@@ -304,26 +264,11 @@ def _bounded(gap: Gap, events: Events) -> Gap:
     before = events.time_ns[mine & (events.line < (gap.line or 0))]
     after = events.time_ns[mine & (events.line > (gap.line or 0))]
     start, end = gap.start_ns, gap.end_ns
-    if start is None and before.size and gap.reason != _STARTED:
+    if start is None and before.size and gap.reason != STARTED:
         start = int(before[-1])
     if end is None and after.size:
         end = int(after[0])
     return replace(gap, start_ns=start, end_ns=end)
-
-
-def _time_near(data: bytes, position: int, cpu: int, *, after: bool) -> int | None:
-    """Time of the next (or last) event of ``cpu`` near ``position``; None if none is near."""
-    if after:
-        lines = data[position : position + _NEAR].split(b"\n")[1:_NEIGHBOUR_LINES]
-    else:
-        lines = data[max(0, position - _NEAR) : position].split(b"\n")[-_NEIGHBOUR_LINES:]
-    if not lines:
-        return None
-    context = parse_contexts(lines)
-    times = context.time_ns[context.known & (context.cpu == cpu) & (context.time_ns != NO_TIME)]
-    if not times.size:
-        return None
-    return int(times[0] if after else times[-1])
 
 
 def read_text(source: Source, progress: Progress | None = None) -> Trace:

@@ -502,3 +502,10 @@ def test_a_ring_buffer_dumped_into_the_log_keeps_its_lines():
     assert found.stacks[int(found.events.stack[4])] == ("online_pages",)
     assert found.buffers[int(found.events.buffer[0])].name == "dump"
     assert ftrace.looks_like(text.encode())
+
+
+def test_lost_events_of_a_graph_log_leave_everything_undecided():
+    log = GRAPH + "CPU:1 [LOST 12 EVENTS]\n"
+    (issue,) = [issue for issue in ftrace.read(log.encode()).health if issue.code == "lost-events"]
+    assert (issue.cpu, issue.count, issue.line) == (1, 12, log.count("\n"))
+    assert issue.undecided

@@ -1,0 +1,69 @@
+"""Lines that say that events were lost (kernel/trace/trace.c, and ``trace-cmd report``), as gaps in time."""
+
+from __future__ import annotations
+
+import re
+
+from parsers.ftrace.dialects import parse_contexts
+from parsers.ftrace.events import NO_TIME, Gap
+from parsers.ftrace.scan import Block, line_end, line_start
+
+__all__ = ["STARTED", "find_losses", "is_loss"]
+
+STARTED = "buffer started"
+_NEAR = 64 << 10
+_NEIGHBOUR_LINES = 200
+_LOSS = re.compile(
+    rb"CPU:\s?(?P<cpu>\d+) \[(?:LOST )?(?:(?P<count>\d+) )?EVENTS(?: DROPPED)?\]"
+    rb"|#{3,} CPU (?P<started>\d+) buffer started #{3,}"
+)
+_LOSS_WORDS = (b" EVENTS", b"buffer started ##")
+
+
+def is_loss(data: bytes, start: int) -> bool:
+    """The line that begins at ``start`` says that events were lost."""
+    return _LOSS.match(data, start) is not None
+
+
+def find_losses(block: Block, at_most: int) -> list[Gap]:
+    """The gaps that ``block`` tells of, bounded by the events near them; None where there are none."""
+    found: list[Gap] = []
+    for word in _LOSS_WORDS:
+        position = block.data.find(word)
+        while position >= 0 and len(found) < at_most:
+            start = line_start(block.data, position)
+            match = _LOSS.search(block.data, start, line_end(block.data, start))
+            if match:
+                found.append(_gap(block, start, match))
+            position = block.data.find(word, position + 1)
+    return found
+
+
+def _gap(block: Block, start: int, match: re.Match[bytes]) -> Gap:
+    started = match.group("started") is not None
+    cpu = int(match.group("started") if started else match.group("cpu")) & 0x7FFFFFFF
+    count = match.group("count")
+    return Gap(
+        cpu=cpu,
+        count=int(count[:18]) if count else None,
+        start_ns=None if started else _time_near(block.data, start, cpu, after=False),
+        end_ns=_time_near(block.data, start, cpu, after=True),
+        reason=STARTED if started else "lost events",
+        line=block.line + block.data.count(b"\n", 0, start),
+        offset=block.offset + start,
+    )
+
+
+def _time_near(data: bytes, position: int, cpu: int, *, after: bool) -> int | None:
+    """Time of the next (or last) event of ``cpu`` near ``position``; None if none is near."""
+    if after:
+        lines = data[position : position + _NEAR].split(b"\n")[1:_NEIGHBOUR_LINES]
+    else:
+        lines = data[max(0, position - _NEAR) : position].split(b"\n")[-_NEIGHBOUR_LINES:]
+    if not lines:
+        return None
+    context = parse_contexts(lines)
+    times = context.time_ns[context.known & (context.cpu == cpu) & (context.time_ns != NO_TIME)]
+    if not times.size:
+        return None
+    return int(times[0] if after else times[-1])
