@@ -299,9 +299,11 @@ class Trace:
             for i in range(first, last)
         ]
         symbol, caller = strings[int(events.symbol[row])], strings[int(events.caller[row])]
-        where = f"{caller} <- {symbol}" if caller else symbol
-        time = "" if events.time_ns[row] == NO_TIME else f" {events.time_ns[row] / 1e9:.6f}"
-        return (
-            f"{strings[int(events.comm[row])]}-{events.pid[row]} [{events.cpu[row]:03d}]{time}: "
-            f"{strings[int(events.name[row])]}: ({where}) {' '.join(words)}"
-        ).rstrip()
+        context = [
+            f"{strings[int(events.comm[row])]}-{events.pid[row]}" if events.pid[row] >= 0 else "",
+            f"[{events.cpu[row]:03d}]" if events.cpu[row] >= 0 else "",
+            "" if events.time_ns[row] == NO_TIME else f"{events.time_ns[row] / 1e9:.6f}",
+        ]
+        where = f"({caller} <- {symbol})" if caller else f"({symbol})" if symbol else ""
+        message = " ".join(filter(None, (f"{strings[int(events.name[row])]}:", where, *words)))
+        return ": ".join(filter(None, (" ".join(filter(None, context)), message)))

@@ -203,6 +203,8 @@ class MessageParser:
 
     def _add_text(self, first_row: int, rows: np.ndarray[tuple[int], np.dtype[np.intp]], texts: list[bytes]) -> None:
         if rows.size:
-            ids = [self.table.strings.id(texts[i].strip().decode(errors="replace")) for i in rows.tolist()]
+            # trace-cmd prints the kernel's prefix behind its own.
+            said = [texts[i].strip().removeprefix(b"tracing_mark_write: ") for i in rows.tolist()]
+            ids = [self.table.strings.id(text.decode(errors="replace")) for text in said]
             column = np.full(rows.size, self.table.columns.id("text"))
             self.table.add_arguments(first_row + rows, column, np.zeros(rows.size, dtype=np.uint64), np.asarray(ids))
