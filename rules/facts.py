@@ -21,6 +21,7 @@ from rules.model.coverage import LinearMap, Vmemmap
 from rules.model.earlier import Earlier
 from rules.model.resources import Resources
 from rules.model.sections import SectionTable
+from rules.model.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping as Dict
@@ -52,6 +53,7 @@ HOW_TO_COLLECT: dict[type | str, tuple[str, ...]] = {
     Meminfo: ("cat /proc/meminfo",),
     HugePages: ("grep -H . /sys/kernel/mm/hugepages/*/*",),
     MemmapOnMemory: ("cat /sys/module/memory_hotplug/parameters/memmap_on_memory",),
+    Timeline: ("a trace of the hotplug operations: ptaudit probes prints the set-up",),
     "dmesg": (_DMESG,),
     "memory blocks": (_BLOCKS,),
     "iomem": (_IOMEM,),
@@ -70,6 +72,7 @@ _NAMES: dict[type, str] = {
     KernelRelease: "the kernel release",
     Kconfig: "the kernel configuration",
     CommandLine: "the kernel command line",
+    Timeline: "a trace of hotplug operations",
     Dmesg: "the boot log",
     MemmapOnMemory: "the memmap_on_memory parameter",
     MemoryBlocks: "the memory blocks",

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from parsers import ptdump
+from parsers import ftrace, ptdump
 from parsers.cmdline import parse_cmdline
 from parsers.dmesg import parse_dmesg
 from parsers.hugepages import parse_hugepages
@@ -38,7 +39,9 @@ class Kind:
     """Matches the end of a path in a capture, or in a copied /proc, /sys or /boot."""
     sniff: Callable[[bytes], bool]
     parse: Callable[[bytes, str], object] | None
-    """None where the file is known and holds nothing that the audit uses yet."""
+    """None where the file is known and holds nothing that the audit uses."""
+    read: Callable[[Path], object] | None = None
+    """Instead of ``parse`` for files that are too large to hold."""
 
 
 def _paths(*names: str) -> re.Pattern[str]:
@@ -80,7 +83,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("vmcoreinfo", _paths(r"vmcoreinfo(?:\.txt)?"), _has(rb"^OSRELEASE=|VMCOREINFO"), parse_vmcoreinfo),
     Kind("meminfo", _paths(r"(?:proc_)?meminfo(?:\.txt)?"), _has(rb"^MemTotal: +\d+ kB"), parse_meminfo),
     Kind("hugepages", _paths(r"hugetlb", r"hugepages(?:\.txt)?"), _has(rb"hugepages-\d+kB/"), parse_hugepages),
-    Kind("trace", _paths(r"trace(?:\.txt)?", r"trace\.dat"), _has(rb"^# tracer:|\A\x17\x08\x44tracing"), None),
+    Kind("trace", _paths(r"trace(?:\.txt)?", r"trace\.dat"), ftrace.looks_like, None, ftrace.read),
     Kind(
         "dmesg",
         _paths(r"dmesg(?:\.txt|\.log)?", r"serial\.log", r"console\.log", r"kern\.log", r"journal\.txt"),

@@ -105,10 +105,20 @@ class _Reading:
                 self.ignored.append(str(path))
         if trees["memory"]:
             tree = root / "sys/devices/system/memory"
-            self._parsed("memory_blocks", parse_memory_blocks_tree(trees["memory"], str(tree)), str(tree), b"")
+            self._parsed(
+                "memory_blocks",
+                parse_memory_blocks_tree(trees["memory"], str(tree)),
+                str(tree),
+                _digest_of_tree(trees["memory"]),
+            )
         if trees["hugepages"]:
             tree = root / "sys/kernel/mm/hugepages"
-            self._parsed("hugepages", parse_hugepages_tree(trees["hugepages"], str(tree)), str(tree), b"")
+            self._parsed(
+                "hugepages",
+                parse_hugepages_tree(trees["hugepages"], str(tree)),
+                str(tree),
+                _digest_of_tree(trees["hugepages"]),
+            )
 
     def single(self, path: Path) -> None:
         """One file of any kind that its content, or else its name, shows."""
@@ -132,22 +142,25 @@ class _Reading:
 
     def file(self, path: Path, kind: Kind, name: str, *, strict: bool = True) -> None:
         """A file of a known kind; in a directory, one bad file is a diagnostic and the rest is read."""
-        data = _content(path)
-        if kind.parse is None:
+        if kind.parse is None and kind.read is None:
             self.ignored.append(name)
             return
         try:
-            self._parsed(kind.name, kind.parse(data, name), name, data)
+            if kind.read is not None:
+                self._parsed(kind.name, kind.read(path), name, _digest_of_file(path))
+            elif kind.parse is not None:
+                data = _content(path)
+                self._parsed(kind.name, kind.parse(data, name), name, _digest(data))
         except PtauditError as error:
             if strict:
                 raise
             self.failures.append(error)
             note = Diagnostic(error.message, error.path or name, error.line, error.column, error.offset)
-            self.sources.append(Source(kind.name, name, _digest(data), (note,)))
+            self.sources.append(Source(kind.name, name, _digest_of_file(path), (note,)))
 
-    def _parsed(self, kind: str, parsed: Any, name: str, data: bytes) -> None:  # noqa: ANN401 every parser has its own type
+    def _parsed(self, kind: str, parsed: Any, name: str, digest: str) -> None:  # noqa: ANN401 each parser has its type
         self.parsed.setdefault(kind, []).append(parsed)
-        self.sources.append(Source(kind, name, _digest(data), tuple(parsed.diagnostics)))
+        self.sources.append(Source(kind, name, digest, tuple(parsed.diagnostics)))
 
     def _last(self, *kinds: str) -> Any:  # noqa: ANN401
         return next((self.parsed[kind][-1] for kind in kinds if kind in self.parsed), None)
@@ -179,6 +192,7 @@ class _Reading:
             hugepages=self._last("hugepages"),
             dmesg=self._last("dmesg"),
             vmcore=self._last("vmcore"),
+            trace=next(iter(self.parsed.get("trace", [])), None),  # text sorts before trace.dat, and has lines to quote
             layout=layout,
         )
         return Sources(captured, self.sources, self.ignored)
@@ -221,6 +235,10 @@ def _content(path: Path, limit: int | None = None) -> bytes:
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _digest_of_tree(files: dict[str, bytes]) -> str:
+    return _digest(b"".join(name.encode() + b"\0" + files[name] for name in sorted(files)))
 
 
 def _digest_of_file(path: Path) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from parsers.arm64 import PMD
+from parsers.kconfig import Kconfig
 from parsers.layout import KernelLayout
 from parsers.meminfo import Meminfo
 from parsers.memmap_on_memory import MemmapOnMemory, MemmapOnMemoryMode
@@ -20,10 +22,15 @@ if TYPE_CHECKING:
     severity=Severity.LOW,
     impact=Impact.WASTE,
     needs=(KernelLayout, MemmapOnMemory),
-    uses=(Meminfo,),
-    references=("mm/memory_hotplug.c memory_block_memmap_on_memory_pages() (v6.6)",),
+    uses=(Kconfig, Meminfo),
+    references=(
+        "mm/memory_hotplug.c memory_block_memmap_on_memory_pages(), mhp_supports_memmap_on_memory() (v6.6 to 6.12)",
+        "include/linux/pageblock-flags.h pageblock_order (v6.12)",
+    ),
 )
-def force_waste(layout: KernelLayout, parameter: MemmapOnMemory, *, meminfo: Meminfo | None) -> Iterator[Hit]:
+def force_waste(
+    layout: KernelLayout, parameter: MemmapOnMemory, *, kconfig: Kconfig | None, meminfo: Meminfo | None
+) -> Iterator[Hit]:
     """Forced memmap_on_memory rounds every block's struct pages up to page blocks.
 
     What it means:
@@ -31,11 +38,12 @@ def force_waste(layout: KernelLayout, parameter: MemmapOnMemory, *, meminfo: Mem
     rest of the last page block is never used.
 
     How it is detected:
-    Block size, page size and sizeof(struct page) give the struct pages of a block; the page block is as
-    large as a default huge page.
+    Block size, page size and sizeof(struct page) give the struct pages of a block. A page block is a PMD's span
+    where the kernel has huge pages, and the largest allocation where it has none.
 
     When it is not a problem:
-    Without ``force`` the kernel uses the feature only where nothing is wasted.
+    Without ``force`` the kernel uses the feature only where nothing is wasted. Where the struct pages of a
+    block are no whole number of PMD blocks it is never used (ENV-06), whatever waste the log announces.
 
     What to do:
     Use memmap_on_memory=on, or larger memory blocks.
@@ -48,9 +56,9 @@ def force_waste(layout: KernelLayout, parameter: MemmapOnMemory, *, meminfo: Mem
         raise NotApplicableError(f"{layout.granule.name} pages: memmap_on_memory is never used (ENV-06)")
     block = layout.need("block_size")
     memmap = block // layout.page_size * (layout.get("struct_page_size") or 64)
-    huge = meminfo.get("Hugepagesize") if meminfo is not None else None
-    pageblock = huge or layout.granule.span(2)
-    wasted = -memmap % pageblock
+    if memmap % layout.granule.span(PMD):
+        raise NotApplicableError("a block's struct pages are no whole number of PMD blocks: never used (ENV-06)")
+    wasted = -memmap % _page_block(layout, kconfig, meminfo)
     if wasted:
         yield Hit(
             title=f"Every hot-added block wastes {wasted >> 10} KiB",
@@ -61,3 +69,17 @@ def force_waste(layout: KernelLayout, parameter: MemmapOnMemory, *, meminfo: Mem
             claim=Claim.PROBABLE,
             evidence=(Evidence(parameter.path, parameter.raw, parameter.line),),
         )
+
+
+def _page_block(layout: KernelLayout, kconfig: Kconfig | None, meminfo: Meminfo | None) -> int:
+    """Bytes of a page block."""
+    if meminfo is not None and meminfo.get("Hugepagesize") is not None:
+        return layout.granule.span(PMD)
+    if kconfig is None:
+        raise UndecidedError("whether the kernel has huge pages is not known", Kconfig)
+    if kconfig.is_enabled("CONFIG_HUGETLB_PAGE") or kconfig.is_enabled("CONFIG_TRANSPARENT_HUGEPAGE"):
+        return layout.granule.span(PMD)
+    order = kconfig.integer("CONFIG_ARCH_FORCE_MAX_ORDER")
+    if order is None:
+        raise UndecidedError("the largest allocation is not known", Kconfig)
+    return layout.page_size << order

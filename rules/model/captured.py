@@ -30,12 +30,14 @@ from rules.model.layout import LayoutBuilder
 from rules.model.phys_offset import fit_phys_offset
 from rules.model.resources import Resources
 from rules.model.sections import SectionTable
+from rules.model.timeline import Timeline
 from rules.model.vmcore import exact_facts, layout_of_dump, with_vmcore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping as Dict
     from typing import Any
 
+    from parsers.ftrace.events import Trace
     from parsers.vmcore.extract import VmcoreFacts
 
 __all__ = ["Captured", "facts_of"]
@@ -59,6 +61,7 @@ class Captured:
     dmesg: Dmesg | None = None
     memmap_on_memory: MemmapOnMemory | None = None
     vmcore: VmcoreFacts | None = None
+    trace: Trace | None = None
     layout: Dict[str, int] = field(default_factory=dict)
     """Values of `parsers.layout.LAYOUT_KEYS` given by the user."""
 
@@ -102,6 +105,8 @@ class _Building:
             self._regions(mapping, layout)
         self._sections(layout)
         self._earlier(layout)
+        if captured.trace is not None and len(captured.trace):
+            self.known[Timeline] = Timeline.replay(captured.trace, layout, self.known.get(KernelRelease))
         return Facts(self.known, self.missing)
 
     def _take(self, *facts: object) -> None:

@@ -7,7 +7,7 @@ inference.  Values that two sources give differently are noted; the more trusted
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -200,10 +200,18 @@ class LayoutBuilder:
                 if self.get("va_bits") not in {None, va_bits}:
                     continue
                 for actual in {va_bits, 52 if va_bits == 52 else va_bits, *((47, 48) if va_bits == 52 else ())}:
-                    found = regions(era, shift, va_bits, struct_page, actual)
+                    found = _below_shadow(dump, regions(era, shift, va_bits, struct_page, actual))
                     exact = found.linear_start == start or not dump.prints_holes
                     if exact and found.linear_start <= start and _agrees(dump, era, found):
                         yield _Candidate(era, page, va_bits, actual, struct_page, found)
+
+
+def _below_shadow(dump: PageTableDump, found: Regions) -> Regions:
+    """The regions with the linear map ending where KASAN's shadow begins (since 5.11, f4693c2716b3)."""
+    for marker in dump.markers:
+        if marker.name == "Kasan shadow start" and marker.row < dump.start.size:
+            return replace(found, linear_end=min(found.linear_end, int(dump.start[marker.row])))
+    return found
 
 
 def _share_without_struct_pages(dump: PageTableDump, fit: _Candidate) -> float:

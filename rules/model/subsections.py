@@ -69,13 +69,13 @@ class Coverage:
         whole = cls.of(sections, vmemmap, linear, section_nr * pages, pages)
         count = pages // unit
         start = (whole.start_pfn[:, None] + np.arange(count) * unit).ravel()
-        valid, *columns = (np.repeat(column, count) for column in whole.columns)
-        valid //= count
+        made = cls(start, start + unit, *(np.repeat(column, count) for column in whole.columns))  # type: ignore[arg-type]
+        made.valid_pages[:] //= count
         mixed = np.repeat(~whole.uniform(pages), count)
         inner = cls.of(sections, vmemmap, linear, start[mixed], unit)
-        for column, fine in zip((valid, *columns), inner.columns, strict=True):
+        for column, fine in zip(made.columns, inner.columns, strict=True):
             column[mixed] = fine
-        return cls(start, start + unit, valid, *columns)
+        return made
 
     @property
     def columns(self) -> tuple[I64, U8, I8, U8, I8]:

@@ -19,11 +19,25 @@ __all__ = ["PageWalk", "WalkStep"]
 class WalkStep(Protocol):
     """One level of the walk of one address (`parsers.vmcore.pagetable.Step`)."""
 
-    level: int
-    table_pa: int
-    index: int
-    descriptor: int | None
-    meaning: str
+    @property
+    def level(self) -> int:
+        """Arm level."""
+
+    @property
+    def table_pa(self) -> int:
+        """Physical address of the table."""
+
+    @property
+    def index(self) -> int:
+        """Entry in the table."""
+
+    @property
+    def descriptor(self) -> int | None:
+        """The entry, None where the dump does not hold it."""
+
+    @property
+    def meaning(self) -> str:
+        """What the entry is, in words."""
 
     @property
     def entry_pa(self) -> int:

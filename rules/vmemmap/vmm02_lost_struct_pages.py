@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from parsers.arm64 import PTE
-from parsers.ranges import Ranges
+from parsers.ranges import EMPTY, Ranges
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.model.coverage import LinearMap, Vmemmap
 from rules.model.sections import SectionTable
+from rules.model.timeline import Timeline, Trouble
 from rules.rule import UndecidedError, rule
 
 if TYPE_CHECKING:
@@ -20,15 +21,19 @@ if TYPE_CHECKING:
     name="lost-struct-pages",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Vmemmap,),
-    uses=(SectionTable, LinearMap),
+    needs=(),
+    uses=(Vmemmap, SectionTable, LinearMap, Timeline),
     references=(
         "Linux commit d4234d131b0a (v6.14; stable 6.12.20, 6.1.132)",
         "Linux commit bbd6ec605c0f (v5.7): arm64/mm: Enable memory hot remove",
     ),
 )
 def lost_struct_pages(
-    vmemmap: Vmemmap, *, section_table: SectionTable | None, linear_map: LinearMap | None
+    *,
+    vmemmap: Vmemmap | None,
+    section_table: SectionTable | None,
+    linear_map: LinearMap | None,
+    timeline: Timeline | None,
 ) -> Iterator[Hit]:
     """Valid memory whose struct pages are not mapped.
 
@@ -50,8 +55,11 @@ def lost_struct_pages(
     Stop all memory hotplug.  Keep tools away that walk page frames (/proc/kpage*, crash on the live
     system).  Take a crash dump, reboot, and update the kernel.
     """
+    if vmemmap is None:
+        yield from _predicted(timeline)
+        return
     if section_table is None or not vmemmap.layout.knows("phys_offset"):
-        yield from _from_linear_map(vmemmap, linear_map)
+        yield from _from_linear_map(vmemmap, linear_map, timeline)
         return
     valid = section_table.valid - section_table.early
     missing = valid & vmemmap.pfns(vmemmap.pages_missing)
@@ -68,13 +76,45 @@ def lost_struct_pages(
             pfns=lost,
             vas=vmemmap.va_ranges(offsets),
             evidence=vmemmap.quote_at(offsets) + _owners(section_table, lost),
+            cause=None if timeline is None else timeline.cause_of(lost),
         )
+    if timeline is not None:
+        yield from _hidden(timeline, missing)
     unseen = valid - vmemmap.pfns(vmemmap.pages_observed)
     if unseen:
         raise UndecidedError(f"the struct pages of {unseen.total} valid pages are not in the dump", Vmemmap)
 
 
-def _from_linear_map(vmemmap: Vmemmap, linear: LinearMap | None) -> Iterator[Hit]:
+def _predicted(timeline: Timeline | None) -> Iterator[Hit]:
+    """What a trace alone says must have happened."""
+    if timeline is None:
+        raise UndecidedError("the vmemmap area was not collected", Vmemmap)
+    yield from _hidden(timeline, EMPTY)
+    raise UndecidedError("a trace tells of what it saw only: the page tables were not collected", Vmemmap)
+
+
+def _hidden(timeline: Timeline, seen: Ranges) -> Iterator[Hit]:
+    """Memory that lost its struct pages in the trace, and does not show it in the tables (or there are none).
+
+    A later populate maps fresh pages there: the addresses translate, and the struct pages are blank.
+    """
+    for lost in _by_section(timeline.lost - seen, timeline.calibration.pages_per_section):
+        cause = timeline.cause_of(lost)
+        calls = [anomaly.call for anomaly in timeline.of(Trouble.FREE_WIDER_THAN_REMOVE) if (anomaly.pfns & lost)]
+        yield Hit(
+            title="A removal took the struct pages of valid memory away",
+            message=(
+                f"{lost.total} pages ({', '.join(f'PFNs {lo:#x}-{hi:#x}' for lo, hi in lost.tuples()[:4])}) are valid "
+                "and lost their struct pages to a removal next to them. If they are mapped again, they are blank."
+            ),
+            claim=Claim.PROBABLE,
+            pfns=lost,
+            evidence=timeline.evidence(*calls),
+            cause=cause,
+        )
+
+
+def _from_linear_map(vmemmap: Vmemmap, linear: LinearMap | None, timeline: Timeline | None) -> Iterator[Hit]:
     """Two witnesses inside one dump: what is in the linear map has struct pages."""
     if linear is None:
         raise UndecidedError("neither the section table nor the linear map is known", SectionTable, LinearMap)
@@ -89,10 +129,12 @@ def _from_linear_map(vmemmap: Vmemmap, linear: LinearMap | None) -> Iterator[Hit
             ),
             claim=Claim.SUSPECTED,
             severity=Severity.HIGH,
-            pfns=linear.pfns(lost) if linear.layout.knows("phys_offset") else Ranges.of([], []),
+            pfns=linear.pfns(lost) if linear.layout.knows("phys_offset") else EMPTY,
             vas=vmemmap.va_ranges(offsets),
             evidence=vmemmap.quote_at(offsets) + linear.quote_at(linear.offsets(lost)),
         )
+    if timeline is not None:
+        yield from _hidden(timeline, EMPTY)
     raise UndecidedError("which memory is valid is not known from a page-table dump alone", SectionTable)
 
 

@@ -1,0 +1,1 @@
+"""The order of hotplug operations in a trace."""

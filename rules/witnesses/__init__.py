@@ -1,0 +1,1 @@
+"""Page tables, section table and trace, compared: three witnesses of one machine."""
