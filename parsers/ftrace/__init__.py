@@ -1,6 +1,6 @@
 r"""Traces of memory hotplug: text, ``trace.dat`` and kernel logs, read into one table of events.
 
->>> trace = read(b"  sh-58      [001] d....     2.5: mhp_online: (online_pages+0x0/0x368) pfn=0x80000 nr=0x8000\\n")
+>>> trace = read(b"  sh-58      [001] d....     2.5: mhp_online: (online_pages+0x0/0x368) pfn=0x80000 nr=0x8000\n")
 >>> trace.events.column("start_pfn")[0].tolist()
 [524288]
 >>> trace.quote(0)

@@ -101,7 +101,7 @@ class Arguments:
     text: I32
     """Id of the text of a string argument in ``Trace.strings``, -1 for numbers."""
     columns: tuple[str, ...]
-    """Names: `parsers.ftrace.functions.column_of`."""
+    """Names: `parsers.ftrace.naming.column_of`."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -172,7 +172,7 @@ class Events:
         return self._dense[name]
 
     def signed(self, name: str) -> tuple[I64, Bool]:
-        """As `column`, for columns of `parsers.ftrace.functions.SIGNED`."""
+        """As `column`, for columns of `parsers.ftrace.naming.SIGNED`."""
         values, present = self.column(name)
         return values.view(np.int64), present
 

@@ -17,9 +17,10 @@ import numpy as np
 
 from parsers.errors import Diagnostic
 from parsers.ftrace.events import NO_TIME, Buffer, Gap, Origin, Trace
-from parsers.ftrace.functions import Kind, symbol_kind
+from parsers.ftrace.functions import Kind
 from parsers.ftrace.losses import find_losses
 from parsers.ftrace.messages import MessageParser
+from parsers.ftrace.naming import symbol_kind
 from parsers.ftrace.scan import Block, Progress, Source, graph_calls, line_end, line_start
 from parsers.ftrace.table import TableBuilder
 
@@ -29,6 +30,7 @@ _LINE = re.compile(
     rb"^(?P<columns>(?:[^|\n]*\|)*?)(?P<indent> *)(?P<text>/\*.*?\*/|\}[^\n]*|[A-Za-z_][\w.]*(?:\(| \[)[^\n]*)$",
     re.MULTILINE,
 )
+_TRACER = re.compile(rb"(?:#[^\n]*\n)*?# tracer: function_graph")
 _TIME = re.compile(rb"^\s*(\d+)\.(\d{6,9}) +\|")
 _CPU = re.compile(rb"(?:^|\|)\s*(\d+)\)")
 _TASK = re.compile(rb"\)\s*(\S[^|]*?)-(\d+)\s*\|")
@@ -46,7 +48,7 @@ _MAX_OPEN = 1024
 
 def looks_like_graph(head: bytes) -> bool:
     """The lines of ``head`` are mostly calls and braces."""
-    if b"# tracer: function_graph" in head:
+    if _TRACER.match(head):
         return True
     lines = [line for line in head.split(b"\n")[:-1] if line.strip() and not line.startswith(b"#")][:200]
     graph = sum(1 for line in lines if _GRAPH_LINE.match(line))

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from parsers.ftrace.events import I32, Origin, Phase
-from parsers.ftrace.functions import IGNORED, TRACEPOINTS, Kind, kind_of, symbol_kind
+from parsers.ftrace.functions import Kind
+from parsers.ftrace.naming import IGNORED, TRACEPOINTS, kind_of, symbol_kind
 from parsers.ftrace.numbers import parse_integer
 from parsers.ftrace.table import Interned, TableBuilder, argument_columns
 from parsers.mapping import I64, U8, Bool

@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from parsers.ftrace.functions import FUNCTIONS, Function, Release, column_type
+from parsers.ftrace.functions import FUNCTIONS, Function, Release
+from parsers.ftrace.naming import column_type
 
 __all__ = ["BTF_ARGUMENTS", "FPROBE_EVENTS", "MEMINIT_TRACEABLE", "Probe", "probe_script", "probes"]
 

@@ -19,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 
 from parsers.errors import FormatError, InputError
-from parsers.ftrace.functions import EVENT_NAMES, SYMBOLS
+from parsers.ftrace.naming import EVENT_NAMES, SYMBOLS
 from parsers.mapping import I64
 
 __all__ = [

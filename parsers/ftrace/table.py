@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parsers.ftrace.events import NO_TIME, Arguments, Events, Origin, Phase, Stacks, Strings
-from parsers.ftrace.functions import FUNCTION_OF_KIND, Kind, column_of
+from parsers.ftrace.functions import FUNCTION_OF_KIND, Kind
+from parsers.ftrace.naming import column_of
 from parsers.mapping import I64, U8, U64, Bool
 
 __all__ = ["ROW_DTYPES", "Column", "Interned", "TableBuilder"]

@@ -17,8 +17,9 @@ from parsers.errors import Diagnostic
 from parsers.ftrace.container import Container, CpuData, open_container
 from parsers.ftrace.events import Buffer, Gap, Origin, Phase, Trace
 from parsers.ftrace.formats import EventFormat, RecordBytes, parse_format
-from parsers.ftrace.functions import SYMBOLS, TRACEPOINTS, Kind, kind_of, symbol_kind
+from parsers.ftrace.functions import Kind
 from parsers.ftrace.messages import Event, classify
+from parsers.ftrace.naming import SYMBOLS, TRACEPOINTS, kind_of, symbol_kind
 from parsers.ftrace.ringbuffer import PageLayout, Records, walk_pages
 from parsers.ftrace.scan import Progress, Source
 from parsers.ftrace.symbols import Symbols

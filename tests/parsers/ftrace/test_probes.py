@@ -10,7 +10,8 @@ import pytest
 
 from parsers import ftrace
 from parsers.ftrace.events import Phase
-from parsers.ftrace.functions import FUNCTIONS, Kind, kind_of
+from parsers.ftrace.functions import FUNCTIONS, Kind
+from parsers.ftrace.naming import kind_of
 from parsers.ftrace.probes import probe_script, probes
 
 RELEASES = [(5, 10), (6, 1), (6, 12), (6, 18), (7, 3), None]

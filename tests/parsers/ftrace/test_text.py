@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -509,3 +511,7 @@ def test_lost_events_of_a_graph_log_leave_everything_undecided():
     (issue,) = [issue for issue in ftrace.read(log.encode()).health if issue.code == "lost-events"]
     assert (issue.cpu, issue.count, issue.line) == (1, 12, log.count("\n"))
     assert issue.undecided
+
+
+def test_the_example_of_the_documentation_runs():
+    assert doctest.testmod(ftrace) == (0, 3)
