@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from parsers.mapping import I8, I64, U8, Bool
     from rules.model.coverage import LinearMap, RegionMap, Vmemmap
     from rules.model.sections import SectionTable
@@ -69,13 +71,13 @@ class Coverage:
         whole = cls.of(sections, vmemmap, linear, section_nr * pages, pages)
         count = pages // unit
         start = (whole.start_pfn[:, None] + np.arange(count) * unit).ravel()
-        made = cls(start, start + unit, *(np.repeat(column, count) for column in whole.columns))  # type: ignore[arg-type]
-        made.valid_pages[:] //= count
+        columns: list[NDArray[Any]] = [np.repeat(column, count) for column in whole.columns]
+        columns[0] //= count
         mixed = np.repeat(~whole.uniform(pages), count)
         inner = cls.of(sections, vmemmap, linear, start[mixed], unit)
-        for column, fine in zip(made.columns, inner.columns, strict=True):
+        for column, fine in zip(columns, inner.columns, strict=True):
             column[mixed] = fine
-        return made
+        return cls(start, start + unit, *columns)
 
     @property
     def columns(self) -> tuple[I64, U8, I8, U8, I8]:

@@ -128,6 +128,14 @@ class Timeline:
         """Windows in which order says nothing: lost events, clocks that go back."""
         return tuple(issue for issue in self.trace.health if issue.undecided)
 
+    def is_undecided(self, call: int) -> bool:
+        """Whether a call lies in a window in which order says nothing."""
+        time = int(self.trace.events.time_ns[int(self.calls.row[call])])
+        return any(
+            (issue.start_ns is None or issue.start_ns <= time) and (issue.end_ns is None or time <= issue.end_ns)
+            for issue in self.undecided
+        )
+
     def where(self, mask: Bool) -> Ranges:
         """PFNs of subsections."""
         start = self.state.start_pfn[mask]

@@ -84,7 +84,13 @@ def exact_facts(vmcore: VmcoreFacts) -> dict[type, Any]:
     facts: dict[type, Any] = {}
     if mapping.tables is not None:
         facts[PageWalk] = PageWalk(
-            vmcore.path, mapping.tables, walk.table_descriptor, walk.diagnostics, lambda va: list(vmcore.explain(va))
+            vmcore.path,
+            mapping.tables,
+            walk.table_descriptor,
+            walk.repeated,
+            walk.faults,
+            walk.diagnostics,
+            lambda va: list(vmcore.explain(va)),
         )
     for rows in (vmcore.sections, vmcore.blocks, vmcore.zones, vmcore.hugetlb):
         if rows is not None:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from parsers.errors import Diagnostic
-    from parsers.mapping import U64, TablePages
+    from parsers.mapping import U64, Bool, TablePages
+    from parsers.vmcore.faults import TableFaults
 
 __all__ = ["PageWalk", "WalkStep"]
 
@@ -52,6 +53,10 @@ class PageWalk:
     tables: TablePages
     table_descriptor: U64
     """For each table, the descriptor that points at it."""
+    repeated: Bool
+    """Rows of the mapping in which every entry has the same output address."""
+    faults: TableFaults
+    """Malformed entries, and those that could not be followed."""
     diagnostics: tuple[Diagnostic, ...]
     steps: Callable[[int], list[WalkStep]]
 
