@@ -105,56 +105,51 @@ vmcoreinfo() {
         echo "/proc/kcore has no notes" >&2
         return 1
     fi
-    dd if=/proc/kcore bs=1 skip="$offset" count="$size" 2>/dev/null | tr -c '[:print:]\n' '\n' |
+    dd if=/proc/kcore bs=1 skip="$offset" count="$size" 2>/dev/null | tr -c ' -~\n' '\n' |
         grep -E '^(OSRELEASE|BUILD-ID|PAGESIZE|KERNELOFFSET|(SYMBOL|SIZE|OFFSET|LENGTH|NUMBER)\([A-Za-z0-9_.]+\))='
 }
 
 is_tracing() { [ -s $tracing/kprobe_events ] || [ -n "$(cat $tracing/set_event 2>/dev/null)" ]; }
 
+hotplug_trace() { cat $tracing/trace; }
+
 cpu() { grep -E '^(CPU |Features)' /proc/cpuinfo | sort | uniq -c; }
 
-# Name, whether root is needed, what it is, and three blanks before the command.
-items_before='
-uname         -    kernel release               uname -a
-boot_id       -    which boot this is           cat /proc/sys/kernel/random/boot_id
-cmdline       -    kernel command line          cat /proc/cmdline
-config        -    kernel configuration         config
-cpuinfo       -    CPU models and features      cpu
-vmcoreinfo    root kernel layout (VMCOREINFO)   vmcoreinfo
-'
-items_state='
-memory_blocks -    memory blocks and states     blocks
-iomem         root physical memory map          cat /proc/iomem
-'
-items_tables='
-kernel_page_tables root kernel page tables      page_tables
-'
-items_after='
-memory_nodes  -    nodes of memory blocks       nodes
-zoneinfo      -    zones                        cat /proc/zoneinfo
-meminfo       -    memory counters              cat /proc/meminfo
-hugepages     -    huge page pools              hugepages
-memmap_on_memory - memmap_on_memory parameter   cat /sys/module/memory_hotplug/parameters/memmap_on_memory
-modules       -    loaded modules               cat /proc/modules
-dmesg         -    kernel log                   kernel_log
-trace         root memory hotplug trace         cat TRACING/trace
-lsmem         -    memory ranges                lsmem -a -o RANGE,SIZE,STATE,REMOVABLE,BLOCK,NODE,ZONES
-ndctl.json    -    persistent-memory namespaces ndctl list -NRDi
-daxctl.json   -    dax devices                  daxctl list -Di
-'
+# Name; whether root is needed; what it is; command.
+items_before='uname;;kernel release;uname -a
+boot_id;;which boot this is;cat /proc/sys/kernel/random/boot_id
+cmdline;;kernel command line;cat /proc/cmdline
+config;;kernel configuration;config
+cpuinfo;;CPU models and features;cpu
+vmcoreinfo;root;kernel layout (VMCOREINFO);vmcoreinfo'
+
+items_state='memory_blocks;;memory blocks and states;blocks
+iomem;root;physical memory map;cat /proc/iomem'
+
+items_tables='kernel_page_tables;root;kernel page tables;page_tables'
+
+items_after='memory_nodes;;nodes of memory blocks;nodes
+zoneinfo;;zones;cat /proc/zoneinfo
+meminfo;;memory counters;cat /proc/meminfo
+hugepages;;huge page pools;hugepages
+memmap_on_memory;;memmap_on_memory parameter;cat /sys/module/memory_hotplug/parameters/memmap_on_memory
+modules;;loaded modules;cat /proc/modules
+dmesg;;kernel log;kernel_log
+trace;root;memory hotplug trace;hotplug_trace
+lsmem;;memory ranges;lsmem -a -o RANGE,SIZE,STATE,REMOVABLE,BLOCK,NODE,ZONES
+ndctl.json;;persistent-memory namespaces;ndctl list -NRDi
+daxctl.json;;dax devices;daxctl list -Di'
 
 # Calls "$1 NAME ROOT WHAT COMMAND" for every line of $2; what does not exist here is left out.
 each() {
-    handler=$1
-    printf '%s\n' "$2" | sed "s|TRACING|$tracing|; s/^\([^ ]*\)  *\([^ ]*\)  *\(.*[^ ]\)   *\([^ ].*\)$/\1;\2;\3;\4/" |
-        while IFS=';' read -r name root what command; do
-            case $name in
-                '') continue ;;
-                trace) is_tracing || continue ;;
-                lsmem | ndctl.json | daxctl.json) command -v "${command%% *}" >/dev/null || continue ;;
-            esac
-            $handler "$name" "$root" "$what" "$command" </dev/null
-        done
+    printf '%s\n' "$2" | while IFS=';' read -r name root what command; do
+        case $name in
+            trace) is_tracing || continue ;;
+            modules) [ -e /proc/modules ] || continue ;;
+            lsmem | ndctl.json | daxctl.json) command -v "${command%% *}" >/dev/null || continue ;;
+        esac
+        $1 "$name" "$root" "$what" "$command" </dev/null
+    done
 }
 
 announce() { printf '  %-19s %-29s %s%s\n' "$1" "$3" "$4" "$([ "$2" = root ] && echo '   (root)')"; }
@@ -256,7 +251,9 @@ esac
 
 if [ -n "$dry" ]; then
     say "would read, and write $out:"
-    each announce "$items_before$items_state$items_tables$items_after" >&2
+    for items in "$items_before" "$items_state" "$items_tables" "$items_after"; do
+        each announce "$items" >&2
+    done
     exit 0
 fi
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parsers import ftrace, ptdump
+from parsers.boot_id import parse_boot_id
 from parsers.cmdline import parse_cmdline
 from parsers.dmesg import parse_dmesg
 from parsers.hugepages import parse_hugepages
@@ -100,6 +101,7 @@ KINDS: tuple[Kind, ...] = (
         _never,
         parse_memmap_on_memory,
     ),
+    Kind("boot_id", _paths("boot_id"), _never, parse_boot_id),
     Kind("vmcoreinfo_addr", _paths("vmcoreinfo_addr"), _never, None),
 )
 

@@ -186,6 +186,7 @@ class _Reading:
             config=self._last("config"),
             command_line=self._last("cmdline"),
             memmap_on_memory=self._last("memmap_on_memory"),
+            boot_id=self._last("boot_id"),
             vmcoreinfo=self._last("vmcoreinfo"),
             zoneinfo=self._last("zoneinfo"),
             meminfo=self._last("meminfo"),

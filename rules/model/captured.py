@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from parsers.boot_id import BootId
 from parsers.cmdline import CommandLine
 from parsers.dmesg import Dmesg
 from parsers.errors import LayoutError
@@ -60,6 +61,7 @@ class Captured:
     hugepages: HugePages | None = None
     dmesg: Dmesg | None = None
     memmap_on_memory: MemmapOnMemory | None = None
+    boot_id: BootId | None = None
     vmcore: VmcoreFacts | None = None
     trace: Trace | None = None
     layout: Dict[str, int] = field(default_factory=dict)
@@ -82,6 +84,7 @@ class _Building:
     def facts(self) -> Facts:
         captured = self.captured
         self._take(
+            captured.boot_id,
             captured.iomem,
             captured.blocks,
             captured.release or (captured.dmesg.boot.release if captured.dmesg else None),

@@ -1,0 +1,39 @@
+"""``ptaudit where``: everything known of one address."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from analyzer.audit import audit
+from analyzer.commands.options import evidence_options
+from analyzer.reports.where import lines
+from analyzer.sources.read import Request
+from analyzer.views.address import parse_address
+from analyzer.views.where import where
+
+__all__ = ["command"]
+
+
+@click.command(name="where")
+@evidence_options
+@click.argument("address")
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), metavar="FORMAT", default="text", help="text, json"
+)
+def command(request: Request, address: str, form: str) -> None:
+    """Tell everything that is known of an address.
+
+    ADDRESS is pfn:0x…, page:0x… (a struct page), phys:0x… or virt:0x…; a bare number counts as virtual in the kernel
+    half and as physical below it.
+
+    \b
+    Example:
+      ptaudit where captured-host/ 0xfffffdffc2100008
+    """
+    document = where(audit(request), parse_address(address))
+    if form == "json":
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        click.echo("\n".join(lines(document)))

@@ -1,0 +1,322 @@
+"""Everything that is known of one address, from every witness that was captured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from analyzer.views.address import MAX_PHYSICAL_BITS, Address, Space
+from parsers.errors import UsageError
+from parsers.iomem import Iomem
+from parsers.layout import LAYOUT_KEYS, KernelLayout
+from parsers.mapping import Mapping
+from parsers.memory_blocks import MemoryBlocks
+from parsers.zoneinfo import Zoneinfo
+from rules.facts import how_to_collect
+from rules.model.sections import SectionTable
+from rules.model.walk import PageWalk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from analyzer.audit import Report
+    from rules.finding import Finding
+
+__all__ = ["SCHEMA", "where"]
+
+SCHEMA = "ptaudit.where/1"
+
+# struct page of 64 bytes since 4.18 (include/linux/mm_types.h): first byte of each field.
+_FIELDS = (
+    (0x00, "flags"),
+    (0x08, "lru.next / compound_head / pgmap"),
+    (0x10, "lru.prev / zone_device_data"),
+    (0x18, "mapping"),
+    (0x20, "index"),
+    (0x28, "private"),
+    (0x30, "_mapcount / page_type"),
+    (0x34, "_refcount"),
+    (0x38, "memcg_data"),
+)
+
+
+def where(report: Report, address: Address) -> dict[str, Any]:
+    """The document `SCHEMA`: what is not known is None, and ``missing`` says what would tell it.
+
+    UsageError for the address of a struct page that lies outside of the vmemmap area.
+    """
+    return _Place(report, address).document()
+
+
+class _Place:
+    """One address and the page it belongs to: ``index`` counts pages from the start of the linear map."""
+
+    def __init__(self, report: Report, address: Address) -> None:
+        self.report, self.address = report, address
+        self.layout = report.facts.get(KernelLayout) or KernelLayout({})
+        self.missing: dict[str, None] = {}
+        self.region = self._region()
+        self.page_offset = 0
+        self.index = self._index()
+        self.pfn = self._pfn()
+
+    def document(self) -> dict[str, Any]:
+        layout, pfn = self.layout, self.pfn
+        physical = (
+            None if pfn is None or not self._knows("page_size") else (pfn << layout.page_shift) + self.page_offset
+        )
+        if self.address.space is Space.PHYSICAL:
+            physical = self.address.value
+        document: dict[str, Any] = {
+            "schema": SCHEMA,
+            "address": self.address.text,
+            "read_as": str(self.address.space),
+            "guessed": self.address.guessed,
+            "tag": _hex(self.address.tag),
+            "region": self.region,
+            "page_offset": _hex(self.page_offset),
+            "pfn": _hex(pfn),
+            "physical": _hex(physical),
+            "linear": _hex(self._linear_va()),
+            "struct_page": _hex(self._struct_page_va()),
+            "field": self._field(),
+            "section": self._section(),
+            "memory_block": self._block(),
+            "zones": self._zones(),
+            "iomem": [] if physical is None else self._iomem(physical),
+            "mapped_by": list(self._mapped_by()),
+            "findings": [
+                {"rule": one.rule.code, "severity": str(one.severity), "title": one.hit.title, "id": one.fingerprint}
+                for one in self.report.findings
+                if self._touches(one)
+            ],
+        }
+        document["missing"] = list(self.missing)
+        return document
+
+    def _knows(self, *keys: str) -> bool:
+        return self.layout.knows(*keys)
+
+    def _lacks(self, kind: type, what: str) -> None:
+        why = self.report.facts.missing.get(kind)
+        steps = "; ".join(how_to_collect(kind))
+        self.missing[f"{what}: not known{f' ({why})' if why else ''}; collect: {steps}"] = None
+
+    # From the address to its page.
+
+    def _is_virtual(self) -> bool:
+        return self.address.space in {Space.VIRTUAL, Space.STRUCT_PAGE}
+
+    def _region(self) -> str | None:
+        """``linear``, ``vmemmap``, or the marker of the dump that the address lies behind; None for no address."""
+        if not self._is_virtual():
+            return None
+        va = self.address.value
+        region = self.layout.region_of(va)
+        if self.address.space is Space.STRUCT_PAGE and region != "vmemmap":
+            bounds = "which is not known"
+            if self._knows("vmemmap_start", "vmemmap_end"):
+                bounds = f"{self.layout.vmemmap_start:#x}-{self.layout.vmemmap_end:#x}"
+            raise UsageError(f"{self.address.text}: not in the vmemmap area, {bounds}")
+        if region != "other":
+            return region
+        if not self._knows("page_offset", "vmemmap_start"):
+            self._lacks(Mapping, "the kernel's memory map")
+        return self._marker(va)
+
+    def _marker(self, va: int) -> str:
+        mapping = self.report.facts.get(Mapping)
+        before = None
+        if mapping is not None:
+            row = int(np.searchsorted(mapping.start, np.uint64(va), side="right"))
+            before = next((one for one in reversed(mapping.markers) if one.row < row), None)
+        if before is None:
+            return "neither linear map nor vmemmap"
+        return f"behind '{before.name}'" if before.name.endswith(" end") else before.name.removesuffix(" start")
+
+    def _index(self) -> int | None:
+        """Page index of the page that the address, or the struct page there, belongs to."""
+        layout, value = self.layout, self.address.value
+        needed = {"vmemmap": "struct_page_size", "linear": "page_offset"}.get(self.region or "", "phys_offset")
+        if self._is_virtual() and self.region not in {"linear", "vmemmap"}:
+            return None
+        for key in ("page_size", needed):
+            if not self._knows(key):
+                what = "page size" if key == "page_size" else LAYOUT_KEYS[key].split(":")[0]
+                self._lacks(Mapping if key == "page_size" else KernelLayout, what)
+                return None
+        if self.region == "vmemmap":
+            return (value - layout.vmemmap_start) // layout.struct_page_size
+        if self.address.space is Space.PFN:
+            return value - layout.start_pfn
+        self.page_offset = value & (layout.page_size - 1)
+        if self.region == "linear":
+            return (value - layout.page_offset) >> layout.page_shift
+        return (value >> layout.page_shift) - layout.start_pfn
+
+    def _pfn(self) -> int | None:
+        if self.address.space is Space.PFN:
+            return self.address.value
+        if self.address.space is Space.PHYSICAL:
+            return self.address.value >> self.layout.page_shift if self._knows("page_size") else None
+        if self.index is None:
+            return None
+        if not self._knows("phys_offset"):
+            self._lacks(KernelLayout, "PHYS_OFFSET")
+            return None
+        pfn = self.index + self.layout.start_pfn
+        if 0 <= pfn < 1 << (MAX_PHYSICAL_BITS - self.layout.page_shift):
+            return pfn
+        self.missing[f"no memory can be there: with PHYS_OFFSET {self.layout.phys_offset:#x} it has no PFN"] = None
+        return None
+
+    def _linear_va(self) -> int | None:
+        if self.index is None or not self._knows("page_offset", "linear_end"):
+            return None
+        va = self.layout.page_offset + (self.index << self.layout.page_shift) + self.page_offset
+        return va if self.layout.linear_start <= va < self.layout.linear_end else None
+
+    def _struct_page_va(self) -> int | None:
+        if self.index is None or not self._knows("vmemmap_start", "vmemmap_end", "struct_page_size"):
+            return None
+        va = self.layout.vmemmap_start + self.index * self.layout.struct_page_size
+        return va if self.layout.vmemmap_start <= va < self.layout.vmemmap_end else None
+
+    def _field(self) -> dict[str, Any] | None:
+        """Where in the struct page an address of the vmemmap area points."""
+        base = self._struct_page_va()
+        if self.region != "vmemmap" or base is None:
+            return None
+        offset = self.address.value - base
+        name = None
+        if self.layout.struct_page_size == 64:
+            name = next(name for first, name in reversed(_FIELDS) if offset >= first)
+        return {"offset": _hex(offset), "name": name}
+
+    # What the witnesses say of the page.
+
+    def _section(self) -> dict[str, Any] | None:
+        sections = self.report.facts.get(SectionTable)
+        if self.pfn is None:
+            return None
+        if sections is None:
+            self._lacks(SectionTable, "the section table")
+            return None
+        unit = self.layout.pages_per_subsection
+        number, inside = divmod(self.pfn, sections.pages_per_section)
+        validities = {"valid": sections.valid, "not excluded": sections.possible}
+        units = sections.units
+        owners = np.flatnonzero((units.start_pfn <= self.pfn) & (self.pfn < units.end_pfn)).tolist()
+        kinds = {"RAM": sections.ram, "no-map": sections.nomap, "device memory": sections.device}
+        origins = {"boot": sections.early, "hot-added": sections.hotadded}
+        return {
+            "number": number,
+            "subsection": inside // unit,
+            "subsections": sections.pages_per_section // unit,
+            "validity": next((name for name, pfns in validities.items() if pfns.contains(self.pfn)), "not valid"),
+            "precision": str(sections.precision),
+            "kind": next((name for name, pfns in kinds.items() if pfns.contains(self.pfn)), None),
+            "origin": next((name for name, pfns in origins.items() if pfns.contains(self.pfn)), None),
+            "removed_with": [units.label[row] for row in owners],
+        }
+
+    def _block(self) -> dict[str, Any] | None:
+        blocks = self.report.facts.get(MemoryBlocks)
+        if self.pfn is None:
+            return None
+        if blocks is None or not blocks.block_size_bytes:
+            self._lacks(MemoryBlocks, "the memory block")
+            return None
+        number = (self.pfn << self.layout.page_shift) // blocks.block_size_bytes
+        found = np.flatnonzero(blocks.block == number)
+        if not found.size:
+            return {"number": number, "exists": False}
+        row = int(found[0])
+        return {
+            "number": number,
+            "exists": True,
+            "state": blocks.state_word[row] or None,
+            "node": int(blocks.node[row]) if blocks.node[row] >= 0 else None,
+            "valid_zones": blocks.valid_zones[row] or None,
+            **_place(blocks.path, None if blocks.line is None else int(blocks.line[row])),
+        }
+
+    def _zones(self) -> list[dict[str, Any]]:
+        """Zones that span the page: more than one where zones interleave."""
+        zones = self.report.facts.get(Zoneinfo)
+        if zones is None or self.pfn is None:
+            return []
+        spans = (zones.start_pfn >= 0) & (zones.start_pfn <= self.pfn) & (self.pfn < zones.start_pfn + zones.spanned)
+        return [
+            {"zone": zones.zone[row], "node": int(zones.node[row]), **_place(zones.path, int(zones.line[row]))}
+            for row in np.flatnonzero(spans).tolist()
+        ]
+
+    def _iomem(self, physical: int) -> list[dict[str, Any]]:
+        """The chain of resources, outermost first."""
+        iomem = self.report.facts.get(Iomem)
+        if iomem is None or not iomem.privileged:
+            self._lacks(Iomem, "the resource")
+            return []
+        at = np.uint64(physical)
+        rows = np.flatnonzero((iomem.start <= at) & (at <= iomem.last)).tolist()
+        return [
+            {
+                "name": iomem.name[row],
+                "start": _hex(int(iomem.start[row])),
+                "last": _hex(int(iomem.last[row])),
+                **_place(iomem.path, int(iomem.line[row])),
+            }
+            for row in rows
+        ]
+
+    def _mapped_by(self) -> Iterator[dict[str, Any]]:
+        """What the page tables say of the address itself, of its linear address and of its struct page."""
+        places = {"linear map": self._linear_va(), "struct page": self._struct_page_va()}
+        if self.region not in {None, "linear", "vmemmap"}:
+            places = {"this address": self.address.value}
+        mapping = self.report.facts.get(Mapping)
+        if mapping is None:
+            self._lacks(Mapping, "the page tables")
+            return
+        for what, va in places.items():
+            if va is not None:
+                yield {"what": what, "va": _hex(va), **self._row(mapping, va)}
+
+    def _row(self, mapping: Mapping, va: int) -> dict[str, Any]:
+        at = np.uint64(va)
+        row = int(np.searchsorted(mapping.start, at, side="right")) - 1
+        walk = self.report.facts.get(PageWalk)
+        steps = [one.text for one in walk.evidence(va)] if walk is not None else []
+        if row < 0 or at > mapping.last[row]:
+            seen = bool(np.any((mapping.observed_start <= at) & (at <= mapping.observed_last)))
+            return {"state": "not mapped" if seen else "not covered by the page-table dump", "walk": steps}
+        state = "not mapped"
+        if mapping.present[row]:
+            state = "mapped" if mapping.valid[row] else "entry that does not translate"
+        output = None
+        if mapping.pa is not None and state == "mapped":
+            output = int(mapping.pa[row]) + va - int(mapping.start[row])
+        return {
+            "state": state,
+            "level": int(mapping.level[row]),
+            "output": _hex(output),
+            "text": mapping.describe(row),
+            **_place(mapping.source, None if mapping.line is None else int(mapping.line[row])),
+            "walk": steps,
+        }
+
+    def _touches(self, finding: Finding) -> bool:
+        if self.pfn is not None and finding.hit.pfns.contains(self.pfn):
+            return True
+        own = (self._linear_va(), self._struct_page_va(), self.address.value if self._is_virtual() else None)
+        return any(va is not None and one.start <= va < one.end for va in own for one in finding.hit.vas)
+
+
+def _hex(value: int | None) -> str | None:
+    return None if value is None else f"{value:#x}"
+
+
+def _place(source: str, line: int | None) -> dict[str, Any]:
+    return {"source": source, "line": line or None}
