@@ -21,6 +21,7 @@ from parsers.errors import Diagnostic
 from parsers.mapping import I8, I64, U8, U64, Bool, Mapping, TablePages
 from parsers.vmcore.addresses import MASK, AddressMap
 from parsers.vmcore.descriptors import TABLE_ATTRIBUTES, DescriptorFormat, Kind, memory_types
+from parsers.vmcore.faults import Fault, FaultLog, TableFaults
 from parsers.vmcore.memory import MissingMemoryError, PhysicalMemory
 
 __all__ = ["Step", "Walk", "explain", "walk_page_tables"]
@@ -61,6 +62,7 @@ class Walk:
     """Rows of ``mapping`` in which every entry has the same output address, ``mapping.pa``."""
     table_descriptor: U64
     """For each row of ``mapping.tables``, the descriptor that points at it (0 for the root): its table attributes."""
+    faults: TableFaults
     diagnostics: tuple[Diagnostic, ...]
 
 
@@ -122,6 +124,7 @@ class _State:
     addresses: AddressMap
     format: DescriptorFormat
     path: str
+    faults: FaultLog
     rows: list[_Rows] = field(default_factory=list)
     nr_rows: int = 0
     tables: list[_Tables] = field(default_factory=list)
@@ -136,12 +139,13 @@ class _State:
     successor: U64 = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
     """Room for one batch, kept between batches."""
 
-    def lose(self, tables: _Tables, level: int, why: str) -> None:
+    def lose(self, tables: _Tables, level: int, why: Fault) -> None:
         """Note that nothing below ``tables`` was observed."""
         if not len(tables):
             return
         span = np.uint64(_table_span(self.addresses, level))
         self.lost.append((tables.va, tables.repeat * span))
+        self.faults.add(why, level - 1, tables.parent, tables.va, tables.descriptor)
         for entry, descriptor, va in zip(
             tables.parent[:_MAX_DIAGNOSTICS].tolist(),
             tables.descriptor[:_MAX_DIAGNOSTICS].tolist(),
@@ -171,7 +175,8 @@ def _table_span(addresses: AddressMap, level: int) -> int:
 def walk_page_tables(memory: PhysicalMemory, addresses: AddressMap, *, source: str) -> Walk:
     """Walk all of ``swapper_pg_dir``; ``source`` names the dump in evidence and diagnostics."""
     granule = addresses.granule
-    state = _State(memory, addresses, DescriptorFormat(granule, addresses.lpa2), source)
+    form = DescriptorFormat(granule, addresses.lpa2)
+    state = _State(memory, addresses, form, source, FaultLog(form))
     level = granule.first_level(addresses.va_bits)
     frontier = _root(state, level)
     while len(frontier) and level < PTE:
@@ -206,11 +211,11 @@ def _visit_level(state: _State, frontier: _Tables, level: int) -> _Tables:
     for first in range(0, len(frontier), batch):
         tables = frontier[slice(first, first + batch)]
         if state.nr_rows > _MAX_ROWS:
-            state.lose(frontier[slice(first, None)], level, "too many distinct ranges, not walked further")
+            state.lose(frontier[slice(first, None)], level, Fault.ROWS)
             break
         data, present = state.memory.read_pages(tables.pa, page_size)
         if not present.all():
-            state.lose(tables[~present], level, "the table page is not in the dump")
+            state.lose(tables[~present], level, Fault.MISSING)
             tables, data = tables[present], data[present]
         if len(tables):
             entries: U64 = data.view("<u8")
@@ -223,18 +228,18 @@ def _admitted(state: _State, tables: _Tables, level: int) -> _Tables:
     """The tables that may be entered: not seen at another level, not shared beyond measure, within the budget."""
     elsewhere = np.isin(tables.pa, state.visited)
     if elsewhere.any():
-        state.lose(tables[elsewhere], level, "the table page is in use at another level")
+        state.lose(tables[elsewhere], level, Fault.ELSEWHERE)
         tables = tables[~elsewhere]
     pages, first = np.unique(tables.pa, return_index=True)
     if len(tables) - pages.size > _MAX_REPEATS - state.repeats:
         keep = np.zeros(len(tables), dtype=np.bool_)
         keep[first] = True
-        state.lose(tables[~keep], level, "the table page is shared too often")
+        state.lose(tables[~keep], level, Fault.SHARED)
         tables = tables[keep]
     state.repeats += len(tables) - int(pages.size)
     if state.nr_tables + len(tables) > _MAX_TABLES:
         allowed = max(_MAX_TABLES - state.nr_tables, 0)
-        state.lose(tables[slice(allowed, None)], level, "too many table pages, not walked further")
+        state.lose(tables[slice(allowed, None)], level, Fault.TABLES)
         tables = tables[slice(0, allowed)]
     state.nr_tables += len(tables)
     state.visited = np.concatenate((state.visited, pages))
@@ -251,7 +256,7 @@ def _expanded(state: _State, tables: _Tables, entries: U64, level: int) -> tuple
     extra = np.cumsum(copies - np.uint64(1))
     refused = (copies > 1) & (extra > np.uint64(max(_MAX_REPEATS - state.repeats, 0)))
     if refused.any():
-        state.lose(tables[refused], level, "the table page is shared too often")
+        state.lose(tables[refused], level, Fault.SHARED)
     tables, entries, copies, uniform = tables[~refused], entries[~refused], copies[~refused], uniform[~refused]
     state.repeats += int(copies.sum()) - len(tables)
     index = np.repeat(np.arange(len(tables)), copies.astype(np.int64))
@@ -274,6 +279,7 @@ def _decode_batch(state: _State, tables: _Tables, entries: U64, level: int) -> _
     descriptor = flat[first]
     table = first // per_table
     va = tables.va[table] + (first % per_table).astype(np.uint64) * span
+    state.faults.look(level, descriptor, tables.pa[table], first % per_table, va)
     size = count * span
     used = np.bincount(table, weights=count * (descriptor != 0), minlength=len(tables))
     state.tables.append(tables)
@@ -405,6 +411,7 @@ def _result(state: _State) -> Walk:
         mapping=mapping,
         repeated=rows.repeated,
         table_descriptor=tables.descriptor[order],
+        faults=state.faults.table(),
         diagnostics=tuple(state.diagnostics),
     )
 
