@@ -17,6 +17,11 @@ __all__ = ["main"]
 COMMANDS: dict[str, str] = {
     "audit": "Audit what was captured from one host.",
     "sections": "Memory sections, their subsections, and what maps their struct pages.",
+    "timeline": "The hotplug operations of a trace, replayed.",
+    "probes": "The tracing set-up that makes a trace replayable.",
+    "where": "Everything known of an address.",
+    "diff": "What changed between two captures, and which changes are hazards.",
+    "collect": "Collect on this host what an audit needs.",
     "rules": "The catalogue of rules.",
     "explain": "What a rule means, how it decides, what to do.",
 }

@@ -9,6 +9,7 @@ import click
 from analyzer.commands.options import evidence_options
 from analyzer.sources.read import Request, read_sources
 from analyzer.views.sections import SectionRow, empty_table_counts, section_rows
+from analyzer.views.table import table
 from rules.model.captured import facts_of
 
 __all__ = ["command"]
@@ -34,7 +35,7 @@ def command(request: Request, tables: bool, form: str) -> None:
         document = {"sections": [row.as_dict() for row in rows], "empty_tables": counts}
         click.echo(json.dumps(document, indent=2))
         return
-    for line in _table([_HEADINGS, *(_cells(row) for row in rows)]):
+    for line in table(_HEADINGS, map(_cells, rows)):
         click.echo(line)
     for region, levels in counts.items():
         click.echo(f"empty tables in the {region} area: {sum(levels.values())}")
@@ -44,9 +45,3 @@ def _cells(row: SectionRow) -> tuple[str, ...]:
     number = str(row.first) if row.first == row.last else f"{row.first}-{row.last}"
     pfns = f"{row.start_pfn:#x}-{row.end_pfn:#x}"
     return number, pfns, row.state, row.origin, row.kind, row.subsections, row.struct_pages, row.linear
-
-
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Rows with columns as wide as they need, also in a pipe."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -7,12 +7,14 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from parsers.errors import InputError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from parsers.vmcore.extract import VmcoreFacts
 
-__all__ = ["Symbols", "is_vmcore", "read_vmcore"]
+__all__ = ["Symbols", "is_vmcore", "read_vmcore", "symbols_of"]
 
 _MAGICS = (b"\x7fELF", b"KDUMP   ", b"DISKDUMP", b"makedumpfile")
 PEEK = 64
@@ -58,3 +60,22 @@ def read_vmcore(path: Path, symbols: Symbols) -> VmcoreFacts:
     return extract(
         path, vmlinux=symbols.vmlinux, system_map=symbols.system_map, vmcoreinfo=symbols.vmcoreinfo, with_dmesg=True
     )
+
+
+def symbols_of(vmlinux: Path) -> frozenset[str]:
+    """Names of all symbols of an ELF kernel; InputError if it is none."""
+    from elftools.common.exceptions import ELFError  # noqa: PLC0415 pyelftools is slow to import
+    from elftools.elf.elffile import ELFFile  # noqa: PLC0415
+    from elftools.elf.sections import SymbolTableSection  # noqa: PLC0415
+
+    from parsers.vmcore.container import open_plain  # noqa: PLC0415
+
+    with open_plain(vmlinux) as file:
+        try:
+            tables = [one for one in ELFFile(file).iter_sections() if isinstance(one, SymbolTableSection)]
+            names = frozenset(symbol.name for one in tables for symbol in one.iter_symbols())
+        except ELFError as error:
+            raise InputError(f"not an ELF file: {error}", path=str(vmlinux)) from error
+    if not names:
+        raise InputError("has no symbol table", path=str(vmlinux))
+    return names
