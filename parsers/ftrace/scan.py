@@ -37,7 +37,7 @@ __all__ = [
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
 
-BLOCK_SIZE = 8 << 20
+BLOCK_SIZE = 4 << 20
 _STACK_LINES = re.compile(rb"\s*=>|\s+[0-9a-f]{8,16} |[^\n]*stack trace ?>|\s*$")
 _MAX_HOLD_BACK = 512
 
