@@ -7,17 +7,21 @@ from operator import or_
 from typing import TYPE_CHECKING
 
 from rules.finding import Claim, Hit, Severity
+from rules.model.timeline import Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from parsers.ranges import Ranges
-    from rules.model.timeline import Anomaly, Timeline, Trouble
+    from rules.model.timeline import Anomaly, Timeline
 
 __all__ = ["hit_of_all", "hits_of"]
 
 MAX_HITS = 256
 MAX_QUOTED = 4
+
+# Populating with blocks may have fallen back to pages, which no probe shows: the fallback is inlined.
+_CLAIMS = {Trouble.FREE_WIDER_THAN_REMOVE: Claim.PROBABLE}
 
 
 def hits_of(timeline: Timeline, trouble: Trouble, title: str, severity: Severity | None = None) -> Iterator[Hit]:
@@ -42,7 +46,7 @@ def _hit(timeline: Timeline, anomalies: list[Anomaly], title: str, severity: Sev
     return Hit(
         title=title,
         message=f"{times}{timeline.describe(first.call)}: {first.text} ({_places(pfns)}).",
-        claim=Claim.SUSPECTED if weak else Claim.PROVEN,
+        claim=Claim.SUSPECTED if weak else _CLAIMS.get(first.trouble, Claim.PROVEN),
         severity=min(Severity.MEDIUM, severity or Severity.MEDIUM) if weak else severity,
         pfns=pfns,
         evidence=timeline.evidence(*calls),
