@@ -23,6 +23,7 @@ __all__ = ["Container", "CpuData", "Instance", "open_container"]
 MAGIC = b"\x17\x08\x44tracing"
 _GROWTH = 256
 """How many times larger than the file its decompressed contents may be in all, beyond the first 64 MiB."""
+_MAX_PIECE = 1 << 29
 _MAX_CPUS = 1 << 14
 _MAX_SECTIONS = 4096
 
@@ -203,7 +204,7 @@ class _Reader:
         at = self.stream.tell()
         sizes = self.record(self.numbers.chunk, what)
         self.budget -= sizes.raw
-        if self.budget < 0:
+        if self.budget < 0 or sizes.raw > _MAX_PIECE:
             raise self.fail(f"{what} would grow to {sizes.raw} bytes, out of all proportion to the file", at)
         raw = self.decompress(self.read(sizes.compressed, what), sizes.raw, at)
         if len(raw) != sizes.raw:
@@ -215,11 +216,7 @@ class _Reader:
             if self.algorithm == "zlib":
                 return zlib.decompressobj().decompress(data, max(size, 1))
             if self.algorithm == "zstd":
-                import zstandard  # noqa: PLC0415  (only for files that need it)
-
-                return (
-                    zstandard.ZstdDecompressor().decompressobj().decompress(data) if size == 0 else _unzstd(data, size)
-                )
+                return _unzstd(data, max(size, 1))
         except ImportError as error:
             message = "compressed with zstd: install zstandard, or `trace-cmd convert --compression none`"
             raise MissingDependencyError(message, path=self.path) from error
