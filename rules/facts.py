@@ -16,6 +16,7 @@ from parsers.meminfo import Meminfo
 from parsers.memmap_on_memory import MemmapOnMemory
 from parsers.memory_blocks import MemoryBlocks
 from parsers.uname import KernelRelease
+from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows, ZoneRows
 from parsers.zoneinfo import Zoneinfo
 from rules.model.coverage import LinearMap, Vmemmap
 from rules.model.earlier import Earlier
@@ -34,6 +35,7 @@ _DUMP = "as root: cat /sys/kernel/debug/kernel_page_tables (CONFIG_PTDUMP_DEBUGF
 _IOMEM = "as root: cat /proc/iomem"
 _BLOCKS = "grep -H . /sys/devices/system/memory/block_size_bytes /sys/devices/system/memory/memory*/{state,valid_zones}"
 _DMESG = "dmesg from the start of the boot (journalctl -k -b)"
+_VMCORE = "a crash dump (/proc/vmcore, or dump-guest-memory from the hypervisor)"
 
 HOW_TO_COLLECT: dict[type | str, tuple[str, ...]] = {
     Mapping: (_DUMP,),
@@ -54,10 +56,14 @@ HOW_TO_COLLECT: dict[type | str, tuple[str, ...]] = {
     HugePages: ("grep -H . /sys/kernel/mm/hugepages/*/*",),
     MemmapOnMemory: ("cat /sys/module/memory_hotplug/parameters/memmap_on_memory",),
     Timeline: ("a trace of the hotplug operations: ptaudit probes prints the set-up",),
+    SectionRows: (_VMCORE,),
+    BlockRows: (_VMCORE,),
+    ZoneRows: (_VMCORE,),
+    HugetlbRows: (_VMCORE,),
     "dmesg": (_DMESG,),
     "memory blocks": (_BLOCKS,),
     "iomem": (_IOMEM,),
-    "vmcore": ("a crash dump (/proc/vmcore, or dump-guest-memory from the hypervisor)",),
+    "vmcore": (_VMCORE,),
 }
 
 _NAMES: dict[type, str] = {
@@ -77,6 +83,10 @@ _NAMES: dict[type, str] = {
     MemmapOnMemory: "the memmap_on_memory parameter",
     MemoryBlocks: "the memory blocks",
     Zoneinfo: "/proc/zoneinfo",
+    SectionRows: "mem_section (a crash dump)",
+    BlockRows: "struct memory_block (a crash dump)",
+    ZoneRows: "the zones (a crash dump)",
+    HugetlbRows: "the huge page pools (a crash dump)",
 }
 
 
