@@ -68,10 +68,13 @@ def load_rules() -> tuple[tuple[Rule, ...], tuple[str, ...]]:
     for point in entry_points(group=ENTRY_POINT_GROUP):
         try:
             target = point.load()
+            found = [target] if isinstance(target, Rule) else _rules_of(target)
         except Exception as error:
             broken.append(f"plug-in {point.name}: {type(error).__name__}: {error}")
             continue
-        loaded += [target] if isinstance(target, Rule) else _rules_of(target)
+        loaded += found
+        if not found:
+            broken.append(f"plug-in {point.name}: {point.value} is no rule and holds none")
     return tuple(loaded), tuple(broken)
 
 
@@ -106,6 +109,14 @@ def _verdict(rule: Rule, facts: Facts) -> Verdict:
         reason = "; ".join(dict.fromkeys(facts.why_missing(kind) for kind in lacking))
         collect = tuple(dict.fromkeys(step for kind in lacking for step in facts.collect(kind)))
         return Verdict(rule, Outcome.UNDECIDED, reason, collect)
+    try:
+        return _judged(rule, facts)
+    except Exception as error:
+        return Verdict(rule, Outcome.ERROR, f"{type(error).__name__}: {error}")
+
+
+def _judged(rule: Rule, facts: Facts) -> Verdict:
+    """The verdict of a rule whose needs are met; raises whatever the rule does."""
     arguments = [facts.get(kind) for kind in rule.needs]
     used = keywords(rule.uses, (facts.get(kind) for kind in rule.uses))
     hits: list[Hit] = []
@@ -118,8 +129,6 @@ def _verdict(rule: Rule, facts: Facts) -> Verdict:
         return _with_hits(rule, facts, hits, why.reason, collect)
     except LayoutError as why:
         return _with_hits(rule, facts, hits, str(why), how_to_collect(KernelLayout))
-    except Exception as error:
-        return Verdict(rule, Outcome.ERROR, f"{type(error).__name__}: {error}")
     return _with_hits(rule, facts, hits, "", ())
 
 

@@ -87,7 +87,9 @@ class FaultLog:
 
     def table(self) -> TableFaults:
         """All of them."""
-        empty = (np.uint8, np.uint64, np.int8, np.uint64, np.uint64)
-        parts = self.parts or [tuple(np.empty(0, dtype=kind) for kind in empty)]
-        kind, entry_pa, level, va, descriptor = (np.concatenate(column) for column in zip(*parts, strict=True))
+        columns = list(zip(*self.parts, strict=True)) or [()] * 5
+        kinds = (np.uint8, np.uint64, np.int8, np.uint64, np.uint64)
+        kind, entry_pa, level, va, descriptor = (
+            np.concatenate([np.empty(0, dtype=dtype), *column]) for dtype, column in zip(kinds, columns, strict=True)
+        )
         return TableFaults(kind=kind, entry_pa=entry_pa, level=level, va=va, descriptor=descriptor, total=self.total)

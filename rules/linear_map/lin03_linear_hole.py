@@ -10,6 +10,7 @@ from parsers.arm64 import PMD, PTE
 from parsers.ranges import Ranges
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.coverage import LinearMap
+from rules.model.resources import Resources
 from rules.model.sections import SectionTable
 from rules.rule import UndecidedError, rule
 
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
     needs=(LinearMap, SectionTable),
+    uses=(Resources,),
     references=("Linux commit f0b13ee23241 (v5.12)", "Linux commit 95a58852b0e5 (v7.1)"),
 )
-def linear_hole(linear: LinearMap, sections: SectionTable) -> Iterator[Hit]:
+def linear_hole(linear: LinearMap, sections: SectionTable, *, resources: Resources | None) -> Iterator[Hit]:
     """RAM in use has no linear mapping, in the shape of a torn-out leaf.
 
     What it means:
@@ -68,3 +70,5 @@ def linear_hole(linear: LinearMap, sections: SectionTable) -> Iterator[Hit]:
     unseen = live - linear.pfns(linear.pages_observed)
     if unseen:
         raise UndecidedError(f"the linear map of {unseen.total} pages of RAM is not in the dump", LinearMap)
+    if resources is None:
+        raise UndecidedError("which part of the boot sections is RAM is not known", "iomem")

@@ -8,6 +8,7 @@ import numpy as np
 
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.coverage import LinearMap
+from rules.model.walk import PageWalk
 from rules.rule import UndecidedError, rule
 
 if TYPE_CHECKING:
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
     needs=(LinearMap,),
+    uses=(PageWalk,),
     references=("arch/arm64/include/asm/memory.h __phys_to_virt(): va = PAGE_OFFSET + (pa - memstart_addr)",),
 )
-def wrong_linear_offset(linear: LinearMap) -> Iterator[Hit]:
+def wrong_linear_offset(linear: LinearMap, *, page_walk: PageWalk | None) -> Iterator[Hit]:
     """A linear address translates to another page than the one it stands for.
 
     What it means:
@@ -42,13 +44,16 @@ def wrong_linear_offset(linear: LinearMap) -> Iterator[Hit]:
         raise UndecidedError("a text dump has no output addresses", "vmcore")
     expected = linear.start.astype(np.uint64) + np.uint64(linear.layout.phys_offset)
     wrong = linear.valid & (linear.pa != expected)
+    if page_walk is not None:
+        wrong |= linear.valid & page_walk.repeated[linear.rows]  # only one of the entries can be right
     for row in np.flatnonzero(wrong).tolist()[:64]:
         offsets = linear.where(np.arange(wrong.size) == row)
         yield Hit(
             title="A linear address translates to the wrong page",
             message=(
                 f"{linear.va(int(linear.start[row])):#x} translates to {int(linear.pa[row]):#x}, "
-                f"where {int(expected[row]):#x} is right."
+                f"where {int(expected[row]):#x} is right"
+                + (", and so do the entries that follow." if linear.pa[row] == expected[row] else ".")
             ),
             claim=Claim.PROVEN,
             pfns=linear.pfns(linear.pages(offsets)),

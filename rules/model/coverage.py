@@ -48,6 +48,10 @@ class RegionMap:
     """Offsets that the source speaks for."""
     page_bytes: int
     """Bytes of this region that belong to one page: PAGE_SIZE, or sizeof(struct page)."""
+    first: int
+    """Byte offset at which the region begins at run time; 52-bit kernels on 48-bit hardware leave its start out."""
+    size: int
+    """Byte offset at which it ends."""
 
     @cached_property
     def attrs(self) -> U16:
@@ -96,6 +100,11 @@ class RegionMap:
     def holes(self) -> Ranges:
         """Byte offsets seen to be empty: observed, and in no present row."""
         return self.observed - self.where(~self.hole)
+
+    @cached_property
+    def unobserved(self) -> Ranges:
+        """Byte offsets of the region that the source does not speak for."""
+        return Ranges.one(self.first, self.size) - self.observed
 
     @cached_property
     def leaf_size(self) -> I64:
@@ -179,7 +188,8 @@ class LinearMap(RegionMap):
         """The linear map's rows; LayoutError if its bounds are not known."""
         base = layout.page_offset
         end = layout.linear_end
-        return cls("linear", mapping, layout, base, *cut(mapping, base, end - base), layout.page_size)
+        size, first = end - base, layout.linear_start - base
+        return cls("linear", mapping, layout, base, *cut(mapping, base, size), layout.page_size, first, size)
 
     def pfns(self, pages: Ranges) -> Ranges:
         """PFNs of page indices; LayoutError if PHYS_OFFSET is not known."""
@@ -193,7 +203,8 @@ class Vmemmap(RegionMap):
     def of(cls, mapping: Mapping, layout: KernelLayout) -> Vmemmap:
         """The vmemmap rows; LayoutError if its bounds are not known."""
         base, end = layout.vmemmap_start, layout.vmemmap_end
-        return cls("vmemmap", mapping, layout, base, *cut(mapping, base, end - base), layout.struct_page_size)
+        size = end - base
+        return cls("vmemmap", mapping, layout, base, *cut(mapping, base, size), layout.struct_page_size, 0, size)
 
     def pfns(self, pages: Ranges) -> Ranges:
         """PFNs of page indices; LayoutError if PHYS_OFFSET is not known."""

@@ -203,7 +203,8 @@ class _Reading:
         usable = rows.present & rows.has_memmap
         early = self._whole(usable & rows.early)
         bits = self._subsections(usable & ~rows.early)
-        ram = resources.pfns(resources.ram, page) if resources else self._whole(usable & ~rows.device)
+        # Without iomem it is not known which part of a boot section is memory; only RAM is ever online.
+        ram = resources.pfns(resources.ram, page) if resources else self._whole(usable & rows.online & ~rows.early)
         nomap = resources.pfns(resources.nomap, page) if resources else EMPTY
         unknown = Ranges.of(rows.unknown_start.astype(np.int64), rows.unknown_end.astype(np.int64)).scale(self.section)
         device = (self._subsections(usable & rows.device) - ram) if rows.device.any() else EMPTY
