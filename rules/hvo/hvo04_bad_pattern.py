@@ -9,6 +9,7 @@ import numpy as np
 from parsers.arm64 import PTE, Attr
 from parsers.cmdline import CommandLine
 from parsers.kconfig import Kconfig
+from parsers.ranges import Ranges
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.hvo.evidence import HvoEvidence, huge_page_sizes
@@ -18,8 +19,6 @@ from rules.rule import NotApplicableError, UndecidedError, rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from parsers.mapping import Bool
 
 
 @rule(
@@ -66,28 +65,29 @@ def bad_pattern(
     in_range = kernel_release is not None and HVO_RELEASES[0] <= kernel_release.series < HVO_RELEASES[1]
     if built_in is None and not in_range:
         raise UndecidedError("whether the kernel has HugeTLB vmemmap optimisation is not known", Kconfig)
-    wrong = rows & ~explained(vmemmap, rows)
-    if wrong.any():
-        offsets = vmemmap.where(wrong)
+    wrong = unexplained(vmemmap, vmemmap.where(rows & (vmemmap.level == PTE))) | vmemmap.where(
+        rows & (vmemmap.level != PTE)
+    )
+    if wrong:
         yield Hit(
             title="Read-only struct pages in a shape that no huge page has",
-            message=f"{int(wrong.sum())} read-only runs of struct pages do not fit a huge page's memmap.",
+            message=f"{len(wrong)} read-only runs of struct pages do not fit a huge page's memmap.",
             claim=Claim.PROBABLE,
-            vas=vmemmap.va_ranges(offsets)[:64],
-            evidence=vmemmap.quote(wrong),
+            vas=vmemmap.va_ranges(wrong)[:64],
+            evidence=vmemmap.quote_at(wrong),
         )
 
 
-def explained(vmemmap: Vmemmap, rows: Bool) -> Bool:
-    """Read-only rows that are the tail of some huge page's memmap."""
+def unexplained(vmemmap: Vmemmap, runs: Ranges) -> Ranges:
+    """Read-only runs (byte offsets) that are not the tail of some huge page's memmap."""
     layout = vmemmap.layout
     page = layout.page_size
-    fits = np.zeros(rows.size, dtype=np.bool_)
+    fits = np.zeros(len(runs), dtype=np.bool_)
     # A huge page is aligned physically, so its memmap is aligned when counted from PFN 0.
     first = layout.start_pfn * layout.struct_page_size if layout.knows("phys_offset") else 0
-    start, end = vmemmap.start + first, vmemmap.end + first
+    start, end = runs.start + first, runs.end + first
     for size in huge_page_sizes(layout.granule):
         memmap = size // page * layout.struct_page_size
         for kept in (1, 2):
             fits |= (end % memmap == 0) & (start == end - memmap + kept * page)
-    return np.asarray(rows & fits & (vmemmap.level == PTE))
+    return Ranges.of(runs.start[~fits], runs.end[~fits])
