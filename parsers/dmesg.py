@@ -62,6 +62,9 @@ class Kind(StrEnum):
     DAX = "dax"
     ACPI_MEMORY = "acpi_memory"
     CRASH = "crash"
+    BAD_PAGE = "bad_page"
+    CALL_TRACE = "call_trace"
+    """A frame in the functions that build and tear down page tables."""
 
 
 # How the message begins, by kind.
@@ -99,7 +102,14 @@ _MESSAGES: Mapping[Kind, bytes] = {
     Kind.VIRTIO_MEM: rb"virtio_mem ",
     Kind.DAX: rb"(?:(?:kmem|dax_kmem|device_dax|dax) )?dax\d+\.\d+: |mapping\d+: 0x",
     Kind.ACPI_MEMORY: rb"acpi PNP0C80:",
-    Kind.CRASH: rb"Unable to handle kernel |Internal error: |Kernel panic - not syncing",
+    Kind.CRASH: (
+        rb"Unable to handle kernel |Internal error: |Kernel panic - not syncing|kernel BUG at |\[[0-9a-f]{16}\] pgd="
+    ),
+    Kind.BAD_PAGE: rb"BUG: Bad page state in process |page_type: ",
+    Kind.CALL_TRACE: (
+        rb" {0,2}(?:(?:pc|lr) : )?(?:\[<[0-9a-f]{16}>\] )?(?:__pgd_pgtable_alloc|pgd_pgtable_alloc|__create_pgd_mapping"
+        rb"|free_hotplug_|free_empty_|unmap_hotplug_|arch_add_memory|arch_remove_memory)\w*(?:\.\w{1,16})*\+0x"
+    ),
 }
 _KINDS = b"|".join(rb"(?P<%b>(?:%b)[^\n]{0,4096})" % (kind.encode(), start) for kind, start in _MESSAGES.items())
 # A newline that can be looked for byte by byte is many times faster than "^".

@@ -23,6 +23,7 @@ from rules.model.earlier import Earlier
 from rules.model.resources import Resources
 from rules.model.sections import SectionTable
 from rules.model.timeline import Timeline
+from rules.model.walk import PageWalk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping as Dict
@@ -60,6 +61,7 @@ HOW_TO_COLLECT: dict[type | str, tuple[str, ...]] = {
     BlockRows: (_VMCORE,),
     ZoneRows: (_VMCORE,),
     HugetlbRows: (_VMCORE,),
+    PageWalk: (_VMCORE,),
     "dmesg": (_DMESG,),
     "memory blocks": (_BLOCKS,),
     "iomem": (_IOMEM,),
@@ -87,6 +89,7 @@ _NAMES: dict[type, str] = {
     BlockRows: "struct memory_block (a crash dump)",
     ZoneRows: "the zones (a crash dump)",
     HugetlbRows: "the huge page pools (a crash dump)",
+    PageWalk: "output addresses (a crash dump)",
 }
 
 

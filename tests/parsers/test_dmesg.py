@@ -140,6 +140,16 @@ MESSAGES = {
     Kind.PROTECTION: ["Kernel memory protection disabled."],
     Kind.NUMA: ["NUMA: Faking a node at [mem 0x0000000004000000-0x000000004fffffff]"],
     Kind.KASLR: ["KASLR enabled"],
+    Kind.CRASH: [
+        "kernel BUG at arch/arm64/mm/mmu.c:421!",
+        "[ffff0003ffe00000] pgd=18000000ffff7403, p4d=18000000ffff7403, pud=18000000ffff6403, pmd=00e8000199600704",
+    ],
+    Kind.BAD_PAGE: ["BUG: Bad page state in process kworker/u8:1  pfn:58d40", "page_type: f2(table)"],
+    Kind.CALL_TRACE: [
+        " free_hotplug_page_range+0xa8/0xd0",
+        " free_empty_tables.part.0+0x1f0/0x2a0",
+        "pc : __pgd_pgtable_alloc+0x60/0x70",
+    ],
     Kind.MEMORY_FAILURE: ["Memory failure: 0x80123: recovery action for dirty LRU page: Recovered"],
 }
 
