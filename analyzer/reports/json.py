@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from parsers.errors import Diagnostic
     from rules.finding import Evidence, Finding
 
-__all__ = ["SCHEMA", "document", "finding_as_dict", "render"]
+__all__ = ["SCHEMA", "document", "evidence_as_dict", "finding_as_dict", "render"]
 
 SCHEMA = "ptaudit.report/1"
 
@@ -108,7 +108,7 @@ def finding_as_dict(finding: Finding) -> dict[str, Any]:
         "sections": list(finding.sections),
         "pfn_ranges": [{"start": f"{lo:#x}", "end": f"{hi:#x}"} for lo, hi in hit.pfns.tuples()],
         "va_ranges": [{"start": f"{va.start:#x}", "end": f"{va.end:#x}", "region": va.region} for va in hit.vas],
-        "evidence": [_evidence(one) for one in hit.evidence],
+        "evidence": [evidence_as_dict(one) for one in hit.evidence],
         "cause": None
         if hit.cause is None
         else {"event": hit.cause.event, "time": hit.cause.time, "text": hit.cause.text},
@@ -117,7 +117,8 @@ def finding_as_dict(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _evidence(evidence: Evidence) -> dict[str, Any]:
+def evidence_as_dict(evidence: Evidence) -> dict[str, Any]:
+    """A place to check as plain data."""
     place: dict[str, Any] = {}
     if evidence.line is not None:
         place["line"] = evidence.line
