@@ -19,7 +19,7 @@ from analyzer.sources.read import Request
 
 __all__ = ["FORMATS", "command"]
 
-FORMATS = {"text": "txt", "json": "json", "sarif": "sarif", "prometheus": "prom"}
+FORMATS = {"text": "txt", "json": "json", "sarif": "sarif", "html": "html", "prometheus": "prom"}
 """Each format's module in `analyzer.reports`, imported when it is wanted, and the suffix of its file."""
 
 
