@@ -143,7 +143,8 @@ class Replay:
 
     def _add_section(self, call: int) -> None:
         rows = self._units(call)
-        if self.calls.failed[call]:
+        # A section whose struct pages could not be populated is not added, whether its own return was traced or not.
+        if self.calls.failed[[call, *self.children.get(call, ())]].any():
             return
         again = self.state.valid[rows] == YES
         if again.any() and self.calls.ret_known[call]:
