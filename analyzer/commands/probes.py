@@ -28,7 +28,7 @@ def command(kernel: str | None, here: bool, vmlinux: Path | None, no_btf: bool, 
 
     \b
     Example:
-      ptaudit probes --kernel 6.12 > probes.sh; sh probes.sh start; ...; sh probes.sh stop
+      ptaudit probes --kernel 6.12 > probes.sh     (there: sh probes.sh start)
     """
     if here and kernel:
         raise UsageError("--here and --kernel exclude each other")

@@ -102,7 +102,7 @@ def _live(pieces: Pieces, after: Facts) -> Iterator[Hazard]:
 def _shared_or_unshared(pieces: Pieces) -> Bool:
     """Struct pages that became read-only or writable: only HugeTLB's optimisation does that, by remapping them."""
     flipped = (pieces.attrs_before ^ pieces.attrs_after) & np.uint16(Attr.RDONLY)
-    return pieces.retyped & (flipped != 0) & isinstance(pieces.after.region, Vmemmap)
+    return np.asarray(pieces.retyped & (flipped != 0) & isinstance(pieces.after.region, Vmemmap))
 
 
 def _splits_are_safe(after: Facts) -> bool:
@@ -143,26 +143,23 @@ def _deeper_holes(pieces: Pieces) -> Bool:
 
 def _opened(pieces: Pieces) -> Iterator[Hazard]:
     """Protection that was given up, and memory that changed between Normal and Device."""
-    before, after = pieces.attrs_before, pieces.attrs_after
-    both = pieces.retyped
-    types_before, types_after = pieces.memtypes()
-    normal = [np.isin(types, (MemType.NORMAL, MemType.NORMAL_TAGGED)) for types in (types_before, types_after)]
-    closed = {name: (np.uint16(bit) & before) != 0 for name, bit in (("PXN", Attr.PXN), ("RDONLY", Attr.RDONLY))}
-    still = {name: (np.uint16(bit) & after) != 0 for name, bit in (("PXN", Attr.PXN), ("RDONLY", Attr.RDONLY))}
     name = pieces.after.region.name
+    normal = [np.isin(types, (MemType.NORMAL, MemType.NORMAL_TAGGED)) for types in pieces.memtypes()]
+    writable = _dropped(pieces, Attr.RDONLY) & ~_shared_or_unshared(pieces)
     for mask, severity, title in (
-        (closed["PXN"] & ~still["PXN"], Severity.HIGH, f"{name} memory became executable"),
-        (normal[0] != normal[1], Severity.HIGH, f"{name} memory changed between Normal and another type"),
-        (
-            closed["RDONLY"] & ~still["RDONLY"] & ~_shared_or_unshared(pieces),
-            Severity.MEDIUM,
-            f"{name} memory became writable",
-        ),
+        (_dropped(pieces, Attr.PXN), Severity.HIGH, "memory became executable"),
+        (pieces.retyped & (normal[0] != normal[1]), Severity.HIGH, "memory changed between Normal and another type"),
+        (writable, Severity.MEDIUM, "memory became writable"),
     ):
-        if (both & mask).any():
-            offsets = _own(pieces, both & mask)
+        if mask.any():
+            offsets = _own(pieces, mask)
             message = f"{offsets.total >> 10} KiB that translate in both captures."
-            yield _hazard(pieces, offsets, severity, Claim.PROVEN, title, message)
+            yield _hazard(pieces, offsets, severity, Claim.PROVEN, f"{name} {title}", message)
+
+
+def _dropped(pieces: Pieces, attr: Attr) -> Bool:
+    """Pieces that translate in both and lost ``attr``."""
+    return np.asarray(pieces.retyped & ((pieces.attrs_before & ~pieces.attrs_after & np.uint16(attr)) != 0))
 
 
 def _own(pieces: Pieces, mask: Bool) -> Ranges:
