@@ -84,7 +84,8 @@ _MESSAGES: Mapping[Kind, bytes] = {
     Kind.HOTPLUG: (
         rb"Offlined Pages |Section-unaligned hotplug range: |Block size \[|Hotplug memory \["
         rb"|removing memory fails, because |Refuse to remove 0x|Misaligned \w+ start: |memory add fail, "
-        rb"|Memory hotplug will waste |Altmap not fully unmapped|Cannot online node |node \d+ was absent "
+        rb"|Memory hotplug will waste |Altmap not fully unmapped|failed to free all reserved pages"
+        rb"|Cannot online node |node \d+ was absent "
         rb"|failed to isolate pfn |migrating pfn |online_pages \[mem |memory offlining \[mem "
         rb"|page dumped because: (?:isolation failed|migration failure|unmovable page)"
         rb"|page:\S+ is uninitialized and poisoned|(?:try_reonline_memory_block|offline_and_remove_memory): Failed to "

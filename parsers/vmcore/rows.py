@@ -82,6 +82,8 @@ class ZoneRows:
     node_start_pfn: I64
     node_spanned: I64
     node_present: I64
+    max_pfn: int | None
+    """The kernel's ``max_pfn``: first PFN behind the memory that it looks for; None where no symbol tells."""
 
     def __len__(self) -> int:
         return len(self.name)

@@ -53,7 +53,16 @@ def read_zones(dump: Dump) -> ZoneRows:
         node_start_pfn=node_columns[1],
         node_spanned=node_columns[2],
         node_present=node_columns[3],
+        max_pfn=dump.attempt("max_pfn", lambda: _max_pfn(dump)),
     )
+
+
+def _max_pfn(dump: Dump) -> int:
+    """mm/memblock.c ``max_pfn``; LookupError where the symbols lack data (no CONFIG_KALLSYMS_ALL)."""
+    address = dump.symbol("max_pfn")
+    if address is None:
+        raise LookupError("max_pfn")
+    return int.from_bytes(dump.read(address, 8), "little")
 
 
 def _nodes(dump: Dump) -> Iterator[drgn.Object]:

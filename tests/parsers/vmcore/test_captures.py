@@ -136,3 +136,7 @@ def test_table_pages_know_their_parents(after, raw_after):
     used = np.count_nonzero(pages.view("<u8"), axis=1)
     np.testing.assert_array_equal(used, tables.used)
     assert np.unique(tables.pa).size == tables.pa.size
+
+
+def test_the_kernel_looks_for_memory_up_to_the_end_of_what_was_added(after, self_hosted):
+    assert (after.zones.max_pfn, self_hosted.zones.max_pfn) == (0x88000, 0xA0000)
