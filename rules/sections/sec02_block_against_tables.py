@@ -1,4 +1,4 @@
-"""SEC-02: a memory block that the page tables know nothing about."""
+"""SEC-02: a memory block that the page tables know nothing about, or whose sections are in another state."""
 
 from __future__ import annotations
 
@@ -8,12 +8,24 @@ import numpy as np
 
 from parsers.memory_blocks import BlockState, MemoryBlocks
 from parsers.ranges import Ranges
+from parsers.vmcore.rows import BlockRows, SectionRows
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.model.coverage import LinearMap, Vmemmap
+from rules.model.sections import SectionTable
+from rules.model.structures import (
+    block_pfns,
+    blocks_of_no_section,
+    name_sections,
+    quote_blocks,
+    quote_sections,
+    section_pfns,
+)
 from rules.rule import UndecidedError, rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from parsers.mapping import Bool
 
 
 @rule(
@@ -22,33 +34,55 @@ if TYPE_CHECKING:
     severity=Severity.HIGH,
     impact=Impact.LATENT,
     needs=(MemoryBlocks, LinearMap, Vmemmap),
+    uses=(BlockRows, SectionRows, SectionTable),
     references=(
+        "drivers/base/memory.c memory_block_online(); mm/sparse.c online_mem_sections() (v6.12)",
         "drivers/base/memory.c; a removed block lingered in sysfs until the reference leak was fixed (stable 6.12.92)",
     ),
 )
-def block_against_tables(blocks: MemoryBlocks, linear: LinearMap, vmemmap: Vmemmap) -> Iterator[Hit]:
-    """A memory block is listed whose memory is neither mapped nor described by struct pages.
+def block_against_tables(
+    blocks: MemoryBlocks,
+    linear: LinearMap,
+    vmemmap: Vmemmap,
+    *,
+    block_rows: BlockRows | None,
+    section_rows: SectionRows | None,
+    section_table: SectionTable | None,
+) -> Iterator[Hit]:
+    """A memory block is listed whose memory is neither mapped nor described by struct pages, or is in another state.
 
     What it means:
-    sysfs shows a block of memory that was removed underneath. Onlining it, or any tool that walks
-    blocks, touches struct pages that are not there.
+    sysfs shows a block of memory that was removed underneath, or one whose sections disagree with it about being
+    online. Onlining it, or any tool that walks blocks, touches struct pages that are not there.
 
     How it is detected:
     The PFNs of every block are looked up in the linear map and in the vmemmap area. A block with
-    nothing in either is stale.
+    nothing in either is stale. In a crash dump the state of every block is also compared with the ONLINE and PRESENT
+    flags of its sections, and every present section of RAM must have a block.
 
     When it is not a problem:
-    A block of no-map memory has struct pages and no linear map. A block that is being removed while the
-    capture is taken looks like this for a moment.
+    A block of no-map memory has struct pages and no linear map. A block that is being removed, onlined or offlined
+    while the capture is taken looks like this for a moment. Device memory has no blocks.
 
     What to do:
     Do not online the block. If it is offline, it is probably a leaked device: update (6.12.92). Reboot.
     """
     if not blocks.block_size_bytes:
         raise UndecidedError("the block size is not known", MemoryBlocks)
-    pages = blocks.block_size_bytes // linear.layout.page_size
+    if block_rows is not None and section_rows is not None and section_table is not None:
+        lingering = blocks_of_no_section(block_rows, section_rows)
+        yield from _states(block_rows, section_rows, section_table)
+        yield from _without_block(block_rows, section_rows, section_table)
+    else:
+        lingering = np.zeros(len(blocks), dtype=np.bool_)
+    yield from _stale(blocks, linear, vmemmap, lingering)
+
+
+def _stale(blocks: MemoryBlocks, linear: LinearMap, vmemmap: Vmemmap, lingering: Bool) -> Iterator[Hit]:
+    """Blocks that nothing maps; those that are ``lingering`` and offline are SEC-13."""
+    pages = (blocks.block_size_bytes or 0) // linear.layout.page_size
     start = blocks.block * pages
-    empty = np.ones(start.size, dtype=np.bool_)
+    empty = ~lingering | blocks.online
     for region in (linear, vmemmap):
         missing = region.pfns(region.pages_missing).covered(start, start + pages)
         empty &= missing == pages
@@ -69,4 +103,52 @@ def block_against_tables(blocks: MemoryBlocks, linear: LinearMap, vmemmap: Vmemm
                 Evidence(blocks.path, f"memory{int(blocks.block[row])}/state:{blocks.state_word[row]}", line),
                 *vmemmap.quote_at(vmemmap.of_pfns(pfns)),
             ),
+        )
+
+
+def _states(blocks: BlockRows, rows: SectionRows, sections: SectionTable) -> Iterator[Hit]:
+    """Blocks that say one thing and their sections another."""
+    first = blocks.start_section_nr.astype(np.int64)
+    last = first + blocks.sections_per_block
+    number = rows.section_nr.astype(np.int64)
+    present, online = Ranges.of(number[rows.present], number[rows.present] + 1), rows.present & rows.online
+    up = Ranges.of(number[online], number[online] + 1).covered(first, last)
+    all_up = up == present.covered(first, last)
+    start, end = block_pfns(blocks, sections.pages_per_section)
+    for state, wrong in (("online", ~all_up), ("offline", up > 0)):
+        chosen = np.flatnonzero(np.array([word == state for word in blocks.state], dtype=np.bool_) & wrong)
+        if chosen.size:
+            pfns = Ranges.of(start[chosen], end[chosen])
+            members = rows.present & pfns.contains(number * sections.pages_per_section)
+            yield Hit(
+                title=f"{chosen.size} {state} memory block{'s' if chosen.size > 1 else ''} with sections that are not",
+                message=f"The block is {state}, and the ONLINE flag of its sections says otherwise.",
+                claim=sections.claim,
+                pfns=pfns,
+                evidence=(
+                    *quote_blocks(blocks, chosen, sections.source),
+                    *quote_sections(rows, members & (rows.online == (state == "offline")), sections.source),
+                ),
+                key=f"{state} block",
+            )
+
+
+def _without_block(blocks: BlockRows, rows: SectionRows, sections: SectionTable) -> Iterator[Hit]:
+    """Present sections of RAM that no block stands for; what is neither online nor RAM is VMM-14's."""
+    if not len(blocks):
+        return
+    pages = sections.pages_per_section
+    start = rows.section_nr.astype(np.int64) * pages
+    ram = rows.online | (sections.ram.touches(start, start + pages) & ~rows.device)
+    blocks_start, blocks_end = block_pfns(blocks, pages)
+    wrong = rows.present & ram & ~Ranges.of(blocks_start, blocks_end).contains(start)
+    if wrong.any():
+        yield Hit(
+            title=f"{name_sections(rows, wrong)}: RAM without a memory block",
+            message="The section is present and holds RAM, and no memory block stands for it: it cannot be offlined.",
+            claim=sections.claim,
+            severity=Severity.MEDIUM,
+            pfns=section_pfns(rows, wrong, pages),
+            evidence=quote_sections(rows, wrong, sections.source),
+            key="no block",
         )

@@ -1,17 +1,72 @@
-"""SEC-03: online memory outside of every zone."""
+"""SEC-03: memory and the spans of zones and nodes disagree."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from parsers.memory_blocks import MemoryBlocks
 from parsers.ranges import Ranges
+from parsers.vmcore.rows import ZoneRows
 from parsers.zoneinfo import Zoneinfo
-from rules.finding import Hit, Impact, Severity
+from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.model.sections import SectionTable
 from rules.rule import UndecidedError, rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from parsers.mapping import I64, Bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Zones:
+    """Zones whose bounds are known, from either source; counts in pages."""
+
+    node: I64
+    name: tuple[str, ...]
+    start: I64
+    end: I64
+    present: I64
+    source: str
+    line: tuple[int | None, ...]
+
+    @classmethod
+    def of_zoneinfo(cls, zoneinfo: Zoneinfo) -> _Zones:
+        """The file does not print the start of a zone that has no present page, as ZONE_DEVICE."""
+        rows = np.flatnonzero((zoneinfo.start_pfn >= 0) & (zoneinfo.spanned > 0))
+        return cls(
+            zoneinfo.node[rows],
+            tuple(zoneinfo.zone[row] for row in rows.tolist()),
+            zoneinfo.start_pfn[rows],
+            zoneinfo.start_pfn[rows] + zoneinfo.spanned[rows],
+            zoneinfo.present[rows],
+            zoneinfo.path,
+            tuple(zoneinfo.line[rows].tolist()),
+        )
+
+    @classmethod
+    def of_dump(cls, rows: ZoneRows, source: str) -> _Zones:
+        end = rows.start_pfn + rows.spanned
+        return cls(rows.node, rows.name, rows.start_pfn, end, rows.present, source, (None,) * len(rows))
+
+    def spans(self, chosen: Bool) -> Ranges:
+        """PFNs of the chosen zones."""
+        return Ranges.of(self.start[chosen], self.end[chosen])
+
+    def quote(self, chosen: Bool) -> tuple[Evidence, ...]:
+        """The chosen zones as /proc/zoneinfo has them."""
+        return tuple(
+            Evidence(
+                self.source,
+                f"Node {int(self.node[row])}, zone {self.name[row]}: start_pfn {int(self.start[row])}, "
+                f"spanned {int(self.end[row] - self.start[row])}, present {int(self.present[row])}",
+                self.line[row],
+            )
+            for row in np.flatnonzero(chosen).tolist()
+        )
 
 
 @rule(
@@ -19,18 +74,28 @@ if TYPE_CHECKING:
     name="zone-span",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(Zoneinfo, SectionTable),
-    references=("mm/memory_hotplug.c resize_zone_range(), shrink_zone_span()",),
+    needs=(SectionTable,),
+    uses=(MemoryBlocks, Zoneinfo, ZoneRows),
+    references=("mm/memory_hotplug.c resize_zone_range(), shrink_zone_span(), adjust_present_page_count() (v6.12)",),
 )
-def zone_span(zoneinfo: Zoneinfo, sections: SectionTable) -> Iterator[Hit]:
-    """Online memory lies outside of the span of every zone.
+def zone_span(
+    sections: SectionTable,
+    *,
+    memory_blocks: MemoryBlocks | None,
+    zoneinfo: Zoneinfo | None,
+    zone_rows: ZoneRows | None,
+) -> Iterator[Hit]:
+    """Online memory lies outside of its zone, or a zone's bounds and counts cannot be.
 
     What it means:
     A page that is online belongs to a zone, and the zone spans it. Walkers that go by zone (compaction,
-    isolation) miss such pages or compute with a wrong start.
+    isolation) miss such pages or compute with a wrong start; a span that ends in nothing makes them look for
+    struct pages there.
 
     How it is detected:
-    The PFNs of online memory blocks are compared with start and length of all zones in /proc/zoneinfo.
+    The PFNs of online memory are compared with start and length of all zones, from /proc/zoneinfo or a crash dump, and
+    each online block with the zone that it says it is in. The ends of a span must be present memory, and no zone has
+    more pages than it spans; a node spans its zones and has as many pages as they have.
 
     When it is not a problem:
     Spans may have holes and reach over device memory. Memory that changes state while it is captured
@@ -39,19 +104,106 @@ def zone_span(zoneinfo: Zoneinfo, sections: SectionTable) -> Iterator[Hit]:
     What to do:
     Capture again; if it stays, take a crash dump and report it.
     """
-    known = zoneinfo.start_pfn >= 0
-    if not known.any():
-        raise UndecidedError("/proc/zoneinfo names no zone's start", Zoneinfo)
-    start, spanned = zoneinfo.start_pfn[known], zoneinfo.spanned[known]
-    spans = Ranges.of(start, start + spanned)
+    zones = _known_zones(zoneinfo, zone_rows, sections)
     if not sections.blocks_known:
         raise UndecidedError("which memory is online is not known", "memory blocks")
-    lost = (sections.online & sections.ram) - spans
+    every = np.ones(len(zones.name), dtype=np.bool_)
+    online = sections.online & sections.ram
+    lost = online - zones.spans(every)
     if lost:
         yield Hit(
             title="Online memory lies outside of every zone",
             message=f"{lost.total} online pages are in no zone's span.",
             claim=sections.claim,
             pfns=lost,
-            evidence=(),
+            evidence=zones.quote(every),
         )
+    if memory_blocks is not None:
+        yield from _elsewhere(memory_blocks, zones, sections, lost)
+    if not lost:
+        yield from _impossible(zones, sections)
+    if zone_rows is not None:
+        yield from _nodes(zone_rows, sections)
+
+
+def _known_zones(zoneinfo: Zoneinfo | None, rows: ZoneRows | None, sections: SectionTable) -> _Zones:
+    if rows is not None:
+        return _Zones.of_dump(rows, sections.source)
+    if zoneinfo is None:
+        raise UndecidedError("/proc/zoneinfo was not collected", Zoneinfo)
+    zones = _Zones.of_zoneinfo(zoneinfo)
+    if not zones.name:
+        raise UndecidedError("/proc/zoneinfo names no zone's start", Zoneinfo)
+    return zones
+
+
+def _elsewhere(blocks: MemoryBlocks, zones: _Zones, sections: SectionTable, lost: Ranges) -> Iterator[Hit]:
+    """Online blocks that name one zone and lie outside of all zones of that name (on their node, if it is known)."""
+    pages = (blocks.block_size_bytes or 0) // sections.layout.page_size
+    named = np.array(blocks.valid_zones, dtype=object)
+    for name, node in sorted({(str(named[row]), int(blocks.node[row])) for row in np.flatnonzero(blocks.online)}):
+        mine = np.array([zone == name for zone in zones.name], dtype=np.bool_)
+        if node >= 0:
+            mine &= zones.node == node
+        if not mine.any():  # several zones, none, or one whose start is not known
+            continue
+        start = blocks.block[blocks.online & (named == name) & (blocks.node == node)] * pages
+        outside = (Ranges.of(start, start + pages) & sections.online & sections.ram) - zones.spans(mine) - lost
+        if outside:
+            yield Hit(
+                title=f"Online memory lies outside of its zone {name}",
+                message=f"{outside.total} online pages of blocks in zone {name} are in the span of other zones only.",
+                claim=sections.claim,
+                pfns=outside,
+                evidence=zones.quote(mine),
+                key=f"{node} {name}",
+            )
+
+
+def _impossible(zones: _Zones, sections: SectionTable) -> Iterator[Hit]:
+    """Zones with more pages than they span, or an end in no memory; nothing says where device memory may be."""
+    many = zones.present > zones.end - zones.start
+    if many.any():
+        yield Hit(
+            title="A zone has more pages than it spans",
+            message="The present pages of a zone are counted wrong: its watermarks and its emptiness are wrong too.",
+            claim=Claim.PROVEN,
+            severity=Severity.MEDIUM,
+            pfns=zones.spans(many),
+            evidence=zones.quote(many),
+            key="present",
+        )
+    known = sections.possible.widen(sections.pages_per_section)
+    bare = ~(known.contains(zones.start) & known.contains(zones.end - 1)) & (zones.present > 0)
+    if bare.any():
+        yield Hit(
+            title="A zone's span begins or ends in no memory",
+            message="The first or last page of the span lies in no present section: removal did not shrink the zone.",
+            claim=sections.claim,
+            severity=Severity.MEDIUM,
+            pfns=zones.spans(bare),
+            evidence=zones.quote(bare),
+            key="ends",
+        )
+
+
+def _nodes(rows: ZoneRows, sections: SectionTable) -> Iterator[Hit]:
+    """Nodes that do not span their zones, or do not have the sum of their pages."""
+    for row, node in enumerate(rows.node_id.tolist()):
+        mine = rows.node == node
+        start, end = int(rows.node_start_pfn[row]), int(rows.node_start_pfn[row] + rows.node_spanned[row])
+        span, zones = Ranges.one(start, end), Ranges.of(rows.start_pfn[mine], (rows.start_pfn + rows.spanned)[mine])
+        present = int(rows.present[mine].sum())
+        if zones - span or present != int(rows.node_present[row]):
+            yield Hit(
+                title=f"Node {node} and its zones disagree",
+                message=(
+                    f"The node spans PFNs {start:#x}-{end:#x} and has {int(rows.node_present[row])} pages; its zones "
+                    f"have {present}, and {(zones - span).total} pages of their spans lie outside of it."
+                ),
+                claim=sections.claim,
+                severity=Severity.MEDIUM,
+                pfns=zones - span,
+                evidence=_Zones.of_dump(rows, sections.source).quote(mine),
+                key=f"node {node}",
+            )
