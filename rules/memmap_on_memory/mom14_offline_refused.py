@@ -1,0 +1,65 @@
+"""MOM-14: offlining of a self-hosted block that is refused because of its own struct pages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from parsers.dmesg import Dmesg
+from parsers.layout import KernelLayout
+from parsers.memmap_on_memory import MemmapOnMemory, MemmapOnMemoryMode
+from rules.finding import Claim, Evidence, Hit, Impact, Severity
+from rules.model.messages import address_ranges, messages_like, need_whole_log, quote_messages
+from rules.rule import NotApplicableError, UndecidedError, rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@rule(
+    code="MOM-14",
+    name="self-hosted-offline-refused",
+    severity=Severity.LOW,
+    impact=Impact.LATENT,
+    needs=(Dmesg,),
+    uses=(MemmapOnMemory, KernelLayout),
+    references=(
+        "Linux commit 95a58852b0e5 (v7.1)",
+        "arch/arm64/mm/mmu.c can_unmap_without_split() (v7.1 to 7.3); derived from the code, no report known",
+    ),
+)
+def offline_refused(
+    dmesg: Dmesg, *, memmap_on_memory: MemmapOnMemory | None, kernel_layout: KernelLayout | None
+) -> Iterator[Hit]:
+    """A memory block could not be offlined because its struct pages begin inside of a vmemmap block.
+
+    What it means:
+    Since 7.1 the kernel refuses to offline memory at whose edges a leaf of the vmemmap area would have to be split. A
+    block that holds its own struct pages offers itself without its first pages: its edge always lies inside of a leaf.
+
+    How it is detected:
+    "[...] splits a leaf entry in vmemmap" in the log of a kernel with memmap_on_memory on.
+
+    When it is not a problem:
+    Without memmap_on_memory the refusal is right: the edge of the range does share a leaf with live memory (VMM-01).
+
+    What to do:
+    Plug memory that has to be unplugged again without memmap_on_memory.
+    """
+    said = messages_like(dmesg, r"splits a leaf entry in vmemmap")
+    if not said:
+        need_whole_log(dmesg)
+        return
+    if memmap_on_memory is None:
+        raise UndecidedError("whether blocks hold their own struct pages is not known", MemmapOnMemory)
+    if memmap_on_memory.mode is MemmapOnMemoryMode.OFF:
+        raise NotApplicableError("memmap_on_memory is off")
+    yield Hit(
+        title="Blocks that hold their own struct pages cannot be offlined",
+        message=f'The kernel refused {len(said)} times: "{said[0].text}".',
+        claim=Claim.PROBABLE,
+        pfns=address_ranges(said, kernel_layout),
+        evidence=(
+            *quote_messages(dmesg, said),
+            Evidence(memmap_on_memory.path, memmap_on_memory.raw, memmap_on_memory.line),
+        ),
+    )
