@@ -88,10 +88,11 @@ class Outputs:
         twice = self.repeated & (self.end - self.start > self.entry)
         return Ranges.of(np.concatenate((cuts[:-1][many], lo[twice])), np.concatenate((cuts[1:][many], hi[twice])))
 
-    def cut(self, offsets: Ranges, memory: Ranges) -> Outputs:
-        """The same, with no piece across an edge of ``offsets`` (in the region) or of ``memory`` (physical)."""
-        pieces = self._cut_at(_edges(offsets), self.start, self.end)
-        return pieces._cut_at(_edges(memory), pieces.pa, np.where(pieces.repeated, pieces.pa, pieces.pa_end))
+    def cut(self, offsets: I64, memory: I64) -> Outputs:
+        """The same, with no piece across any of ``offsets`` (in the region) or any address in ``memory``."""
+        pieces = self._cut_at(np.unique(offsets), self.start, self.end)
+        stop = np.where(pieces.repeated, pieces.pa, pieces.pa_end)
+        return pieces._cut_at(np.unique(memory), pieces.pa, stop)
 
     def _cut_at(self, edges: I64, low: I64, high: I64) -> Outputs:
         """Pieces cut where ``edges`` lie inside of ``(low, high)``, which runs in step with ``start``."""
@@ -115,7 +116,3 @@ def _at_start(region: RegionMap) -> I64:
     """Output address of each row's first byte inside of the region."""
     pa = region.pa
     return np.zeros(region.start.size, np.int64) if pa is None else pa.astype(np.int64)
-
-
-def _edges(ranges: Ranges) -> I64:
-    return np.unique(np.concatenate((ranges.start, ranges.end)))

@@ -11,6 +11,7 @@ from rules.model.coverage import LinearMap, Vmemmap
 from rules.model.sections import SectionTable
 from rules.model.timeline import Timeline, Trouble
 from rules.rule import UndecidedError, rule
+from rules.vmemmap.skipped import populate_skipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,8 +49,9 @@ def lost_struct_pages(
     finding is a suspicion.
 
     When it is not a problem:
-    A dump that does not cover the vmemmap area proves nothing and is undecided.  Memory that was being
-    added or removed while the dump was taken looks like this for a moment: capture twice.
+    Struct pages that were never populated are another matter (VMM-08).  A dump that does not cover the
+    vmemmap area proves nothing and is undecided.  Memory that was being added or removed while the dump was
+    taken looks like this for a moment: capture twice.
 
     What to do:
     Stop all memory hotplug.  Keep tools away that walk page frames (/proc/kpage*, crash on the live
@@ -62,7 +64,7 @@ def lost_struct_pages(
         yield from _from_linear_map(vmemmap, linear_map, timeline)
         return
     valid = section_table.valid - section_table.early
-    missing = valid & vmemmap.pfns(vmemmap.pages_missing)
+    missing = valid & vmemmap.pfns(vmemmap.pages_missing) - populate_skipped(vmemmap, section_table)
     for lost in _by_section(missing, section_table.pages_per_section):
         offsets = vmemmap.of_pfns(lost)
         yield Hit(
