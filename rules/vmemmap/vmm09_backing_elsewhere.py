@@ -1,0 +1,170 @@
+"""VMM-09: struct pages that lie in memory which does not stay as long as they are needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from parsers.ranges import EMPTY, Ranges
+from parsers.vmcore.rows import BlockRows
+from rules.finding import Claim, Hit, Impact, Severity
+from rules.model.coverage import Vmemmap
+from rules.model.outputs import Outputs
+from rules.model.sections import SectionTable
+from rules.model.structures import block_pfns
+from rules.model.walk import PageWalk
+from rules.rule import rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from parsers.mapping import I64, Bool
+    from rules.model.sections import Units
+
+
+@rule(
+    code="VMM-09",
+    name="vmemmap-backing-elsewhere",
+    severity=Severity.CRITICAL,
+    impact=Impact.CORRUPTION,
+    needs=(Vmemmap, SectionTable, PageWalk),
+    uses=(BlockRows,),
+    references=(
+        "Linux commit a08a2ae34613 (v5.13): mm,memory_hotplug: allocate memmap from the added memory range",
+        "mm/sparse-vmemmap.c vmemmap_alloc_block(): struct pages of hot-added memory come from any online memory",
+    ),
+)
+def backing_elsewhere(
+    vmemmap: Vmemmap, sections: SectionTable, walk: PageWalk, *, block_rows: BlockRows | None
+) -> Iterator[Hit]:
+    """Struct pages are stored in memory that is gone, offline, removable by itself, or on another node.
+
+    What it means:
+    The memory that holds struct pages must outlive them. In memory that was removed they are a use after
+    free: critical. In another block that is offline they are not kept from being removed: critical. In other
+    hot-added memory they keep it from going offline, and tie one unit to another. On another node each
+    access is slow.
+
+    How it is detected:
+    The output address of every entry in the vmemmap area, from the walk of a crash dump, is looked up
+    in the section table and compared with the unit (memory block, device range) that it describes.
+
+    When it is not a problem:
+    A block that holds its own struct pages (memmap_on_memory) is judged by MOM-02 and MOM-03. A device range
+    that does so (a pmem namespace with map=dev), and struct pages in boot memory, which never leaves, are
+    legitimate. Other hot-added RAM is where the page allocator found room: no damage, and of low severity.
+
+    What to do:
+    Removed or offline backing: touch nothing, take a crash dump, reboot. Otherwise remove the memory that is
+    described before the memory that holds its struct pages; memmap_on_memory avoids the dependency.
+    """
+    units, page = sections.units, vmemmap.layout.page_size
+    edges = np.concatenate((units.start_pfn, units.end_pfn))
+    present = sections.possible.scale(page)
+    pieces = Outputs.of(vmemmap, walk).cut(
+        (edges - vmemmap.layout.start_pfn) * vmemmap.page_bytes,
+        np.concatenate((edges * page, present.start, present.end)),
+    )
+    pieces = pieces[~_self_hosted(vmemmap, block_rows).contains(pieces.start)]
+    backing = _Backing(vmemmap, pieces, units)
+    offline = ((sections.blocks & sections.hotadded) - sections.online).scale(page)
+    gone = ~present.contains(pieces.pa)
+    foreign = backing.foreign & ~gone
+    in_offline = offline.contains(pieces.pa)
+    in_device = sections.device.scale(page).contains(pieces.pa)
+    distant = backing.other_node(block_rows) & ~gone & backing.describes(sections.hotadded | sections.device)
+    parts = (
+        (gone, "gone", None, "memory that is not there (removed, or never was)", sections.claim),
+        (foreign & in_offline, "offline", None, "another block, which is offline", sections.claim),
+        (foreign & in_device, "device", Severity.HIGH, "another device range", sections.claim),
+        (foreign & ~in_offline & ~in_device, "pinned", Severity.LOW, "other hot-added memory", Claim.PROVEN),
+        (distant, "node", Severity.LOW, "another node", Claim.PROVEN),
+    )
+    for chosen, key, severity, where, claim in parts:
+        if chosen.any():
+            yield backing.hit(chosen, key, severity, where, claim)
+
+
+def _self_hosted(vmemmap: Vmemmap, blocks: BlockRows | None) -> Ranges:
+    """Byte offsets of the struct pages of blocks that are said to hold them."""
+    if blocks is None:
+        return EMPTY
+    first, end = block_pfns(blocks, vmemmap.layout.pages_per_section)
+    own = blocks.nr_vmemmap_pages > 0
+    return vmemmap.of_pfns(Ranges.of(first[own], end[own]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Backing:
+    """Pieces of the vmemmap area with the unit that each describes and the unit that it is stored in."""
+
+    vmemmap: Vmemmap
+    pieces: Outputs
+    units: Units
+
+    @property
+    def pfn(self) -> I64:
+        """First PFN that each piece describes, if only a part of its struct page."""
+        return self.pieces.start // self.vmemmap.page_bytes + self.vmemmap.layout.start_pfn
+
+    @property
+    def stored(self) -> I64:
+        """PFN that each piece is stored in."""
+        return self.pieces.pa >> self.vmemmap.layout.page_shift
+
+    @property
+    def foreign(self) -> Bool:
+        """Pieces that are stored in a unit and describe something else."""
+        own, home = _unit(self.units, self.pfn), _unit(self.units, self.stored)
+        return np.asarray((home >= 0) & (home != own))
+
+    def describes(self, pfns: Ranges) -> Bool:
+        """Pieces that describe any of ``pfns``."""
+        last = -(-self.pieces.end // self.vmemmap.page_bytes) + self.vmemmap.layout.start_pfn
+        return pfns.touches(self.pfn, last)
+
+    def other_node(self, blocks: BlockRows | None) -> Bool:
+        """Pieces whose memory block has another node than that of the memory they describe, where both are known."""
+        if blocks is None or not len(blocks):
+            return np.zeros(len(self.pieces), dtype=np.bool_)
+        first, end = block_pfns(blocks, self.vmemmap.layout.pages_per_section)
+        described, stored = (_node(first, end, blocks.nid, pfn) for pfn in (self.pfn, self.stored))
+        return np.asarray((described >= 0) & (stored >= 0) & (described != stored))
+
+    def hit(self, chosen: Bool, key: str, severity: Severity | None, where: str, claim: Claim) -> Hit:
+        """One finding for all chosen pieces."""
+        pieces, shift = self.pieces[chosen], self.vmemmap.layout.page_shift
+        pfns = self.vmemmap.pfns(self.vmemmap.pages_touched(pieces.offsets))
+        memory = pieces.memory
+        homes = sorted({self.units.label[at] for at in _unit(self.units, memory.start >> shift).tolist() if at >= 0})
+        at = ", ".join(f"{lo:#x}-{hi:#x}" for lo, hi in memory.tuples()[:4])
+        return Hit(
+            title=f"Struct pages are stored in {where}",
+            message=(
+                f"Struct pages of PFNs {', '.join(f'{lo:#x}-{hi:#x}' for lo, hi in pfns.tuples()[:4])} "
+                f"({pieces.offsets.total >> 10} KiB) are stored at physical {at}: {where}"
+                + (f" ({', '.join(homes[:8])})." if homes else ".")
+            ),
+            claim=claim,
+            severity=severity,
+            pfns=pfns,
+            vas=self.vmemmap.va_ranges(pieces.offsets)[:64],
+            evidence=self.vmemmap.quote(np.unique(pieces.row)),
+            key=key,
+        )
+
+
+def _unit(units: Units, pfn: I64) -> I64:
+    """Index of the unit that each page is in, -1 for none."""
+    if not len(units):
+        return np.full(pfn.shape, -1, dtype=np.int64)
+    index = np.searchsorted(units.start_pfn, pfn, side="right") - 1
+    return np.where((index >= 0) & (pfn < units.end_pfn[index]), index, -1)
+
+
+def _node(first: I64, end: I64, nid: I64, pfn: I64) -> I64:
+    """Node of the memory block that each page is in, -1 where unknown."""
+    index = np.searchsorted(first, pfn, side="right") - 1
+    return np.where((index >= 0) & (pfn < end[index]), nid[index], -1)
