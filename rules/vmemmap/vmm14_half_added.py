@@ -1,0 +1,72 @@
+"""VMM-14: sections that a failed hot-add left behind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from parsers.layout import Precision
+from parsers.ranges import Ranges
+from rules.finding import Claim, Hit, Impact, Severity
+from rules.model.coverage import LinearMap
+from rules.model.resources import Resources
+from rules.model.sections import SectionTable
+from rules.rule import UndecidedError, rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@rule(
+    code="VMM-14",
+    name="half-added-range",
+    severity=Severity.HIGH,
+    impact=Impact.LATENT,
+    needs=(SectionTable, LinearMap, Resources),
+    references=(
+        "Derived from mm/memory_hotplug.c __add_pages() and arch/arm64/mm/mmu.c arch_add_memory() (6.12): the error "
+        "path unmaps the linear map and keeps the sections; no upstream report known",
+    ),
+)
+def half_added(sections: SectionTable, linear: LinearMap, resources: Resources) -> Iterator[Hit]:
+    """Sections are valid although nothing owns their memory and the linear map does not have it.
+
+    What it means:
+    A hot-add failed half-way: the sections that it had made stay, with struct pages, while the linear
+    map and the resource are gone. pfn_valid() says that the memory exists, whoever touches it
+    oopses, and adding the range again fails with -EEXIST.
+
+    How it is detected:
+    Sections of the exact section table that came after boot, are not online, have no memory block, no
+    resource in /proc/iomem and no linear mapping.
+
+    When it is not a problem:
+    Device-private memory has no linear mapping by design, and a resource. Memory that was being added while
+    the capture was taken looks like this for a moment.
+
+    What to do:
+    Search the log for "add_memory failed" or a driver that could not add its range. Do not retry; reboot.
+    """
+    if sections.precision is not Precision.EXACT:
+        raise UndecidedError("which sections are valid is not known exactly", "vmcore")
+    if not sections.blocks_known:
+        raise UndecidedError("which sections have a memory block is not known", "memory blocks")
+    owned = resources.pfns(resources.everything, linear.layout.page_size) | sections.blocks | sections.online
+    lone = sections.hotadded - owned
+    seen = linear.pfns(linear.pages_observed)
+    unit = sections.pages_per_section
+    for lo, hi in lone.divide(unit, outward=True).scale(unit).tuples():
+        left = lone & Ranges.one(lo, hi) & seen - linear.pfns(linear.pages_mapped)
+        if not left:
+            continue
+        offsets = linear.offsets(left.shift(-linear.layout.start_pfn))
+        yield Hit(
+            title="A failed hot-add left valid sections behind",
+            message=(
+                f"{left.total} pages ({', '.join(f'PFNs {a:#x}-{b:#x}' for a, b in left.tuples()[:4])}) are valid in "
+                "mem_section; they are not online, no memory block or resource is there, and the linear map is empty."
+            ),
+            claim=Claim.PROBABLE,
+            pfns=left,
+            vas=linear.va_ranges(offsets),
+            evidence=linear.quote_at(offsets),
+        )
