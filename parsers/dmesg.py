@@ -18,8 +18,10 @@ import numpy as np
 
 from parsers.cmdline import CommandLine, parse_cmdline
 from parsers.errors import Diagnostic, FormatError
+from parsers.journal import without_json
 from parsers.lines import numbered, without_transport
 from parsers.mapping import I64, U32, U64
+from parsers.oops import Reports, find_reports
 from parsers.printk import PREFIX, STAMP
 from parsers.uname import KernelRelease, parse_uname
 
@@ -220,6 +222,8 @@ class Dmesg:
     """In the order of the log; at least one."""
     boot: Boot
     """The one to speak of: the last that is no kdump kernel's."""
+    reports: Reports
+    """Oopses, WARNs and BUGs of all boots."""
     diagnostics: tuple[Diagnostic, ...] = ()
 
 
@@ -230,20 +234,20 @@ def parse_dmesg(data: bytes, path: str) -> Dmesg:
     """
     if len(data) > MAX_BYTES:
         raise FormatError(f"{len(data)} bytes; a kernel log is read up to {MAX_BYTES}", path=path)
-    data = without_transport(data)
+    data = without_transport(without_json(data))
+    reports = find_reports(data, path)
     total = 0
     kept: deque[tuple[int, re.Match[bytes]]] = deque(maxlen=MAX_MESSAGES)
     for found in numbered(_MESSAGE, b"\n" + data):
         kept.append(found)
         total += 1
-    if not total and not _STAMP.search(data):
+    if not total and not reports.reports and not _STAMP.search(data):
         raise FormatError("no kernel message, no kernel log", path=path)
     messages = [_message(line, match) for line, match in kept]
     boots = tuple(_boot(part, path) for part in _split(messages))
     boot = next((boot for boot in reversed(boots) if not boot.is_capture_kernel), boots[-1])
-    return Dmesg(
-        path=path, boots=boots, boot=boot, diagnostics=tuple(_doubts(boots, boot, total - len(messages), path))
-    )
+    doubts = (*_doubts(boots, boot, total - len(messages), path), *reports.diagnostics)
+    return Dmesg(path=path, boots=boots, boot=boot, reports=reports, diagnostics=doubts)
 
 
 def _message(line: int, match: re.Match[bytes]) -> Message:
