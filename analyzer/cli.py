@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "where": "Everything known of an address.",
     "diff": "What changed between two captures, and which changes are hazards.",
     "collect": "Collect on this host what an audit needs.",
+    "fleet": "Many bundles: audit, query, compare.",
     "rules": "The catalogue of rules.",
     "explain": "What a rule means, how it decides, what to do.",
 }

@@ -1,0 +1,131 @@
+"""``ptaudit fleet``: many bundles, and what their results say together."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from analyzer.commands.options import SEVERITY, severity
+from parsers.errors import UsageError
+
+__all__ = ["command"]
+
+
+class _RunByDefault(click.Group):
+    """``fleet PATH...`` runs; ``fleet query`` and ``fleet diff`` are commands of their own."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands:
+            args = ["run", *args]
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in {"-h", "--help"}:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(name="fleet", cls=_RunByDefault)
+def command() -> None:
+    """Audit many bundles, and ask questions about them all.
+
+    \b
+    Example:
+      ptaudit fleet bundles/ --output results/
+      ptaudit fleet query "SELECT rule, count(*) FROM findings GROUP BY rule" -o results/
+    """
+
+
+@command.command(name="run")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH|@LIST...")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="ptaudit-fleet",
+    show_default=True,
+    help="Where results go; run again to go on.",
+)
+@click.option("-j", "--jobs", type=click.IntRange(1, 1024), default=os.cpu_count() or 1, help="Bundles at a time.")
+@click.option("--timeout", type=click.FloatRange(1), default=120.0, show_default=True, help="Seconds for a bundle.")
+@click.option("--memory", type=click.IntRange(256), default=4096, show_default=True, help="MiB for a bundle.")
+@click.option("--scheduler", metavar="ADDRESS", help="A dask.distributed scheduler to run on.")
+@click.option("--fail-on", type=SEVERITY, default="high", help="Exit with 1 from this severity on.")
+def run(
+    paths: tuple[str, ...], output: Path, jobs: int, timeout: float, memory: int, scheduler: str | None, fail_on: str
+) -> None:
+    """Audit every bundle below PATH: capture directories, archives, crash dumps.
+
+    \b
+    Example:
+      ptaudit fleet bundles/ --output results/
+    """
+    from analyzer.fleet.local import Limits  # noqa: PLC0415 the pool is only for running
+    from analyzer.fleet.progress import Progress  # noqa: PLC0415
+    from analyzer.fleet.run import run_fleet  # noqa: PLC0415
+    from analyzer.fleet.summary import as_html, as_text, summarize  # noqa: PLC0415
+
+    with Progress(paths, show=sys.stderr.isatty()) as progress:
+        done = run_fleet(
+            paths, output, jobs=jobs, limits=Limits(timeout, memory << 20), scheduler=scheduler, progress=progress.step
+        )
+    (output / "summary.html").write_text(as_html(output), encoding="utf-8")
+    click.echo(as_text(summarize(output)), nl=False)
+    click.echo(f"results: {output}/  (summary.html, bundles.parquet, findings.parquet, undecided.parquet)")
+    if any(count and name != "none" and severity(name) >= severity(fail_on) for name, count in done.worst.items()):
+        sys.exit(1)
+
+
+@command.command(name="query")
+@click.argument("sql")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="ptaudit-fleet",
+    show_default=True,
+    help="The results to ask.",
+)
+def query(sql: str, output: Path) -> None:
+    """Ask the results in SQL: tables bundles, findings, undecided.
+
+    \b
+    Example:
+      ptaudit fleet query "SELECT bundle FROM findings WHERE rule = 'VMM-01'"
+    """
+    from analyzer.fleet.store import query as ask  # noqa: PLC0415 DuckDB is an extra
+    from analyzer.reports.text import printable  # noqa: PLC0415
+    from analyzer.views.table import table  # noqa: PLC0415
+
+    columns, rows = ask(output, sql)
+    for line in table(columns, (["" if cell is None else str(cell) for cell in row] for row in rows)):
+        click.echo(printable(line))
+
+
+@command.command(name="diff")
+@click.argument("old", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("new", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--fail-on", type=SEVERITY, default="high", help="Exit with 1 if a host got worse by this severity.")
+def diff(old: Path, new: Path, fail_on: str) -> None:
+    """Which hosts got worse between two results.
+
+    \b
+    Example:
+      ptaudit fleet diff results-monday/ results-tuesday/
+    """
+    from analyzer.fleet.difference import COLUMNS, difference  # noqa: PLC0415 DuckDB is an extra
+    from analyzer.reports.text import printable  # noqa: PLC0415
+    from analyzer.views.table import table  # noqa: PLC0415
+
+    if old == new:
+        raise UsageError("the two results are the same")
+    rows = difference(old, new)
+    for line in table(COLUMNS, ([str(cell) for cell in row] for row in rows)):
+        click.echo(printable(line))
+    if any(row[0] == "worse" and severity(row[3]) >= severity(fail_on) for row in rows):
+        sys.exit(1)
