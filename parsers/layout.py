@@ -59,6 +59,8 @@ class Regions:
     linear_end: int
     vmemmap_start: int
     vmemmap_end: int
+    vmemmap_used: int
+    """First struct page that the run-time linear map can need: where 6.9 and later dumps put "vmemmap start"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ def regions(era: Era, page_shift: int, va_bits: int, struct_page_size: int, va_a
     if era.name == "A":
         offset = -(1 << (va_bits - 1))
         size = 1 << (va_bits - page_shift - 1 + shift)
-        return _wrapped(offset, offset, 0, offset - size, offset)
+        return _wrapped(offset, offset, 0, offset - size, offset, 0)
     offset, linear_end = -(1 << va_bits), -(1 << (va_min - 1))
     pages = (linear_end - offset) >> page_shift
     if era.name == "B":
@@ -109,16 +111,20 @@ def regions(era: Era, page_shift: int, va_bits: int, struct_page_size: int, va_a
     else:
         end = -_1G
         start = end - pages * struct_page_size
-    return _wrapped(offset, -(1 << va_actual), linear_end, start, end)
+    unused = (((1 << va_bits) - (1 << va_actual)) >> page_shift) * struct_page_size  # VMEMMAP_UNUSED_NPAGES
+    return _wrapped(offset, -(1 << va_actual), linear_end, start, end, unused)
 
 
-def _wrapped(offset: int, linear_start: int, linear_end: int, vmemmap_start: int, vmemmap_end: int) -> Regions:
+def _wrapped(
+    offset: int, linear_start: int, linear_end: int, vmemmap_start: int, vmemmap_end: int, unused: int
+) -> Regions:
     return Regions(
         offset & MASK,
         linear_start & MASK,
         (linear_end & MASK) or 1 << 64,
         vmemmap_start & MASK,
         vmemmap_end & MASK,
+        (vmemmap_start + unused) & MASK,
     )
 
 

@@ -185,6 +185,18 @@ class _Building:
                 self.known[region] = found
             else:
                 self.missing[region] = f"the dump does not reach the {found.name} area"
+        self._doubt_guessed_vmemmap(layout)
+
+    def _doubt_guessed_vmemmap(self, layout: KernelLayout) -> None:
+        """A vmemmap area placed by the release alone is believed only if it holds the memory's struct pages."""
+        linear, vmemmap = self.known.get(LinearMap), self.known.get(Vmemmap)
+        if linear is None or vmemmap is None or not layout.facts["vmemmap_start"].source.startswith("release"):
+            return
+        if (linear.pages_mapped - vmemmap.pages_mapped).total * 2 > linear.pages_mapped.total:
+            del self.known[Vmemmap]
+            self.missing[Vmemmap] = (
+                "where the vmemmap area lies is not known: the release's layout does not fit the dump"
+            )
 
     def _sections(self, layout: KernelLayout) -> None:
         vmcore, resources = self.captured.vmcore, self.known.get(Resources)

@@ -176,9 +176,11 @@ class LayoutBuilder:
         bits = 0 if start is None else (2**64 - start).bit_length() - 1
         if start == 2**64 - (1 << bits) and bits in {36, 39, 42, 47, 48, 52}:
             source = "first row of the linear map"
-            self.add("page_offset", start, source, Precision.INFERRED)
-            self.add("va_bits", bits, source, Precision.INFERRED)
-            low = 47 if bits == 52 and self.get("page_size") == 16384 else min(bits, 48)
+            configured = self.get("va_bits") or bits  # a 52-bit kernel may run with fewer
+            self.add("va_bits", configured, source, Precision.INFERRED)
+            self.add("va_bits_actual", bits, source, Precision.INFERRED)
+            self.add("page_offset", -(1 << configured) & (2**64 - 1), source, Precision.INFERRED)
+            low = 47 if configured == 52 and self.get("page_size") == 16384 else min(configured, 48)
             self.add("linear_end", -(1 << (low - 1)) & (2**64 - 1), source, Precision.INFERRED)
             page = self.get("page_size") or _granule_of_rows(dump)
             self.add("page_size", page, "sizes of the dump's rows", Precision.INFERRED)
@@ -256,20 +258,20 @@ def _agrees(dump: PageTableDump, era: Era, found: Regions) -> bool:
     The kernel prints a marker before the first row that starts at or above its address, so the
     marker's address lies above the start of the row before it and not above that of the row after.
     """
-    expected = {
-        "Linear Mapping end": found.linear_end,
-        "Linear Mapping": found.page_offset if era.name == "A" else None,
-        "vmemmap start": found.vmemmap_start,
-        "vmemmap end": found.vmemmap_end,
+    expected: dict[str, tuple[int, ...]] = {
+        "Linear Mapping end": (found.linear_end,),
+        "Linear Mapping": (found.page_offset,) if era.name == "A" else (),
+        "vmemmap start": (found.vmemmap_used, found.vmemmap_start),
+        "vmemmap end": (found.vmemmap_end,),
     }
     rows = dump.start.size
     for marker in dump.markers:
-        address = expected.get(marker.name)
-        if address is None or address >> 64 or marker.row >= rows:
+        addresses = [address for address in expected.get(marker.name, ()) if not address >> 64]
+        if not addresses or marker.row >= rows:
             continue
         after = int(dump.start[marker.row])
         before = int(dump.start[marker.row - 1]) if marker.row else 0
-        if not before < address <= after:
+        if not any(before < address <= after for address in addresses):
             return False
     return True
 
