@@ -31,9 +31,11 @@ while getopts 'nrt:m:o:h' option; do
     esac
 done
 shift $((OPTIND - 1))
-case $#$limit$mebibytes in
-    *[!0-9]* | [!0]*) usage >&2; exit 2 ;;
-esac
+for number in "$limit" "$mebibytes"; do
+    case $#$number in
+        [!0]* | 0 | 00* | *[!0-9]*) usage >&2; exit 2 ;;
+    esac
+done
 
 umask 077
 export LC_ALL=C PATH="${PATH:-}:/usr/sbin:/sbin:/usr/bin:/bin"

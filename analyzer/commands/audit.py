@@ -24,7 +24,6 @@ FORMATS = {"text": "txt", "json": "json", "sarif": "sarif", "html": "html", "pro
 
 
 @click.command(name="audit")
-@evidence_options
 @click.option("--live", "on_this_host", is_flag=True, help="This host, now: collect and audit in one go.")
 @click.option(
     "--format", "form", type=click.Choice(list(FORMATS)), metavar="F", default="text", help=", ".join(FORMATS)
@@ -40,6 +39,7 @@ FORMATS = {"text": "txt", "json": "json", "sarif": "sarif", "html": "html", "pro
 @click.option("--fail-on", type=SEVERITY, metavar="SEVERITY", default="high", help="Exit with 1 from this on (high).")
 @click.option("--strict", is_flag=True, help="Exit with 3 if such a rule is undecided.")
 @click.option("-v", "--verbose", is_flag=True, help="Also say what every rule came to.")
+@evidence_options
 def command(
     request: Request,
     on_this_host: bool,
@@ -84,7 +84,7 @@ def command(
 
 def _rendered(report: Report, form: str, *, verbose: bool, colour: bool = False) -> str:
     text: str = importlib.import_module(f"analyzer.reports.{form}").render(report, verbose=verbose, colour=colour)
-    return text
+    return text.encode("utf-8", "backslashreplace").decode()  # file names need not be UTF-8
 
 
 def _write_all(report: Report, directory: Path, *, verbose: bool) -> None:

@@ -7,6 +7,7 @@ the page-table dump.  Accepted findings are results with a suppression.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -112,7 +113,7 @@ class _Run:
         full = Path(path).absolute()
         index = {"index": self.files[path]} if path in self.files else {}
         if full.is_relative_to(self.here):
-            return {"uri": quote(full.relative_to(self.here).as_posix()), "uriBaseId": SOURCE_ROOT, **index}
+            return {"uri": quote(os.fsencode(full.relative_to(self.here))), "uriBaseId": SOURCE_ROOT, **index}
         return {"uri": full.as_uri(), **index}
 
     def _physical(self, path: str, line: int | None, snippet: str = "") -> dict[str, Any]:
