@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from analyzer.fleet.unit import BundleResult, failure
 from parsers.errors import InputError, MissingDependencyError
@@ -49,7 +49,7 @@ def run_on_cluster(bundles: Iterable[tuple[str, str]], *, address: str, limits: 
             return futures
 
         threads = sum(client.nthreads().values()) or 1
-        stream = as_completed(submit(IN_FLIGHT_PER_THREAD * threads), with_results=False)
+        stream: Any = as_completed(submit(IN_FLIGHT_PER_THREAD * threads))  # type: ignore[no-untyped-call]
         for future in stream:
             bundle = names.pop(future.key)
             if future.status == "finished":
