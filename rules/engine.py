@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import rules as package
 from parsers.errors import LayoutError
 from parsers.layout import KernelLayout
+from parsers.mapping import Mapping
 from rules.facts import how_to_collect
 from rules.finding import Finding
+from rules.model.coverage import RegionMap
 from rules.model.walk import PageWalk
 from rules.rule import NotApplicableError, Rule, UndecidedError, keywords
 
@@ -129,7 +131,23 @@ def _judged(rule: Rule, facts: Facts) -> Verdict:
         return _with_hits(rule, facts, hits, why.reason, collect)
     except LayoutError as why:
         return _with_hits(rule, facts, hits, str(why), how_to_collect(KernelLayout))
-    return _with_hits(rule, facts, hits, "", ())
+    unseen = _unseen(rule, facts)
+    return _with_hits(rule, facts, hits, unseen, how_to_collect("vmcore") if unseen else ())
+
+
+def _unseen(rule: Rule, facts: Facts) -> str:
+    """What a crash dump lacks of the page tables that the rule looks at: no rule passes on it."""
+    mapping = facts.get(Mapping)
+    if mapping is None or mapping.pa is None:
+        return ""
+    needed: list[object] = [facts.get(kind) for kind in rule.needs]
+    regions = [region for region in needed if isinstance(region, RegionMap)]
+    parts = [
+        f"{region.unobserved.total >> 10} KiB of the {region.name} area" for region in regions if region.unobserved
+    ]
+    if Mapping in rule.needs and mapping.observed_start.size != 1:
+        parts.append("parts of the page tables")
+    return f"{' and '.join(parts)} are not in the dump, or were not walked" if parts else ""
 
 
 def _with_hits(rule: Rule, facts: Facts, hits: list[Hit], reason: str, collect: tuple[str, ...]) -> Verdict:
