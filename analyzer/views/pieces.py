@@ -7,6 +7,7 @@ known), so two boots with other random bases compare.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,24 +70,24 @@ class Pieces:
         """Common offsets of the pieces in ``mask``."""
         return Ranges.of(self.start[mask], self.end[mask])
 
-    @property
+    @cached_property
     def unmapped(self) -> Bool:
         """Pieces that no longer translate."""
         return self.valid_before & ~self.valid_after
 
-    @property
+    @cached_property
     def mapped(self) -> Bool:
         """Pieces that translate now and did not."""
         return ~self.valid_before & self.valid_after
 
-    @property
+    @cached_property
     def resized(self) -> Bool:
         """Pieces that translate in both, by leaves of another size."""
         level = self._both(lambda region: region.level)
         cont = (self.attrs_before ^ self.attrs_after) & np.uint16(Attr.CONT)
         return np.asarray(self.valid_before & self.valid_after & (level | (cont != 0)))
 
-    @property
+    @cached_property
     def moved(self) -> Bool:
         """Pieces that translate in both, to another address; none where a capture does not know addresses."""
         outputs = self._output(self.before, self.row_before), self._output(self.after, self.row_after)
@@ -100,7 +101,7 @@ class Pieces:
         inside = (self.start - side.shift - _column(side.region.start, row)).astype(np.uint64)
         return np.asarray(_column(side.region.pa, row) + inside)
 
-    @property
+    @cached_property
     def retyped(self) -> Bool:
         """Pieces that translate in both, with other permissions or another memory type."""
         allowed = (self.attrs_before ^ self.attrs_after) & ~np.uint16(SHAPE)

@@ -6,6 +6,7 @@ import importlib
 import pytest
 
 MODULES = [
+    "boot_id",
     "cmdline",
     "hugepages",
     "iomem",
