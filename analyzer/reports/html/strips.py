@@ -15,9 +15,13 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from numpy.typing import ArrayLike, NDArray
+
     from analyzer.reports.html.memory_map import Alike, MemoryMap, Run
     from analyzer.reports.html.windows import Window
     from parsers.mapping import I64
+
+    F64 = NDArray[np.float64]
 
 __all__ = ["Axis", "Bar", "Strips", "Tick", "strips"]
 
@@ -58,12 +62,11 @@ class Axis:
     pieces: tuple[tuple[int, int, float, float], ...]
     to_scale: bool
 
-    def place(self, section: float) -> float:
-        """The x of a section number, which may have a fraction."""
-        for first, end, x, right in self.pieces:
-            if section <= end:
-                return x + max(0.0, section - first) * (right - x) / (end - first)
-        return WIDTH
+    def place(self, sections: ArrayLike) -> F64:
+        """The x of section numbers, which may have fractions."""
+        known = [edge for first, end, _, _ in self.pieces for edge in (first, end)]
+        x = [edge for _, _, left, right in self.pieces for edge in (left, right)]
+        return np.interp(np.asarray(sections, dtype=np.float64), known, x)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,27 +145,29 @@ def _bars(axis: Axis, pieces: list[tuple[float, float, str]]) -> tuple[Bar, ...]
             joined[-1] = (joined[-1][0], end, look)
         else:
             joined.append((first, end, look))
-    if len(joined) > COLUMNS and axis.to_scale:
-        return _columns(axis, joined)
-    return tuple(_bar(axis.place(first), axis.place(end), look) for first, end, look in joined)
+    x = axis.place([first for first, _, _ in joined])
+    right = axis.place([end for _, end, _ in joined])
+    looks = [look for _, _, look in joined]
+    if len(joined) > COLUMNS:
+        return _columns(x, right, looks)
+    return tuple(map(_bar, x.tolist(), right.tolist(), looks))
 
 
 def _bar(x: float, right: float, look: str) -> Bar:
     return Bar(round(x, 2), round(max(right - x, 0.8), 2), look)
 
 
-def _columns(axis: Axis, pieces: list[tuple[float, float, str]]) -> tuple[Bar, ...]:
+def _columns(x: F64, right: F64, looks: list[str]) -> tuple[Bar, ...]:
     """Each column in the look that takes most of it, or in an urgent one that takes any."""
-    names = sorted({look for _, _, look in pieces})
-    edges = np.linspace(axis.pieces[0][0], axis.pieces[0][1], COLUMNS + 1)
-    low = np.array([first for first, _, _ in pieces])
-    high = np.array([end for _, end, _ in pieces])
+    names = sorted(set(looks))
+    edges = np.linspace(0.0, WIDTH, COLUMNS + 1)
+    column = np.array([names.index(look) for look in looks])
     share = np.zeros((len(names), COLUMNS))
     for row, name in enumerate(names):
-        mine = np.array([look == name for _, _, look in pieces])
-        total = np.concatenate(([0.0], np.cumsum(high[mine] - low[mine])))
-        index = np.searchsorted(low[mine], edges, side="right")
-        below = total[index] - np.maximum(np.concatenate(([0.0], high[mine]))[index] - edges, 0.0)
+        low, high = x[column == row], right[column == row]
+        total = np.concatenate(([0.0], np.cumsum(high - low)))
+        index = np.searchsorted(low, edges, side="right")
+        below = total[index] - np.maximum(np.concatenate(([0.0], high))[index] - edges, 0.0)
         share[row] = np.diff(below) * (1e6 if name in _URGENT else 1.0)
     best = np.where(share.max(axis=0) > 0, share.argmax(axis=0), -1)
     return tuple(_column_bars(best, names))
@@ -197,23 +202,20 @@ def _nodes(axis: Axis, drawn: MemoryMap) -> Iterator[tuple[Bar, str]]:
         stretch = list(runs)
         if count > 4 * MAX_SPANS:
             return
-        x, right = axis.place(stretch[0].first), axis.place(stretch[-1].last + 1)
+        x, right = axis.place([stretch[0].first, stretch[-1].last + 1]).tolist()
         yield _bar(x, right, "node"), name if right - x > 6 * len(name) else ""
 
 
 def _ticks(axis: Axis, section_size: int) -> Iterator[Tick]:
     """Physical addresses of the stretches' starts, or of round numbers on the axis, as far as they do not collide."""
+    starts = [(first, x) for first, _, x, _ in axis.pieces]
     if axis.to_scale:
         first, end = axis.pieces[0][:2]
         step = 1 << ((end - first) // 8).bit_length()
-        starts = list(range(-(-first // step) * step, end, step))
-    else:
-        starts = [piece[0] for piece in axis.pieces]
+        starts = [(at, float(axis.place(at))) for at in range(-(-first // step) * step, end, step)]
     free = -1.0
-    for start in starts:
-        x, text = axis.place(start), f"{start * section_size:#x}"
-        if not axis.to_scale:
-            x = next(piece[2] for piece in axis.pieces if piece[0] == start)
+    for start, x in starts:
+        text = f"{start * section_size:#x}"
         if x >= free:
             yield Tick(round(x, 2), text)
             free = x + 6.2 * len(text) + 8
