@@ -38,8 +38,8 @@ def run_on_cluster(bundles: Iterable[tuple[str, str]], *, address: str, limits: 
         waiting = iter(bundles)
         names: dict[str, str] = {}
 
-        def submit(count: int) -> list[object]:
-            futures = []
+        def submit(count: int) -> list[Any]:
+            futures: list[Any] = []
             for bundle, known in islice(waiting, count):
                 future = client.submit(
                     _limited, bundle, known, limits.seconds, limits.memory_bytes, pure=False, retries=RETRIES
@@ -49,7 +49,7 @@ def run_on_cluster(bundles: Iterable[tuple[str, str]], *, address: str, limits: 
             return futures
 
         threads = sum(client.nthreads().values()) or 1
-        stream: Any = as_completed(submit(IN_FLIGHT_PER_THREAD * threads))  # type: ignore[no-untyped-call]
+        stream: Any = as_completed(submit(IN_FLIGHT_PER_THREAD * threads))
         for future in stream:
             bundle = names.pop(future.key)
             if future.status == "finished":
