@@ -37,7 +37,7 @@ def command() -> None:
     \b
     Example:
       ptaudit fleet bundles/ --output results/
-      ptaudit fleet query "SELECT rule, count(*) FROM findings GROUP BY rule" -o results/
+      ptaudit fleet query "SELECT DISTINCT rule FROM findings" -o results/
     """
 
 
