@@ -1,6 +1,6 @@
 """What each generation of arm64 kernels does with struct pages at hot-add: one table.
 
-arch/arm64/mm/mmu.c vmemmap_populate() and mm/sparse-vmemmap.c, 5.0 to 7.1.  What a trace shows beats the
+arch/arm64/mm/mmu.c vmemmap_populate() and mm/sparse-vmemmap.c, 5.0 to 7.3.  What a trace shows beats the
 release, which beats nothing at all: an unknown kernel may do either.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rules.model.kernels import bug
@@ -56,3 +57,13 @@ class Behaviour:
         if nr_pages >= self.pages_per_section or self.whole_sections_only is False:
             return Leaf.PMD
         return Leaf.UNKNOWN if self.whole_sections_only is None else Leaf.PTE
+
+    def pieces(self, first_pfn: int, end_pfn: int) -> list[tuple[int, int, Leaf]]:
+        """``[first, end)`` cut where __add_pages() cuts it, at the edges of sections, equal neighbours joined."""
+        size = self.pages_per_section
+        inner, outer = -(-first_pfn // size) * size, end_pfn // size * size
+        if inner >= outer:
+            cuts = sorted({first_pfn, *(cut for cut in (inner,) if first_pfn < cut < end_pfn), end_pfn})
+        else:
+            cuts = sorted({first_pfn, inner, outer, end_pfn})
+        return [(low, high, self.leaf(high - low)) for low, high in pairwise(cuts)]

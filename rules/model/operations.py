@@ -6,34 +6,70 @@ All of it is array work over the columns of the event table; order is the order 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from parsers.ftrace.events import Phase
 from parsers.ftrace.functions import Kind
+from parsers.ftrace.health import impossible_rows
 
 if TYPE_CHECKING:
-    from parsers.ftrace.events import Trace
+    from parsers.ftrace.events import I32, Trace
     from parsers.mapping import I64, U8, U64, Bool
 
-__all__ = ["Calls", "calls_of"]
+__all__ = ["NEVER", "Calls", "calls_of", "innermost"]
 
 NEVER = np.iinfo(np.int64).max
 
+_PAGE_SHIFTS = (12, 14, 16)
+_ADD = (Kind.ADD_PAGES, Kind.ARCH_ADD_MEMORY)
+_REMOVE = (Kind.REMOVE_PAGES, Kind.ARCH_REMOVE_MEMORY)
+_SECTION = (Kind.SPARSE_ADD_SECTION, *_ADD)
+_REMAP = (Kind.VMEMMAP_REMAP_RANGE,)
+
+# What may call what, innermost first (mm/memory_hotplug.c, mm/sparse.c, mm/memremap.c, arch/arm64/mm/mmu.c).
 _PARENTS: dict[Kind, tuple[Kind, ...]] = {
-    Kind.SPARSE_ADD_SECTION: (Kind.ADD_PAGES, Kind.ARCH_ADD_MEMORY),
-    Kind.VMEMMAP_POPULATE: (Kind.SPARSE_ADD_SECTION, Kind.ADD_PAGES, Kind.ARCH_ADD_MEMORY),
+    Kind.ARCH_ADD_MEMORY: (Kind.ADD_MEMORY_RESOURCE, Kind.MEMREMAP_PAGES),
+    Kind.CREATE_MEMORY_BLOCK_DEVICES: (Kind.ADD_MEMORY_RESOURCE,),
+    Kind.CREATE_PGD_MAPPING_LOCKED: (Kind.ARCH_ADD_MEMORY,),
+    Kind.ADD_PAGES: (Kind.ARCH_ADD_MEMORY,),
+    Kind.SPARSE_ADD_SECTION: _ADD,
+    Kind.VMEMMAP_POPULATE: _SECTION,
     Kind.VMEMMAP_POPULATE_HUGEPAGES: (Kind.VMEMMAP_POPULATE,),
     Kind.VMEMMAP_POPULATE_BASEPAGES: (Kind.VMEMMAP_POPULATE_HUGEPAGES, Kind.VMEMMAP_POPULATE),
+    Kind.VMEMMAP_ALLOC_BLOCK_BUF: (Kind.VMEMMAP_POPULATE,),
     Kind.VMEMMAP_SET_PMD: (Kind.VMEMMAP_POPULATE,),
     Kind.VMEMMAP_CHECK_PMD: (Kind.VMEMMAP_POPULATE,),
-    Kind.SPARSE_REMOVE_SECTION: (Kind.REMOVE_PAGES, Kind.ARCH_REMOVE_MEMORY),
-    Kind.VMEMMAP_FREE: (Kind.SPARSE_REMOVE_SECTION, Kind.ARCH_REMOVE_MEMORY),
-    Kind.ADD_PAGES: (Kind.ARCH_ADD_MEMORY,),
+    Kind.TRY_REMOVE_MEMORY: (),
+    Kind.REMOVE_MEMORY_BLOCK_DEVICES: (Kind.TRY_REMOVE_MEMORY,),
+    Kind.ARCH_REMOVE_MEMORY: (Kind.TRY_REMOVE_MEMORY, Kind.MEMUNMAP_PAGES, Kind.ADD_MEMORY_RESOURCE),
     Kind.REMOVE_PAGES: (Kind.ARCH_REMOVE_MEMORY,),
-    Kind.UNMAP_HOTPLUG_RANGE: (Kind.VMEMMAP_FREE, Kind.ARCH_REMOVE_MEMORY),
+    Kind.SPARSE_REMOVE_SECTION: _REMOVE,
+    Kind.SECTION_DEACTIVATE: (Kind.SPARSE_REMOVE_SECTION, *_SECTION),
+    Kind.VMEMMAP_FREE: (Kind.SPARSE_REMOVE_SECTION, *_REMOVE, *_SECTION),
+    Kind.UNMAP_HOTPLUG_RANGE: (Kind.VMEMMAP_FREE, Kind.ARCH_REMOVE_MEMORY, Kind.ARCH_ADD_MEMORY),
+    Kind.FREE_EMPTY_TABLES: (Kind.VMEMMAP_FREE, Kind.ARCH_REMOVE_MEMORY, Kind.ARCH_ADD_MEMORY),
+    Kind.ONLINE_PAGES: (Kind.ADD_MEMORY_RESOURCE,),
+    Kind.MEMORY_NOTIFY: (Kind.ONLINE_PAGES, Kind.OFFLINE_PAGES),
+    Kind.MOVE_PFN_RANGE_TO_ZONE: (Kind.ONLINE_PAGES, Kind.MEMREMAP_PAGES),
+    Kind.REMOVE_PFN_RANGE_FROM_ZONE: (Kind.OFFLINE_PAGES, Kind.MEMUNMAP_PAGES),
+    Kind.VMEMMAP_REMAP_RANGE: (Kind.HUGETLB_VMEMMAP_OPTIMIZE, Kind.HUGETLB_VMEMMAP_RESTORE),
+    Kind.VMEMMAP_SPLIT_PMD: _REMAP,
+    Kind.VMEMMAP_REMAP_PTE: _REMAP,
+    Kind.VMEMMAP_RESTORE_PTE: _REMAP,
 }
+
+
+def _descendants(kind: Kind) -> frozenset[Kind]:
+    """Everything that a call of ``kind`` may call in turn."""
+    found: set[Kind] = set()
+    fresh = {kind}
+    while fresh:
+        fresh = {child for child, parents in _PARENTS.items() if fresh & set(parents)} - found
+        found |= fresh
+    return frozenset(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +78,13 @@ class Calls:
 
     trace: Trace
     kind: U8
+    pid: I32
     row: I64
     """Row of the entry in the event table."""
     end_row: I64
     """Row of the return, `NEVER` where it was not seen."""
+    until: I64
+    """Row by which the call was over: its return, or else the task's next call that cannot be part of it; `NEVER`."""
     ret: I64
     ret_known: Bool
     start: U64
@@ -61,7 +100,7 @@ class Calls:
     def __len__(self) -> int:
         return int(self.row.size)
 
-    @property
+    @cached_property
     def failed(self) -> Bool:
         """Calls seen to return an error."""
         return np.asarray(self.ret_known & (self.ret < 0))
@@ -69,6 +108,18 @@ class Calls:
     def of(self, *kinds: Kind) -> I64:
         """Numbers of the calls of these kinds."""
         return np.flatnonzero(np.isin(self.kind, kinds))
+
+    def argument(self, name: str) -> tuple[U64, Bool]:
+        """(values, present) of an argument by call."""
+        value, present = self.trace.events.column(name)
+        return value[self.row], present[self.row]
+
+    def under(self, call: int, *kinds: Kind) -> int:
+        """The innermost call of ``kinds`` around ``call``, -1 for none."""
+        outer = int(self.parent[call])
+        while outer >= 0 and self.kind[outer] not in kinds:
+            outer = int(self.parent[outer])
+        return outer
 
 
 def calls_of(trace: Trace) -> Calls:
@@ -79,19 +130,23 @@ def calls_of(trace: Trace) -> Calls:
     """
     events = trace.events
     rows = np.flatnonzero(events.phase == Phase.ENTRY)
+    kind, pid = events.kind[rows], events.pid[rows]
     ends = _returns(trace, rows)
+    until = np.where(ends == NEVER, _overtaken(kind, pid, rows), ends)
     ret, ret_known = events.signed("ret")
     has_end = ends != NEVER
     at = np.where(has_end, ends, 0)
     start, end, known = _extent(trace, rows)
     altmap, altmap_known = events.column("altmap")
-    parent = _parents(events.kind[rows], events.pid[rows], rows, ends)
-    known &= ~_outside_parent(events.kind[rows], parent, start, end, known)
+    parent = _parents(kind, pid, rows, until)
+    known &= ~_outside_parent(kind, parent, start, end, known) & ~impossible_rows(events)[rows]
     return Calls(
         trace,
-        events.kind[rows],
+        kind,
+        pid,
         rows.astype(np.int64),
         ends,
+        until,
         np.where(has_end, ret[at] if ret.size else 0, 0),
         has_end & (ret_known[at] if ret_known.size else False),
         start,
@@ -101,6 +156,13 @@ def calls_of(trace: Trace) -> Calls:
         altmap_known[rows],
         parent,
     )
+
+
+def innermost(calls: Calls, kind: Kind, rows: I64) -> I64:
+    """For rows of the event table, the call of ``kind`` by the same task that was under way, -1 for none."""
+    candidates = calls.of(kind)
+    pid = calls.trace.events.pid[rows]
+    return _inside(candidates, calls.pid, calls.row, calls.until, pid, rows)
 
 
 def _returns(trace: Trace, entries: I64) -> I64:
@@ -115,6 +177,29 @@ def _returns(trace: Trace, entries: I64) -> I64:
     return found[entries]
 
 
+def _overtaken(kind: U8, pid: I32, rows: I64) -> I64:
+    """For each call, the row of the task's next call that cannot be part of it, `NEVER` for none."""
+    found = np.full(rows.size, NEVER, dtype=np.int64)
+    for number in np.unique(kind).tolist():
+        if Kind(number) not in _PARENTS and Kind(number) not in {one for many in _PARENTS.values() for one in many}:
+            continue
+        mine = np.flatnonzero(kind == number)
+        foreign = np.flatnonzero(~np.isin(kind, (*_descendants(Kind(number)), Kind.OTHER)))
+        order = foreign[np.argsort(pid[foreign], kind="stable")]
+        keys = _key(pid[order], rows[order])
+        after = np.searchsorted(keys, _key(pid[mine], rows[mine]), side="right")
+        inside = after < order.size
+        at = order[np.minimum(after, order.size - 1)]
+        inside &= pid[at] == pid[mine]
+        found[mine[inside]] = rows[at[inside]]
+    return found
+
+
+def _key(pid: I32, rows: I64) -> I64:
+    """One sortable number for a task and a row."""
+    return pid.astype(np.int64) * (1 << 40) + rows
+
+
 def _extent(trace: Trace, rows: I64) -> tuple[U64, U64, Bool]:
     """``[start, end)`` of each call from whichever columns it has."""
     column = trace.events.column
@@ -123,28 +208,38 @@ def _extent(trace: Trace, rows: I64) -> tuple[U64, U64, Bool]:
     end, has_end = (part[rows] for part in column("end"))
     size, has_size = (part[rows] for part in column("size"))
     pages, has_pages = (part[rows] for part in column("nr_pages"))
-    first = np.where(has_pfn, pfn, start)
-    after = np.where(has_pfn, pfn + pages, np.where(has_end, end, start + size))
-    known = (has_pfn & has_pages) | (has_start & (has_end | has_size))
+    virt, has_virt = (part[rows] for part in column("virt"))
+    first = np.where(has_pfn, pfn, np.where(has_virt, virt, start))
+    after = np.where(has_pfn, pfn + pages, np.where(has_end, end, first + size))
+    known = (has_pfn & has_pages) | ((has_start | has_virt) & (has_end | has_size))
     return first.astype(np.uint64), after.astype(np.uint64), known.astype(np.bool_)
 
 
-def _parents(kind: U8, pid: np.ndarray[tuple[int], np.dtype[np.int32]], rows: I64, ends: I64) -> I64:
+def _parents(kind: U8, pid: I32, rows: I64, until: I64) -> I64:
     """The innermost enclosing call of a kind that may call this one, of the same task."""
     parent = np.full(rows.size, -1, dtype=np.int64)
+    by_kind = {number: np.flatnonzero(kind == number) for number in np.unique(kind).tolist()}
     for child, kinds in _PARENTS.items():
-        mine = np.flatnonzero(kind == child)
+        mine = by_kind.get(child)
+        if mine is None:
+            continue
         for outer in kinds:
-            candidates = np.flatnonzero(kind == outer)
-            if not mine.size or not candidates.size:
-                continue
-            order = candidates[np.lexsort((rows[candidates], pid[candidates]))]
-            keys = pid[order].astype(np.int64) * (1 << 40) + rows[order]
-            before = np.searchsorted(keys, pid[mine].astype(np.int64) * (1 << 40) + rows[mine]) - 1
-            found = order[np.maximum(before, 0)]
-            inside = (before >= 0) & (pid[found] == pid[mine]) & (ends[found] > rows[mine]) & (parent[mine] < 0)
-            parent[mine[inside]] = found[inside]
+            if outer in by_kind:
+                found = _inside(by_kind[outer], pid, rows, until, pid[mine], rows[mine])
+                fresh = (parent[mine] < 0) & (found >= 0)
+                parent[mine[fresh]] = found[fresh]
     return parent
+
+
+def _inside(candidates: I64, pid: I32, rows: I64, until: I64, of_pid: I32, of_rows: I64) -> I64:
+    """For each (task, row), the last of the candidate calls that began before and was not over, -1 for none."""
+    if not candidates.size or not of_rows.size:
+        return np.full(of_rows.size, -1, dtype=np.int64)
+    order = candidates[np.argsort(pid[candidates], kind="stable")]
+    before = np.searchsorted(_key(pid[order], rows[order]), _key(of_pid, of_rows)) - 1
+    found = order[np.maximum(before, 0)]
+    inside = (before >= 0) & (pid[found] == of_pid) & (until[found] > of_rows)
+    return np.where(inside, found, -1)
 
 
 def _outside_parent(kind: U8, parent: I64, start: U64, end: U64, known: Bool) -> Bool:
@@ -155,7 +250,7 @@ def _outside_parent(kind: U8, parent: I64, start: U64, end: U64, known: Bool) ->
     mine, outer = mine[by_bytes[outer] & known[outer]], outer[by_bytes[outer] & known[outer]]
     wrong = np.zeros(kind.size, dtype=np.bool_)
     fits = np.zeros(mine.size, dtype=np.bool_)
-    for shift in (12, 14, 16):
+    for shift in _PAGE_SHIFTS:
         first, last = start[outer] >> np.uint64(shift), end[outer] >> np.uint64(shift)
         fits |= (start[mine] >= first) & (end[mine] <= last) & (end[mine] > start[mine])
     wrong[mine[~fits]] = True

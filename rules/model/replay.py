@@ -1,11 +1,13 @@
 """One pass over the traced calls, each applied to the state of the memory that it names.
 
-What the calls do is arch/arm64/mm/mmu.c, mm/sparse.c and mm/sparse-vmemmap.c, 5.7 to 7.1, through
-`rules.model.behaviour` where the releases differ.
+What the calls do is arch/arm64/mm/mmu.c, mm/sparse.c and mm/sparse-vmemmap.c, 5.7 to 7.3, through
+`rules.model.behaviour` where the releases differ.  Everything that does not depend on the state (ranges, leaves,
+owners) is worked out for all calls at once beforehand; what is left for each call is a few slices.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,38 +15,62 @@ import numpy as np
 from parsers.ftrace.functions import Kind
 from parsers.ranges import Ranges
 from rules.model.behaviour import Behaviour, Leaf
+from rules.model.extents import PMD_BYTES, Extents
 from rules.model.operations import NEVER, Calls
-from rules.model.replay_state import NO, SUBSECTION, UNKNOWN, YES, Anomaly, State, Trouble
+from rules.model.populates import leaves_of
+from rules.model.replay_state import NO, UNKNOWN, YES, Anomaly, State, Trouble
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from parsers.mapping import I64, Bool
     from rules.model.calibration import Calibration
+    from rules.model.earlier import Earlier
+    from rules.model.replay_state import Glimpse
 
-__all__ = ["Replay"]
+__all__ = ["Replay", "Step"]
 
-MAX_UNITS = 1 << 27
+MAX_ANOMALIES = 1000
+"""Kept of each trouble; the others are counted."""
+
+_LATE = (
+    Kind.ARCH_ADD_MEMORY,
+    Kind.SPARSE_ADD_SECTION,
+    Kind.VMEMMAP_POPULATE,
+    Kind.ONLINE_PAGES,
+    Kind.OFFLINE_PAGES,
+    Kind.CREATE_MEMORY_BLOCK_DEVICES,
+    Kind.MEMREMAP_PAGES,
+)
+"""What is complete when it returns; a removal takes effect from its entry on."""
+_ADDS = (Kind.ARCH_ADD_MEMORY, Kind.SPARSE_ADD_SECTION, Kind.VMEMMAP_POPULATE)
+_WINDOWS = (Kind.ARCH_ADD_MEMORY, Kind.ARCH_REMOVE_MEMORY, Kind.ONLINE_PAGES, Kind.OFFLINE_PAGES)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call and the sections that it concerns, before and after it."""
+
+    call: int
+    first_section: int
+    last_section: int
+    before: Glimpse
+    after: Glimpse
 
 
 class Replay:
     """One pass over the calls, in the order of the trace."""
 
-    def __init__(self, calls: Calls, calibration: Calibration, behaviour: Behaviour) -> None:
+    def __init__(
+        self, calls: Calls, calibration: Calibration, behaviour: Behaviour, earlier: Earlier | None = None
+    ) -> None:
         self.calls, self.calibration, self.behaviour = calls, calibration, behaviour
-        self.unit = SUBSECTION // calibration.page_size
-        self.unit_bytes = self.unit * calibration.struct_page_size
         self.anomalies: list[Anomaly] = []
+        self.counts: dict[Trouble, int] = dict.fromkeys(Trouble, 0)
+        self.blind: dict[Trouble, int] = {}
+        """The first call that could not be judged, for the state before it was not known."""
         self.notes: list[str] = []
-        self.sections = self._touched_sections()
-        per_section = calibration.pages_per_section // self.unit
-        start = self.sections[:, None] * calibration.pages_per_section + np.arange(per_section) * self.unit
-        self.state = State.unknown(start.ravel().astype(np.int64))
-        self.per_section = per_section
-        self.has = {kind: bool(calls.start_known[calls.of(kind)].any()) for kind in Kind}
-        self.children = _children(calls)
-
-    def run(self) -> None:
-        """Apply every call: what changes state does so where it returned, or where it began if nothing says."""
-        handlers = {
+        self.handlers = {
             Kind.ARCH_ADD_MEMORY: self._arch_add,
             Kind.SPARSE_ADD_SECTION: self._add_section,
             Kind.VMEMMAP_POPULATE: self._populate,
@@ -53,206 +79,221 @@ class Replay:
             Kind.VMEMMAP_FREE: self._free,
             Kind.ONLINE_PAGES: self._online,
             Kind.OFFLINE_PAGES: self._offline,
+            Kind.REMOVE_PFN_RANGE_FROM_ZONE: self._leave_zone,
+            Kind.CREATE_MEMORY_BLOCK_DEVICES: self._nothing,
+            Kind.REMOVE_MEMORY_BLOCK_DEVICES: self._nothing,
+            Kind.MEMREMAP_PAGES: self._nothing,
+            Kind.MEMUNMAP_PAGES: self._nothing,
         }
-        self._concurrent()
-        calls = self.calls
-        mine = calls.of(*handlers)
-        mine = mine[calls.start_known[mine]]
-        # An add is complete when it returns; a removal takes effect from its entry on.
-        late = np.isin(calls.kind[mine], (Kind.ARCH_ADD_MEMORY, Kind.SPARSE_ADD_SECTION, Kind.VMEMMAP_POPULATE,
-                                          Kind.ONLINE_PAGES, Kind.OFFLINE_PAGES))  # fmt: skip
-        when = np.where(late & (calls.end_row[mine] != NEVER), calls.end_row[mine], calls.row[mine])
-        for call in mine[np.argsort(when, kind="stable")].tolist():
-            handlers[Kind(int(calls.kind[call]))](call)
-
-    # Where a call's pages are in the columns.
-
-    def _touched_sections(self) -> I64:
-        """Numbers of all sections that a call names, and those that share a vmemmap leaf with them."""
-        calls, pages = self.calls, self.calibration.pages_per_section
-        bounds = [self._pfns(call) for call in np.flatnonzero(calls.start_known).tolist()]
-        spans = Ranges.pairs(bound for bound in bounds if bound is not None)
-        spans = spans.divide(pages, outward=True)
-        if spans.total * (pages // self.unit) > MAX_UNITS:
+        replayed = np.isin(calls.kind, list(self.handlers))
+        self.extents = Extents.of(calls, calibration, replayed)
+        if self.extents.too_many:
             self.notes.append("the trace names more memory than can be replayed; nothing was")
-            return np.empty(0, dtype=np.int64)
-        return np.concatenate([np.arange(lo, hi) for lo, hi in spans.tuples()] or [np.empty(0, np.int64)])
+        self.has = {kind: bool(calls.start_known[calls.of(kind)].any()) for kind in self.handlers}
+        self.order = self._order(np.flatnonzero(replayed & calls.start_known))
+        self.state = State.unknown(self.extents.start_pfn)
+        if earlier is not None and earlier.vmemmap.layout.knows("phys_offset"):
+            self.state.begin_with(earlier, self._before_the_trace())
+        self._look_up()
 
-    def _pfns(self, call: int) -> tuple[int, int] | None:
-        """PFNs that a call speaks of."""
-        kind, calls = Kind(int(self.calls.kind[call])), self.calls
-        start, end = int(calls.start[call]), int(calls.end[call])
-        if end <= start or (end >= 1 << 63 and kind not in {Kind.VMEMMAP_POPULATE, Kind.VMEMMAP_FREE}):
-            return None
-        if kind in {Kind.ARCH_ADD_MEMORY, Kind.ARCH_REMOVE_MEMORY}:
-            return start // self.calibration.page_size, -(-end // self.calibration.page_size)
-        if kind in {Kind.SPARSE_ADD_SECTION, Kind.SPARSE_REMOVE_SECTION, Kind.ONLINE_PAGES, Kind.OFFLINE_PAGES}:
-            return start, end
-        if kind in {Kind.VMEMMAP_POPULATE, Kind.VMEMMAP_FREE} and self.calibration.vmemmap is not None:
-            size, base = self.calibration.struct_page_size, self.calibration.vmemmap
-            first = ((start - base) & (2**64 - 1)) // size
-            return (first, first + (end - start) // size) if first < 1 << 52 else None
-        return None
+    def _order(self, mine: I64) -> I64:
+        """Calls in the order in which they take effect: where they returned, or where they began."""
+        calls = self.calls
+        late = np.isin(calls.kind[mine], _LATE) & (calls.end_row[mine] != NEVER)
+        when = np.where(late, calls.end_row[mine], calls.row[mine])
+        return np.asarray(mine[np.argsort(when, kind="stable")])
 
-    def _slice(self, lo: int, hi: int) -> slice:
-        """Rows of the subsections that ``[lo, hi)`` touches; empty where none was foreseen."""
-        start = self.state.start_pfn
-        first = int(np.searchsorted(start, lo - self.unit, side="right"))
-        return slice(first, int(np.searchsorted(start, hi, side="left")))
+    def _look_up(self) -> None:
+        """What each call needs, as lists: indexing them one by one is what the replay does most."""
+        calls, extents = self.calls, self.extents
+        leaf_span = PMD_BYTES if self.calibration.page_size == 4096 else self.calibration.page_size
+        window_first, window_end = extents.windows(leaf_span)
+        self.window_first, self.window_end = window_first.tolist(), window_end.tolist()
+        self.first, self.end = extents.first.tolist(), extents.end.tolist()
+        self.low, self.high = extents.low.tolist(), extents.high.tolist()
+        self.failed = calls.failed.tolist()
+        # A section whose struct pages could not be populated is not added, whether its own return was traced or not.
+        self.not_added = calls.failed.copy()
+        populates = calls.of(Kind.VMEMMAP_POPULATE)
+        lost = calls.parent[populates[calls.failed[populates] & (calls.parent[populates] >= 0)]]
+        self.not_added[lost] = True
+        self.leaf, self.huge = leaves_of(calls)
+        self.owner = _owners(calls).tolist()
 
-    def _units(self, call: int) -> slice:
-        bounds = self._pfns(call)
-        return slice(0, 0) if bounds is None else self._slice(*bounds)
+    def _before_the_trace(self) -> Bool:
+        """Subsections whose first operation is not an add: what an earlier dump shows of them was so at the start."""
+        rows = np.ones(self.extents.start_pfn.size, dtype=np.bool_)
+        seen = np.zeros(rows.size, dtype=np.bool_)
+        for call in self.order.tolist():
+            mine = slice(int(self.extents.first[call]), int(self.extents.end[call]))
+            if self.calls.kind[call] in _ADDS:
+                rows[mine] &= seen[mine]
+            seen[mine] = True
+        return rows
 
-    def _window(self, lo: int, hi: int, span: int) -> slice:
-        """Rows of the subsections that share a leaf of ``span`` bytes of vmemmap with ``[lo, hi)``."""
-        size, base = self.calibration.struct_page_size, self.calibration.vmemmap or 0
-        skew = base % span
-        first = (lo * size + skew) // span * span - skew
-        last = -(-(hi * size + skew) // span) * span - skew
-        return self._slice(max(first // size, 0), max(-(-last // size), 0))
+    def run(self) -> None:
+        """Apply every call."""
+        self._concurrent()
+        handlers = {int(kind): handler for kind, handler in self.handlers.items()}
+        for call, kind in zip(self.order.tolist(), self.calls.kind[self.order].tolist(), strict=True):
+            handlers[kind](call, slice(self.first[call], self.end[call]))
+        self._forget_what_was_cleaned_up()
+
+    def steps(self) -> Iterator[Step]:
+        """Apply every call and tell the state of its sections before and after."""
+        per_section = self.calibration.pages_per_section
+        units = per_section // self.extents.pages
+        for call in self.order.tolist():
+            first, last = self.low[call] // per_section, (max(self.high[call], self.low[call] + 1) - 1) // per_section
+            rows = slice(self.first[call], self.end[call])
+            around = slice(rows.start // units * units, -(-rows.stop // units) * units)
+            before = self.state.glimpse(around)
+            self.handlers[Kind(int(self.calls.kind[call]))](call, rows)
+            yield Step(call, first, last, before, self.state.glimpse(around))
 
     def _note(self, trouble: Trouble, call: int, rows: slice | Bool, text: str, *, certain: bool = True) -> None:
-        start = self.state.start_pfn[rows]
-        self.anomalies.append(Anomaly(trouble, call, Ranges.of(start, start + self.unit), text, certain))
+        self.counts[trouble] += 1
+        if self.counts[trouble] <= MAX_ANOMALIES:
+            start = self.state.start_pfn[rows]
+            self.anomalies.append(Anomaly(trouble, call, Ranges.of(start, start + self.extents.pages), text, certain))
+
+    def _nothing(self, call: int, rows: slice) -> None:
+        """Blocks and devices: they frame what is replayed."""
 
     # Adding.
 
-    def _arch_add(self, call: int) -> None:
-        rows = self._units(call)
+    def _arch_add(self, call: int, rows: slice) -> None:
         state = self.state
-        if self.calls.failed[call]:
-            left = state.valid[rows] == YES
-            mine = state.added_by[rows] == call
-            if (left & mine).any():
-                whole = np.zeros(state.valid.size, np.bool_)
-                whole[rows] = left & mine
+        if self.failed[call]:
+            left = (state.valid[rows] == YES) & (state.added_by[rows] == call)
+            if left.any():
                 self._note(
-                    Trouble.FAILED_WITHOUT_CLEANUP, call, whole,
+                    Trouble.FAILED_WITHOUT_CLEANUP, call, self._masked(rows, left),
                     f"adding failed with {int(self.calls.ret[call])} and leaves valid sections behind",
                 )  # fmt: skip
+            if not self.has[Kind.SPARSE_ADD_SECTION]:
+                state.valid[rows] = UNKNOWN  # whether the first sections were added before the error is not traced
             state.linear[rows] = NO
             return
         state.linear[rows] = YES
         if not self.has[Kind.SPARSE_ADD_SECTION]:
-            self._validate(call, rows, call)
+            self._validate(call, rows)
         if not self.has[Kind.VMEMMAP_POPULATE]:
-            bounds = self._pfns(call)
-            if bounds is not None:
-                self._populate_pfns(call, *bounds, Leaf.UNKNOWN)
+            told = Leaf(int(self.leaf[call]))
+            for low, high, leaf in self.behaviour.pieces(self.low[call], self.high[call]):
+                self._populate_pfns(call, low, high, leaf if told is Leaf.UNKNOWN else told)
 
-    def _add_section(self, call: int) -> None:
-        rows = self._units(call)
-        # A section whose struct pages could not be populated is not added, whether its own return was traced or not.
-        if self.calls.failed[[call, *self.children.get(call, ())]].any():
+    def _add_section(self, call: int, rows: slice) -> None:
+        if self.not_added[call]:
             return
         again = self.state.valid[rows] == YES
         if again.any() and self.calls.ret_known[call]:
             self._note(
                 Trouble.DOUBLE_ADD, call, self._masked(rows, again), "subsections that are valid are added again"
             )
-        outer = self._outer(call, Kind.ARCH_ADD_MEMORY)
-        self._validate(call, rows, outer if outer >= 0 else call)
+        self._validate(call, rows)
 
-    def _validate(self, call: int, rows: slice, owner: int) -> None:
+    def _validate(self, call: int, rows: slice) -> None:
         state = self.state
         state.valid[rows] = YES
         state.lost[rows] = False
         state.damaged_by[rows] = state.suspect[rows] = -1
-        state.added_by[rows] = owner
+        state.added_by[rows] = self.owner[call]
         state.online[rows] = NO
         state.self_hosted[rows] = YES if self.calls.altmap_known[call] and self.calls.altmap[call] else NO
 
-    def _outer(self, call: int, kind: Kind) -> int:
-        """The enclosing call of a kind, -1 for none."""
-        call = int(self.calls.parent[call])
-        while call >= 0 and self.calls.kind[call] != kind:
-            call = int(self.calls.parent[call])
-        return call
-
-    def _populate(self, call: int) -> None:
-        bounds = self._pfns(call)
-        if bounds is None or self.calls.failed[call]:
+    def _populate(self, call: int, rows: slice) -> None:
+        low, high = self.low[call], self.high[call]
+        if high <= low or self.failed[call]:
             return
-        self._populate_pfns(call, *bounds, self._leaf_of(call, bounds[1] - bounds[0]))
+        leaf = Leaf(int(self.leaf[call]))
+        if self.huge[call] and self.calibration.page_size == 4096 and high - low < self.calibration.pages_per_section:
+            self._note(
+                Trouble.HUGE_FOR_PARTIAL, call, rows, "less than a section is populated by vmemmap_populate_hugepages()"
+            )
+        self._populate_pfns(call, low, high, self.behaviour.leaf(high - low) if leaf is Leaf.UNKNOWN else leaf)
 
-    def _leaf_of(self, call: int, nr_pages: int) -> Leaf:
-        """What the populate used: what was seen inside of it, or what this kernel does."""
-        inside = {Kind(int(self.calls.kind[child])) for child in self.children.get(call, ())}
-        deeper = {
-            Kind(int(self.calls.kind[child]))
-            for one in self.children.get(call, ())
-            for child in self.children.get(one, ())
-        }
-        if self.calibration.page_size != 4096:
-            return Leaf.PTE
-        if Kind.VMEMMAP_POPULATE_HUGEPAGES in inside:
-            if nr_pages < self.calibration.pages_per_section:
-                self._note(
-                    Trouble.HUGE_FOR_PARTIAL, call, self._units(call),
-                    "less than a section is populated by vmemmap_populate_hugepages()",
-                )  # fmt: skip
-            return Leaf.PTE if Kind.VMEMMAP_POPULATE_BASEPAGES in deeper else Leaf.PMD
-        if Kind.VMEMMAP_SET_PMD in inside or Kind.VMEMMAP_CHECK_PMD in inside:
-            return Leaf.PMD
-        if Kind.VMEMMAP_POPULATE_BASEPAGES in inside:
-            return Leaf.PTE
-        return self.behaviour.leaf(nr_pages)
-
-    def _populate_pfns(self, call: int, lo: int, hi: int, leaf: Leaf) -> None:
+    def _populate_pfns(self, call: int, low: int, high: int, leaf: Leaf) -> None:
         state = self.state
-        if leaf is Leaf.UNKNOWN:
-            leaf = self.behaviour.leaf(hi - lo)
-        span = self._span(leaf)
-        rows = self._window(lo, hi, span)
+        if self.calibration.page_size != 4096:
+            leaf = Leaf.PTE
+        rows = self.extents.window(low, high, self._span(leaf))
         if leaf is Leaf.PTE and self.calibration.page_size != 4096:
-            # mm/sparse-vmemmap.c steps by pages from an address that need not be aligned: the last may be left out.
-            first = lo * self.calibration.struct_page_size
-            reach = first // span * span + -(-(hi - lo) * self.calibration.struct_page_size // span) * span
-            short = self._slice(-(-reach // self.calibration.struct_page_size), hi)
-            rows = slice(rows.start, min(rows.stop, short.start)) if short.stop > short.start else rows
-            missing = state.mapped[short] != YES
-            if missing.any():
-                self._note(
-                    Trouble.POPULATED_TOO_LITTLE, call, self._masked(short, missing),
-                    "the range starts inside of a vmemmap page and its last page is not populated",
-                )  # fmt: skip
-                state.mapped[short] = np.where(missing, NO, state.mapped[short])
+            rows = self._without_last_page(call, low, high, rows)
         fresh = state.mapped[rows] != YES
         state.mapped[rows] = YES
         state.leaf[rows] = np.where(fresh, np.int8(leaf), state.leaf[rows])
 
+    def _without_last_page(self, call: int, low: int, high: int, rows: slice) -> slice:
+        """mm/sparse-vmemmap.c steps by pages from an address that need not be aligned: the last may be left out."""
+        size, span = self.calibration.struct_page_size, self.calibration.page_size
+        reach = low * size // span * span + -(-(high - low) * size // span) * span
+        short = self.extents.rows(-(-reach // size), high)
+        if short.stop <= short.start:
+            return rows
+        missing = self.state.mapped[short] != YES
+        if missing.any():
+            self._note(
+                Trouble.POPULATED_TOO_LITTLE, call, self._masked(short, missing),
+                "the range starts inside of a vmemmap page and its last page is not populated",
+            )  # fmt: skip
+            self.state.mapped[short] = np.where(missing, NO, self.state.mapped[short])
+        return slice(rows.start, min(rows.stop, short.start))
+
     def _span(self, leaf: Leaf) -> int:
         """Bytes of vmemmap that one leaf maps."""
-        return 2 << 20 if leaf is Leaf.PMD else self.calibration.page_size
+        return PMD_BYTES if leaf is Leaf.PMD else self.calibration.page_size
 
     # Removing.
 
-    def _arch_remove(self, call: int) -> None:
-        rows, state = self._units(call), self.state
-        online = state.online[rows] == YES
-        if online.any():
+    def _arch_remove(self, call: int, rows: slice) -> None:
+        state = self.state
+        online = state.online[rows]
+        if (online == YES).any():
             self._note(
-                Trouble.REMOVE_WHILE_ONLINE, call, self._masked(rows, online), "memory is removed while it is online"
-            )
+                Trouble.REMOVE_WHILE_ONLINE, call, self._masked(rows, online == YES),
+                "memory is removed while it is online",
+            )  # fmt: skip
+        elif (online == UNKNOWN).any():
+            self.blind.setdefault(Trouble.REMOVE_WHILE_ONLINE, call)
         self._asymmetric(call, rows)
-        hosted, altmap = state.self_hosted[rows] == YES, bool(self.calls.altmap[call])
-        if self.calls.altmap_known[call] and hosted.any() and not altmap:
+        self._hosting(call, rows)
+        state.linear[rows] = NO
+        if not self.has[Kind.SPARSE_REMOVE_SECTION]:
+            self._invalidate(call, rows)
+        if not self.has[Kind.VMEMMAP_FREE]:
+            self._free(call, rows)
+
+    def _hosting(self, call: int, rows: slice) -> None:
+        """Whether the struct pages lie in the memory itself decides to whom they are given back."""
+        state, calls = self.state, self.calls
+        here = state.self_hosted[rows]
+        hosted = here == YES
+        if not hosted.any():
+            if (here == UNKNOWN).any() or not calls.altmap_known[call]:
+                self.blind.setdefault(Trouble.ALTMAP_MISMATCH, call)
+                self.blind.setdefault(Trouble.MIXED_HOSTING, call)
+            return
+        if not calls.altmap_known[call]:
+            self.blind.setdefault(Trouble.ALTMAP_MISMATCH, call)
+        elif not calls.altmap[call]:
             self._note(
                 Trouble.ALTMAP_MISMATCH, call, self._masked(rows, hosted),
                 "a self-hosted range is removed without its altmap: its struct pages go to the page allocator",
             )  # fmt: skip
-        state.linear[rows] = NO
-        if not self.has[Kind.SPARSE_REMOVE_SECTION]:
-            self._invalidate(call, rows)
-        bounds = self._pfns(call)
-        if not self.has[Kind.VMEMMAP_FREE] and bounds is not None:
-            self._free_pfns(call, *bounds)
+        if (here == NO).any() or np.unique(state.added_by[rows][hosted]).size > 1:
+            self._note(
+                Trouble.MIXED_HOSTING, call, rows,
+                "memory with struct pages of its own is removed together with other memory",
+            )  # fmt: skip
 
     def _asymmetric(self, call: int, rows: slice) -> None:
         """Every operation that added part of the range must be removed whole."""
         state = self.state
-        owners = np.unique(state.added_by[rows][state.valid[rows] == YES])
+        valid = state.valid[rows] == YES
+        owners = np.unique(state.added_by[rows][valid])
+        if (owners < 0).any() or (state.valid[rows] == UNKNOWN).any():
+            self.blind.setdefault(Trouble.ASYMMETRIC_UNIT, call)
         partly = [owner for owner in owners.tolist() if owner >= 0 and self._reaches_beyond(owner, rows)]
         if partly:
             beyond = np.isin(state.added_by, partly)
@@ -263,20 +304,24 @@ class Replay:
             )  # fmt: skip
 
     def _reaches_beyond(self, owner: int, rows: slice) -> bool:
-        added = self._units(owner)
-        before, after = slice(added.start, min(rows.start, added.stop)), slice(max(rows.stop, added.start), added.stop)
+        first, end = self.first[owner], self.end[owner]
+        if first >= rows.start and end <= rows.stop:
+            return False
+        state = self.state
         return any(
-            (self.state.added_by[part] == owner).any() and (self.state.valid[part] == YES).any()
-            for part in (before, after)
+            ((state.added_by[part] == owner) & (state.valid[part] == YES)).any()
+            for part in (slice(first, min(rows.start, end)), slice(max(rows.stop, first), end))
         )
 
-    def _remove_section(self, call: int) -> None:
-        rows = self._units(call)
-        gone = self.state.valid[rows] == NO
-        if gone.any():
+    def _remove_section(self, call: int, rows: slice) -> None:
+        valid = self.state.valid[rows]
+        if (valid == NO).any():
             self._note(
-                Trouble.REMOVE_UNKNOWN, call, self._masked(rows, gone), "subsections that are not valid are removed"
-            )
+                Trouble.REMOVE_UNKNOWN, call, self._masked(rows, valid == NO),
+                "subsections that are not valid are removed",
+            )  # fmt: skip
+        elif (valid == UNKNOWN).any():
+            self.blind.setdefault(Trouble.REMOVE_UNKNOWN, call)
         self._invalidate(call, rows)
 
     def _invalidate(self, call: int, rows: slice) -> None:
@@ -288,82 +333,120 @@ class Replay:
         state.damaged_by[rows] = state.suspect[rows] = -1
         state.self_hosted[rows] = NO
 
-    def _free(self, call: int) -> None:
-        bounds = self._pfns(call)
-        if bounds is not None:
-            self._free_pfns(call, *bounds)
-
-    def _free_pfns(self, call: int, lo: int, hi: int) -> None:
+    def _free(self, call: int, rows: slice) -> None:
         """The leaves in place are cleared whole: arch/arm64/mm/mmu.c unmap_hotplug_range()."""
-        state, own = self.state, self._slice(lo, hi)
-        online = state.online[own] == YES
-        if online.any():
+        state = self.state
+        if rows.stop <= rows.start:
+            return
+        online = state.online[rows]
+        if (online == YES).any():
             self._note(
-                Trouble.FREE_BEFORE_OFFLINE, call, self._masked(own, online), "struct pages of online memory are freed"
-            )
-        leaves = set(state.leaf[own].tolist())
-        if Leaf.UNKNOWN in leaves and self.calibration.page_size == 4096 and Leaf.PMD not in leaves:
-            # Nobody knows whether a block or pages are in place: the neighbours may or may not be hit.
-            maybe = np.zeros(state.valid.size, dtype=np.bool_)
-            maybe[self._window(lo, hi, self._span(Leaf.PMD))] = True
-            maybe[own] = False
-            maybe &= (state.leaf != Leaf.PTE) & (state.valid == YES)
-            state.mapped[maybe] = UNKNOWN
-            state.suspect[maybe] = call
-            if maybe.any():
-                self._note(
-                    Trouble.FREE_WIDER_THAN_REMOVE, call, maybe,
-                    "if a block is in place, it holds struct pages that are still needed", certain=False,
-                )  # fmt: skip
-            cleared = own
+                Trouble.FREE_BEFORE_OFFLINE, call, self._masked(rows, online == YES),
+                "struct pages of online memory are freed",
+            )  # fmt: skip
+        elif (online == UNKNOWN).any():
+            self.blind.setdefault(Trouble.FREE_BEFORE_OFFLINE, call)
+        leaves = state.leaf[rows]
+        by_block = (leaves == Leaf.PMD).any()
+        wide = slice(self.window_first[call], self.window_end[call])
+        if by_block or self.calibration.page_size != 4096:
+            cleared = wide
         else:
-            cleared = self._window(lo, hi, self._span(Leaf.PMD if Leaf.PMD in leaves else Leaf.PTE))
-        removed = np.zeros(state.valid.size, dtype=np.bool_)
-        removed[own] = True
-        hit = np.zeros(state.valid.size, dtype=np.bool_)
-        hit[cleared] = True
-        victims = hit & ~removed & (state.valid == YES) & (state.mapped != NO)
-        if victims.any():
-            state.lost[victims] = True
-            state.damaged_by[victims] = call
-            self._note(
-                Trouble.FREE_WIDER_THAN_REMOVE,
-                call,
-                victims,
-                "the leaf in place holds struct pages that are still needed",
-            )
+            cleared = rows
+            if (leaves == Leaf.UNKNOWN).any():
+                self._may_take_others(call, rows, wide)
+        if cleared.stop - cleared.start > rows.stop - rows.start:
+            self._takes_others(call, rows, cleared)
         state.mapped[cleared] = NO
         state.leaf[cleared] = Leaf.NONE
 
+    def _takes_others(self, call: int, rows: slice, cleared: slice) -> None:
+        state = self.state
+        victims = (state.valid[cleared] == YES) & (state.mapped[cleared] != NO)
+        unknown = state.valid[cleared] == UNKNOWN
+        victims[rows.start - cleared.start : rows.stop - cleared.start] = False
+        unknown[rows.start - cleared.start : rows.stop - cleared.start] = False
+        if victims.any():
+            hit = self._masked(cleared, victims)
+            state.lost[hit] = True
+            state.damaged_by[hit] = call
+            self._note(
+                Trouble.FREE_WIDER_THAN_REMOVE, call, hit, "the leaf in place holds struct pages that are still needed"
+            )
+        elif unknown.any():
+            self.blind.setdefault(Trouble.FREE_WIDER_THAN_REMOVE, call)
+
+    def _may_take_others(self, call: int, rows: slice, wide: slice) -> None:
+        """Nobody knows whether a block or pages are in place: the neighbours may or may not be hit."""
+        state = self.state
+        maybe = np.zeros(state.valid.size, dtype=np.bool_)
+        maybe[wide] = True
+        maybe[rows] = False
+        if not maybe.any():
+            return
+        unknown = maybe & (state.valid == UNKNOWN)
+        maybe &= (state.leaf != Leaf.PTE) & (state.valid == YES)
+        state.mapped[maybe] = UNKNOWN
+        state.suspect[maybe] = call
+        if maybe.any():
+            self._note(
+                Trouble.FREE_WIDER_THAN_REMOVE, call, maybe,
+                "if a block is in place, it holds struct pages that are still needed", certain=False,
+            )  # fmt: skip
+        elif unknown.any():
+            self.blind.setdefault(Trouble.FREE_WIDER_THAN_REMOVE, call)
+
     # Online and offline.
 
-    def _online(self, call: int) -> None:
-        if self.calls.failed[call]:
+    def _online(self, call: int, rows: slice) -> None:
+        if self.failed[call]:
             return
-        rows, state = self._units(call), self.state
-        absent = state.valid[rows] == NO
-        if absent.any():
+        valid = self.state.valid[rows]
+        if (valid == NO).any():
             self._note(
-                Trouble.ONLINE_WITHOUT_MEMORY, call, self._masked(rows, absent), "memory that is not there goes online"
-            )
-        state.online[rows] = YES
+                Trouble.ONLINE_WITHOUT_MEMORY, call, self._masked(rows, valid == NO),
+                "memory that is not there goes online",
+            )  # fmt: skip
+        elif (valid == UNKNOWN).any():
+            self.blind.setdefault(Trouble.ONLINE_WITHOUT_MEMORY, call)
+        self.state.online[rows] = YES
 
-    def _offline(self, call: int) -> None:
-        if not self.calls.failed[call] and (self.calls.ret_known[call] or self.calls.end_row[call] == NEVER):
-            self.state.online[self._units(call)] = NO
+    def _offline(self, call: int, rows: slice) -> None:
+        if self.calls.ret_known[call]:
+            if not self.failed[call]:
+                self.state.online[rows] = NO
+        elif (self.state.online[rows] != NO).any():
+            self.state.online[rows] = UNKNOWN  # nothing says whether it succeeded
+
+    def _leave_zone(self, call: int, rows: slice) -> None:
+        """mm/memory_hotplug.c offline_pages() takes pages out of their zone when nothing can fail any more."""
+        del call
+        self.state.online[rows] = NO
 
     def _concurrent(self) -> None:
-        """Adds and removals hold mem_hotplug_lock, so their windows never overlap between tasks."""
+        """Adds, removals, onlining and offlining hold mem_hotplug_lock: windows of two tasks never overlap."""
         calls = self.calls
-        mine = calls.of(Kind.ARCH_ADD_MEMORY, Kind.ARCH_REMOVE_MEMORY)
-        mine = mine[calls.end_row[mine] != NEVER]
-        if mine.size < 2:
+        mine = calls.of(*_WINDOWS)
+        if np.unique(calls.pid[mine]).size < 2:
             return
-        reach = np.maximum.accumulate(calls.end_row[mine])[:-1]
-        for index in np.flatnonzero(calls.row[mine][1:] < reach).tolist():
-            self._note(
-                Trouble.CONCURRENT, int(mine[index + 1]), self._units(int(mine[index + 1])), "two operations overlap"
-            )
+        open_ended = mine[calls.end_row[mine] == NEVER]
+        if open_ended.size:
+            self.blind.setdefault(Trouble.CONCURRENT, int(open_ended[0]))
+        mine = mine[calls.end_row[mine] != NEVER]
+        ends = calls.end_row[mine]
+        reach = np.maximum.accumulate(ends)
+        furthest = np.maximum.accumulate(np.where(ends == reach, np.arange(mine.size), 0))[:-1]
+        overlap = (calls.row[mine][1:] < reach[:-1]) & (calls.pid[mine][1:] != calls.pid[mine][furthest])
+        for call in mine[1:][overlap].tolist():
+            self._note(Trouble.CONCURRENT, call, slice(self.first[call], self.end[call]), "two operations overlap")
+
+    def _forget_what_was_cleaned_up(self) -> None:
+        """A failed add whose sections were removed later in the trace left nothing behind."""
+        state = self.state
+        left = np.unique(state.added_by[state.valid == YES])
+        self.anomalies = [
+            one for one in self.anomalies if one.trouble is not Trouble.FAILED_WITHOUT_CLEANUP or one.call in left
+        ]
 
     def _masked(self, rows: slice, mask: Bool) -> Bool:
         whole = np.zeros(self.state.valid.size, dtype=np.bool_)
@@ -371,9 +454,13 @@ class Replay:
         return whole
 
 
-def _children(calls: Calls) -> dict[int, list[int]]:
-    """Calls by the call that they are part of."""
-    children: dict[int, list[int]] = {}
-    for child in np.flatnonzero(calls.parent >= 0).tolist():
-        children.setdefault(int(calls.parent[child]), []).append(child)
-    return children
+def _owners(calls: Calls) -> I64:
+    """The add that each call is part of, or the call itself."""
+    owner = np.arange(len(calls))
+    sections = calls.of(Kind.SPARSE_ADD_SECTION)
+    outer = calls.parent[sections]
+    pages = (outer >= 0) & (calls.kind[outer] == Kind.ADD_PAGES)
+    outer = np.where(pages, calls.parent[outer], outer)
+    added = (outer >= 0) & (calls.kind[outer] == Kind.ARCH_ADD_MEMORY)
+    owner[sections[added]] = outer[added]
+    return owner

@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rules.model.behaviour import Leaf
+
 if TYPE_CHECKING:
     from parsers.mapping import I8, I64, Bool
     from parsers.ranges import Ranges
+    from rules.model.earlier import Earlier
 
-__all__ = ["NO", "SUBSECTION", "UNKNOWN", "YES", "Anomaly", "State", "Trouble"]
+__all__ = ["NO", "SUBSECTION", "UNKNOWN", "YES", "Anomaly", "Glimpse", "State", "Trouble"]
 
 UNKNOWN, NO, YES = -1, 0, 1
 SUBSECTION = 1 << 21
 """Bytes of a subsection: SUBSECTION_SHIFT is 21 for every page size (include/linux/mmzone.h, 5.3)."""
+
+_LEAVES = {Leaf.UNKNOWN: "unknown", Leaf.PTE: "pte", Leaf.PMD: "pmd"}
 
 
 class Trouble(StrEnum):
@@ -34,6 +39,7 @@ class Trouble(StrEnum):
     CONCURRENT = "TRC-11"
     ONLINE_WITHOUT_MEMORY = "TRC-12"
     ALTMAP_MISMATCH = "TRC-13"
+    MIXED_HOSTING = "MOM-04"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,25 @@ class Anomaly:
     text: str
     certain: bool = True
     """False where it depends on which of two ways the kernel works."""
+
+
+@dataclass(frozen=True, slots=True)
+class Glimpse:
+    """Some subsections at one moment, counted."""
+
+    subsections: int
+    valid: int
+    unknown: int
+    """Subsections of which nobody knows whether they are valid."""
+    leaf: str
+    """What maps their struct pages: ``none``, ``pte``, ``pmd``, ``pte+pmd``, with ``part`` in front, or ``unknown``."""
+    linear: int
+    online: int
+    lost: int
+
+    def as_dict(self) -> dict[str, int | str]:
+        """Plain data."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(eq=False)
@@ -81,3 +106,42 @@ class State:
         nobody = np.zeros(size, dtype=np.bool_)
         columns = (column(), column(), column(), column(), column())
         return cls(start_pfn, *columns, nobody, none, none.copy(), none.copy(), column())
+
+    def begin_with(self, earlier: Earlier, rows: Bool) -> None:
+        """Take ``rows`` from the page tables of an earlier moment: mapped, by what, in the linear map, hence valid."""
+        start, pages = self.start_pfn, SUBSECTION // earlier.vmemmap.layout.page_size
+        for column, region in ((self.mapped, earlier.vmemmap), (self.linear, earlier.linear)):
+            low = start - region.layout.start_pfn
+            seen = region.pages_observed.covered(low, low + pages) == pages
+            mapped = region.pages_mapped.covered(low, low + pages)
+            column[rows & seen & (mapped == 0)] = NO
+            column[rows & seen & (mapped == pages)] = YES
+        vmemmap = earlier.vmemmap
+        for level, leaf in ((2, Leaf.PMD), (3, Leaf.PTE)):
+            offsets = vmemmap.pages_touched(vmemmap.where(vmemmap.valid & (vmemmap.level == level)))
+            low = start - vmemmap.layout.start_pfn
+            self.leaf[rows & (self.mapped == YES) & offsets.touches(low, low + pages)] = leaf
+        self.leaf[rows & (self.mapped == NO)] = Leaf.NONE
+        agreed = rows & (self.mapped == self.linear) & (self.mapped != UNKNOWN)
+        self.valid[agreed] = self.mapped[agreed]
+
+    def glimpse(self, rows: slice) -> Glimpse:
+        """The state of ``rows``, counted."""
+        valid, mapped = self.valid[rows], self.mapped[rows]
+        return Glimpse(
+            subsections=int(valid.size),
+            valid=int((valid == YES).sum()),
+            unknown=int((valid == UNKNOWN).sum()),
+            leaf=_leaves(mapped, self.leaf[rows]),
+            linear=int((self.linear[rows] == YES).sum()),
+            online=int((self.online[rows] == YES).sum()),
+            lost=int((self.lost[rows] & (valid == YES)).sum()),
+        )
+
+
+def _leaves(mapped: I8, leaf: I8) -> str:
+    there = mapped == YES
+    if not there.any():
+        return "unknown" if (mapped == UNKNOWN).any() else "none"
+    names = "+".join(name for kind, name in _LEAVES.items() if (leaf[there] == kind).any())
+    return names if there.all() else f"part {names}"

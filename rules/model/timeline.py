@@ -8,24 +8,32 @@ map, online.  Each is unknown until an operation tells it.  Operations are appli
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from parsers.ftrace.functions import Kind
+from parsers.errors import FormatError
+from parsers.ftrace.functions import FUNCTION_OF_KIND, Kind
 from parsers.ranges import Ranges
+from parsers.uname import parse_uname
 from rules.finding import Cause, Evidence
 from rules.model.behaviour import Behaviour
 from rules.model.calibration import Calibration, calibrate, seen_behaviour
+from rules.model.extents import BY_BYTES, pfns_of
 from rules.model.operations import Calls, calls_of
-from rules.model.replay import Replay
+from rules.model.replay import Replay, Step
 from rules.model.replay_state import SUBSECTION, YES, Anomaly, State, Trouble
+from rules.rule import UndecidedError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from parsers.ftrace.events import Issue, Trace
     from parsers.layout import KernelLayout
-    from parsers.mapping import Bool
+    from parsers.mapping import I64, Bool
     from parsers.uname import KernelRelease
+    from rules.model.earlier import Earlier
 
-__all__ = ["Anomaly", "Calibration", "State", "Timeline", "Trouble"]
+__all__ = ["Anomaly", "Calibration", "State", "Step", "Timeline", "Trouble"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +47,26 @@ class Timeline:
     state: State
     """After the last event."""
     anomalies: tuple[Anomaly, ...]
+    blind: dict[Trouble, int]
+    """Troubles that could not be judged everywhere: the first call before which the state was not known."""
+    counts: dict[Trouble, int]
+    """How often each trouble was met; only the first thousand are kept."""
+    release: KernelRelease | None
+    earlier: Earlier | None
     notes: tuple[str, ...] = field(default=())
 
-    @property
+    @cached_property
     def undecided(self) -> tuple[Issue, ...]:
-        """Windows in which order says nothing: lost events, clocks that go back."""
-        return tuple(issue for issue in self.trace.health if issue.undecided)
+        """Windows in which order says nothing: lost events, clocks that go back.
+
+        Arguments that no call can have are no loss where the replay does not use any call of that function.
+        """
+        unused = {kind for kind in Kind if not self.calls.start_known[self.calls.of(kind)].any()}
+        return tuple(
+            issue
+            for issue in self.trace.health
+            if issue.undecided and not (issue.code == "reused-event-id" and unused.issuperset(issue.kinds))
+        )
 
     def is_undecided(self, call: int) -> bool:
         """Whether a call lies in a window in which order says nothing."""
@@ -54,10 +76,41 @@ class Timeline:
             for issue in self.undecided
         )
 
+    def must_show(self, *kinds: Kind) -> None:
+        """UndecidedError where the trace cannot speak of calls of all these kinds.
+
+        A kind that never occurs did not happen or was not probed, and only a trace.dat says which.
+        """
+        for issue in self.undecided:
+            raise UndecidedError(f"order in the trace proves nothing everywhere: {issue.message}", Timeline)
+        for kind in kinds:
+            name = FUNCTION_OF_KIND[kind].names[0]
+            mine = self.calls.of(kind)
+            if not mine.size and not self._is_defined(kind):
+                raise UndecidedError(f"no call of {name}() is in the trace: it was not made, or not traced", Timeline)
+            if not self.calls.start_known[mine].all():
+                raise UndecidedError(f"calls of {name}() were traced without their range", Timeline)
+
+    def _is_defined(self, kind: Kind) -> bool:
+        """Whether the trace names an event for calls of ``kind``, though none happened."""
+        function = FUNCTION_OF_KIND[kind]
+        names = {function.event, *function.aliases, *function.names}
+        return any(name.rsplit(":", 1)[-1].removeprefix("mhp_") in names for name in self.trace.defined)
+
     def where(self, mask: Bool) -> Ranges:
         """PFNs of subsections."""
         start = self.state.start_pfn[mask]
         return Ranges.of(start, start + SUBSECTION // self.calibration.page_size)
+
+    @cached_property
+    def pfns(self) -> tuple[I64, I64]:
+        """``[first, end)`` PFNs of each call, equal for those that speak of none."""
+        return pfns_of(self.calls, self.calibration)
+
+    def pfns_of(self, *numbers: int) -> Ranges:
+        """PFNs of calls."""
+        low, high = self.pfns
+        return Ranges.of(low[list(numbers)], high[list(numbers)])
 
     @property
     def lost(self) -> Ranges:
@@ -67,6 +120,10 @@ class Timeline:
     def of(self, trouble: Trouble) -> list[Anomaly]:
         """The anomalies of one kind, in order."""
         return [anomaly for anomaly in self.anomalies if anomaly.trouble is trouble]
+
+    def steps(self) -> Iterator[Step]:
+        """Every replayed call in the order in which it took effect, with the state before and after."""
+        return Replay(self.calls, self.calibration, self.behaviour, self.earlier).steps()
 
     def cause_of(self, pfns: Ranges) -> Cause | None:
         """The event that took the struct pages of ``pfns`` away."""
@@ -78,12 +135,25 @@ class Timeline:
                 return self.cause(int(calls[0]))
         return None
 
+    def time(self, call: int) -> float | None:
+        """Seconds at which a call began, None where the trace has no time."""
+        time = int(self.trace.events.time_ns[int(self.calls.row[call])])
+        return None if time < 0 else time / 1e9
+
+    def duration(self, call: int) -> float | None:
+        """Seconds from entry to return, None where either is not known."""
+        time = self.trace.events.time_ns
+        first, last = int(self.calls.row[call]), int(self.calls.end_row[call])
+        if last >= time.size or time[first] < 0 or time[last] < time[first]:
+            return None
+        return (int(time[last]) - int(time[first])) / 1e9
+
     def cause(self, call: int) -> Cause:
         """A call with the operation that it is part of, its task, its time and its stack."""
         calls, trace = self.calls, self.trace
         row = int(calls.row[call])
         events = trace.events
-        time = None if events.time_ns[row] < 0 else events.time_ns[row] / 1e9
+        time = self.time(call)
         parts = [self.describe(call)]
         outer = int(calls.parent[call])
         while outer >= 0:
@@ -98,35 +168,68 @@ class Timeline:
     def describe(self, call: int) -> str:
         """A call in words."""
         calls = self.calls
-        name = Kind(int(calls.kind[call])).name.lower()
+        kind = Kind(int(calls.kind[call]))
+        name = kind.name.lower()
         if not calls.start_known[call]:
             return name
-        if calls.kind[call] == Kind.ARCH_REMOVE_MEMORY or calls.kind[call] == Kind.ARCH_ADD_MEMORY:
-            return (
-                f"{name} of {int(calls.start[call]):#x} ({(int(calls.end[call]) - int(calls.start[call])) >> 20} MiB)"
-            )
-        return f"{name} {int(calls.start[call]):#x}-{int(calls.end[call]):#x}"
+        start, end = int(calls.start[call]), int(calls.end[call])
+        return (
+            f"{name} of {start:#x} ({(end - start) >> 20} MiB)" if kind in BY_BYTES else f"{name} {start:#x}-{end:#x}"
+        )
 
     def evidence(self, *numbers: int) -> tuple[Evidence, ...]:
         """The lines of calls, and of their returns where they tell."""
-        found = []
+        rows: list[int] = []
         for number in numbers:
-            rows = [int(self.calls.row[number])]
+            rows.append(int(self.calls.row[number]))
             if self.calls.ret_known[number]:
                 rows.append(int(self.calls.end_row[number]))
-            for row in rows:
-                line = int(self.trace.events.line[row]) or None
-                found.append(Evidence(self.trace.source, self.trace.quote(row), line))
-        return tuple(found)
+        return self.lines(*rows)
+
+    def lines(self, *rows: int) -> tuple[Evidence, ...]:
+        """Lines of the trace by row of its event table."""
+        trace = self.trace
+        return tuple(Evidence(trace.source, trace.quote(row), int(trace.events.line[row]) or None) for row in rows)
 
     @classmethod
-    def replay(cls, trace: Trace, layout: KernelLayout | None, release: KernelRelease | None) -> Timeline:
-        """Replay a trace; ``layout`` and ``release`` fill in what the trace does not tell of itself."""
+    def replay(
+        cls,
+        trace: Trace,
+        layout: KernelLayout | None,
+        release: KernelRelease | None,
+        earlier: Earlier | None = None,
+    ) -> Timeline:
+        """Replay a trace.
+
+        ``layout`` and ``release`` fill in what the trace does not tell of itself, ``earlier`` what memory
+        looked like that the trace does not see added.
+        """
+        release = release or _release_of(trace)
         calls = calls_of(trace)
-        calibration = calibrate(calls, layout)
+        calibration = calibrate(calls, layout, release)
         behaviour = Behaviour.of(
             calibration.page_size, calibration.pages_per_section, release, seen_behaviour(calls, calibration)
         )
-        replay = Replay(calls, calibration, behaviour)
+        replay = Replay(calls, calibration, behaviour, earlier)
         replay.run()
-        return cls(calls, trace, calibration, behaviour, replay.state, tuple(replay.anomalies), tuple(replay.notes))
+        return cls(
+            calls,
+            trace,
+            calibration,
+            behaviour,
+            replay.state,
+            tuple(replay.anomalies),
+            replay.blind,
+            replay.counts,
+            release,
+            earlier,
+            tuple(replay.notes),
+        )
+
+
+def _release_of(trace: Trace) -> KernelRelease | None:
+    """The release that a trace.dat names."""
+    try:
+        return parse_uname(trace.release.encode(), trace.source) if trace.release else None
+    except FormatError:
+        return None

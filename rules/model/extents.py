@@ -1,0 +1,156 @@
+"""Where each call's memory lies: page frames, and rows of the table of subsections.
+
+Computed for all calls at once, for the replay looks them up call by call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from parsers.ftrace.functions import Kind
+from parsers.ranges import EMPTY, Ranges
+from rules.model.replay_state import SUBSECTION
+
+if TYPE_CHECKING:
+    from parsers.mapping import I64, Bool
+    from rules.model.calibration import Calibration
+    from rules.model.operations import Calls
+
+__all__ = ["BY_BYTES", "BY_PFN", "BY_STRUCT_PAGE", "PMD_BYTES", "Extents", "pfns_of"]
+
+PMD_BYTES = 2 << 20
+"""What a PMD block maps with 4K pages, the only page size whose struct pages are ever mapped by blocks."""
+MAX_SUBSECTIONS = 1 << 23
+"""16 TiB of memory; the state takes 50 bytes for each subsection."""
+MAX_VISITS = 1 << 35
+"""Subsections visited by all calls together: a minute's work."""
+
+BY_BYTES = (
+    Kind.ADD_MEMORY_RESOURCE,
+    Kind.TRY_REMOVE_MEMORY,
+    Kind.ARCH_ADD_MEMORY,
+    Kind.ARCH_REMOVE_MEMORY,
+    Kind.CREATE_MEMORY_BLOCK_DEVICES,
+    Kind.REMOVE_MEMORY_BLOCK_DEVICES,
+    Kind.MEMREMAP_PAGES,
+    Kind.MEMUNMAP_PAGES,
+)
+"""Calls that count in physical bytes."""
+BY_PFN = (
+    Kind.ADD_PAGES,
+    Kind.REMOVE_PAGES,
+    Kind.SPARSE_ADD_SECTION,
+    Kind.SPARSE_REMOVE_SECTION,
+    Kind.SECTION_DEACTIVATE,
+    Kind.ONLINE_PAGES,
+    Kind.OFFLINE_PAGES,
+    Kind.MOVE_PFN_RANGE_TO_ZONE,
+    Kind.REMOVE_PFN_RANGE_FROM_ZONE,
+    Kind.MHP_INIT_MEMMAP_ON_MEMORY,
+    Kind.MHP_DEINIT_MEMMAP_ON_MEMORY,
+)
+BY_STRUCT_PAGE = (
+    Kind.VMEMMAP_POPULATE,
+    Kind.VMEMMAP_POPULATE_HUGEPAGES,
+    Kind.VMEMMAP_POPULATE_BASEPAGES,
+    Kind.VMEMMAP_SET_PMD,
+    Kind.VMEMMAP_CHECK_PMD,
+    Kind.VMEMMAP_FREE,
+    Kind.VMEMMAP_REMAP_RANGE,
+)
+"""Calls that count in addresses of struct pages."""
+
+
+def pfns_of(calls: Calls, calibration: Calibration) -> tuple[I64, I64]:
+    """``[first, end)`` page frames that each call speaks of; equal where it speaks of none."""
+    low, high = np.zeros(len(calls), dtype=np.int64), np.zeros(len(calls), dtype=np.int64)
+    page, size = np.uint64(calibration.page_size), np.uint64(calibration.struct_page_size)
+    for kinds, unit in ((BY_BYTES, page), (BY_PFN, np.uint64(1))):
+        mine = _plausible(calls, np.isin(calls.kind, kinds), np.uint64(1 << 52))
+        low[mine] = (calls.start[mine] // unit).astype(np.int64)
+        high[mine] = -(-calls.end[mine].astype(np.int64) // int(unit))
+    if calibration.vmemmap is not None:
+        base = np.uint64(calibration.vmemmap)
+        mine = _plausible(calls, np.isin(calls.kind, BY_STRUCT_PAGE), np.uint64(2**64 - 1))
+        first = (calls.start[mine] - base) // size  # modulo 2**64, as the kernel's own arithmetic
+        low[mine] = np.minimum(first, np.uint64(1 << 52)).astype(np.int64)
+        high[mine] = low[mine] + ((calls.end[mine] - calls.start[mine]) // size).astype(np.int64)
+    wild = (high - low > MAX_SUBSECTIONS * (SUBSECTION // calibration.page_size)) | (low >= 1 << 52)
+    high[wild] = low[wild]
+    return low, high
+
+
+def _plausible(calls: Calls, mine: Bool, top: np.uint64) -> I64:
+    return np.flatnonzero(mine & calls.start_known & (calls.end > calls.start) & (calls.end <= top))
+
+
+@dataclass(frozen=True, eq=False)
+class Extents:
+    """For each call, its page frames and its rows ``[first, end)`` among the subsections of all touched sections."""
+
+    start_pfn: I64
+    """Of each subsection, ascending."""
+    pages: int
+    """Of one subsection."""
+    low: I64
+    high: I64
+    first: I64
+    end: I64
+    too_many: bool
+    calibration: Calibration
+
+    @classmethod
+    def of(cls, calls: Calls, calibration: Calibration, replayed: Bool) -> Extents:
+        """Extents; the calls of ``replayed`` decide which sections there are."""
+        pages, section = SUBSECTION // calibration.page_size, calibration.pages_per_section
+        low, high = pfns_of(calls, calibration)
+        widened_low, widened_high = _window(low[replayed], high[replayed], PMD_BYTES, calibration)
+        if calibration.page_size != 4096:
+            widened_low, widened_high = low[replayed], high[replayed]
+        touched = (high > low)[replayed]
+        sections = Ranges.of(widened_low[touched], widened_high[touched]).divide(section, outward=True)
+        too_many = sections.total * (section // pages) > MAX_SUBSECTIONS
+        numbers = [np.arange(lo, hi) for lo, hi in (EMPTY if too_many else sections).tuples()]
+        number = np.concatenate(numbers) if numbers else np.empty(0, dtype=np.int64)
+        start = (number[:, None] * section + np.arange(section // pages) * pages).ravel().astype(np.int64)
+        first, end = _rows(start, pages, low, high)
+        if int((end - first)[replayed].sum()) > MAX_VISITS:
+            too_many, start, first, end = True, start[:0], first * 0, end * 0
+        return cls(start, pages, low, high, first, end, too_many, calibration)
+
+    def windows(self, span: int) -> tuple[I64, I64]:
+        """Rows of the subsections that share a leaf of ``span`` bytes of vmemmap with each call's page frames."""
+        low, high = _window(self.low, self.high, span, self.calibration)
+        first, end = _rows(self.start_pfn, self.pages, low, high)
+        return first, np.where(self.high > self.low, end, first)
+
+    def window(self, low: int, high: int, span: int) -> slice:
+        """The same of one range of page frames."""
+        first, end = _window(np.array([low]), np.array([high]), span, self.calibration)
+        return self.rows(int(first[0]), int(end[0]))
+
+    def rows(self, low: int, high: int) -> slice:
+        """Rows of the subsections that ``[low, high)`` touches."""
+        first, end = _rows(self.start_pfn, self.pages, np.array([low]), np.array([high]))
+        return slice(int(first[0]), int(end[0]))
+
+    def blocks(self, span: int) -> I64:
+        """For each subsection, which leaf of ``span`` bytes its first struct page lies in."""
+        skew = (self.calibration.vmemmap or 0) % span
+        return np.asarray((self.start_pfn * self.calibration.struct_page_size + skew) // span)
+
+
+def _rows(start: I64, pages: int, low: I64, high: I64) -> tuple[I64, I64]:
+    first = np.searchsorted(start, low - pages, side="right")
+    return first, np.maximum(np.searchsorted(start, high, side="left"), first)
+
+
+def _window(low: I64, high: I64, span: int, calibration: Calibration) -> tuple[I64, I64]:
+    """Page frames whose struct pages lie in the same leaves."""
+    size, skew = calibration.struct_page_size, (calibration.vmemmap or 0) % span
+    first = (low * size + skew) // span * span - skew
+    end = -(-(high * size + skew) // span) * span - skew
+    return np.maximum(first // size, 0), np.maximum(-(-end // size), 0)
