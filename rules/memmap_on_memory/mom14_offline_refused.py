@@ -14,17 +14,19 @@ from rules.rule import NotApplicableError, UndecidedError, rule
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from parsers.ranges import Ranges
+
 
 @rule(
     code="MOM-14",
     name="self-hosted-offline-refused",
-    severity=Severity.LOW,
+    severity=Severity.MEDIUM,
     impact=Impact.LATENT,
     needs=(Dmesg,),
     uses=(MemmapOnMemory, KernelLayout),
     references=(
         "Linux commit 95a58852b0e5 (v7.1)",
-        "arch/arm64/mm/mmu.c can_unmap_without_split() (v7.1 to 7.3); derived from the code, no report known",
+        "arch/arm64/mm/mmu.c can_unmap_without_split() (v7.1 to 7.3); seen on Debian's 7.3.4",
     ),
 )
 def offline_refused(
@@ -37,7 +39,8 @@ def offline_refused(
     block that holds its own struct pages offers itself without its first pages: its edge always lies inside of a leaf.
 
     How it is detected:
-    "[...] splits a leaf entry in vmemmap" in the log of a kernel with memmap_on_memory on.
+    "[...] splits a leaf entry in vmemmap" in the log of a kernel with memmap_on_memory on. It is proven where the
+    refused range begins inside of a memory block, behind the pages that the block keeps for itself.
 
     When it is not a problem:
     Without memmap_on_memory the refusal is right: the edge of the range does share a leaf with live memory (VMM-01).
@@ -53,13 +56,21 @@ def offline_refused(
         raise UndecidedError("whether blocks hold their own struct pages is not known", MemmapOnMemory)
     if memmap_on_memory.mode is MemmapOnMemoryMode.OFF:
         raise NotApplicableError("memmap_on_memory is off")
+    refused = address_ranges(said, kernel_layout)
     yield Hit(
         title="Blocks that hold their own struct pages cannot be offlined",
         message=f'The kernel refused {len(said)} times: "{said[0].text}".',
-        claim=Claim.PROBABLE,
-        pfns=address_ranges(said, kernel_layout),
+        claim=Claim.PROVEN if _inside_blocks(refused, kernel_layout) else Claim.PROBABLE,
+        pfns=refused,
         evidence=(
             *quote_messages(dmesg, said),
             Evidence(memmap_on_memory.path, memmap_on_memory.raw, memmap_on_memory.line),
         ),
     )
+
+
+def _inside_blocks(refused: Ranges, layout: KernelLayout | None) -> bool:
+    """Whether all of the refused ranges begin behind the start of a block."""
+    if not refused or layout is None or not layout.knows("block_size", "page_size"):
+        return False
+    return bool((refused.start % (layout.need("block_size") // layout.page_size) != 0).all())
