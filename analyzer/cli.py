@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "probes": "The tracing set-up that makes a trace replayable.",
     "where": "Everything known of an address.",
     "diff": "What changed between two captures, and which changes are hazards.",
+    "distill": "The small core of a crash dump: only what an audit reads.",
     "collect": "Collect on this host what an audit needs.",
     "fleet": "Many bundles: audit, query, compare.",
     "rules": "The catalogue of rules.",

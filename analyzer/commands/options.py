@@ -15,11 +15,32 @@ from parsers.errors import UsageError
 from parsers.layout import LAYOUT_KEYS
 from rules.finding import Severity
 
-__all__ = ["SEVERITY", "codes", "evidence_options", "parse_kinds", "parse_layout", "severity"]
+__all__ = ["SEVERITY", "codes", "evidence_options", "parse_kinds", "parse_layout", "severity", "symbol_options"]
 
 SEVERITY = click.Choice([str(level) for level in Severity])
 
 _FILE = click.Path(path_type=Path)
+
+
+def symbol_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What may be known of a crash dump's kernel; the command receives one ``symbols``."""
+
+    @wraps(command)
+    def with_symbols(
+        vmlinux: Path | None,
+        system_map: Path | None,
+        vmcoreinfo: Path | None,
+        **options: Any,  # noqa: ANN401 the command's own options
+    ) -> Any:  # noqa: ANN401
+        return command(symbols=Symbols(vmlinux, system_map, vmcoreinfo), **options)
+
+    for option in (
+        click.option("--vmlinux", type=_FILE, help="The crash dump's kernel, with debug info."),
+        click.option("--system-map", type=_FILE, help="System.map, for crash dumps of kernels before 6.0."),
+        click.option("--vmcoreinfo", type=_FILE, help="VMCOREINFO text, for a crash dump that has none."),
+    ):
+        with_symbols = option(with_symbols)
+    return with_symbols
 
 
 def evidence_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -30,28 +51,23 @@ def evidence_options(command: Callable[..., Any]) -> Callable[..., Any]:
         sources: tuple[Path, ...],
         kinds: tuple[str, ...],
         layout: tuple[str, ...],
-        vmlinux: Path | None,
-        system_map: Path | None,
-        vmcoreinfo: Path | None,
+        symbols: Symbols,
         **options: Any,  # noqa: ANN401 the command's own options
     ) -> Any:  # noqa: ANN401
         if not sources and not kinds and not options.get("on_this_host"):
             raise UsageError("nothing to read: name a directory or a file")
-        symbols = Symbols(vmlinux, system_map, vmcoreinfo)
         return command(request=Request(sources, parse_kinds(kinds), parse_layout(layout), symbols), **options)
 
+    with_options = symbol_options(with_request)
     for option in (
         click.option("--layout", "layout", multiple=True, metavar="KEY=VALUE", help="A layout value that is known."),
         click.option(
             "--kind", "kinds", multiple=True, metavar="KIND=PATH", help="A file whose kind is not to be guessed."
         ),
-        click.option("--vmlinux", type=_FILE, help="The crash dump's kernel, with debug info."),
-        click.option("--system-map", type=_FILE, help="System.map, for crash dumps of kernels before 6.0."),
-        click.option("--vmcoreinfo", type=_FILE, help="VMCOREINFO text, for a crash dump that has none."),
         click.argument("sources", nargs=-1, type=_FILE, metavar="SOURCE..."),
     ):
-        with_request = option(with_request)
-    return with_request
+        with_options = option(with_options)
+    return with_options
 
 
 def severity(name: str) -> Severity:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from parsers.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from parsers.vmcore.extract import VmcoreFacts
+    from parsers.vmcore.extract import Distilled, VmcoreFacts
 
-__all__ = ["Symbols", "is_vmcore", "read_vmcore", "symbols_of"]
+__all__ = ["Symbols", "distill_vmcore", "is_vmcore", "read_vmcore", "symbols_of"]
 
 _MAGICS = (b"\x7fELF", b"KDUMP   ", b"DISKDUMP", b"makedumpfile")
 PEEK = 64
@@ -79,3 +80,17 @@ def symbols_of(vmlinux: Path) -> frozenset[str]:
     if not names:
         raise InputError("has no symbol table", path=str(vmlinux))
     return names
+
+
+def distill_vmcore(paths: Sequence[Path], output: Path, symbols: Symbols, *, with_dmesg: bool) -> Distilled:
+    """Write the small core of a dump; several paths for the files of a split one."""
+    from parsers.vmcore.extract import distill  # noqa: PLC0415 as above
+
+    return distill(
+        paths,
+        output,
+        vmlinux=symbols.vmlinux,
+        system_map=symbols.system_map,
+        vmcoreinfo=symbols.vmcoreinfo,
+        with_dmesg=with_dmesg,
+    )

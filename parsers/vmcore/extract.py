@@ -28,7 +28,7 @@ from parsers.vmcore.texts import read_cmdline, read_config
 from parsers.vmcore.zones import read_zones
 from parsers.vmcoreinfo import VmcoreInfo
 
-__all__ = ["VmcoreFacts", "distill", "extract", "facts_of"]
+__all__ = ["Distilled", "VmcoreFacts", "distill", "extract", "facts_of"]
 
 T = TypeVar("T")
 
@@ -130,6 +130,16 @@ def facts_of(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Distilled:
+    """What a small core holds."""
+
+    pages: int
+    """Page frames of 4096 bytes."""
+    size: int
+    """Bytes of the file."""
+
+
 def distill(
     path: Path | Sequence[Path],
     output: Path,
@@ -138,9 +148,10 @@ def distill(
     vmcoreinfo: Path | None = None,
     system_map: Path | None = None,
     with_dmesg: bool = False,
-) -> int:
-    """Write the small core of a dump: the pages that :func:`extract` reads of it, and no other; returns its size."""
+) -> Distilled:
+    """Write the small core of a dump: the pages that :func:`extract` reads of it, and no other."""
     raw = open_dump(path, vmcoreinfo=vmcoreinfo)
     recorder = RecordingMemory(raw.memory)
     facts_of(raw, memory=recorder, vmlinux=vmlinux, system_map=system_map, with_dmesg=with_dmesg)
-    return write_core(output, raw.memory, recorder.units, raw.vmcoreinfo_bytes)
+    units = recorder.units
+    return Distilled(units.size, write_core(output, raw.memory, units, raw.vmcoreinfo_bytes))

@@ -1,0 +1,50 @@
+"""``ptaudit distill``: the small core of a crash dump."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from analyzer.commands.options import symbol_options
+from analyzer.sources.crashdump import Symbols, distill_vmcore
+from parsers.errors import UsageError
+
+__all__ = ["command"]
+
+
+@click.command(name="distill")
+@symbol_options
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", required=True, help="The small core.")
+@click.option("--with-dmesg", is_flag=True, help="Keep the kernel's log, too.")
+@click.argument("vmcore", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="VMCORE...")
+def command(vmcore: tuple[Path, ...], output: Path, with_dmesg: bool, symbols: Symbols) -> None:
+    """Write the part of a crash dump that an audit reads: page tables, section table, symbols and types.
+
+    No page of user memory or of the page cache is in it. Several VMCOREs are the files of one split dump.
+
+    \b
+    Example:
+      ptaudit distill /var/crash/vmcore -o small.core
+      ptaudit audit small.core
+    """
+    if output.exists() and any(output.samefile(path) for path in vmcore if path.exists()):
+        raise UsageError("the small core cannot replace the dump that it is made of", path=str(output))
+    kept = distill_vmcore(vmcore, output, symbols, with_dmesg=with_dmesg)
+    whole = sum(path.stat().st_size for path in vmcore)
+    click.echo(
+        f"{output}: {kept.pages} pages of 4 KiB, {_size(kept.size)}; "
+        f"the dump has {_size(whole)}{f', 1/{whole // kept.size} is kept' if whole >= 2 * kept.size else ''}"
+    )
+    log = ", kernel log" if with_dmesg else ""
+    click.echo(f"kept, by whole pages: page tables, section table, memory blocks, resources, symbols and types{log}")
+    click.echo("not kept: every other page, so no memory of user space and no page cache")
+
+
+def _size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
