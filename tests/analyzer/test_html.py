@@ -14,7 +14,17 @@ from typing import Any
 
 import pytest
 
+from analyzer.audit import audit
+from analyzer.reports.html import render
+from analyzer.reports.html.embedded import embedded
+from analyzer.reports.html.memory_map import MemoryMap, Place
+from analyzer.reports.html.strips import strips
+from analyzer.sources.read import Request
 from benchmarks.bench_host import BASE, LINEAR, NORMAL, STRUCTS, VMEMMAP, host, row
+from parsers.layout import Fact, KernelLayout, Precision
+from parsers.ranges import Ranges
+from rules.facts import Facts
+from rules.finding import Severity
 from tests.analyzer.pages import DAMAGED, FIXTURES, TRACE, Element, data_of, html_of, read
 
 ROOT = Path(__file__).parents[2]
@@ -91,8 +101,9 @@ def test_findings_lie_on_the_map(untraced: Element) -> None:
 
 def test_every_finding_is_written_out(damaged: Element) -> None:
     text = " ".join(damaged.id("findings").text.split())
-    for word in ("VMM-02", "TRC-07", "claim", "where", "what", "cause", "seen", "why", "do", "iomem:", "d4234d131b0a"):
+    for word in ("VMM-02", "TRC-07", "claim", "where", "what", "cause", "seen", "why", "do", "d4234d131b0a"):
         assert word in text
+    assert "rules/VMM-02/fires/iomem :12 namespace0.0+dax0.0: PFNs 0x80000-0x82000" in re.sub("(:12)", r" \1", text)
     assert len(damaged.id("findings").all(**{"class": "hit"})) == 4
 
 
@@ -153,6 +164,26 @@ def test_a_section_table_without_tables_is_drawn_as_not_known(tmp_path: Path) ->
     (tmp_path / "config").write_text("CONFIG_ARM64_4K_PAGES=y\nCONFIG_ARM64_VA_BITS=48\n")
     data = data_of(read(html_of(tmp_path)))
     assert set(subsections(data, 8)) == {("unknown", "unknown")}
+
+
+def test_without_any_table_the_sections_of_findings_are_drawn() -> None:
+    known = {"page_size": 4096, "section_size_bits": 27}
+    layout = KernelLayout({key: Fact(value, "the log", Precision.EXACT) for key, value in known.items()})
+    place = Place(Severity.CRITICAL, Ranges.one(0x84000, 0x84001))
+    drawn = MemoryMap.of(Facts({KernelLayout: layout}), [place])
+    assert drawn is not None
+    data = embedded(drawn, strips(drawn).axis)
+    assert set(sections_of(data)) == {16}
+    assert set(subsections(data, 16)) == {("unknown", "unknown")}
+    assert data["marks"] == [["critical", 1, [16 * 64 + 32, 1]]]
+    assert MemoryMap.of(Facts({KernelLayout: layout}), []) is None
+
+
+@pytest.mark.parametrize("folder", sorted((FIXTURES / "rules").glob("*/fires")), ids=lambda path: path.parent.name)
+def test_every_rule_can_be_reported(folder: Path) -> None:
+    report = audit(Request((folder,)))
+    page = read(render(report))
+    assert [one.text for one in page.id("findings").all("b")] == [one.rule.code for one in report.findings]
 
 
 # The file by itself.

@@ -57,7 +57,8 @@ class Hit:
     anchor: str
     finding: Finding
     where: tuple[str, ...]
-    evidence: tuple[tuple[str, tuple[str, ...]], ...]
+    evidence: tuple[tuple[str, tuple[tuple[str, tuple[str, ...]], ...]], ...]
+    """By source, what was seen in it: a line number or an address, and lines of text."""
     cause: str
     stack: tuple[str, ...]
     mark: int
@@ -200,7 +201,8 @@ class _Writing:
 
     def _hit(self, finding: Finding, anchor: str) -> Hit:
         mark = self._place(finding.severity, place_of(finding, self.layout))
-        evidence = tuple((self._source(one), _lines(one.text)) for one in finding.hit.evidence)
+        sources = groupby(finding.hit.evidence, key=lambda one: below(self.root, one.source))
+        evidence = tuple((name, tuple((_spot(one), _lines(one.text)) for one in seen)) for name, seen in sources)
         text = finding.hit.cause.text if finding.hit.cause else ""
         cause, _, stack = text.partition("; stack: ")
         frames = tuple(stack.split(" < ")) if stack else ()
@@ -211,12 +213,6 @@ class _Writing:
             return -1
         self.places.append(Place(severity, pfns))
         return len(self.places) - 1
-
-    def _source(self, evidence: Evidence) -> str:
-        name = below(self.root, evidence.source)
-        if evidence.line is not None:
-            return f"{name}:{evidence.line}"
-        return name if evidence.address is None else f"{name} {evidence.address:#x}"
 
     def _facts(self) -> list[Value]:
         layout = self.layout
@@ -286,6 +282,12 @@ def _value(layout: KernelLayout, key: str, root: str) -> Value:
     else:
         text = f"{fact.value:#x}" if key != "struct_page_size" else f"{fact.value} bytes"
     return Value({**names, **words}.get(key, key), text, below(root, fact.source), str(fact.precision))
+
+
+def _spot(evidence: Evidence) -> str:
+    if evidence.line is not None:
+        return f":{evidence.line}"
+    return "" if evidence.address is None else f"{evidence.address:#x}"
 
 
 def _lines(text: str) -> tuple[str, ...]:
