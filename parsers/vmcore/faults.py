@@ -44,6 +44,8 @@ class TableFaults:
     va: U64
     """First virtual address that it would translate."""
     descriptor: U64
+    table_pa: U64
+    """Physical address of the table that it leads to; 0 for blocks and pages."""
     total: int
     """How many there are, those left out included."""
 
@@ -56,18 +58,21 @@ class FaultLog:
     """Faults in the order in which a walk meets them."""
 
     format: DescriptorFormat
-    parts: list[tuple[U8, U64, I8, U64, U64]] = field(default_factory=list)
+    parts: list[tuple[U8, U64, I8, U64, U64, U64]] = field(default_factory=list)
     kept: int = 0
     total: int = 0
 
-    def add(self, fault: Fault, level: int, entry_pa: U64, va: U64, descriptor: U64) -> None:
+    def add(
+        self, fault: Fault, level: int, entry_pa: U64, va: U64, descriptor: U64, table_pa: U64 | None = None
+    ) -> None:
         """Entries of tables of ``level``, all wrong in the same way."""
         self.total += int(va.size)
         some = slice(0, _MAX_KEPT - self.kept)
         count = va[some].size
         if count:
             kind, levels = np.full(count, FAULTS.index(fault), np.uint8), np.full(count, level, np.int8)
-            self.parts.append((kind, entry_pa[some], levels, va[some], descriptor[some]))
+            leads_to = np.zeros(count, np.uint64) if table_pa is None else table_pa[some]
+            self.parts.append((kind, entry_pa[some], levels, va[some], descriptor[some], leads_to))
             self.kept += count
 
     def look(self, level: int, descriptor: U64, table_pa: U64, index: I64, va: U64) -> None:
@@ -87,9 +92,17 @@ class FaultLog:
 
     def table(self) -> TableFaults:
         """All of them."""
-        columns = list(zip(*self.parts, strict=True)) or [()] * 5
-        kinds = (np.uint8, np.uint64, np.int8, np.uint64, np.uint64)
-        kind, entry_pa, level, va, descriptor = (
+        columns = list(zip(*self.parts, strict=True)) or [()] * 6
+        kinds = (np.uint8, np.uint64, np.int8, np.uint64, np.uint64, np.uint64)
+        kind, entry_pa, level, va, descriptor, table_pa = (
             np.concatenate([np.empty(0, dtype=dtype), *column]) for dtype, column in zip(kinds, columns, strict=True)
         )
-        return TableFaults(kind=kind, entry_pa=entry_pa, level=level, va=va, descriptor=descriptor, total=self.total)
+        return TableFaults(
+            kind=kind,
+            entry_pa=entry_pa,
+            level=level,
+            va=va,
+            descriptor=descriptor,
+            table_pa=table_pa,
+            total=self.total,
+        )

@@ -145,7 +145,7 @@ class _State:
             return
         span = np.uint64(_table_span(self.addresses, level))
         self.lost.append((tables.va, tables.repeat * span))
-        self.faults.add(why, level - 1, tables.parent, tables.va, tables.descriptor)
+        self.faults.add(why, level - 1, tables.parent, tables.va, tables.descriptor, tables.pa)
         for entry, descriptor, va in zip(
             tables.parent[:_MAX_DIAGNOSTICS].tolist(),
             tables.descriptor[:_MAX_DIAGNOSTICS].tolist(),
