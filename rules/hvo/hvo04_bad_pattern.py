@@ -15,6 +15,7 @@ from rules.finding import Claim, Hit, Impact, Severity
 from rules.hvo.evidence import HvoEvidence, huge_page_sizes
 from rules.model.coverage import Vmemmap
 from rules.model.kernels import HVO_RELEASES
+from rules.model.walk import PageWalk
 from rules.rule import NotApplicableError, UndecidedError, rule
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
     needs=(Vmemmap,),
-    uses=(Kconfig, CommandLine, KernelRelease),
+    uses=(Kconfig, CommandLine, KernelRelease, PageWalk),
     references=(
         "mm/hugetlb_vmemmap.c vmemmap_remap_free(): the head page stays, the tails are aliased (v5.19 to 6.2)",
     ),
@@ -38,6 +39,7 @@ def bad_pattern(
     kconfig: Kconfig | None,
     command_line: CommandLine | None,
     kernel_release: KernelRelease | None,
+    page_walk: PageWalk | None,
 ) -> Iterator[Hit]:
     """Optimised struct pages do not have the shape of a huge page.
 
@@ -47,7 +49,7 @@ def bad_pattern(
 
     How it is detected:
     Each run of read-only base pages must end where the memmap of a huge page ends, and start one or two
-    pages behind where it starts.
+    pages behind where it starts. In a crash dump all of a run must lead to one page.
 
     When it is not a problem:
     Kernels without the optimisation have no read-only struct pages (HVO-02). Huge pages whose memmap fits
@@ -68,6 +70,9 @@ def bad_pattern(
     wrong = unexplained(vmemmap, vmemmap.where(rows & (vmemmap.level == PTE))) | vmemmap.where(
         rows & (vmemmap.level != PTE)
     )
+    if page_walk is not None:
+        several = vmemmap.end - vmemmap.start > vmemmap.layout.page_size
+        wrong = wrong | vmemmap.where(rows & several & ~page_walk.repeated[vmemmap.rows])
     if wrong:
         yield Hit(
             title="Read-only struct pages in a shape that no huge page has",
