@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("drgn", reason="drgn has wheels for x86-64 only")
 
 from parsers.arm64 import PMD, PTE
+from rules.engine import Outcome
 from rules.finding import Claim, Severity
 from tests.rules.patched import Machine, table_page
 
@@ -188,7 +189,206 @@ def test_a_section_that_a_failed_hot_add_left(mixed):
     row = sections.section_nr.tolist().index(16)
     place, word = int(sections.pa[row]), int(sections.section_mem_map[row])
     words = {place + 16 * 16: word & ~4, place + 16 * 16 + 8: int(sections.usage[row])}
-    words[mixed.entry(struct_page(0x100000), PMD)] = BLOCK | 0x42000000
+    words[mixed.entry(struct_page(0x100000), PMD)] = BLOCK | 0x50000000
     codes, verdicts = mixed.caused(words)
     assert codes - {"SEC-02"} == {"VMM-14"}
     assert pfns(the_finding(verdicts, "VMM-14")) == [(0x100000, 0x108000)]
+
+
+# Tables --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_leaked_table(pmem):
+    entry = pmem.entry(struct_page(0xC0000), PMD)
+    codes, verdicts = pmem.caused({entry: FREE_PAGE | 3}, {FREE_PAGE: table_page({})})
+    assert codes == {"TBL-01"}
+    assert the_finding(verdicts, "TBL-01").severity is Severity.INFO
+
+
+def test_a_table_in_removed_memory(after):
+    """The table of a part of the linear map, moved to where the middle namespace was."""
+    va, home = linear(0x4C400000), 0x82000000
+    page = after.raw.memory.read(after.table(va, PTE), 4096)
+    entry = after.entry(va, PMD)
+    codes, verdicts = after.caused({entry: after.word(entry) & 0xFFF0000000000FFF | home}, {home: page})
+    assert codes == {"TBL-02"}
+    finding = the_finding(verdicts, "TBL-02")
+    assert (finding.severity, finding.hit.claim, finding.hit.key) == (Severity.CRITICAL, Claim.PROVEN, "gone")
+    assert f"{home:#x}" in finding.hit.message
+    assert entry in {one.address for one in finding.hit.evidence}
+
+
+def test_a_table_in_removed_memory_that_the_dump_does_not_hold(after):
+    entry = after.entry(linear(0x4C400000), PMD)
+    codes, verdicts = after.caused({entry: after.word(entry) & 0xFFF0000000000FFF | 0x82000000})
+    assert codes == {"TBL-02"}
+    assert {code for code, one in verdicts.items() if one.outcome is Outcome.PASSED} & {
+        *("LIN-03", "LIN-05", "ATT-03", "ATT-07", "CNT-01", "TBL-05"),
+    } == set()  # what the table hides is unknown
+
+
+def test_a_table_in_hot_added_memory(mixed):
+    va, home = linear(0x5C400000), 0x90000000
+    page = mixed.raw.memory.read(mixed.table(va, PTE), 4096)
+    entry = mixed.entry(va, PMD)
+    codes, verdicts = mixed.caused({entry: mixed.word(entry) & 0xFFF0000000000FFF | home}, {home: page})
+    assert codes == {"TBL-02"}
+    assert the_finding(verdicts, "TBL-02").severity is Severity.LOW
+
+
+def test_entries_that_are_no_encoding(pmem):
+    """A block in the root, a page with the type of a block, a block of which the address is no block's."""
+    for va, level, value in (
+        (0xFFFF700000000000, 0, 0x40000701),
+        (0xFFFF8000810F4000, PTE, 0x41900701),
+        (struct_page(0x40000), PMD, BLOCK | 0x4F801000),
+    ):
+        codes, verdicts = pmem.caused({pmem.entry(va, level): value})
+        assert codes - {"VMM-09"} == {"TBL-05"}, hex(va)
+        finding = the_finding(verdicts, "TBL-05")
+        assert (finding.severity, finding.hit.claim) == (Severity.CRITICAL, Claim.PROVEN)
+        assert finding.hit.evidence[0].address == pmem.entry(va, level)
+
+
+def test_a_table_that_is_its_own_parent(pmem):
+    entry = pmem.entry(linear(0x8000000000), 0)
+    codes, verdicts = pmem.caused({entry: pmem.addresses.root_pa | 3})
+    assert codes == {"TBL-05"}
+    assert "another level" in the_finding(verdicts, "TBL-05").hit.message
+
+
+def test_a_table_where_no_memory_can_be(pmem):
+    codes, verdicts = pmem.caused({pmem.entry(struct_page(0xC0000), PMD): 0x0000F00000000003})
+    assert codes == {"TBL-05"}
+    assert "no memory can be" in the_finding(verdicts, "TBL-05").hit.title
+
+
+def test_table_attributes_that_differ(pmem):
+    entry = pmem.entry(linear(0x4C400000), PMD)
+    codes, verdicts = pmem.caused({entry: pmem.word(entry) & ~(1 << 59)})
+    assert codes == {"TBL-06"}
+    assert the_finding(verdicts, "TBL-06").severity is Severity.INFO
+    codes, verdicts = pmem.caused({entry: pmem.word(entry) | 1 << 62})
+    assert codes == {"TBL-06"}
+    assert the_finding(verdicts, "TBL-06").severity is Severity.MEDIUM
+
+
+# Contiguous runs, attributes, the linear map -------------------------------------------------------------------------
+
+
+def test_a_cleared_block_of_the_linear_map(pmem):
+    codes, verdicts = pmem.caused({pmem.entry(linear(0x4D000000), PMD): 0})
+    assert codes == {"LIN-03"}
+    assert pfns(the_finding(verdicts, "LIN-03")) == [(0x4D000, 0x4D200)]
+
+
+def test_linear_entries_that_lead_to_one_page(pmem):
+    """The first of them is right."""
+    here, there = pmem.entry(linear(0x4D000000), PMD), pmem.entry(linear(0x4D200000), PMD)
+    codes, verdicts = pmem.caused({there: pmem.word(here)})
+    assert codes == {"LIN-05"}
+    assert the_finding(verdicts, "LIN-05").severity is Severity.CRITICAL
+
+
+def test_a_lone_contiguous_bit(pmem):
+    entry = pmem.entry(linear(0x4D000000), PMD)
+    codes, _ = pmem.caused({entry: pmem.word(entry) | CONTIGUOUS})
+    assert codes == {"CNT-01"}
+    page = pmem.entry(0xFFFF8000810B1000, PTE)
+    codes, _ = pmem.caused({page: pmem.word(page) | CONTIGUOUS})
+    assert codes == {"CNT-01"}
+
+
+def test_a_contiguous_bit_in_the_vmemmap_area(pmem):
+    """All sixteen blocks of a run have it, which is what hot-add never does."""
+    entry = pmem.entry(struct_page(0x100000), PMD)
+    words = {entry + 8 * index: BLOCK | CONTIGUOUS | 0x48000000 + 2 * MIB * index for index in range(16)}
+    codes, _ = pmem.caused(words)
+    assert codes == {"CNT-03", "VMM-04"}
+
+
+def test_a_contiguous_run_with_pages_in_another_order(pmem):
+    """Two neighbours of the kernel image swapped: all entries are valid and alike."""
+    one, two = pmem.entry(0xFFFF800080610000, PTE), pmem.entry(0xFFFF800080611000, PTE)
+    codes, verdicts = pmem.caused({one: pmem.word(two), two: pmem.word(one)})
+    assert codes == {"CNT-02"}
+    finding = verdicts["CNT-02"].findings[0]
+    assert (finding.severity, finding.hit.claim) == (Severity.CRITICAL, Claim.PROVEN)
+
+
+def test_a_contiguous_run_to_an_address_that_is_not_aligned(pmem):
+    first = pmem.entry(0xFFFF800080610000, PTE)
+    words = {first + 8 * index: pmem.word(first + 8 * index) + 4096 for index in range(16)}
+    codes, _ = pmem.caused(words)
+    assert codes == {"CNT-02"}
+
+
+def test_output_addresses_that_changed_between_two_dumps(pmem):
+    boot = pmem.entry(struct_page(0x48000), PMD)
+    codes, verdicts = pmem.caused({boot: pmem.word(boot) - 0x4FA00000 + 0x48000000}, earlier_vmcore=pmem.dump())
+    assert codes == {"CNT-06"}
+    finding = the_finding(verdicts, "CNT-06")
+    assert (finding.severity, finding.hit.claim, pfns(finding)) == (
+        Severity.CRITICAL,
+        Claim.PROBABLE,
+        [(0x48000, 0x50000)],
+    )
+    hot = pmem.entry(struct_page(0x80000), PMD)
+    codes, verdicts = pmem.caused({hot: pmem.word(hot) + 0x1000000}, earlier_vmcore=pmem.dump())
+    assert codes == {"CNT-06"}
+    assert the_finding(verdicts, "CNT-06").severity is Severity.MEDIUM
+    assert pmem.caused(earlier_vmcore=pmem.dump())[0] == set()
+
+
+def test_two_dumps_of_different_boots_are_not_compared(pmem, hvo):
+    verdicts = pmem.audit(earlier_vmcore=hvo.dump())
+    assert verdicts["CNT-06"].outcome is Outcome.UNDECIDED
+    assert "another boot" in verdicts["CNT-06"].reason
+
+
+def test_a_device_mapping_of_ram(pmem):
+    entry = pmem.entry(0xFFFF80008121C000, PTE)  # ioremap of a register page at 0x9020000
+    codes, verdicts = pmem.caused({entry: pmem.word(entry) - 0x9020000 + 0x45000000})
+    assert codes == {"ATT-04"}
+    finding = the_finding(verdicts, "ATT-04")
+    assert (finding.severity, finding.hit.claim, pfns(finding)) == (
+        Severity.CRITICAL,
+        Claim.PROVEN,
+        [(0x45000, 0x45001)],
+    )
+
+
+# HugeTLB vmemmap optimisation -----------------------------------------------------------------------
+
+HVO_VMEMMAP, HEAD, TAILS = 0xFFFFFC0000000000, 0xFFFFFC0001050000, 0xFFFFFC0001051000
+
+
+def test_tails_that_share_the_page_of_another_huge_page(hvo):
+    other = hvo.word(hvo.entry(TAILS + 0x8000, PTE))
+    codes, verdicts = hvo.caused({hvo.entry(TAILS + 4096 * index, PTE): other for index in range(7)})
+    assert codes == {"HVO-03"}
+    finding = the_finding(verdicts, "HVO-03")
+    assert (finding.severity, finding.hit.claim) == (Severity.CRITICAL, Claim.PROVEN)
+
+
+def test_tails_that_are_not_alike(hvo):
+    words = {hvo.entry(TAILS + 4096 * index, PTE): hvo.word(hvo.entry(TAILS, PTE)) + 4096 * index for index in range(7)}
+    codes, _ = hvo.caused(words)
+    assert codes == {"HVO-04"}
+
+
+def test_a_writable_tail(hvo):
+    entry = hvo.entry(TAILS + 4096 * 6, PTE)
+    codes, _ = hvo.caused({entry: hvo.word(hvo.entry(HEAD, PTE))})
+    assert codes == {"HVO-04", "VMM-11"}
+
+
+def test_shared_struct_pages_of_a_self_hosted_block(dimm):
+    """6.12 has no such optimisation, and no huge pages: other rules say so."""
+    entry = dimm.entry(struct_page(0x88000), PMD)
+    page = PAGE | 0x88000000
+    words = {index: page + 4096 * index for index in range(512)}
+    words |= dict.fromkeys(range(9, 16), page + 4096 * 8 | READ_ONLY)
+    codes, verdicts = dimm.caused({entry: FREE_PAGE | 3}, {FREE_PAGE: table_page(words)})
+    assert codes == {"HVO-02", "HVO-03", "HVO-05", "VMM-07"}
+    assert the_finding(verdicts, "HVO-05").severity is Severity.CRITICAL
