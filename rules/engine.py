@@ -160,9 +160,15 @@ def _with_hits(rule: Rule, facts: Facts, hits: list[Hit], reason: str, collect: 
 def _findings(rule: Rule, facts: Facts, hits: list[Hit]) -> Iterator[Finding]:
     layout, walk = facts.get(KernelLayout), facts.get(PageWalk)
     for hit in hits:
-        proven = replace(hit, evidence=hit.evidence + walk.evidence(hit.vas[0].start)) if walk and hit.vas else hit
+        proven = hit if walk is None else _walked(hit, walk)
         sections: tuple[int, ...] = ()
         if hit.pfns and layout is not None and layout.knows("section_size_bits", "page_size"):
             touched = hit.pfns.divide(layout.pages_per_section, outward=True)
             sections = tuple(number for lo, hi in touched.tuples() for number in range(lo, hi))
         yield Finding(rule, proven, sections)
+
+
+def _walked(hit: Hit, walk: PageWalk) -> Hit:
+    """The hit with the walk that proves it; what a dump holds lies at an address and has no line."""
+    seen = tuple(replace(one, line=None) if one.source == walk.source else one for one in hit.evidence)
+    return replace(hit, evidence=seen + (walk.evidence(hit.vas[0].start) if hit.vas else ()))

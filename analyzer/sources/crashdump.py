@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from parsers.errors import InputError
+from parsers.errors import FormatError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from parsers.vmcore.extract import Distilled, VmcoreFacts
 
-__all__ = ["Symbols", "distill_vmcore", "is_vmcore", "read_vmcore", "symbols_of"]
+__all__ = ["Symbols", "distill_vmcore", "is_vmcore", "read_vmcore", "symbols_of", "whole_dumps"]
 
 _MAGICS = (b"\x7fELF", b"KDUMP   ", b"DISKDUMP", b"makedumpfile")
 PEEK = 64
@@ -54,13 +54,24 @@ def first_bytes(head: bytes) -> bytes | None:
     return None
 
 
-def read_vmcore(path: Path, symbols: Symbols) -> VmcoreFacts:
-    """Everything that the audit takes from a dump."""
+def whole_dumps(paths: Sequence[Path]) -> list[tuple[Path, ...]]:
+    """The files of each dump, in order: those of a split kdump together, every other one by itself."""
+    from parsers.vmcore.opening import is_split  # noqa: PLC0415 drgn and construct are slow to import
+
+    parts = tuple(path for path in paths if len(paths) > 1 and is_split(path))
+    return [parts if path in parts else (path,) for path in paths if path not in parts[1:]]
+
+
+def read_vmcore(paths: Sequence[Path], symbols: Symbols) -> VmcoreFacts:
+    """Everything that the audit takes from a dump; FormatError for one that ends before the page tables."""
     from parsers.vmcore.extract import extract  # noqa: PLC0415 drgn and construct are slow to import
 
-    return extract(
-        path, vmlinux=symbols.vmlinux, system_map=symbols.system_map, vmcoreinfo=symbols.vmcoreinfo, with_dmesg=True
+    facts = extract(
+        paths, vmlinux=symbols.vmlinux, system_map=symbols.system_map, vmcoreinfo=symbols.vmcoreinfo, with_dmesg=True
     )
+    if not facts.mapping.observed_start.size:
+        raise FormatError("truncated or filtered: the kernel's page tables are not in it", path=facts.path)
+    return facts
 
 
 def symbols_of(vmlinux: Path) -> frozenset[str]:

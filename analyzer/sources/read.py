@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analyzer.sources.crashdump import Symbols, is_vmcore, read_vmcore
+from analyzer.sources.crashdump import Symbols, is_vmcore, read_vmcore, whole_dumps
 from analyzer.sources.kinds import BY_NAME, SNIFF_BYTES, Kind, kind_of_content, kind_of_path
 from parsers.errors import Diagnostic, InputError, PtauditError, UsageError
 from parsers.hugepages import parse_hugepages_tree
@@ -71,6 +71,8 @@ def read_sources(request: Request) -> Sources:
             reading.directory(path)
         else:
             reading.single(path)
+    for dump in whole_dumps(reading.dumps) if reading.dumps else ():
+        reading.vmcore(dump)
     for name, path in request.kinds.items():
         if name not in BY_NAME:
             raise UsageError(f"no such kind {name!r}; known: {', '.join(BY_NAME)}")
@@ -85,6 +87,7 @@ class _Reading:
         self.symbols = symbols
         self.parsed: dict[str, list[Any]] = {}
         self.sources: list[Source] = []
+        self.dumps: list[Path] = []
         self.ignored: list[str] = []
         self.failures: list[PtauditError] = []
 
@@ -126,7 +129,7 @@ class _Reading:
         if not head.strip():
             raise InputError("the file is empty", path=str(path))
         if is_vmcore(head):
-            self.vmcore(path)
+            self.dumps.append(path)
             return
         kind = kind_of_content(head) or kind_of_path(str(path))
         if kind is None:
@@ -134,11 +137,13 @@ class _Reading:
             raise InputError(f"not recognised; name its kind with --kind (one of {', '.join(BY_NAME)})", path=str(path))
         self.file(path, kind, str(path))
 
-    def vmcore(self, path: Path) -> None:
-        """A crash dump."""
-        facts = read_vmcore(path, self.symbols)
+    def vmcore(self, paths: tuple[Path, ...]) -> None:
+        """A crash dump, in several files if it is a split one."""
+        facts = read_vmcore(paths, self.symbols)
         self.parsed.setdefault("vmcore", []).append(facts)
-        self.sources.append(Source("vmcore", str(path), _digest_of_file(path), facts.diagnostics))
+        for path in paths:
+            diagnostics = facts.diagnostics if path == paths[0] else ()
+            self.sources.append(Source("vmcore", str(path), _digest_of_file(path), diagnostics))
 
     def file(self, path: Path, kind: Kind, name: str, *, strict: bool = True) -> None:
         """A file of a known kind; in a directory, one bad file is a diagnostic and the rest is read."""

@@ -25,7 +25,7 @@ from parsers.vmcoreinfo import VmcoreInfo, parse_vmcoreinfo
 if TYPE_CHECKING:
     from elftools.construct.lib.container import Container
 
-__all__ = ["RawDump", "open_dump", "vmcoreinfo_note"]
+__all__ = ["RawDump", "is_split", "open_dump", "vmcoreinfo_note"]
 
 _ELF_MAGIC = b"\x7fELF"
 _ELF_64_LITTLE_ENDIAN = b"\2\1"
@@ -49,6 +49,15 @@ class RawDump:
     diagnostics: tuple[Diagnostic, ...] = ()
 
 
+def is_split(path: Path) -> bool:
+    """Whether this is one file of a split kdump; InputError where it cannot be read."""
+    with open_plain(path) as stream:
+        magic = os.pread(stream.fileno(), 16, 0)
+        if not magic.startswith(kdump.MAGICS) and magic != kdump.FLAT_MAGIC:
+            return False
+        return kdump.read_header(stream, str(path)).split
+
+
 def open_dump(path: Path | Sequence[Path], *, vmcoreinfo: Path | None = None) -> RawDump:
     """Open the dump at ``path`` (several paths: the files of a split kdump).
 
@@ -63,6 +72,7 @@ def open_dump(path: Path | Sequence[Path], *, vmcoreinfo: Path | None = None) ->
     try:
         magic = os.pread(streams[0].fileno(), 16, 0)
         if magic.startswith(_ELF_MAGIC):
+            _refuse_several(names)
             kind, memory, info, diagnostics = "elf", *_open_elf(streams[0], names[0])
         elif magic.startswith(kdump.MAGICS) or magic == kdump.FLAT_MAGIC:
             kind, memory, info, diagnostics = "kdump", *_open_kdump(streams, names)
@@ -81,7 +91,7 @@ def open_dump(path: Path | Sequence[Path], *, vmcoreinfo: Path | None = None) ->
         if info:
             diagnostics = (*diagnostics, Diagnostic("VMCOREINFO is not in the notes; found it in memory", source))
     if not info:
-        raise InputError("the dump has no VMCOREINFO; give its text (from another dump of this boot)", path=source)
+        raise InputError("the dump has no VMCOREINFO; give its text with --vmcoreinfo", path=source)
     return RawDump(names[0], kind, memory, parse_vmcoreinfo(info, source), info, diagnostics)
 
 
@@ -130,7 +140,9 @@ def _check_elf(header: Container, path: str) -> None:
     if machine != "EM_AARCH64":
         raise WrongFormatError(f"an ELF file for {machine}, not for arm64", path=path)
     if header.e_type != "ET_CORE":
-        raise WrongFormatError(f"an arm64 ELF file of type {header.e_type}, not a core (a vmlinux?)", path=path)
+        raise WrongFormatError(
+            f"an arm64 ELF file of type {header.e_type}, not a core; a vmlinux goes with --vmlinux", path=path
+        )
 
 
 def vmcoreinfo_note(notes: bytes) -> bytes:
@@ -169,6 +181,8 @@ def _open_kdump(streams: Sequence[BinaryIO], paths: Sequence[str]) -> _Opened:
         raise WrongFormatError(f"a kdump of a machine {machine!r}, not of arm64", path=paths[0])
     if headers[0].split and len(paths) == 1:
         raise InputError("one file of a split kdump: give all of them", path=paths[0])
+    if not all(header.split for header in headers):
+        _refuse_several(paths)
     diagnostics = tuple(item for header in headers for item in header.diagnostics)
     if machine in _ARM64_NAMES and len(paths) == 1:
         try:
@@ -176,6 +190,11 @@ def _open_kdump(streams: Sequence[BinaryIO], paths: Sequence[str]) -> _Opened:
         except FormatError as error:
             diagnostics += (Diagnostic(f"{error.message}; read without it", paths[0]),)
     return kdump.KdumpMemory(headers, paths), _kdump_info(headers[0]), diagnostics
+
+
+def _refuse_several(paths: Sequence[str]) -> None:
+    if len(paths) > 1:
+        raise InputError("a dump of its own, not one file of a split kdump: give it alone", path=paths[0])
 
 
 def _kdump_info(header: kdump.Header) -> bytes:
