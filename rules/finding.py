@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 __all__ = ["Cause", "Claim", "Evidence", "Finding", "Hit", "Impact", "Severity", "VaRange"]
 
 
+# Families that tell of an event; the state that it left is what a reader wants first.
+_EVENTS = frozenset({"trace", "oops", "witnesses"})
+
+
 class Severity(IntEnum):
     """How urgent; ordered."""
 
@@ -116,7 +120,7 @@ class Finding:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
-    def order(self) -> tuple[int, str, int, str]:
-        """Sort key: worst first, then by code and place."""
+    def order(self) -> tuple[int, bool, str, int, str]:
+        """Sort key: worst first, what is before what happened, then by code and place."""
         place = int(self.hit.pfns.start[0]) if self.hit.pfns else (self.hit.vas[0].start if self.hit.vas else 0)
-        return (-int(self.severity), self.rule.code, place, self.hit.title)
+        return (-int(self.severity), self.rule.family in _EVENTS, self.rule.code, place, self.hit.title)
