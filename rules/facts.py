@@ -20,6 +20,7 @@ from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows, ZoneRows
 from parsers.zoneinfo import Zoneinfo
 from rules.model.coverage import LinearMap, Vmemmap
 from rules.model.earlier import Earlier
+from rules.model.oops import Oopses
 from rules.model.resources import Resources
 from rules.model.sections import SectionTable
 from rules.model.timeline import Timeline
@@ -52,6 +53,7 @@ HOW_TO_COLLECT: dict[type | str, tuple[str, ...]] = {
     Kconfig: ("zcat /proc/config.gz, or /boot/config-$(uname -r)",),
     CommandLine: ("cat /proc/cmdline",),
     Dmesg: (_DMESG,),
+    Oopses: (_DMESG,),
     Zoneinfo: ("cat /proc/zoneinfo",),
     Meminfo: ("cat /proc/meminfo",),
     HugePages: ("grep -H . /sys/kernel/mm/hugepages/*/*",),
@@ -82,6 +84,7 @@ _NAMES: dict[type, str] = {
     CommandLine: "the kernel command line",
     Timeline: "a trace of hotplug operations",
     Dmesg: "the boot log",
+    Oopses: "the kernel log",
     MemmapOnMemory: "the memmap_on_memory parameter",
     MemoryBlocks: "the memory blocks",
     Zoneinfo: "/proc/zoneinfo",

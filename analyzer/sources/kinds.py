@@ -87,8 +87,20 @@ KINDS: tuple[Kind, ...] = (
     Kind("trace", _paths(r"trace(?:\.txt)?", r"trace\.dat"), ftrace.looks_like, None, ftrace.read),
     Kind(
         "dmesg",
-        _paths(r"dmesg(?:\.txt|\.log)?", r"serial\.log", r"console\.log", r"kern\.log", r"journal\.txt"),
-        _has(rb"Linux version \d|^(?:<\d+>)?\[ *\d+\.\d{6}\]"),
+        _paths(
+            r"dmesg(?:\.txt|\.log)?",
+            r"serial\.log",
+            r"console\.log",
+            r"kern\.log",
+            r"journal(?:\.txt|\.json)?",
+            r"journalctl_-\S*",
+            "messages",
+            "syslog",
+        ),
+        _has(
+            rb"Linux version \d|^(?:<\d+>)?\[ *\d+\.\d{6}\]|Unable to handle kernel |Internal error: Oops|Call trace:"
+            rb"|^\{[^\n]{0,8192}\"MESSAGE\"\s*:|\A\s*\{\s*\"dmesg\"\s*:"
+        ),
         parse_dmesg,
     ),
     Kind(

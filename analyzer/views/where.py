@@ -12,9 +12,11 @@ from parsers.iomem import Iomem
 from parsers.layout import LAYOUT_KEYS, KernelLayout
 from parsers.mapping import Mapping
 from parsers.memory_blocks import MemoryBlocks
+from parsers.uname import KernelRelease
 from parsers.zoneinfo import Zoneinfo
 from rules.facts import how_to_collect
 from rules.model.sections import SectionTable
+from rules.model.struct_page import field_at
 from rules.model.walk import PageWalk
 
 if TYPE_CHECKING:
@@ -26,19 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["SCHEMA", "where"]
 
 SCHEMA = "ptaudit.where/1"
-
-# struct page of 64 bytes since 4.18 (include/linux/mm_types.h): first byte of each field.
-_FIELDS = (
-    (0x00, "flags"),
-    (0x08, "lru.next / compound_head / pgmap"),
-    (0x10, "lru.prev / zone_device_data"),
-    (0x18, "mapping"),
-    (0x20, "index"),
-    (0x28, "private"),
-    (0x30, "_mapcount / page_type"),
-    (0x34, "_refcount"),
-    (0x38, "memcg_data"),
-)
 
 
 def where(report: Report, address: Address) -> dict[str, Any]:
@@ -189,9 +178,8 @@ class _Place:
         if self.region != "vmemmap" or base is None:
             return None
         offset = self.address.value - base
-        name = None
-        if self.layout.struct_page_size == 64:
-            name = next(name for first, name in reversed(_FIELDS) if offset >= first)
+        release = self.report.facts.get(KernelRelease)
+        name = field_at(offset, self.layout.struct_page_size, release.series if release else None)
         return {"offset": _hex(offset), "name": name}
 
     # What the witnesses say of the page.

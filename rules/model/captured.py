@@ -28,6 +28,7 @@ from rules.facts import Facts
 from rules.model.coverage import LinearMap, Vmemmap
 from rules.model.earlier import Earlier
 from rules.model.layout import LayoutBuilder
+from rules.model.oops import Oopses
 from rules.model.phys_offset import fit_phys_offset
 from rules.model.resources import Resources
 from rules.model.sections import SectionTable
@@ -63,6 +64,7 @@ class Captured:
     memmap_on_memory: MemmapOnMemory | None = None
     boot_id: BootId | None = None
     vmcore: VmcoreFacts | None = None
+    earlier_vmcore: VmcoreFacts | None = None
     trace: Trace | None = None
     layout: Dict[str, int] = field(default_factory=dict)
     """Values of `parsers.layout.LAYOUT_KEYS` given by the user."""
@@ -102,6 +104,10 @@ class _Building:
         mapping = captured.vmcore.mapping if captured.vmcore else self._mapping(captured.dump, layout)
         if mapping is not None and not layout.knows("phys_offset"):
             layout = self._with_phys_offset(builder, mapping, layout)
+        if captured.dmesg is not None:
+            oopses = Oopses.of(captured.dmesg, builder, self.known.get(KernelRelease))
+            self._take(oopses, oopses.release)
+            layout = oopses.layout if mapping is None else layout
         self.known[KernelLayout] = layout
         if mapping is not None:
             self.known[Mapping] = mapping
@@ -225,7 +231,14 @@ class _Building:
         return Ranges.of(memory.start.astype(np.int64), memory.last.astype(np.int64) + 1)
 
     def _earlier(self, layout: KernelLayout) -> None:
-        mapping = self._mapping(self.captured.earlier_dump, layout)
+        now, then = self.captured.vmcore, self.captured.earlier_vmcore
+        if now is None or then is None:
+            mapping = self._mapping(self.captured.earlier_dump, layout)
+        elif now.addresses != then.addresses or now.release != then.release:
+            self.missing[Earlier] = "the earlier crash dump is of another boot"
+            return
+        else:
+            mapping = then.mapping
         if mapping is None or not {LinearMap, Vmemmap} <= self.known.keys():
             return
         linear, vmemmap = LinearMap.of(mapping, layout), Vmemmap.of(mapping, layout)

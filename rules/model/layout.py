@@ -60,6 +60,12 @@ class LayoutBuilder:
         if known.value != value:
             self.notes.append(f"{key}: {known.source} says {known.value:#x}, {source} says {value:#x}")
 
+    def copy(self) -> LayoutBuilder:
+        """Another builder with the same facts."""
+        made = LayoutBuilder()
+        made.facts, made.notes = dict(self.facts), list(self.notes)
+        return made
+
     def get(self, key: str) -> int | None:
         """The value so far."""
         fact = self.facts.get(key)
@@ -116,6 +122,9 @@ class LayoutBuilder:
 
     def release(self, release: KernelRelease) -> None:
         """What the release implies where nothing better is known: era of the map, section size."""
+        actual = self.facts.get("va_bits_actual")
+        if actual is not None and "va_bits" not in self.facts:
+            self.add("va_bits", actual.value, f"bits in use, {actual.source}", Precision.INFERRED)
         page, va_bits = self.get("page_size"), self.get("va_bits")
         version = release.series
         if page is not None:
@@ -127,14 +136,26 @@ class LayoutBuilder:
         if era is not None:
             size = self.get("struct_page_size") or STRUCT_PAGE_SIZES[0]
             shift = page.bit_length() - 1
-            actual = self.get("va_bits_actual") or va_bits
-            found = _Candidate(era, page, va_bits, actual, size, regions(era, shift, va_bits, size, actual))
+            used = actual.value if actual is not None else va_bits
+            found = _Candidate(era, page, va_bits, used, size, regions(era, shift, va_bits, size, used))
             if "vmemmap_start" not in self.facts:
                 self._adopt(found, f"release {release.raw}", Precision.INFERRED)
             else:
                 self.add("page_offset", found.regions.page_offset, "VA_BITS", Precision.DERIVED)
                 if "linear_end" not in self.facts:
                     self.add("linear_end", found.regions.linear_end, "VA_BITS", Precision.DERIVED)
+
+    def only_era(self) -> None:
+        """The memory map where page size and address bits leave one era: 52 bits of 4K pages came with 6.9."""
+        page, bits = self.get("page_size"), self.get("va_bits_actual")
+        if page not in GRANULES or bits is None:
+            return
+        shift = page.bit_length() - 1
+        eras = [era for era in ERAS if bits in era.va_bits[shift]]
+        if len(eras) == 1:
+            size = self.get("struct_page_size") or STRUCT_PAGE_SIZES[0]
+            found = _Candidate(eras[0], page, bits, bits, size, regions(eras[0], shift, bits, size))
+            self._adopt(found, f"{bits}-bit addresses with {page >> 10}K pages", Precision.INFERRED)
 
     def infer_phys_offset(self, value: int, reason: str) -> None:
         """PHYS_OFFSET (bytes, may be negative) from matching the dump against /proc/iomem."""

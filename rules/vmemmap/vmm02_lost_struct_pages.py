@@ -8,6 +8,7 @@ from parsers.arm64 import PTE
 from parsers.ranges import EMPTY, Ranges
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.model.coverage import LinearMap, Vmemmap
+from rules.model.oops import Oopses
 from rules.model.sections import SectionTable
 from rules.model.timeline import Timeline, Trouble
 from rules.rule import UndecidedError, rule
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
     needs=(),
-    uses=(Vmemmap, SectionTable, LinearMap, Timeline),
+    uses=(Vmemmap, SectionTable, LinearMap, Timeline, Oopses),
     references=(
         "Linux commit d4234d131b0a (v6.14; stable 6.12.20, 6.1.132)",
         "Linux commit bbd6ec605c0f (v5.7): arm64/mm: Enable memory hot remove",
@@ -35,6 +36,7 @@ def lost_struct_pages(
     section_table: SectionTable | None,
     linear_map: LinearMap | None,
     timeline: Timeline | None,
+    oopses: Oopses | None,
 ) -> Iterator[Hit]:
     """Valid memory whose struct pages are not mapped.
 
@@ -46,7 +48,7 @@ def lost_struct_pages(
     How it is detected:
     The struct pages of every valid section and subsection are looked up in the vmemmap area of the page
     tables.  With a dump alone, memory that is in the linear map stands for valid memory, and the
-    finding is a suspicion.
+    finding is a suspicion; so it is where only an oops tells of a struct page that was not mapped (OOP-01, OOP-02).
 
     When it is not a problem:
     Struct pages that were never populated are another matter (VMM-08).  A dump that does not cover the
@@ -58,7 +60,7 @@ def lost_struct_pages(
     system).  Take a crash dump, reboot, and update the kernel.
     """
     if vmemmap is None:
-        yield from _predicted(timeline)
+        yield from _predicted(timeline, oopses)
         return
     if section_table is None or not vmemmap.layout.knows("phys_offset"):
         yield from _from_linear_map(vmemmap, linear_map, timeline)
@@ -87,8 +89,18 @@ def lost_struct_pages(
         raise UndecidedError(f"the struct pages of {unseen.total} valid pages are not in the dump", Vmemmap)
 
 
-def _predicted(timeline: Timeline | None) -> Iterator[Hit]:
-    """What a trace alone says must have happened."""
+def _predicted(timeline: Timeline | None, oopses: Oopses | None) -> Iterator[Hit]:
+    """What a trace alone says must have happened, and what the kernel died of."""
+    for oops in () if oopses is None else oopses.all:
+        if oops.current and oops.lost_struct_page and not oops.at_boot:
+            yield Hit(
+                title="The kernel died on a struct page that is not mapped",
+                message=f"{oops.who}: {oops.describe()}. {oops.rests_on()}",
+                claim=Claim.SUSPECTED,
+                pfns=oops.pfns,
+                vas=oops.vas,
+                evidence=oops.evidence,
+            )
     if timeline is None:
         raise UndecidedError("the vmemmap area was not collected", Vmemmap)
     yield from _hidden(timeline, EMPTY)

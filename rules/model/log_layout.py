@@ -1,0 +1,184 @@
+"""The kernel's address layout from its log alone: what an oops and the boot say, and PHYS_OFFSET by four ways.
+
+In order of trust: the panic notifier's "PHYS_OFFSET:" (arch/arm64/kernel/setup.c); an oops in the linear map that
+prints the descriptor of its own address; the registers of an oops, which often hold the page frame number, the physical
+address or ``vmemmap`` beside the struct page that faulted; where the memory of the boot began, if the linear map is
+not randomised (arm64_memblock_init() in arch/arm64/mm/init.c; randomisation left in 6.16, 1db780bafa4c).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from parsers.layout import MASK, KernelLayout, Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from parsers.dmesg import Boot
+    from parsers.oops import Panic, Report
+    from parsers.uname import KernelRelease
+    from rules.model.layout import LayoutBuilder
+
+__all__ = ["add_phys_offset", "add_report", "guess_phys_offset"]
+
+PHYSICAL_BITS = 52
+MAX_CANDIDATES = 1 << 16
+_NOT_RANDOMISED = (6, 16)
+_LINEAR_FORMULA = (5, 10)  # 7bc1a0f9e176: before it, 52-bit kernels shifted the map by a variable
+_DESCRIPTOR_BITS = 0x0000_FFFF_FFFF_F000
+_LPA2_BITS = 0x0003_FFFF_FFFF_F000
+
+
+def add_report(builder: LayoutBuilder, report: Report, path: str) -> None:
+    """Page size and address bits that an oops prints (``4k pages, 48-bit VAs``)."""
+    quote = report.quotes.get("pgtable")
+    if quote is None or report.page_size is None or report.user_table:
+        return
+    source = _place(path, quote.line)
+    builder.add("page_size", report.page_size, source, Precision.EXACT)
+    builder.add("va_bits_actual", report.va_bits, source, Precision.EXACT)
+
+
+def add_phys_offset(
+    builder: LayoutBuilder,
+    reports: Sequence[Report],
+    panics: Sequence[Panic],
+    release: KernelRelease | None,
+    path: str,
+) -> None:
+    """PHYS_OFFSET where the log prints it, or the descriptor of a linear address."""
+    for panic in panics:
+        if panic.phys_offset is not None:
+            builder.add("phys_offset", panic.phys_offset, _place(path, panic.line), Precision.EXACT)
+    layout = builder.build()
+    for report in reports:
+        value = _from_descriptor(report, layout, release)
+        if value is not None:
+            source = f"the descriptor of a linear address, {_place(path, report.quotes['walk'].line)}"
+            builder.add("phys_offset", value, source, Precision.DERIVED)
+
+
+def guess_phys_offset(
+    layout: KernelLayout, reports: Sequence[Report], boot: Boot | None, release: KernelRelease | None
+) -> tuple[int, str] | None:
+    """PHYS_OFFSET and what speaks for it, None where nothing does or two things disagree."""
+    if not layout.knows("page_size", "page_offset", "linear_end"):
+        return None
+    found = [guess for report in reports if (guess := _from_registers(report, layout)) is not None]
+    found += _from_boot(boot, release, layout)
+    found += [guess for report in reports if (guess := _from_pointers(report, boot, layout)) is not None]
+    return found[0] if len({value for value, _ in found}) == 1 else None
+
+
+def _place(path: str, line: int) -> str:
+    return f"{path.rpartition('/')[2]}:{line}"
+
+
+def alignment(layout: KernelLayout) -> int:
+    """What PHYS_OFFSET is a multiple of: ARM64_MEMSTART_ALIGN (arch/arm64/include/asm/kernel-pgtable.h)."""
+    return max(1 << 29 if layout.page_size == 65536 else 1 << 30, 1 << (layout.get("section_size_bits") or 0))
+
+
+def _plausible(value: int, layout: KernelLayout) -> bool:
+    """An aligned physical address, or a negative one: the map randomised, or 52-bit tables on 48-bit hardware."""
+    return value % alignment(layout) == 0 and not 1 << PHYSICAL_BITS <= value < 2**64 - (1 << PHYSICAL_BITS)
+
+
+def _from_descriptor(report: Report, layout: KernelLayout, release: KernelRelease | None) -> int | None:
+    """A linear address and the leaf that maps it, even if that is not valid, differ by PHYS_OFFSET."""
+    if report.walk is None or report.address is None or not layout.knows("page_size", "page_offset", "linear_end"):
+        return None
+    va, (name, descriptor) = report.address.value, report.walk.last
+    shifted = layout.va_bits_actual == 52 and layout.page_size == 65536 and not _after_5_10(release)
+    if layout.region_of(va) != "linear" or not descriptor or shifted:
+        return None
+    level = {"pte": 3, "pmd": 2, "pud": 1}.get(name)
+    is_table = level != 3 and descriptor & 2
+    if level is None or is_table:
+        return None
+    offset_mask = layout.granule.span(level) - 1
+    pa = (_output_address(descriptor, layout) & ~offset_mask) | (va & offset_mask)
+    value = (pa - (va - layout.page_offset)) & MASK
+    return value if _plausible(value, layout) else None
+
+
+def _after_5_10(release: KernelRelease | None) -> bool:
+    return release is not None and release.series >= _LINEAR_FORMULA
+
+
+def _output_address(descriptor: int, layout: KernelLayout) -> int:
+    """The output address of a leaf: LPA2 keeps bits 51:50 in 9:8 (4K, 16K), 52-bit 64K tables 51:48 in 15:12."""
+    if layout.page_size == 65536:
+        return descriptor & _DESCRIPTOR_BITS & ~0xFFFF | (descriptor >> 12 & 0xF) << 48
+    if layout.va_bits_actual == 52:
+        return descriptor & _LPA2_BITS | (descriptor >> 8 & 3) << 50
+    return descriptor & _DESCRIPTOR_BITS
+
+
+def _from_registers(report: Report, layout: KernelLayout) -> tuple[int, str] | None:
+    """What several registers say alike of the page whose struct page faulted."""
+    if report.address is None or layout.region_of(report.address.value) != "vmemmap":
+        return None
+    index = (report.address.value - layout.vmemmap_start) // layout.struct_page_size
+    votes: dict[int, dict[str, str]] = {}
+    for name, value in report.registers.items():
+        for offset, meaning in _readings(value, index, layout):
+            if _plausible(offset, layout):
+                votes.setdefault(offset, {}).setdefault(name, f"{name} holds {meaning}")
+    ranking = Counter({offset: len(names) for offset, names in votes.items()}).most_common(2)
+    if not ranking or ranking[0][1] < 2 or (len(ranking) > 1 and ranking[1][1] == ranking[0][1]):
+        return None
+    offset = ranking[0][0]
+    return offset, f"registers of the oops: {', '.join(votes[offset].values())}"
+
+
+def _readings(value: int, index: int, layout: KernelLayout) -> Iterator[tuple[int, str]]:
+    """The values of PHYS_OFFSET if the register holds the page's number, its address, or something like them."""
+    shift, size = layout.page_shift, layout.struct_page_size
+    if (layout.vmemmap_start - value) % size == 0 and value >> 63:
+        yield ((layout.vmemmap_start - value) // size << shift) & MASK, "vmemmap"
+    if 0x1000 <= value < 1 << (PHYSICAL_BITS - shift):
+        yield ((value - index) << shift) & MASK, "the page frame number"
+    if layout.page_size <= value < 1 << PHYSICAL_BITS and value % layout.page_size == 0:
+        yield (value - (index << shift)) & MASK, "the physical address"
+    if 0x1000 * size <= value < 1 << (PHYSICAL_BITS - shift + 7) and value % size == 0:
+        yield ((value // size - index) << shift) & MASK, "the offset into vmemmap"
+
+
+def _from_boot(boot: Boot | None, release: KernelRelease | None, layout: KernelLayout) -> list[tuple[int, str]]:
+    """The lowest memory, rounded down, where the linear map was not randomised."""
+    if boot is None or not boot.memory.start.size:
+        return []
+    if boot.kaslr is not False and (release is None or release.series < _NOT_RANDOMISED):
+        return []
+    lowest = int(boot.memory.start.min())
+    return [(lowest // alignment(layout) * alignment(layout), f"memory of the boot log begins at {lowest:#x}")]
+
+
+def _from_pointers(report: Report, boot: Boot | None, layout: KernelLayout) -> tuple[int, str] | None:
+    """The one value that puts all linear addresses among the registers into the memory of the boot."""
+    if boot is None or not boot.memory.start.size:
+        return None
+    values = {value | 0xFF << 56 for value in report.registers.values() if value >> 55 & 1}
+    offsets = np.array(
+        sorted(value - layout.page_offset for value in values if layout.region_of(value) == "linear"), dtype=np.int64
+    )
+    if offsets.size < 3:
+        return None
+    unit = alignment(layout)
+    start, last = boot.memory.start.astype(np.int64), boot.memory.last.astype(np.int64)
+    first = -(-(int(start.min()) - int(offsets[0])) // unit)
+    final = (int(last.max()) - int(offsets[-1])) // unit
+    if not 0 <= final - first < MAX_CANDIDATES:
+        return None
+    candidates = np.arange(first, final + 1, dtype=np.int64) * unit
+    at = candidates[:, None] + offsets[None, :]
+    row = np.searchsorted(start, at, side="right") - 1
+    fits = ((row >= 0) & (at <= last[np.maximum(row, 0)])).all(axis=1)
+    if np.count_nonzero(fits) != 1:
+        return None
+    return int(candidates[fits][0]) & MASK, "only so do the registers of the oops point into the memory of the boot log"

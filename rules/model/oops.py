@@ -1,0 +1,318 @@
+"""Oopses decoded: which page, section and level a faulting address means, by what the log itself says.
+
+An oops needs nothing else: page size and address bits stand in its banner, the era of the memory map follows from its
+release, PHYS_OFFSET is sought in the log (`rules.model.log_layout`).  Where more was captured of the same boot, that
+goes first.
+"""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from parsers.dmesg import Dmesg
+from parsers.errors import FormatError
+from parsers.esr import Fault
+from parsers.layout import Precision
+from parsers.ranges import EMPTY, Ranges
+from parsers.uname import KernelRelease, parse_uname
+from rules.finding import Evidence, VaRange
+from rules.model.layout import LayoutBuilder
+from rules.model.log_layout import add_phys_offset, add_report, guess_phys_offset
+from rules.model.struct_page import field_at
+from rules.rule import UndecidedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from parsers.dmesg import Boot
+    from parsers.layout import Fact, KernelLayout
+    from parsers.oops import Report, ReportKind
+
+__all__ = ["DecodedOops", "Oopses", "Region"]
+
+_LEVELS = {"pte": 3, "pmd": 2, "pud": 1, "p4d": 0}
+_QUOTED = ("start", "esr", "pgtable", "walk", "task", "place", "pc", "trace")
+NULL_PAGE = 4096
+
+
+class Region(StrEnum):
+    """Where in the address space."""
+
+    LINEAR = "linear"
+    VMEMMAP = "vmemmap"
+    NULL = "null"
+    USER = "user"
+    OTHER = "other"
+    """Modules, vmalloc, the kernel image, the fixmap."""
+    BETWEEN = "between user and kernel addresses"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DecodedOops:
+    """A report with the layout of the kernel that printed it."""
+
+    report: Report
+    path: str
+    boot: Boot
+    current: bool
+    """Of the boot that the other evidence is of."""
+    release: KernelRelease | None
+    layout: KernelLayout
+
+    @cached_property
+    def region(self) -> Region | None:
+        """The region of the faulting address; None where the layout or the address is not known."""
+        address = self.report.address
+        if address is None:
+            return None
+        if address.value < NULL_PAGE:
+            return Region.NULL
+        if not address.value >> 55 & 1:
+            return Region.BETWEEN if address.value >> 52 else Region.USER
+        if not self.layout.knows("page_offset", "linear_end", "vmemmap_start", "vmemmap_end"):
+            return None
+        region = self.layout.region_of(address.value)
+        return Region.OTHER if region == "other" else Region(region)
+
+    @cached_property
+    def index(self) -> int | None:
+        """Index of the page, from the start of the linear map, that the address or the struct page there is of."""
+        layout, address = self.layout, self.report.address
+        if address is None or not layout.knows("page_size"):
+            return None
+        if self.region is Region.VMEMMAP and layout.knows("struct_page_size"):
+            return (address.value - layout.vmemmap_start) // layout.struct_page_size
+        if self.region is Region.LINEAR:
+            return (address.value - layout.page_offset) >> layout.page_shift
+        return None
+
+    @cached_property
+    def pfn(self) -> int | None:
+        """The page frame number, None where PHYS_OFFSET is not known or no memory can be there."""
+        if self.report.pfn is not None and self.report.address is None:
+            return self.report.pfn
+        if self.index is None or not self.layout.knows("phys_offset"):
+            return None
+        pfn = self.index + self.layout.start_pfn
+        return pfn if 0 <= pfn < 1 << (52 - self.layout.page_shift) else None
+
+    @property
+    def pfns(self) -> Ranges:
+        """The page as a range."""
+        return EMPTY if self.pfn is None else Ranges.one(self.pfn, self.pfn + 1)
+
+    @property
+    def vas(self) -> tuple[VaRange, ...]:
+        """What the faulting entry would translate: the struct page, or the page."""
+        address, index = self.report.address, self.index
+        if address is None or index is None:
+            return ()
+        if self.region is Region.VMEMMAP:
+            start = self.layout.vmemmap_va(index)
+            return (VaRange(start, start + self.layout.struct_page_size, "vmemmap"),)
+        start = self.layout.linear_va(index)
+        return (VaRange(start, start + self.layout.page_size, "linear"),)
+
+    @cached_property
+    def field(self) -> tuple[int, str | None] | None:
+        """Offset into the struct page and, as a hint, the field there."""
+        address = self.report.address
+        if self.region is not Region.VMEMMAP or address is None or self.index is None:
+            return None
+        size = self.layout.struct_page_size
+        offset = (address.value - self.layout.vmemmap_start) % size
+        return offset, field_at(offset, size, self.release.series if self.release else None)
+
+    @cached_property
+    def hole(self) -> tuple[int, int] | None:
+        """(Arm level, descriptor) where the printed walk ends in an entry that does not translate."""
+        if self.report.walk is None:
+            return None
+        name, descriptor = self.report.walk.last
+        if descriptor & 1:
+            return None
+        if name == "pgd" and self.layout.knows("page_size", "va_bits"):
+            return self.layout.granule.first_level(self.layout.va_bits_actual), descriptor
+        return _LEVELS.get(name, 0), descriptor
+
+    @property
+    def level(self) -> int | None:
+        """The Arm level that faulted: by the syndrome, or else by the walk."""
+        esr = self.report.esr
+        if esr is not None and esr.level is not None:
+            return esr.level
+        return None if self.hole is None else self.hole[0]
+
+    def faulted(self, region: Region, *faults: Fault) -> bool:
+        """An access into the region that ended in one of these faults."""
+        esr = self.report.esr
+        fault = esr.fault if esr is not None else None if self.hole is None else Fault.TRANSLATION
+        return self.region is region and fault in faults
+
+    @property
+    def lost_struct_page(self) -> bool:
+        """A struct page that nothing maps was touched."""
+        empty = self.hole is None or not self.hole[1]
+        return empty and self.faulted(Region.VMEMMAP, Fault.TRANSLATION)
+
+    @property
+    def at_boot(self) -> bool | None:
+        """Whether the page is in a section that held memory at boot; None where the log does not list it."""
+        if self.pfn is None or not self.boot.memory.start.size or not self.layout.knows("section_size_bits"):
+            return None
+        section = self.layout.section_size
+        memory = Ranges.of(self.boot.memory.start.astype(np.int64), self.boot.memory.last.astype(np.int64) + 1)
+        return bool(memory.widen(section).contains(self.pfn << self.layout.page_shift))
+
+    def describe(self) -> str:
+        """The page in words: PFN, section, subsection, memory block, field; and what of it is not known."""
+        if self.index is None:
+            return "the page is not known"
+        layout, parts = self.layout, []
+        if self.pfn is not None:
+            parts.append(f"PFN {self.pfn:#x} (physical {self.pfn << layout.page_shift:#x})")
+        else:
+            parts.append(f"page {self.index:#x} of the linear map (its PFN needs PHYS_OFFSET)")
+        parts += self._section()
+        if self.at_boot is not None:
+            parts.append("boot memory" if self.at_boot else "not memory of the boot: hot-added, or a device's")
+        if self.field is not None:
+            offset, name = self.field
+            parts.append(f"byte {offset:#x} of its struct page" + (f" ({name})" if name else ""))
+        return ", ".join(parts)
+
+    def _section(self) -> Iterator[str]:
+        if not self.layout.knows("section_size_bits") or self.index is None:
+            return
+        pages, unit = self.layout.pages_per_section, self.layout.pages_per_subsection
+        if self.pfn is not None:
+            yield f"section {self.pfn // pages}"
+        # PHYS_OFFSET is a multiple of the section size, so the place inside of a section needs none.
+        yield f"subsection {self.index % pages // unit} of {pages // unit}"
+        block = self.layout.get("block_size")
+        if self.pfn is not None and block:
+            yield f"memory block {(self.pfn << self.layout.page_shift) // block}"
+
+    def rests_on(self) -> str:
+        """Where the layout values that the decoding needs came from."""
+        keys = ("page_size", "va_bits", "vmemmap_start", "phys_offset", "struct_page_size", "section_size_bits")
+        facts = {key: fact for key in keys if (fact := self.layout.facts.get(key)) is not None}
+        sources: dict[str, list[str]] = {}
+        for key, fact in facts.items():
+            sources.setdefault(_source(fact), []).append(key)
+        return "Rests on " + "; ".join(f"{', '.join(keys)}: {source}" for source, keys in sources.items()) + "."
+
+    @property
+    def who(self) -> str:
+        """Task, function and kernel, as far as they are printed."""
+        report = self.report
+        task = f"{report.comm} ({report.pid})" if report.comm else "a task that is not named"
+        where = f" in {report.pc}" if report.pc else ""
+        kernel = f" on {self.release.raw}" if self.release else ""
+        earlier = "" if self.current else ", in an earlier boot of the log"
+        return f"{task}{where}{kernel}{earlier}"
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """The lines that say it."""
+        lines: dict[int, Evidence] = {}
+        for name in _QUOTED:
+            quote = self.report.quotes.get(name)
+            if quote is not None:
+                lines.setdefault(quote.line, Evidence(self.path, quote.text, quote.line))
+        return tuple(lines[line] for line in sorted(lines))
+
+
+def _source(fact: Fact) -> str:
+    return fact.source if fact.precision is Precision.EXACT else f"{fact.source} ({fact.precision})"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Oopses:
+    """Every report of a log, decoded."""
+
+    dmesg: Dmesg
+    all: tuple[DecodedOops, ...]
+    layout: KernelLayout
+    """Of the boot that the other evidence is of, whether it has reports or not."""
+    release: KernelRelease | None
+    """Of the same boot: as told, as its banner says, or else its oopses."""
+
+    @classmethod
+    def of(cls, dmesg: Dmesg, builder: LayoutBuilder, release: KernelRelease | None) -> Oopses:
+        """``builder`` holds what other sources say of the kernel, ``release`` its release."""
+        starts = [boot.line for boot in dmesg.boots]
+        reports: list[list[Report]] = [[] for _ in starts]
+        for report in dmesg.reports.reports:
+            reports[max(bisect.bisect(starts, report.line) - 1, 0)].append(report)
+        every: list[DecodedOops] = []
+        for number, boot in enumerate(dmesg.boots):
+            current = boot is dmesg.boot
+            own = next((found for report in reports[number] if (found := _release(report, dmesg.path))), None)
+            kernel = (release if current else None) or boot.release or own
+            base = builder if current else LayoutBuilder()
+            until = starts[number + 1] if number + 1 < len(starts) else None
+            layout = _layout(dmesg, boot, until, reports[number], base.copy(), kernel)
+            if current:
+                now, known = layout, kernel
+            every += [
+                DecodedOops(report=one, path=dmesg.path, boot=boot, current=current, release=kernel, layout=layout)
+                for one in reports[number]
+            ]
+        return cls(dmesg=dmesg, all=tuple(every), layout=now, release=known)
+
+    def of_kind(self, *kinds: ReportKind) -> Iterator[DecodedOops]:
+        """The reports of these kinds."""
+        return (oops for oops in self.all if oops.report.kind in kinds)
+
+    def need_regions(self) -> None:
+        """UndecidedError where an oops has an address in the kernel's half whose region is not known."""
+        lost = next((oops for oops in self.all if oops.report.address is not None and oops.region is None), None)
+        if lost is not None:
+            raise UndecidedError(
+                f"which region the address of line {lost.report.line} is in is not known: the page size, the address "
+                "bits or the release are not in the log",
+                KernelRelease,
+                Dmesg,
+            )
+
+
+def _layout(
+    dmesg: Dmesg,
+    boot: Boot,
+    until: int | None,
+    reports: Sequence[Report],
+    builder: LayoutBuilder,
+    release: KernelRelease | None,
+) -> KernelLayout:
+    """The layout of the kernel of one boot, which ends before line ``until``."""
+    for report in reports:
+        add_report(builder, report, dmesg.path)
+    if release is not None:
+        builder.release(release)
+    else:
+        builder.only_era()
+    panics = [one for one in dmesg.reports.panics if one.line >= boot.line and (until is None or one.line < until)]
+    add_phys_offset(builder, reports, panics, release, dmesg.path)
+    layout = builder.build()
+    guess = None if layout.knows("phys_offset") else guess_phys_offset(layout, reports, boot, release)
+    if guess is not None:
+        builder.add("phys_offset", *guess, Precision.INFERRED)
+        layout = builder.build()
+    return layout
+
+
+def _release(report: Report, path: str) -> KernelRelease | None:
+    """The release in an oops; the first word of ``uname -v`` behind it may name the vendor."""
+    if not report.release:
+        return None
+    try:
+        return parse_uname(f"Linux oops {report.release} ".encode(), path)
+    except FormatError:
+        return None

@@ -1,0 +1,1 @@
+"""Rules about what a kernel said when it oopsed or warned."""
