@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from parsers.uname import KernelRelease, parse_uname
 from parsers.vmcore.addresses import AddressMap
 from parsers.vmcore.extract import facts_of
 from parsers.vmcore.memory import UNIT, PhysicalMemory
@@ -67,9 +68,11 @@ class Machine:
         """What the dump tells when its memory is changed."""
         return facts_of(self.raw, memory=Patched(self.raw.memory, dict(words), dict(pages), missing))
 
-    def audit(self, words=(), pages=(), missing=(), **captured):
-        """Verdicts by code."""
+    def audit(self, words=(), pages=(), missing=(), release=None, **captured):
+        """Verdicts by code; ``release`` stands in for the dump's own."""
         facts = facts_of_captured(Captured(vmcore=self.dump(words, pages, missing), **captured))
+        if release is not None:
+            facts.known[KernelRelease] = parse_uname(release.encode(), "uname")
         return {verdict.rule.code: verdict for verdict in run(builtin_rules(), facts)}
 
     @cached_property

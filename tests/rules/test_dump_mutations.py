@@ -7,7 +7,7 @@ pytest.importorskip("drgn", reason="drgn has wheels for x86-64 only")
 from parsers.arm64 import PMD, PTE
 from rules.engine import Outcome
 from rules.finding import Claim, Severity
-from tests.rules.patched import Machine, table_page
+from tests.rules.patched import Machine, fired, table_page
 
 MIB = 1 << 20
 LINEAR, VMEMMAP = 0xFFFF000000000000, 0xFFFFFDFFC0000000
@@ -356,6 +356,22 @@ def test_a_device_mapping_of_ram(pmem):
         Claim.PROVEN,
         [(0x45000, 0x45001)],
     )
+
+
+def test_an_invalid_block_of_the_linear_map(pmem):
+    """6.18 to 7.0 leave such blocks; the release of the dump has no such bug."""
+    entry = pmem.entry(linear(0x4D000000), PMD)
+    words = {entry: pmem.word(entry) & ~1}
+    before = pmem.audit(release="6.18.3")
+    assert before["ATT-10"].outcome is Outcome.PASSED
+    verdicts = pmem.audit(words, release="6.18.3")
+    finding = the_finding(verdicts, "ATT-10")
+    assert (finding.severity, finding.hit.claim, pfns(finding)) == (
+        Severity.CRITICAL,
+        Claim.PROBABLE,
+        [(0x4D000, 0x4D200)],
+    )
+    assert fired(verdicts).keys() - fired(before).keys() == {"ATT-10"}
 
 
 # HugeTLB vmemmap optimisation -----------------------------------------------------------------------
