@@ -61,7 +61,9 @@ def _header(report: Report) -> Iterator[str]:
         parts.append(f"{layout.va_bits_actual}-bit addresses")
     if layout is not None:
         fact = layout.facts.get("phys_offset")
-        parts.append(f"PHYS_OFFSET {fact.value:#x} ({fact.precision})" if fact else "PHYS_OFFSET unknown")
+        several = " or ".join(f"{value:#x}" for value in layout.phys_offset_candidates[:4])
+        unknown = f"PHYS_OFFSET ambiguous: {several}" if several else "PHYS_OFFSET unknown"
+        parts.append(f"PHYS_OFFSET {fact.value:#x} ({fact.precision})" if fact else unknown)
     yield ", ".join(parts)
     for note in layout.notes if layout else ():
         yield f"note: {printable(note)}"

@@ -59,8 +59,8 @@ def fit_phys_offset(linear: LinearMap, resources: Resources) -> Fit:
     if close.size > 1:
         close = _by_kernel_image(linear, resources, close)
     memory = resources.ram.total
-    agreed = memory - _unmapped(linear, resources, int(close[0]))
-    if agreed * 2 <= memory:
+    agreed = int(linear.mapped.shift(int(close[0])).covered(resources.ram.start, resources.ram.end).sum())
+    if agreed * 2 <= min(memory, linear.mapped.total):  # a fragment shows less than all memory, a damaged host more
         return Fit((), "no shift lays more than half of System RAM under the linear map")
     reason = f"lays the linear map over System RAM with {agreed >> 20} of {memory >> 20} MiB in agreement"
     return Fit(tuple(int(shift) for shift in close), reason)
@@ -95,9 +95,9 @@ def _disagreement(linear: LinearMap, resources: Resources, shift: int) -> int:
 
 
 def _unmapped(linear: LinearMap, resources: Resources, shift: int) -> int:
-    """Bytes of System RAM that are not seen to be mapped."""
-    mapped = linear.mapped.shift(shift)
-    return resources.ram.total - int(mapped.covered(resources.ram.start, resources.ram.end).sum())
+    """Bytes of System RAM that are seen not to be mapped."""
+    seen = resources.ram & linear.observed.shift(shift)
+    return seen.total - int(linear.mapped.shift(shift).covered(seen.start, seen.end).sum())
 
 
 def _by_kernel_image(linear: LinearMap, resources: Resources, shifts: I64) -> I64:
