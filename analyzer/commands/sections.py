@@ -14,7 +14,7 @@ from rules.model.captured import facts_of
 
 __all__ = ["command"]
 
-_HEADINGS = ("section", "PFNs", "state", "origin", "kind", "subsections", "struct pages", "linear map")
+_HEADINGS = ("section", "PFNs", "state", "origin", "kind", "node", "flags", "subsections", "struct pages", "linear map")
 
 
 @click.command(name="sections")
@@ -35,7 +35,9 @@ def command(request: Request, tables: bool, form: str) -> None:
         document = {"sections": [row.as_dict() for row in rows], "empty_tables": counts}
         click.echo(json.dumps(document, indent=2))
         return
-    for line in table(_HEADINGS, map(_cells, rows)):
+    cells = [_cells(row) for row in rows]
+    known = [column for column in range(len(_HEADINGS)) if not cells or any(line[column] for line in cells)]
+    for line in table([_HEADINGS[column] for column in known], ([line[column] for column in known] for line in cells)):
         click.echo(line)
     for region, levels in counts.items():
         click.echo(f"empty tables in the {region} area: {sum(levels.values())}")
@@ -44,4 +46,5 @@ def command(request: Request, tables: bool, form: str) -> None:
 def _cells(row: SectionRow) -> tuple[str, ...]:
     number = str(row.first) if row.first == row.last else f"{row.first}-{row.last}"
     pfns = f"{row.start_pfn:#x}-{row.end_pfn:#x}"
-    return number, pfns, row.state, row.origin, row.kind, row.subsections, row.struct_pages, row.linear
+    about = (row.state, row.origin, row.kind, row.node, row.flags)
+    return number, pfns, *about, row.subsections, row.struct_pages, row.linear

@@ -10,7 +10,9 @@ import numpy as np
 from parsers.arm64 import PMD, PTE, PUD
 from parsers.errors import InputError
 from parsers.layout import KernelLayout
+from parsers.memory_blocks import MemoryBlocks
 from parsers.ranges import Ranges
+from parsers.vmcore.rows import BlockRows, SectionRows
 from rules.facts import how_to_collect
 from rules.model.coverage import LinearMap, Vmemmap
 from rules.model.sections import SectionTable
@@ -18,7 +20,7 @@ from rules.model.subsections import MIXED, Coverage, Extent
 from rules.tables.tbl01_empty_tables import empty_tables
 
 if TYPE_CHECKING:
-    from parsers.mapping import I64
+    from parsers.mapping import I64, Bool
     from rules.facts import Facts
 
 __all__ = ["SectionRow", "empty_table_counts", "section_rows"]
@@ -40,7 +42,12 @@ class SectionRow:
     subsections: str
     """``64/64``, or for a partly valid section the bitmap, lowest subsection in the lowest bit."""
     struct_pages: str
+    """Level that maps them; ``self-hosted`` where the first pages of the block itself hold them."""
     linear: str
+    node: str
+    """Node of the memory block; empty where it is not known, or there is no block."""
+    flags: str
+    """``early``, ``taint`` (device memory shares the section) as mem_section has them; empty without a crash dump."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, addresses as text."""
@@ -62,15 +69,82 @@ def section_rows(facts: Facts) -> list[SectionRow]:
     vmemmap = facts.get(Vmemmap) if placed else None
     linear = facts.get(LinearMap) if placed else None
     coverage = Coverage.of(sections, vmemmap, linear, numbers * pages, pages)
+    blocks = _Blocks.of(sections, facts.get(MemoryBlocks))
+    own = _self_hosted(numbers, blocks, facts.get(BlockRows), vmemmap, sections)
+    kinds = {
+        "device": sections.device,
+        "ram": sections.ram,
+        "no-map": sections.nomap,
+        "block": sections.blocks,
+    }
     words = {
         "state": _where(coverage, {"online": sections.online, "offline": sections.blocks}, "-"),
         "origin": _where(coverage, {"boot": sections.early, "hot-added": sections.hotadded}, "unknown"),
-        "kind": _where(coverage, {"device": sections.device, "ram": sections.ram, "no-map": sections.nomap}, "block"),
-        "struct_pages": _mapped(coverage.struct_pages, coverage.struct_level),
+        "kind": _where(coverage, kinds, "-"),
+        "struct_pages": [
+            f"{word}, self-hosted" if hosted else word
+            for word, hosted in zip(_mapped(coverage.struct_pages, coverage.struct_level), own.tolist(), strict=True)
+        ],
         "linear": _mapped(coverage.linear, coverage.linear_level),
         "subsections": _subsections(sections, coverage),
+        "node": blocks.nodes(numbers),
+        "flags": _flags(numbers, facts.get(SectionRows)),
     }
     return _folded(numbers, pages, words)
+
+
+@dataclass(frozen=True, eq=False)
+class _Blocks:
+    """Memory blocks by number, ascending."""
+
+    number: I64
+    node: I64
+    per_block: int
+    """Sections of a block."""
+
+    @classmethod
+    def of(cls, sections: SectionTable, blocks: MemoryBlocks | None) -> _Blocks:
+        if blocks is None or not blocks.block_size_bytes:
+            return cls(np.empty(0, np.int64), np.empty(0, np.int64), 1)
+        order = np.argsort(blocks.block, kind="stable")
+        per_block = max(blocks.block_size_bytes // sections.layout.section_size, 1)
+        return cls(blocks.block[order], blocks.node[order], per_block)
+
+    def nodes(self, numbers: I64) -> list[str]:
+        """Node of each section's block, empty where unknown."""
+        if not self.number.size:
+            return [""] * numbers.size
+        at = np.minimum(np.searchsorted(self.number, numbers // self.per_block), self.number.size - 1)
+        node = np.where(self.number[at] == numbers // self.per_block, self.node[at], -1)
+        return [str(one) if one >= 0 else "" for one in node.tolist()]
+
+
+def _self_hosted(
+    numbers: I64, blocks: _Blocks, rows: BlockRows | None, vmemmap: Vmemmap | None, sections: SectionTable
+) -> Bool:
+    """Sections whose struct pages are in their own block: by its altmap, or else by their output addresses."""
+    if rows is not None:
+        first = rows.start_section_nr[rows.nr_vmemmap_pages != 0].astype(np.int64)
+        return Ranges.of(first, first + rows.sections_per_block).contains(numbers)
+    if vmemmap is None or vmemmap.pa is None or not blocks.number.size:
+        return np.zeros(numbers.size, dtype=np.bool_)
+    offset = (numbers * sections.pages_per_section - vmemmap.layout.start_pfn) * vmemmap.page_bytes
+    row = np.maximum(np.searchsorted(vmemmap.start, offset, side="right") - 1, 0)
+    mapped = vmemmap.valid[row] & (vmemmap.start[row] <= offset) & (offset < vmemmap.end[row])
+    stored = (vmemmap.pa[row].astype(np.int64) + offset - vmemmap.start[row]) // sections.layout.section_size
+    same = stored // blocks.per_block == numbers // blocks.per_block
+    return np.asarray(mapped & same & sections.hotadded.contains(numbers * sections.pages_per_section))
+
+
+def _flags(numbers: I64, rows: SectionRows | None) -> list[str]:
+    """Flags of each section that tell where it came from, empty where there is no section table."""
+    if rows is None:
+        return [""] * numbers.size
+    at = np.minimum(np.searchsorted(rows.section_nr, numbers.astype(np.uint64)), max(len(rows) - 1, 0))
+    return [
+        " ".join(word for word, has in (("early", early), ("taint", taint)) if has) or "-"
+        for early, taint in zip(rows.early[at].tolist(), rows.device[at].tolist(), strict=True)
+    ]
 
 
 def _where(coverage: Coverage, kinds: dict[str, Ranges], other: str) -> list[str]:

@@ -83,10 +83,14 @@ class Resources:
         )
 
     @property
+    def claimed(self) -> Ranges:
+        """Ranges that a driver claims."""
+        return Ranges.pairs((device.start, device.end) for device in self.devices)
+
+    @property
     def mappable(self) -> Ranges:
         """Memory that the linear map may hold: RAM, and whatever a driver claims or firmware calls memory."""
-        claimed = Ranges.pairs((device.start, device.end) for device in self.devices)
-        return self.ram | claimed | self.containers
+        return self.ram | self.claimed | self.containers
 
     def pfns(self, ranges: Ranges, page_size: int) -> Ranges:
         """Byte ranges as PFNs, touched pages included."""

@@ -207,9 +207,12 @@ class _Reading:
         ram = resources.pfns(resources.ram, page) if resources else self._whole(usable & rows.online & ~rows.early)
         nomap = resources.pfns(resources.nomap, page) if resources else EMPTY
         unknown = Ranges.of(rows.unknown_start.astype(np.int64), rows.unknown_end.astype(np.int64)).scale(self.section)
-        device = (self._subsections(usable & rows.device) - ram) if rows.device.any() else EMPTY
         online = self._whole(usable & rows.online)
         block_pfns = Ranges.of(self.blocks.start_pfn, self.blocks.end_pfn)
+        # Only sections that device memory shares are marked, since 5.12: whole ones are known by who claims them.
+        claimed = resources.pfns(resources.claimed, page) if resources else EMPTY
+        device = self._subsections(usable & rows.device) | ((bits & claimed) - online - block_pfns)
+        device -= ram
         hotadded = bits - early
         return SectionTable(
             layout=self.layout,
@@ -336,8 +339,9 @@ class _Derivation:
         if self.resources is None:
             # Device memory is invisible without iomem: nothing can be excluded.
             return Ranges.one(0, 1 << (52 - self.layout.page_shift))
-        claimed = Ranges.pairs((device.start, device.end) for device in self.resources.devices)
-        touched = self.resources.pfns(claimed, self.layout.page_size).widen(self.layout.pages_per_subsection)
+        touched = self.resources.pfns(self.resources.claimed, self.layout.page_size).widen(
+            self.layout.pages_per_subsection
+        )
         return memory.widen(self.section) | touched
 
 

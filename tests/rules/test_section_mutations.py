@@ -237,6 +237,13 @@ def test_ram_and_a_device_in_one_section(dimm):
     assert proven(verdicts, "SEC-09", Severity.INFO) == [(17 << 15, 18 << 15)]
 
 
+def test_device_memory_that_fills_its_section_is_not_marked(pmem):
+    """The kernel marks sections that a device shares; this one is known by who claims it."""
+    codes, verdicts = pmem.caused(pmem.flags(16, take=DEVICE))
+    assert codes == set()
+    assert "namespace0.1+dax0.1" in the_finding(verdicts, "VMM-01").hit.title
+
+
 def test_memory_above_max_pfn(dimm, pmem):
     place = dimm.max_pfn()
     codes, verdicts = dimm.caused({place: 0x90000})
