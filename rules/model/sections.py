@@ -227,7 +227,7 @@ class _Reading:
             early=early,
             hotadded=hotadded,
             device=device,
-            devices_known=True,
+            devices_known=self.resources is not None,
             device_units=device_units(resources, device, self.layout),
             block_units=self.blocks.starting_in(hotadded),
             source=self.source,

@@ -15,7 +15,7 @@ from rules.model.outputs import Outputs
 from rules.model.sections import SectionTable
 from rules.model.structures import block_pfns
 from rules.model.walk import PageWalk
-from rules.rule import rule
+from rules.rule import UndecidedError, rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,6 +85,11 @@ def backing_elsewhere(
     for chosen, key, severity, where, claim in parts:
         if chosen.any():
             yield backing.hit(chosen, key, severity, where, claim)
+    nameless = backing.homeless & sections.hotadded.contains(backing.stored)
+    if nameless.any():
+        raise UndecidedError(
+            "which unit the hot-added memory with struct pages in it belongs to is not known", "vmcore"
+        )
 
 
 def _self_hosted(vmemmap: Vmemmap, blocks: BlockRows | None) -> Ranges:
@@ -119,6 +124,11 @@ class _Backing:
         """Pieces that are stored in a unit and describe something else."""
         own, home = _unit(self.units, self.pfn), _unit(self.units, self.stored)
         return np.asarray((home >= 0) & (home != own))
+
+    @property
+    def homeless(self) -> Bool:
+        """Pieces that are stored in no known unit."""
+        return np.asarray(_unit(self.units, self.stored) < 0)
 
     def describes(self, pfns: Ranges) -> Bool:
         """Pieces that describe any of ``pfns``."""

@@ -1,12 +1,15 @@
 """Damage written into a crash dump is found by the rule that should find it, and by no other."""
 
+from dataclasses import replace
+
 import pytest
 
 pytest.importorskip("drgn", reason="drgn has wheels for x86-64 only")
 
 from parsers.arm64 import PMD, PTE
-from rules.engine import Outcome
+from rules.engine import Outcome, builtin_rules, run
 from rules.finding import Claim, Severity
+from rules.model.captured import Captured, facts_of
 from tests.rules.patched import Machine, fired, table_page
 
 MIB = 1 << 20
@@ -193,6 +196,15 @@ def test_a_section_that_a_failed_hot_add_left(mixed):
     codes, verdicts = mixed.caused(words)
     assert codes - {"SEC-02"} == {"VMM-14"}
     assert pfns(the_finding(verdicts, "VMM-14")) == [(0x100000, 0x108000)]
+
+
+def test_without_resources_nothing_is_said_of_what_they_name(pmem):
+    """A kernel without symbols or types tells no iomem and no memory blocks."""
+    dump = replace(pmem.dump(), iomem=None, blocks=None)
+    verdicts = {one.rule.code: one for one in run(builtin_rules(), facts_of(Captured(vmcore=dump)))}
+    for code in ("VMM-01", "LIN-01", "LIN-03", "VMM-14"):
+        assert verdicts[code].outcome is Outcome.UNDECIDED, code
+    assert fired(verdicts).keys() <= {"ENV-01"}
 
 
 # Tables --------------------------------------------------------------------------------------------------------------
