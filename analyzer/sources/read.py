@@ -178,7 +178,7 @@ class _Reading:
             raise InputError(
                 "nothing in it is understood" + (f": {', '.join(self.ignored[:8])}" if self.ignored else "")
             )
-        dumps = self.parsed.get("ptdump", [])
+        dumps, vmcores = self.parsed.get("ptdump", []), self.parsed.get("vmcore", [])
         blocks, nodes = self._last("memory_blocks", "lsmem"), self._last("memory_nodes")
         if blocks is not None and nodes is not None:
             blocks = blocks.with_nodes(nodes)
@@ -197,7 +197,8 @@ class _Reading:
             meminfo=self._last("meminfo"),
             hugepages=self._last("hugepages"),
             dmesg=self._last("dmesg"),
-            vmcore=self._last("vmcore"),
+            vmcore=vmcores[-1] if vmcores else None,
+            earlier_vmcore=vmcores[0] if len(vmcores) > 1 else None,
             trace=next(iter(self.parsed.get("trace", [])), None),  # text sorts before trace.dat, and has lines to quote
             layout=layout,
         )
