@@ -70,21 +70,23 @@ def straddling_leaf(linear: LinearMap, sections: SectionTable) -> Iterator[Hit]:
             vas=linear.va_ranges(Ranges.one(leaf_start, leaf_end)),
             evidence=linear.quote([row]) + units.evidence(under),
         )
-    if not straddled and sections.early_unknown:
+    unknown = sections.early_unknown if sections.blocks_known else sections.valid - sections.early - sections.device
+    if not straddled and unknown:
         edges = np.unique(np.concatenate((sections.blocks.start, sections.blocks.end)))
-        inner = np.unique(np.concatenate([edges, *(_block_edges(sections),)]))
-        if _straddled(linear, inner[sections.early_unknown.contains(inner)], size):
-            raise UndecidedError("whether the memory under large leaves can be removed is not known", "dmesg")
+        inner = np.unique(np.concatenate([edges, _section_edges(unknown, sections.pages_per_section)]))
+        if _straddled(linear, inner[unknown.contains(inner)], size):
+            raise UndecidedError(
+                "whether the memory under large leaves can be removed in parts is not known", "dmesg", "memory blocks"
+            )
     if not sections.devices_known:
         large = linear.pfns(linear.pages(linear.where(linear.valid & (size > linear.page_bytes))))
         if large - sections.ram_sections:
             raise UndecidedError("what the large leaves outside of RAM belong to is not known", "iomem")
 
 
-def _block_edges(sections: SectionTable) -> I64:
-    """Section edges inside of memory of unknown origin."""
-    step = sections.pages_per_section
-    spans = sections.early_unknown.divide(step, outward=True)
+def _section_edges(pfns: Ranges, step: int) -> I64:
+    """Edges of the sections in ``pfns``."""
+    spans = pfns.divide(step, outward=True)
     return np.concatenate([np.arange(lo, hi + 1) * step for lo, hi in spans.tuples()] or [spans.start])
 
 
