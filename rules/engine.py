@@ -17,6 +17,7 @@ from parsers.mapping import Mapping
 from rules.facts import how_to_collect
 from rules.finding import Finding
 from rules.model.coverage import RegionMap
+from rules.model.timeline import Timeline
 from rules.model.walk import PageWalk
 from rules.rule import NotApplicableError, Rule, UndecidedError, keywords
 
@@ -110,9 +111,20 @@ def _verdict(rule: Rule, facts: Facts) -> Verdict:
     if lacking:
         reason = "; ".join(dict.fromkeys(facts.why_missing(kind) for kind in lacking))
         collect = tuple(dict.fromkeys(step for kind in lacking for step in facts.collect(kind)))
-        return Verdict(rule, Outcome.UNDECIDED, reason, collect)
+        return _foretold(rule, facts, reason, collect)
     try:
         return _judged(rule, facts)
+    except Exception as error:
+        return Verdict(rule, Outcome.ERROR, f"{type(error).__name__}: {error}")
+
+
+def _foretold(rule: Rule, facts: Facts, reason: str, collect: tuple[str, ...]) -> Verdict:
+    """The verdict of a rule whose needs are not met: undecided, unless a trace predicts what the rule looks for."""
+    timeline = facts.get(Timeline)
+    if rule.foretold is None or timeline is None:
+        return Verdict(rule, Outcome.UNDECIDED, reason, collect)
+    try:
+        return _with_hits(rule, facts, list(rule.foretold(timeline)), reason, collect)
     except Exception as error:
         return Verdict(rule, Outcome.ERROR, f"{type(error).__name__}: {error}")
 

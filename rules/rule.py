@@ -47,6 +47,8 @@ class Rule:
     uses: tuple[type, ...]
     references: tuple[str, ...]
     check: Callable[..., Iterable[Hit]]
+    foretold: Callable[[Any], Iterable[Hit]] | None = None
+    """What a replayed trace (`rules.model.timeline.Timeline`) alone says, where the rule's needs were not collected."""
 
     def __call__(self, *needs: object, **uses: object) -> Iterable[Hit]:
         return self.check(*needs, **uses)
@@ -88,15 +90,17 @@ def rule(
     needs: tuple[type, ...],
     uses: tuple[type, ...] = (),
     references: tuple[str, ...] = (),
+    foretold: Callable[[Any], Iterable[Hit]] | None = None,
 ) -> Callable[[Callable[..., Iterable[Hit]]], Rule]:
     """Declare the decorated function as a rule.
 
     The function takes one positional argument a type in ``needs`` and one keyword a type in
-    ``uses`` (None when absent), yields hits, and raises `NotApplicableError` or `UndecidedError`.
+    ``uses`` (None when absent), yields hits, and raises `NotApplicableError` or `UndecidedError`.  ``foretold``
+    yields what a trace alone predicts.
     """
 
     def declare(check: Callable[..., Iterable[Hit]]) -> Rule:
-        made = Rule(code, name, severity, impact, needs, uses, references, check)
+        made = Rule(code, name, severity, impact, needs, uses, references, check, foretold)
         missing = [head for head in SECTIONS if head not in made.pages]
         if missing:
             raise TypeError(f"{code}: its docstring lacks {', '.join(missing)}")

@@ -13,6 +13,7 @@ from rules.model.coverage import LinearMap
 from rules.model.kernels import bug, describe_fixes
 from rules.model.sections import SectionTable
 from rules.rule import NotApplicableError, UndecidedError, rule
+from rules.trace import foretold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     impact=Impact.LATENT,
     needs=(LinearMap, SectionTable, KernelRelease),
     references=("Linux commit 48478b9f7913 (v7.1; stable 6.12.86, 6.1.176)",),
+    foretold=foretold.tlb_shatter,
 )
 def contiguous_tlb_shatter(linear: LinearMap, sections: SectionTable, release: KernelRelease) -> Iterator[Hit]:
     """Removing this memory flushes the TLB in the middle of contiguous runs.

@@ -13,6 +13,7 @@ from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.coverage import LinearMap, Vmemmap
 from rules.model.earlier import Earlier
 from rules.rule import NotApplicableError, rule
+from rules.trace import foretold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         "Arm ARM D8.17: break-before-make, FEAT_BBM level 2",
         "Linux commit a166563e7ec3 (v6.18): lazily split blocks on BBML2_NOABORT CPUs",
     ),
+    foretold=foretold.live_size_changes,
 )
 def size_change(
     linear: LinearMap,

@@ -12,6 +12,7 @@ from rules.model.coverage import LinearMap, Vmemmap
 from rules.model.earlier import Earlier
 from rules.model.sections import SectionTable
 from rules.rule import UndecidedError, rule
+from rules.trace import foretold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     needs=(LinearMap, Vmemmap, Earlier),
     uses=(SectionTable,),
     references=("Arm ARM D8.17: a change of the output address needs break-before-make, whatever FEAT_BBM says",),
+    foretold=foretold.live_output_changes,
 )
 def output_change(
     linear: LinearMap, vmemmap: Vmemmap, earlier: Earlier, *, section_table: SectionTable | None

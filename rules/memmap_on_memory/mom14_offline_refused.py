@@ -10,6 +10,7 @@ from parsers.memmap_on_memory import MemmapOnMemory, MemmapOnMemoryMode
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.model.messages import address_ranges, messages_like, need_whole_log, quote_messages
 from rules.rule import NotApplicableError, UndecidedError, rule
+from rules.trace import foretold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         "Linux commit 95a58852b0e5 (v7.1)",
         "arch/arm64/mm/mmu.c can_unmap_without_split() (v7.1 to 7.3); seen on Debian's 7.3.4",
     ),
+    foretold=foretold.offline_refused,
 )
 def offline_refused(
     dmesg: Dmesg, *, memmap_on_memory: MemmapOnMemory | None, kernel_layout: KernelLayout | None

@@ -429,9 +429,10 @@ class Replay:
         mine = calls.of(*_WINDOWS)
         if np.unique(calls.pid[mine]).size < 2:
             return
-        open_ended = mine[calls.end_row[mine] == NEVER]
-        if open_ended.size:
-            self.blind.setdefault(Trouble.CONCURRENT, int(open_ended[0]))
+        # Without a return, a call is over when its task begins another one, and who comes in between is not known.
+        unsure = mine[:-1][(calls.end_row[mine] == NEVER)[:-1] & (calls.pid[mine][1:] != calls.pid[mine][:-1])]
+        if unsure.size:
+            self.blind.setdefault(Trouble.CONCURRENT, int(unsure[0]))
         mine = mine[calls.end_row[mine] != NEVER]
         ends = calls.end_row[mine]
         reach = np.maximum.accumulate(ends)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from parsers.errors import FormatError
 from parsers.ftrace.functions import FUNCTION_OF_KIND, Kind
 from parsers.ranges import Ranges
@@ -18,7 +20,7 @@ from parsers.uname import parse_uname
 from rules.finding import Cause, Evidence
 from rules.model.behaviour import Behaviour
 from rules.model.calibration import Calibration, calibrate, seen_behaviour
-from rules.model.extents import BY_BYTES, pfns_of
+from rules.model.extents import BY_BYTES, Extents
 from rules.model.operations import Calls, calls_of
 from rules.model.replay import Replay, Step
 from rules.model.replay_state import SUBSECTION, YES, Anomaly, State, Trouble
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     from parsers.ftrace.events import Issue, Trace
     from parsers.layout import KernelLayout
-    from parsers.mapping import I64, Bool
+    from parsers.mapping import Bool
     from parsers.uname import KernelRelease
     from rules.model.earlier import Earlier
 
@@ -44,6 +46,8 @@ class Timeline:
     trace: Trace
     calibration: Calibration
     behaviour: Behaviour
+    extents: Extents
+    """Where the memory of each call lies, in PFNs and in rows of the state."""
     state: State
     """After the last event."""
     anomalies: tuple[Anomaly, ...]
@@ -77,19 +81,19 @@ class Timeline:
         )
 
     def must_show(self, *kinds: Kind) -> None:
-        """UndecidedError where the trace cannot speak of calls of all these kinds.
+        """UndecidedError where the trace cannot speak of calls of any of these kinds.
 
         A kind that never occurs did not happen or was not probed, and only a trace.dat says which.
         """
         for issue in self.undecided:
             raise UndecidedError(f"order in the trace proves nothing everywhere: {issue.message}", Timeline)
-        for kind in kinds:
-            name = FUNCTION_OF_KIND[kind].names[0]
-            mine = self.calls.of(kind)
-            if not mine.size and not self._is_defined(kind):
-                raise UndecidedError(f"no call of {name}() is in the trace: it was not made, or not traced", Timeline)
-            if not self.calls.start_known[mine].all():
-                raise UndecidedError(f"calls of {name}() were traced without their range", Timeline)
+        mine = self.calls.of(*kinds)
+        names = " or ".join(f"{FUNCTION_OF_KIND[kind].names[0]}()" for kind in kinds)
+        if not mine.size and not any(map(self._is_defined, kinds)):
+            raise UndecidedError(f"no call of {names} is in the trace: it was not made, or not traced", Timeline)
+        known = np.array([self.calls.start_known[self.calls.of(kind)].all() for kind in kinds])
+        if mine.size and not known.any():
+            raise UndecidedError(f"calls of {names} were traced without their range", Timeline)
 
     def _is_defined(self, kind: Kind) -> bool:
         """Whether the trace names an event for calls of ``kind``, though none happened."""
@@ -102,15 +106,14 @@ class Timeline:
         start = self.state.start_pfn[mask]
         return Ranges.of(start, start + SUBSECTION // self.calibration.page_size)
 
-    @cached_property
-    def pfns(self) -> tuple[I64, I64]:
-        """``[first, end)`` PFNs of each call, equal for those that speak of none."""
-        return pfns_of(self.calls, self.calibration)
-
     def pfns_of(self, *numbers: int) -> Ranges:
         """PFNs of calls."""
-        low, high = self.pfns
-        return Ranges.of(low[list(numbers)], high[list(numbers)])
+        chosen = list(numbers)
+        return Ranges.of(self.extents.low[chosen], self.extents.high[chosen])
+
+    def rows_of(self, call: int) -> slice:
+        """Rows of the state that a call speaks of."""
+        return slice(int(self.extents.first[call]), int(self.extents.end[call]))
 
     @property
     def lost(self) -> Ranges:
@@ -217,6 +220,7 @@ class Timeline:
             trace,
             calibration,
             behaviour,
+            replay.extents,
             replay.state,
             tuple(replay.anomalies),
             replay.blind,

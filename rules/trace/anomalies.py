@@ -7,15 +7,17 @@ from operator import or_
 from typing import TYPE_CHECKING
 
 from rules.finding import Claim, Hit, Severity
-from rules.model.timeline import Trouble
+from rules.model.timeline import Timeline, Trouble
+from rules.rule import UndecidedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from parsers.ftrace.functions import Kind
     from parsers.ranges import Ranges
-    from rules.model.timeline import Anomaly, Timeline
+    from rules.model.timeline import Anomaly
 
-__all__ = ["hit_of_all", "hits_of"]
+__all__ = ["hit_of_all", "hit_of_call", "hits_of", "judge", "places"]
 
 MAX_HITS = 256
 MAX_QUOTED = 4
@@ -24,17 +26,47 @@ MAX_QUOTED = 4
 _CLAIMS = {Trouble.FREE_WIDER_THAN_REMOVE: Claim.PROBABLE}
 
 
-def hits_of(timeline: Timeline, trouble: Trouble, title: str, severity: Severity | None = None) -> Iterator[Hit]:
-    """One hit for each anomaly of a kind, with the line of its call; suspected inside of windows of lost events."""
+def hits_of(
+    timeline: Timeline, trouble: Trouble, title: str, *shown: Kind, severity: Severity | None = None
+) -> Iterator[Hit]:
+    """One hit for each anomaly of a kind, with the line of its call; suspected inside of windows of lost events.
+
+    UndecidedError, after the hits, where the trace shows no call of ``shown`` or a call could not be judged.
+    """
     for anomaly in timeline.of(trouble)[:MAX_HITS]:
         yield _hit(timeline, [anomaly], title, severity)
+    judge(timeline, trouble, *shown)
 
 
-def hit_of_all(timeline: Timeline, trouble: Trouble, title: str) -> Iterator[Hit]:
+def hit_of_all(timeline: Timeline, trouble: Trouble, title: str, *shown: Kind) -> Iterator[Hit]:
     """One hit for all anomalies of a kind: a habit of the kernel, not an accident."""
     anomalies = timeline.of(trouble)
     if anomalies:
         yield _hit(timeline, anomalies, title, None)
+    judge(timeline, trouble, *shown)
+
+
+def judge(timeline: Timeline, trouble: Trouble, *shown: Kind) -> None:
+    """UndecidedError where the trace does not show everything that the verdict rests on."""
+    timeline.must_show(*shown)
+    if trouble in timeline.blind:
+        call = timeline.blind[trouble]
+        raise UndecidedError(f"{timeline.describe(call)}: the state before it was not traced", Timeline)
+
+
+def hit_of_call(timeline: Timeline, call: int, title: str, message: str, claim: Claim = Claim.PROVEN) -> Hit:
+    """A hit for one call, suspected inside of windows of lost events."""
+    weak = timeline.is_undecided(call)
+    return Hit(
+        title=title,
+        message=message,
+        claim=Claim.SUSPECTED if weak else claim,
+        severity=Severity.MEDIUM if weak else None,
+        pfns=timeline.pfns_of(call),
+        evidence=timeline.evidence(call, *_outer(timeline, call)),
+        cause=timeline.cause(call),
+        key=_key(timeline, call),
+    )
 
 
 def _hit(timeline: Timeline, anomalies: list[Anomaly], title: str, severity: Severity | None) -> Hit:
@@ -42,20 +74,27 @@ def _hit(timeline: Timeline, anomalies: list[Anomaly], title: str, severity: Sev
     weak = not first.certain or timeline.is_undecided(first.call)
     calls = [call for one in anomalies[:MAX_QUOTED] for call in (one.call, *_outer(timeline, one.call))]
     pfns = reduce(or_, (one.pfns for one in anomalies))
-    times = f"{len(anomalies)} times, first by " if len(anomalies) > 1 else ""
+    count = timeline.counts[first.trouble]
+    times = f"{count} times, first by " if len(anomalies) > 1 else ""
     return Hit(
         title=title,
-        message=f"{times}{timeline.describe(first.call)}: {first.text} ({_places(pfns)}).",
+        message=f"{times}{timeline.describe(first.call)}: {first.text} ({places(pfns)}).",
         claim=Claim.SUSPECTED if weak else _CLAIMS.get(first.trouble, Claim.PROVEN),
         severity=min(Severity.MEDIUM, severity or Severity.MEDIUM) if weak else severity,
         pfns=pfns,
         evidence=timeline.evidence(*calls),
         cause=timeline.cause(first.call),
-        key=str(first.call),
+        key=_key(timeline, first.call),
     )
 
 
-def _places(pfns: Ranges) -> str:
+def _key(timeline: Timeline, call: int) -> str:
+    """What tells the hit apart in every trace that shows it, wherever in the trace that is."""
+    return f"{int(timeline.calls.kind[call])} {int(timeline.calls.start[call]):x}"
+
+
+def places(pfns: Ranges) -> str:
+    """PFNs in words, the first few of many."""
     shown = ", ".join(f"PFNs {lo:#x}-{hi:#x}" for lo, hi in pfns.tuples()[:4])
     return shown + (" and more" if len(pfns) > 4 else "")
 

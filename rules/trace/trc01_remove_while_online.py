@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from parsers.ftrace.functions import Kind
 from rules.finding import Impact, Severity
 from rules.model.timeline import Timeline, Trouble
 from rules.rule import rule
@@ -41,4 +42,6 @@ def remove_while_online(timeline: Timeline) -> Iterator[Hit]:
     Take a crash dump. Find the driver that removes memory without offlining it: its stack is in the
     cause.
     """
-    yield from hits_of(timeline, Trouble.REMOVE_WHILE_ONLINE, "Memory is removed while it is online")
+    yield from hits_of(
+        timeline, Trouble.REMOVE_WHILE_ONLINE, "Memory is removed while it is online", Kind.ARCH_REMOVE_MEMORY
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from parsers.ftrace.functions import Kind
 from rules.finding import Impact, Severity
 from rules.model.timeline import Timeline, Trouble
 from rules.rule import rule
@@ -38,4 +39,6 @@ def free_before_offline(timeline: Timeline) -> Iterator[Hit]:
     What to do:
     Take a crash dump; the stack in the cause names the caller.
     """
-    yield from hits_of(timeline, Trouble.FREE_BEFORE_OFFLINE, "Struct pages of online memory are freed")
+    yield from hits_of(
+        timeline, Trouble.FREE_BEFORE_OFFLINE, "Struct pages of online memory are freed", Kind.VMEMMAP_FREE
+    )

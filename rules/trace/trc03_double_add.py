@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from parsers.ftrace.functions import Kind
 from rules.finding import Impact, Severity
 from rules.model.timeline import Timeline, Trouble
 from rules.rule import rule
@@ -39,4 +40,4 @@ def double_add(timeline: Timeline) -> Iterator[Hit]:
     What to do:
     Find out who adds the range twice; both stacks are in the trace.
     """
-    yield from hits_of(timeline, Trouble.DOUBLE_ADD, "Valid subsections are added again")
+    yield from hits_of(timeline, Trouble.DOUBLE_ADD, "Valid subsections are added again", Kind.SPARSE_ADD_SECTION)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from parsers.ftrace.functions import Kind
 from rules.finding import Impact, Severity
 from rules.model.timeline import Timeline, Trouble
 from rules.rule import rule
@@ -39,4 +40,6 @@ def remove_unknown(timeline: Timeline) -> Iterator[Hit]:
     What to do:
     Find out who removes the range twice; both stacks are in the trace.
     """
-    yield from hits_of(timeline, Trouble.REMOVE_UNKNOWN, "Subsections are removed that are not there")
+    yield from hits_of(
+        timeline, Trouble.REMOVE_UNKNOWN, "Subsections are removed that are not there", Kind.SPARSE_REMOVE_SECTION
+    )

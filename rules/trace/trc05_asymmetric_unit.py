@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from parsers.ftrace.functions import Kind
 from rules.finding import Impact, Severity
 from rules.model.timeline import Timeline, Trouble
 from rules.rule import rule
@@ -40,4 +41,4 @@ def asymmetric_unit(timeline: Timeline) -> Iterator[Hit]:
     What to do:
     Remove memory only in the units in which it was added.
     """
-    yield from hits_of(timeline, Trouble.ASYMMETRIC_UNIT, "Less is removed than was added")
+    yield from hits_of(timeline, Trouble.ASYMMETRIC_UNIT, "Less is removed than was added", Kind.ARCH_REMOVE_MEMORY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from parsers.ftrace.functions import Kind
 from rules.finding import Impact, Severity
 from rules.model.timeline import Timeline, Trouble
 from rules.rule import rule
@@ -40,4 +41,6 @@ def failed_without_cleanup(timeline: Timeline) -> Iterator[Hit]:
     What to do:
     Free memory before adding, and reboot to clear the range.
     """
-    yield from hits_of(timeline, Trouble.FAILED_WITHOUT_CLEANUP, "A failed add leaves valid sections behind")
+    yield from hits_of(
+        timeline, Trouble.FAILED_WITHOUT_CLEANUP, "A failed add leaves valid sections behind", Kind.ARCH_ADD_MEMORY
+    )

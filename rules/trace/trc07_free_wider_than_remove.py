@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from parsers.ftrace.functions import Kind
 from rules.finding import Impact, Severity
 from rules.model.timeline import Timeline, Trouble
 from rules.rule import rule
@@ -41,4 +42,10 @@ def free_wider_than_remove(timeline: Timeline) -> Iterator[Hit]:
     What to do:
     Stop memory hotplug, take a crash dump, reboot, update the kernel.
     """
-    yield from hits_of(timeline, Trouble.FREE_WIDER_THAN_REMOVE, "Freeing struct pages takes those of others")
+    yield from hits_of(
+        timeline,
+        Trouble.FREE_WIDER_THAN_REMOVE,
+        "Freeing struct pages takes those of others",
+        Kind.VMEMMAP_FREE,
+        Kind.ARCH_REMOVE_MEMORY,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from parsers.ftrace.functions import Kind
 from rules.finding import Impact, Severity
 from rules.model.timeline import Timeline, Trouble
 from rules.rule import rule
@@ -39,4 +40,6 @@ def huge_for_partial(timeline: Timeline) -> Iterator[Hit]:
     What to do:
     Update the kernel; align namespaces and DIMMs to 128 MiB.
     """
-    yield from hit_of_all(timeline, Trouble.HUGE_FOR_PARTIAL, "A block is used for part of a section")
+    yield from hit_of_all(
+        timeline, Trouble.HUGE_FOR_PARTIAL, "A block is used for part of a section", Kind.VMEMMAP_POPULATE
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from parsers.ftrace.functions import Kind
 from rules.finding import Impact, Severity
 from rules.model.timeline import Timeline, Trouble
 from rules.rule import rule
@@ -41,4 +42,6 @@ def concurrent_operations(timeline: Timeline) -> Iterator[Hit]:
     What to do:
     Look at both stacks; report the driver that does not take the lock.
     """
-    yield from hits_of(timeline, Trouble.CONCURRENT, "Two hotplug operations overlap")
+    yield from hits_of(
+        timeline, Trouble.CONCURRENT, "Two hotplug operations overlap", Kind.ARCH_ADD_MEMORY, Kind.ARCH_REMOVE_MEMORY
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from parsers.ftrace.functions import Kind
 from rules.finding import Impact, Severity
 from rules.model.timeline import Timeline, Trouble
 from rules.rule import rule
@@ -38,4 +39,6 @@ def online_without_memory(timeline: Timeline) -> Iterator[Hit]:
     What to do:
     Take a crash dump; find the caller in the stack.
     """
-    yield from hits_of(timeline, Trouble.ONLINE_WITHOUT_MEMORY, "Memory goes online that is not there")
+    yield from hits_of(
+        timeline, Trouble.ONLINE_WITHOUT_MEMORY, "Memory goes online that is not there", Kind.ONLINE_PAGES
+    )

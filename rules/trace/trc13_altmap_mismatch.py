@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from parsers.ftrace.functions import Kind
 from rules.finding import Impact, Severity
 from rules.model.timeline import Timeline, Trouble
 from rules.rule import rule
@@ -39,4 +40,6 @@ def altmap_mismatch(timeline: Timeline) -> Iterator[Hit]:
     What to do:
     Take a crash dump; update to a kernel with f42ce5f087eb.
     """
-    yield from hits_of(timeline, Trouble.ALTMAP_MISMATCH, "Self-hosted memory is removed without its altmap")
+    yield from hits_of(
+        timeline, Trouble.ALTMAP_MISMATCH, "Self-hosted memory is removed without its altmap", Kind.ARCH_REMOVE_MEMORY
+    )

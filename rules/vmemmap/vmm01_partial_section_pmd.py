@@ -12,6 +12,7 @@ from rules.finding import Hit, Impact, Severity
 from rules.model.coverage import Vmemmap
 from rules.model.sections import SectionTable
 from rules.rule import NotApplicableError, rule
+from rules.trace import foretold
 from rules.vmemmap.blocks import Blocks
 from rules.vmemmap.devices import need_devices
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         "if not section aligned",
         "Fixes: ba72b4c8cf60 (v5.3)",
     ),
+    foretold=foretold.partial_section_blocks,
 )
 def partial_section_pmd(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
     """A PMD block maps struct pages of hot-added ranges that do not leave together.

@@ -12,6 +12,7 @@ from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.coverage import Vmemmap
 from rules.model.sections import SectionTable
 from rules.rule import NotApplicableError, UndecidedError, rule
+from rules.trace import foretold
 from rules.vmemmap.blocks import Blocks
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     impact=Impact.LATENT,
     needs=(Vmemmap, SectionTable),
     references=("Derived from arch/arm64/mm/mmu.c unmap_hotplug_pmd_range() (v5.7 to 6.12); no upstream report known",),
+    foretold=foretold.shared_blocks,
 )
 def shared_pmd_across_sections(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
     """A vmemmap block holds struct pages of two hot-added sections.

@@ -11,6 +11,7 @@ from rules.finding import Hit, Impact, Severity
 from rules.model.coverage import Vmemmap
 from rules.model.sections import SectionTable
 from rules.rule import NotApplicableError, rule
+from rules.trace import foretold
 from rules.vmemmap.devices import need_devices
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         "Derived from mm/sparse-vmemmap.c vmemmap_populate_basepages() and arch/arm64/mm/mmu.c "
         "unmap_hotplug_pte_range() (6.12); no upstream report known",
     ),
+    foretold=foretold.shared_base_pages,
 )
 def shared_base_page(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
     """A page of struct pages is shared by ranges that are removed separately.

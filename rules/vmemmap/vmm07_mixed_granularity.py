@@ -15,6 +15,7 @@ from rules.hvo.evidence import HvoEvidence
 from rules.model.coverage import Vmemmap
 from rules.model.sections import SectionTable
 from rules.rule import NotApplicableError, UndecidedError, rule
+from rules.trace import foretold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     needs=(Vmemmap, SectionTable),
     uses=(Kconfig, CommandLine),
     references=("Linux commit 9f84f39f5515 (v5.11): arm64/mm: validate hotplug range / fall back to base pages",),
+    foretold=foretold.mixed_granularity,
 )
 def mixed_granularity(
     vmemmap: Vmemmap, sections: SectionTable, *, kconfig: Kconfig | None, command_line: CommandLine | None

@@ -11,6 +11,7 @@ from rules.model.coverage import Vmemmap
 from rules.model.kernels import bug, describe_fixes
 from rules.model.sections import SectionTable
 from rules.rule import NotApplicableError, UndecidedError, rule
+from rules.trace import foretold
 from rules.vmemmap.skipped import populate_skipped
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     impact=Impact.CORRUPTION,
     needs=(Vmemmap, SectionTable),
     references=("Linux commit 9ab2601dc4c1 (v6.14): arm64/mm: Test for pmd_sect() in vmemmap_check_pmd()",),
+    foretold=foretold.populate_skipped,
 )
 def populate_skipped_under_table(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
     """A section that was added whole has empty entries in the table under its struct pages.

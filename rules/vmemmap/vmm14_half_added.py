@@ -11,6 +11,7 @@ from rules.model.coverage import LinearMap
 from rules.model.resources import Resources
 from rules.model.sections import SectionTable
 from rules.rule import UndecidedError, rule
+from rules.trace import foretold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         "Derived from mm/memory_hotplug.c __add_pages() and arch/arm64/mm/mmu.c arch_add_memory() (6.12): the error "
         "path unmaps the linear map and keeps the sections; no upstream report known",
     ),
+    foretold=foretold.half_added,
 )
 def half_added(sections: SectionTable, linear: LinearMap, resources: Resources) -> Iterator[Hit]:
     """Sections are valid although nothing owns their memory and the linear map does not have it.
