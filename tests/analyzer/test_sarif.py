@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from rules.engine import builtin_rules
+from rules.finding import Severity
 from tests.analyzer.conftest import CAPTURES
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "fixtures/schemas/sarif-2.1.0-rtm.5.json").read_text())
@@ -76,7 +77,8 @@ def test_rule_metadata_comes_from_the_declarations(ptaudit, sound: Path) -> None
         one = described[rule.code]
         assert one["shortDescription"]["text"] == rule.summary
         assert rule.advice in one["help"]["text"]
-        assert ("security-severity" in one["properties"]) == ("security" in one["properties"]["tags"])
+        weighs = "security" in one["properties"]["tags"] and rule.severity > Severity.INFO
+        assert ("security-severity" in one["properties"]) == weighs
     assert described["VMM-02"]["defaultConfiguration"]["level"] == "error"
     assert described["ATT-01"]["properties"]["security-severity"] == "8.0"
 
