@@ -111,9 +111,12 @@ vmcoreinfo() {
         grep -E '^(OSRELEASE|BUILD-ID|PAGESIZE|KERNELOFFSET|(SYMBOL|SIZE|OFFSET|LENGTH|NUMBER)\([A-Za-z0-9_.]+\))='
 }
 
-is_tracing() { [ -s $tracing/kprobe_events ] || [ -n "$(cat $tracing/set_event 2>/dev/null)" ]; }
+# Files of tracefs have no size: only reading tells. `ptaudit probes` traces in an instance of its own.
+is_tracing() { [ -n "$(cat $tracing/kprobe_events $tracing/set_event 2>/dev/null)" ]; }
 
-hotplug_trace() { cat $tracing/trace; }
+hotplug_trace() {
+    if [ -e $tracing/instances/mhp/trace ]; then cat $tracing/instances/mhp/trace; else cat $tracing/trace; fi
+}
 
 cpu() { grep -E '^(CPU |Features)' /proc/cpuinfo | sort | uniq -c; }
 
