@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,9 +49,6 @@ def test_a_file_is_one_idea(path: Path) -> None:
 
 
 def test_help_does_not_import_the_heavy_libraries() -> None:
-    import subprocess
-    import sys
-
     code = "import sys, analyzer.cli; print([m for m in ('numpy', 'drgn', 'rich', 'construct') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"

@@ -83,7 +83,8 @@ def test_truncated_gzip_gives_what_it_has():
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\n", b"hello\n", b"\x1f\x8b\x08", b"\x1f\x8bgarbage", b"CONFIG_A=y\0\n", gzip.compress(b"x", mtime=0)]
+    "data",
+    [b"", b"\n", b"hello\n", b"\x1f\x8b\x08", b"\x1f\x8bgarbage", b"CONFIG_A=y\0\n", gzip.compress(b"x", mtime=0)],
 )
 def test_nothing_usable_is_a_format_error(data):
     with pytest.raises(FormatError):
