@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import click
 
 from analyzer.commands.options import SEVERITY, severity
-from parsers.errors import UsageError
 
 __all__ = ["command"]
 
@@ -17,14 +17,8 @@ __all__ = ["command"]
 class _RunByDefault(click.Group):
     """``fleet PATH...`` runs; ``fleet query`` and ``fleet diff`` are commands of their own."""
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in self.commands:
-            args = ["run", *args]
-        return super().resolve_command(ctx, args)
-
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put ``run`` in front of what is no command."""
         if args and args[0] not in self.commands and args[0] not in {"-h", "--help"}:
             args = ["run", *args]
         return super().parse_args(ctx, args)
@@ -68,16 +62,26 @@ def run(
     from analyzer.fleet.local import Limits  # noqa: PLC0415 the pool is only for running
     from analyzer.fleet.progress import Progress  # noqa: PLC0415
     from analyzer.fleet.run import run_fleet  # noqa: PLC0415
-    from analyzer.fleet.summary import as_html, as_text, summarize  # noqa: PLC0415
+    from analyzer.fleet.summary import as_html, as_text, summarize, worst_of  # noqa: PLC0415
+    from analyzer.output import write_text  # noqa: PLC0415
 
-    with Progress(paths, show=sys.stderr.isatty()) as progress:
-        done = run_fleet(
-            paths, output, jobs=jobs, limits=Limits(timeout, memory << 20), scheduler=scheduler, progress=progress.step
-        )
-    (output / "summary.html").write_text(as_html(output), encoding="utf-8")
-    click.echo(as_text(summarize(output)), nl=False)
-    click.echo(f"results: {output}/  (summary.html, bundles.parquet, findings.parquet, undecided.parquet)")
-    if any(count and name != "none" and severity(name) >= severity(fail_on) for name, count in done.worst.items()):
+    begin = time.monotonic()
+    try:
+        with Progress(show=sys.stderr.isatty()) as progress:
+            statuses = run_fleet(
+                paths, output, jobs=jobs, limits=Limits(timeout, memory << 20), scheduler=scheduler,
+                progress=progress.step,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        click.echo(f"ptaudit: interrupted; what came is in {output}/, the same command goes on from there", err=True)
+        sys.exit(130)
+    seconds, summaries = time.monotonic() - begin, summarize(output)
+    write_text(output / "summary.html", as_html(output, summaries))
+    click.echo(as_text(summaries))
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
+    click.echo(f"{counts} in {seconds:.1f} s ({statuses.total() / seconds:.1f}/s); {output}/summary.html, *.parquet")
+    worst = worst_of(output)
+    if worst is not None and severity(worst) >= severity(fail_on):
         sys.exit(1)
 
 
@@ -122,8 +126,6 @@ def diff(old: Path, new: Path, fail_on: str) -> None:
     from analyzer.reports.text import printable  # noqa: PLC0415
     from analyzer.views.table import table  # noqa: PLC0415
 
-    if old == new:
-        raise UsageError("the two results are the same")
     rows = difference(old, new)
     for line in table(COLUMNS, ([str(cell) for cell in row] for row in rows)):
         click.echo(printable(line))

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from analyzer.fleet.local import Limits, Server
 from analyzer.fleet.unit import BundleResult, failure
 from parsers.errors import InputError, MissingDependencyError
-
-if TYPE_CHECKING:
-    from analyzer.fleet.local import Limits
 
 __all__ = ["run_on_cluster"]
 
 CONNECT_SECONDS = 30
 IN_FLIGHT_PER_THREAD = 4
-RETRIES = 3
-"""How often a bundle is tried again after a worker died with it."""
+
+_slot = threading.local()
 
 
 def run_on_cluster(bundles: Iterable[tuple[str, str]], *, address: str, limits: Limits) -> Iterator[BundleResult]:
     """Audit ``(bundle, known content)`` pairs on the cluster at ``address``; results as they come.
 
     The paths must mean the same on every worker.  Only a bounded number of bundles is in flight, so the
-    scheduler's memory does not grow with the fleet.  Raises `InputError` where no scheduler answers.
+    scheduler's memory does not grow with the fleet.  The scheduler gives what a lost worker had to others.
+    Raises `InputError` where no scheduler answers.
     """
     try:
         from distributed import Client, as_completed  # noqa: PLC0415 an extra
@@ -41,9 +41,7 @@ def run_on_cluster(bundles: Iterable[tuple[str, str]], *, address: str, limits: 
         def submit(count: int) -> list[Any]:
             futures: list[Any] = []
             for bundle, known in islice(waiting, count):
-                future = client.submit(
-                    _limited, bundle, known, limits.seconds, limits.memory_bytes, pure=False, retries=RETRIES
-                )
+                future = client.submit(_on_worker, bundle, known, limits.seconds, limits.memory_bytes, pure=False)
                 names[future.key] = bundle
                 futures.append(future)
             return futures
@@ -61,8 +59,12 @@ def run_on_cluster(bundles: Iterable[tuple[str, str]], *, address: str, limits: 
                 stream.add(another)
 
 
-def _limited(bundle: str, known: str, seconds: float, memory_bytes: int) -> BundleResult:
-    """On a worker: the audit in a process of its own, so that the limits hold there too."""
-    from analyzer.fleet.local import Limits, run_locally  # noqa: PLC0415
-
-    return next(run_locally([(bundle, known)], jobs=1, limits=Limits(seconds, memory_bytes)))
+def _on_worker(bundle: str, known: str, seconds: float, memory_bytes: int) -> BundleResult:
+    """On a worker: each of its threads keeps a server, which ends with the worker."""
+    limits = Limits(seconds, memory_bytes)
+    server: Server | None = getattr(_slot, "server", None)
+    if server is None:
+        server = _slot.server = Server(limits)
+    server.limits = limits
+    server.ask(bundle, known)
+    return server.answer()

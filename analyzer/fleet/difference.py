@@ -1,50 +1,52 @@
-"""Which bundles got worse, or better, between two results of a fleet."""
+"""Which hosts got worse, or better, between two results of a fleet."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from analyzer.fleet.store import TABLES, connect
-from parsers.errors import InputError
+from analyzer.fleet.store import connect, open_tables
+from parsers.errors import UsageError
+from rules.finding import Severity
 
 __all__ = ["COLUMNS", "difference"]
 
-COLUMNS = ("change", "bundle", "rule", "severity", "title")
+COLUMNS = ("change", "host", "rule", "severity", "title")
 
+_TWICE = "SELECT host FROM {}bundles GROUP BY host HAVING count(*) > 1 ORDER BY host LIMIT 1"
 _SQL = """
-WITH before AS (SELECT *, parse_filename(bundle) AS host FROM old_findings),
-     after AS (SELECT *, parse_filename(bundle) AS host FROM new_findings),
-     known AS (SELECT parse_filename(bundle) AS host FROM old_bundles WHERE status = 'audited'),
-     still AS (SELECT parse_filename(bundle) AS host FROM new_bundles WHERE status = 'audited')
-SELECT 'worse' AS change, a.bundle, a.rule, a.severity, a.title FROM after a
-  WHERE a.severity <> 'info' AND a.host IN (SELECT host FROM known)
-    AND NOT EXISTS (SELECT 1 FROM before b WHERE b.host = a.host AND b.fingerprint = a.fingerprint)
+WITH known AS (SELECT host FROM old_bundles WHERE status = 'audited'),
+     still AS (SELECT host FROM new_bundles WHERE status = 'audited')
+SELECT 'worse' AS change, a.host, a.rule, a.severity, a.title FROM new_findings a
+  WHERE a.severity <> 'info' AND a.host IN (FROM known)
+    AND NOT EXISTS (SELECT 1 FROM old_findings b WHERE b.host = a.host AND b.fingerprint = a.fingerprint
+                    AND list_position($levels, b.severity) >= list_position($levels, a.severity))
 UNION ALL
-SELECT 'better', b.bundle, b.rule, b.severity, b.title FROM before b
-  WHERE b.severity <> 'info' AND b.host IN (SELECT host FROM still)
-    AND NOT EXISTS (SELECT 1 FROM after a WHERE a.host = b.host AND a.fingerprint = b.fingerprint)
+SELECT 'better', b.host, b.rule, b.severity, b.title FROM old_findings b
+  WHERE b.severity <> 'info' AND b.host IN (FROM still)
+    AND NOT EXISTS (SELECT 1 FROM new_findings a WHERE a.host = b.host AND a.fingerprint = b.fingerprint)
 UNION ALL
-SELECT 'new', n.bundle, '', coalesce(n.worst, ''), n.status FROM new_bundles n
-  WHERE parse_filename(n.bundle) NOT IN (SELECT parse_filename(bundle) FROM old_bundles)
+SELECT 'new', n.host, '', coalesce(n.worst, ''), n.status FROM new_bundles n
+  WHERE n.host NOT IN (SELECT host FROM old_bundles)
 UNION ALL
-SELECT 'gone', o.bundle, '', coalesce(o.worst, ''), o.status FROM old_bundles o
-  WHERE parse_filename(o.bundle) NOT IN (SELECT parse_filename(bundle) FROM new_bundles)
+SELECT 'gone', o.host, '', coalesce(o.worst, ''), o.status FROM old_bundles o
+  WHERE o.host NOT IN (SELECT host FROM new_bundles)
 UNION ALL
-SELECT 'unreadable', n.bundle, '', n.status, n.error FROM new_bundles n
-  WHERE n.status NOT IN ('audited', 'unchanged') AND parse_filename(n.bundle) IN (SELECT host FROM known)
-ORDER BY change DESC, bundle, rule
+SELECT 'unreadable', n.host, '', n.status, n.error FROM new_bundles n
+  WHERE n.status <> 'audited' AND n.host IN (FROM known)
+ORDER BY change DESC, host, rule, title
 """
 
 
 def difference(old: Path, new: Path) -> list[tuple[Any, ...]]:
-    """Rows of `COLUMNS`; hosts are told by the last part of the bundle's path, findings by fingerprint."""
+    """Rows of `COLUMNS`: findings are told by fingerprint, one that became more urgent is worse.
+
+    Hosts are told by the bundle's path below what each run was asked for.  UsageError where a run has two bundles
+    of one host.
+    """
     with connect() as database:
-        for prefix, folder in (("old", old), ("new", new)):
-            for name in TABLES:
-                path = folder / f"{name}.parquet"
-                if not path.exists():
-                    raise InputError(f"no {path.name}: no results of a fleet", path=str(folder))
-                quoted = str(path).replace("'", "''")
-                database.execute(f"CREATE TABLE {prefix}_{name} AS SELECT * FROM read_parquet('{quoted}')")  # noqa: S608
-        return database.execute(_SQL).fetchall()
+        for prefix, folder in (("old_", old), ("new_", new)):
+            open_tables(database, folder, prefix)
+            if twice := database.execute(_TWICE.format(prefix)).fetchone():
+                raise UsageError(f"several bundles are of the host {twice[0]}", path=str(folder))
+        return database.execute(_SQL, {"levels": [str(level) for level in Severity]}).fetchall()

@@ -5,70 +5,87 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+import click
 
 from analyzer.sources.kinds import kind_of_path
 from parsers.errors import InputError
 
-__all__ = ["find_bundles"]
+__all__ = ["Bundle", "find_bundles"]
 
-_FILES = (
-    ".tar",
-    ".tar.gz",
-    ".tgz",
-    ".tar.bz2",
-    ".tar.xz",
-    ".tar.zst",
-    ".zip",
-    ".core",
-    ".core.zst",
-    ".kdump",
-    ".elf.zst",
-)
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
+_DUMPS = (".core", ".core.zst", ".kdump", ".elf.zst")
 MAX_DEPTH = 8
 _TREE = {"proc", "sys"}
 
 
-def find_bundles(paths: Iterable[str]) -> Iterator[str]:
+class Bundle(NamedTuple):
+    """A bundle's absolute path, and the host: its path below what was asked for, without an archive's suffix."""
+
+    path: str
+    host: str
+
+
+def find_bundles(paths: Iterable[str]) -> Iterator[Bundle]:
     """Bundles below ``paths`` in order: a directory that holds a capture, an archive, a crash dump.
 
-    ``@FILE`` names a list, one path a line.  Raises `InputError` for a path that does not exist.
+    ``@FILE`` names a list, one path a line, ``@-`` one on standard input.  Raises `InputError` for a path
+    or list that does not exist; a path in a list that does not is a bundle that cannot be read.
     """
     for path in paths:
         if path.startswith("@"):
-            yield from find_bundles(_listed(Path(path[1:])))
+            for line in _listed(path[1:]):
+                yield from _bundles(line)
         elif not Path(path).exists():
             raise InputError("no such bundle", path=path)
         else:
-            yield from _below(Path(path), MAX_DEPTH, named=True)
+            yield from _bundles(path)
 
 
-def _listed(path: Path) -> Iterator[str]:
+def _bundles(path: str) -> Iterator[Bundle]:
+    root = Path(os.path.abspath(path))  # noqa: PTH100 a link that was named keeps its name
+    for found in _below(root, MAX_DEPTH, named=True):
+        yield Bundle(str(found), _host(found, root))
+
+
+def _host(bundle: Path, root: Path) -> str:
+    name = root.name if bundle == root else str(bundle.relative_to(root))
+    suffix = max((one for one in _ARCHIVES if name.endswith(one)), key=len, default="")
+    return name.removesuffix(suffix) or name
+
+
+def _listed(name: str) -> Iterator[str]:
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape") as lines:
+        with click.open_file(name, encoding="utf-8", errors="surrogateescape") as lines:
             yield from (line.strip() for line in lines if line.strip() and not line.startswith("#"))
     except OSError as error:
-        raise InputError(error.strerror or str(error), path=str(path)) from error
+        raise InputError(error.strerror or str(error), path=name) from error
 
 
-def _below(path: Path, depth: int, *, named: bool = False) -> Iterator[str]:
+def _below(path: Path, depth: int, *, named: bool = False) -> Iterator[Path]:
     """The bundle that ``path`` is, or those in it."""
     if not path.is_dir():
-        if named or path.name.endswith(_FILES):
-            yield str(path)
+        if named or path.name.endswith(_ARCHIVES + _DUMPS):
+            yield path
         return
     folders, files = _listing(path)
     inner = [name for name in folders if name not in _TREE and _is_capture(*_listing(path / name))]
     if _is_capture(folders, files) and not inner:
-        yield str(path)
+        yield path
     elif depth:
-        for name in sorted([*folders, *(name for name in files if name.endswith(_FILES))]):
+        for name in sorted([*folders, *(name for name in files if name.endswith(_ARCHIVES + _DUMPS))]):
             yield from _below(path / name, depth - 1)
 
 
 def _listing(path: Path) -> tuple[list[str], list[str]]:
-    """Names of the folders and of the files in a folder."""
-    with os.scandir(path) as entries:
-        named = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    """Names of the folders and of the files in a folder; none where it cannot be listed."""
+    try:
+        with os.scandir(path) as entries:
+            named = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    except OSError as error:
+        click.echo(f"ptaudit: {path}: {error.strerror or error}", err=True)
+        return [], []
     return [name for name, folder in named if folder], [name for name, folder in named if not folder]
 
 

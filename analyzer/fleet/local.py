@@ -1,26 +1,24 @@
-"""Local scheduling: each bundle in a process of its own, with a limit of time and of memory.
-
-Processes are forked from a server that has everything imported, so a bundle costs its audit and little
-more.  A process that hangs is killed, one that dies takes nobody with it.
-"""
+"""Local scheduling: each bundle in a process of its own, forked from a server that has everything imported."""
 
 from __future__ import annotations
 
-import multiprocessing
-import resource
-import time
+import json
+import os
+import selectors
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from multiprocessing.connection import wait
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Self
 
-from analyzer.fleet.unit import BundleResult, audit_bundle, failure
+from analyzer.fleet.server import Request
+from analyzer.fleet.unit import BundleResult, failure
 
 if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-    from multiprocessing.context import ForkServerProcess
+    from types import TracebackType
 
-__all__ = ["Limits", "run_locally"]
+__all__ = ["Limits", "Server", "run_locally"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,65 +29,89 @@ class Limits:
     memory_bytes: int = 4 << 30
 
 
-@dataclass(slots=True)
-class _Running:
-    process: ForkServerProcess
-    bundle: str
-    deadline: float
-    begin: float
+class Server:
+    """A server process that audits one bundle at a time; one that dies is replaced for the next bundle."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.bundle = ""
+        self.process = _started()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    @property
+    def answers(self) -> IO[bytes]:
+        """Readable when there is an answer."""
+        assert self.process.stdout is not None  # noqa: S101 asked for in _started
+        return self.process.stdout
+
+    def ask(self, bundle: str, known: str) -> None:
+        """Send one bundle; its answer has to be fetched before the next."""
+        if self.process.poll() is not None:
+            self._stop()
+            self.process = _started()
+        self.bundle = bundle
+        request = Request(
+            bundle=bundle, known=known, seconds=self.limits.seconds, memory_bytes=self.limits.memory_bytes
+        )
+        assert self.process.stdin is not None  # noqa: S101
+        with suppress(BrokenPipeError):  # then there is no answer, either
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+
+    def answer(self) -> BundleResult:
+        """The result of the bundle that was asked for."""
+        line = self.answers.readline()
+        if not line.endswith(b"\n"):
+            return failure(self.bundle, "crashed", f"the server of audits ended with {self._stop()}")
+        result: BundleResult = json.loads(line)
+        return result
+
+    def _stop(self) -> int:
+        """Closing its input ends the server and what it runs."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
+        return self.process.wait()
+
+
+def _started() -> subprocess.Popen[bytes]:
+    # -P: the folder that a user stands in may hold packages of the same names.  A session of its own: Ctrl-C is the
+    # coordinator's.  One thread: a process with several cannot be forked safely.
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "analyzer.fleet.server"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+        start_new_session=True,
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+    )
 
 
 def run_locally(bundles: Iterable[tuple[str, str]], *, jobs: int, limits: Limits) -> Iterator[BundleResult]:
     """Audit ``(bundle, known content)`` pairs, at most ``jobs`` at a time; results as they come."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["analyzer.fleet.preload"])
-    waiting = iter(bundles)
-    running: dict[Connection, _Running] = {}
-    try:
-        while True:
-            while len(running) < jobs and (following := next(waiting, None)) is not None:
-                receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(sender, *following, limits.memory_bytes), daemon=True)
-                process.start()
-                sender.close()
-                now = time.monotonic()
-                running[receiver] = _Running(process, following[0], now + limits.seconds, now)
-            if not running:
-                return
-            soonest = min(one.deadline for one in running.values()) - time.monotonic()
-            ready = wait(list(running), timeout=max(soonest, 0.0))
-            for receiver in list(running):
-                if receiver in ready:
-                    yield _result(receiver, running.pop(receiver))
-                elif time.monotonic() >= running[receiver].deadline:
-                    yield _stopped(receiver, running.pop(receiver), limits)
-    finally:
-        for receiver, one in running.items():
-            one.process.kill()
-            receiver.close()
+    with ExitStack() as stack, selectors.DefaultSelector() as selector:
+        for bundle, known in bundles:
+            if len(selector.get_map()) < jobs:
+                server = stack.enter_context(Server(limits))
+            else:
+                server = _next_ready(selector)
+                yield server.answer()
+            server.ask(bundle, known)
+            selector.register(server.answers, selectors.EVENT_READ, server)
+        while selector.get_map():
+            yield _next_ready(selector).answer()
 
 
-def _work(sender: Connection, bundle: str, known: str, memory_bytes: int) -> None:
-    """In the child: limit the memory, audit, send the result."""
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    sender.send(audit_bundle(bundle, known))
-    sender.close()
-
-
-def _result(receiver: Connection, one: _Running) -> BundleResult:
-    try:
-        result: BundleResult = receiver.recv()
-    except EOFError:
-        one.process.join()
-        result = failure(one.bundle, "crashed", f"the process ended with {one.process.exitcode}")
-        result["seconds"] = round(time.monotonic() - one.begin, 3)
-    receiver.close()
-    one.process.join()
-    return result
-
-
-def _stopped(receiver: Connection, one: _Running, limits: Limits) -> BundleResult:
-    one.process.kill()
-    one.process.join()
-    receiver.close()
-    return failure(one.bundle, "timeout", f"took longer than {limits.seconds:g} s", seconds=limits.seconds)
+def _next_ready(selector: selectors.BaseSelector) -> Server:
+    """The first server that has an answer, taken out of the selector."""
+    (key, _), *_ = selector.select()
+    selector.unregister(key.fileobj)
+    server: Server = key.data
+    return server

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
-
-from analyzer.fleet.find import find_bundles
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -18,19 +15,19 @@ __all__ = ["Progress"]
 class Progress:
     """Counts results as they come."""
 
-    def __init__(self, paths: Iterable[str], *, show: bool) -> None:
+    def __init__(self, *, show: bool) -> None:
         self.bar: Any = None
         if show:
             from rich.console import Console  # noqa: PLC0415 only where a person is looking
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
             from rich.progress import Progress as Bar  # noqa: PLC0415
 
-            rate = TextColumn("{task.speed:.1f}/s", justify="right")
             self.bar = Bar(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn(),
+                TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]:.1f}/s"), TimeRemainingColumn(),
                 console=Console(stderr=True), transient=True,
             )  # fmt: skip
-            self.task = self.bar.add_task("bundles", total=sum(1 for _ in find_bundles(paths)))
+            self.task = self.bar.add_task("bundles", total=None, rate=0.0)
 
     def __enter__(self) -> Self:
         if self.bar is not None:
@@ -43,7 +40,9 @@ class Progress:
         if self.bar is not None:
             self.bar.stop()
 
-    def step(self, result: BundleResult) -> None:
-        """One more result."""
+    def step(self, total: int, result: BundleResult) -> None:
+        """One more result of so many."""
         if self.bar is not None:
-            self.bar.update(self.task, advance=1, description=result["bundle"].rsplit("/", 1)[-1][:32])
+            name = ascii(result["bundle"].rsplit("/", 1)[-1])[1:33]
+            rate = self.bar.tasks[self.task].speed or 0.0
+            self.bar.update(self.task, advance=1, total=total, description=name, rate=rate)

@@ -1,26 +1,21 @@
-"""A fleet audited: find the bundles, schedule them, keep what comes, sum up."""
+"""A fleet audited: find the bundles, schedule them, keep what comes, write the tables."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from analyzer.fleet.find import find_bundles
 from analyzer.fleet.local import Limits, run_locally
-from analyzer.fleet.store import Journal, write_tables
-from analyzer.fleet.unit import BundleResult
+from analyzer.fleet.store import State, connect
+from parsers.errors import InputError
 
-__all__ = ["FleetRun", "run_fleet"]
+if TYPE_CHECKING:
+    from analyzer.fleet.unit import BundleResult
 
-
-@dataclass
-class FleetRun:
-    """What came of the bundles, by status."""
-
-    statuses: Counter[str] = field(default_factory=Counter)
-    worst: Counter[str] = field(default_factory=Counter)
+__all__ = ["run_fleet"]
 
 
 def run_fleet(
@@ -30,34 +25,32 @@ def run_fleet(
     jobs: int,
     limits: Limits,
     scheduler: str | None = None,
-    progress: Callable[[BundleResult], None] | None = None,
-) -> FleetRun:
+    progress: Callable[[int, BundleResult], None] | None = None,
+) -> Counter[str]:
     """Audit every bundle below ``paths`` into the folder ``output``; what is known and unchanged is kept.
 
-    Interrupted, it keeps what came so far; run again, it goes on from there.
+    Interrupted, it keeps what came so far; run again, it goes on from there.  ``progress`` is called with the
+    number of bundles and each result.  Returns how many bundles came to which status.
     """
-    done = FleetRun()
-    with Journal(output) as journal:
-        known = journal.known
-        bundles = ((bundle, known.get(bundle, "")) for bundle in find_bundles(paths))
+    connect().close()  # a missing DuckDB is told before an hour of work
+    statuses: Counter[str] = Counter()
+    with State(output) as state:
+        total = state.want(find_bundles(paths))
+        if not total:
+            raise InputError("no bundle in it", path=", ".join(paths))
         try:
-            for result in _scheduled(bundles, jobs=jobs, limits=limits, scheduler=scheduler):
+            if scheduler is None:
+                results = run_locally(state.pending(), jobs=jobs, limits=limits)
+            else:
+                from analyzer.fleet.cluster import run_on_cluster  # noqa: PLC0415 an extra
+
+                results = run_on_cluster(state.pending(), address=scheduler, limits=limits)
+            for result in results:
                 if result["status"] != "unchanged":
-                    journal.add(result)
-                done.statuses[result["status"]] += 1
-                done.worst[result["worst"] or "none"] += 1
+                    state.add(result)
+                statuses[result["status"]] += 1
                 if progress is not None:
-                    progress(result)
+                    progress(total, result)
         finally:
-            write_tables(output)
-    return done
-
-
-def _scheduled(
-    bundles: Iterable[tuple[str, str]], *, jobs: int, limits: Limits, scheduler: str | None
-) -> Iterator[BundleResult]:
-    if scheduler is None:
-        return run_locally(bundles, jobs=jobs, limits=limits)
-    from analyzer.fleet.cluster import run_on_cluster  # noqa: PLC0415 an extra
-
-    return run_on_cluster(bundles, address=scheduler, limits=limits)
+            state.export()
+    return statuses

@@ -1,13 +1,19 @@
-"""Results of a fleet: a journal that survives interruption, and Parquet tables made of it.
+"""What a fleet's runs keep in their folder: results as they come, and Parquet tables made of them.
 
-``journal.jsonl`` gets one line a bundle as soon as its result is there; ``bundles.parquet``, ``findings.parquet``
-and ``undecided.parquet`` are written from it, the last result of a bundle counting.  Memory does not grow with
-the fleet: DuckDB streams the journal.
+``state.sqlite`` holds the bundles that the last run was asked for and the last result of every bundle, committed one
+by one: whatever interrupts a run, the next goes on.  ``bundles.parquet``, ``findings.parquet`` and
+``undecided.parquet`` are made of it by DuckDB, in the order of the bundles' names, so the same results give the same
+bytes; what differs between runs, the time taken, is in ``timings.parquet`` alone.  Nothing is held in memory that
+grows with the fleet.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,21 +24,22 @@ if TYPE_CHECKING:
 
     import duckdb
 
+    from analyzer.fleet.find import Bundle
     from analyzer.fleet.unit import BundleResult
 
-__all__ = ["TABLES", "Journal", "connect", "query", "write_tables"]
+__all__ = ["TABLES", "State", "connect", "open_tables", "query"]
 
-TABLES = ("bundles", "findings", "undecided")
+TABLES = ("bundles", "findings", "undecided", "timings")
+BATCH = 512
 
-_FINDING = (
-    "STRUCT(bundle VARCHAR, content VARCHAR, rule VARCHAR, name VARCHAR, severity VARCHAR, claim VARCHAR, "
-    "fingerprint VARCHAR, title VARCHAR, message VARCHAR, sections BIGINT[], pfn_ranges VARCHAR[])"
-)
-_UNDECIDED = (
-    "STRUCT(bundle VARCHAR, content VARCHAR, rule VARCHAR, severity VARCHAR, reason VARCHAR, collect VARCHAR[])"
-)
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS wanted (number INTEGER PRIMARY KEY, bundle BLOB UNIQUE NOT NULL, host TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS results (
+  bundle BLOB PRIMARY KEY, content TEXT NOT NULL, version TEXT NOT NULL, status TEXT NOT NULL, document BLOB NOT NULL);
+"""
 _COLUMNS = {
     "bundle": "VARCHAR",
+    "host": "VARCHAR",
     "content": "VARCHAR",
     "status": "VARCHAR",
     "error": "VARCHAR",
@@ -41,21 +48,41 @@ _COLUMNS = {
     "page_size": "BIGINT",
     "machine": "VARCHAR",
     "worst": "VARCHAR",
-    "nr_findings": "BIGINT",
-    "nr_undecided": "BIGINT",
-    "findings": f"{_FINDING}[]",
-    "undecided": f"{_UNDECIDED}[]",
+    "findings": (
+        "STRUCT(rule VARCHAR, name VARCHAR, severity VARCHAR, impact VARCHAR, claim VARCHAR, fingerprint VARCHAR, "
+        "title VARCHAR, message VARCHAR, sections BIGINT[], pfn_ranges VARCHAR[])[]"
+    ),
+    "undecided": ("STRUCT(rule VARCHAR, severity VARCHAR, outcome VARCHAR, reason VARCHAR, collect VARCHAR[])[]"),
+}
+_QUERIES = {
+    "bundles": "SELECT bundle, host, content, status, error, release, page_size, machine, worst, "
+    "len(findings) AS nr_findings, len(undecided) AS nr_undecided FROM results ORDER BY bundle",
+    "findings": "SELECT bundle, host, one.* FROM (SELECT bundle, host, unnest(findings) AS one FROM results) "
+    "ORDER BY bundle, one.rule, one.fingerprint, one.message",
+    "undecided": "SELECT bundle, host, one.* FROM (SELECT bundle, host, unnest(undecided) AS one FROM results) "
+    "ORDER BY bundle, one.rule",
+    "timings": "SELECT bundle, host, seconds FROM results ORDER BY bundle",
 }
 
 
-class Journal:
-    """Appends results; a line that was cut by an interruption is dropped when the journal is opened again."""
+class State:
+    """The state of a folder, held by one run at a time."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "journal.jsonl"
-        folder.mkdir(parents=True, exist_ok=True)
-        self.known = self._repair()
-        self.file = self.path.open("a", encoding="utf-8")
+        self.folder = folder
+        self.version = version("ptaudit")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.database = sqlite3.connect(folder / "state.sqlite", timeout=0, isolation_level=None)
+            self.database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self.database.execute("PRAGMA journal_mode = WAL")
+            self.database.execute("PRAGMA synchronous = NORMAL")
+            self.database.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            busy = "locked" in str(error)
+            raise UsageError(
+                "another run uses it" if busy else f"no folder for results: {error}", path=str(folder)
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -63,33 +90,62 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.file.close()
+        self.database.close()
+
+    def want(self, bundles: Iterable[Bundle]) -> int:
+        """Remember what this run is asked for, each bundle once; returns how many there are."""
+        self.database.execute("BEGIN IMMEDIATE")
+        self.database.execute("DELETE FROM wanted")
+        self.database.executemany(
+            "INSERT OR IGNORE INTO wanted (bundle, host) VALUES (?, ?)",
+            ((os.fsencode(one.path), _text(one.host)) for one in bundles),
+        )
+        self.database.execute("COMMIT")
+        count: int = self.database.execute("SELECT count(*) FROM wanted").fetchone()[0]
+        return count
+
+    def pending(self) -> Iterator[tuple[str, str]]:
+        """Every wanted bundle and its content as this version of ptaudit audited it, "" where it did not."""
+        last = 0
+        while rows := self.database.execute(
+            "SELECT number, bundle, CASE WHEN status = 'audited' AND version = ? THEN content ELSE '' END "
+            "FROM wanted LEFT JOIN results USING (bundle) WHERE number > ? ORDER BY number LIMIT ?",
+            (self.version, last, BATCH),
+        ).fetchall():
+            for last, bundle, content in rows:  # noqa: B007 the next batch starts there
+                yield os.fsdecode(bundle), content or ""
 
     def add(self, result: BundleResult) -> None:
         """Keep a result, at once."""
-        self.file.write(json.dumps(result, ensure_ascii=False, separators=(",", ":")) + "\n")
-        self.file.flush()
+        self.database.execute(
+            "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)",
+            (os.fsencode(result["bundle"]), result["content"], self.version, result["status"], _document(result)),
+        )
 
-    def _repair(self) -> dict[str, str]:
-        """Content by bundle of what was audited before."""
-        known: dict[str, str] = {}
-        if not self.path.exists():
-            return known
-        whole = 0
-        with self.path.open("rb") as file:
-            for line in file:
-                try:
-                    entry = json.loads(line) if line.endswith(b"\n") else None
-                except ValueError:
-                    entry = None
-                if entry is None:
-                    break
-                whole += len(line)
-                if entry["status"] == "audited":
-                    known[entry["bundle"]] = entry["content"]
-        with self.path.open("r+b") as file:
-            file.truncate(whole)
-        return known
+    def export(self) -> None:
+        """Write the Parquet tables of what is there of the wanted bundles."""
+        lines = self.folder / "results.jsonl.part"
+        try:
+            with lines.open("wb") as file:
+                for host, document in self.database.execute(
+                    "SELECT host, document FROM wanted JOIN results USING (bundle)"
+                ):
+                    file.write(b'{"host":' + json.dumps(host).encode() + b"," + document[1:] + b"\n")
+            _write_tables(self.folder, lines)
+        finally:
+            lines.unlink(missing_ok=True)
+
+
+def _text(name: str) -> str:
+    """A file name that is not UTF-8, as text."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _document(result: BundleResult) -> bytes:
+    """The result as JSON that every reader takes: no lone surrogates, no NUL."""
+    printable = {**result, "bundle": _text(result["bundle"]), "error": result["error"]}
+    text = json.dumps(printable, ensure_ascii=False, separators=(",", ":")).replace("\\u0000", "")
+    return text.encode("utf-8", "replace")
 
 
 def connect() -> duckdb.DuckDBPyConnection:
@@ -98,53 +154,59 @@ def connect() -> duckdb.DuckDBPyConnection:
         import duckdb  # noqa: PLC0415 an extra
     except ImportError as error:
         raise MissingDependencyError("fleet needs DuckDB: pip install 'ptaudit[fleet]'") from error
-    connection = duckdb.connect()
-    connection.execute("SET preserve_insertion_order = true")
-    return connection
+    return duckdb.connect()
 
 
-def write_tables(folder: Path) -> None:
-    """The Parquet tables of a folder's journal, in the order of bundle names: the same results give the same rows."""
+def _write_tables(folder: Path, lines: Path) -> None:
     columns = ", ".join(f"{name}: '{kind}'" for name, kind in _COLUMNS.items())
-    journal = _quoted(folder / "journal.jsonl")
-    flat = ", ".join(name for name in _COLUMNS if name not in {"findings", "undecided", "seconds"})
     with connect() as database:
+        for setting in (
+            "threads = 1",  # row groups in one order
+            "memory_limit = '1GB'",
+            f"temp_directory = {_quoted(folder / 'spill')}",
+        ):
+            database.execute(f"SET {setting}")
         database.execute(
-            f"CREATE VIEW journal AS SELECT *, row_number() OVER () AS entry FROM read_json({journal}, "  # noqa: S608
-            f"format = 'newline_delimited', columns = {{{columns}}}, maximum_object_size = 268435456)"
+            f"CREATE VIEW results AS SELECT * FROM read_json({_quoted(lines)}, format = 'newline_delimited', "  # noqa: S608
+            f"columns = {{{columns}}}, maximum_object_size = 268435456)"
         )
-        database.execute(
-            "CREATE VIEW latest AS SELECT * FROM journal "
-            "QUALIFY row_number() OVER (PARTITION BY bundle ORDER BY entry DESC) = 1"
-        )
-        queries = {
-            "bundles": f"SELECT {flat}, seconds FROM latest ORDER BY bundle",  # noqa: S608
-            "findings": "SELECT f.* FROM (SELECT unnest(findings) AS f FROM latest) "
-            "ORDER BY f.bundle, f.rule, f.fingerprint",
-            "undecided": "SELECT u.* FROM (SELECT unnest(undecided) AS u FROM latest) ORDER BY u.bundle, u.rule",
-        }
-        for table, query in queries.items():
+        for table, sql in _QUERIES.items():
             part = folder / f"{table}.parquet.part"
-            database.execute(f"COPY ({query}) TO {_quoted(part)} (FORMAT parquet, COMPRESSION zstd)")
+            database.execute(f"COPY ({sql}) TO {_quoted(part)} (FORMAT parquet, COMPRESSION zstd)")
             part.replace(folder / f"{table}.parquet")
 
 
+def open_tables(database: duckdb.DuckDBPyConnection, folder: Path, prefix: str = "") -> None:
+    """Make the tables of a folder readable under their names; InputError where there are none."""
+    for table in TABLES:
+        path = folder / f"{table}.parquet"
+        if not path.exists():
+            raise InputError(f"no {path.name}: no results of a fleet", path=str(folder))
+        database.execute(f"CREATE VIEW {prefix}{table} AS SELECT * FROM read_parquet({_quoted(path)})")  # noqa: S608
+
+
 def query(folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Column names and rows of a query over the tables of a folder; the connection can reach nothing else."""
-    missing = [table for table in TABLES if not (folder / f"{table}.parquet").exists()]
-    if missing:
-        raise InputError(f"no {missing[0]}.parquet: no results of a fleet", path=str(folder))
+    """Column names and rows of one SELECT over the tables of a folder; it can read nothing else, and write nothing."""
     with connect() as database:
-        for table in TABLES:
-            path = _quoted(folder / f"{table}.parquet")
-            database.execute(f"CREATE TABLE {table} AS SELECT * FROM read_parquet({path})")  # noqa: S608
-        database.execute("SET enable_external_access = false")
+        open_tables(database, folder)
+        paths = ", ".join(_quoted(folder / f"{table}.parquet") for table in TABLES)
+        for setting in (
+            f"allowed_paths = [{paths}]",
+            "autoinstall_known_extensions = false",
+            "autoload_known_extensions = false",
+            "enable_external_access = false",
+            "lock_configuration = true",
+        ):
+            database.execute(f"SET {setting}")
         try:
+            statements = [str(one.type).rpartition(".")[2] for one in database.extract_statements(sql)]
+            if statements != ["SELECT"]:
+                raise UsageError("query: one SELECT is expected")  # noqa: TRY301
             result = database.execute(sql)
             return [column[0] for column in result.description or []], result.fetchall()
         except Exception as error:
             if type(error).__module__.startswith(("duckdb", "_duckdb")):
-                raise UsageError(f"query: {error}") from error
+                raise UsageError(f"query: {str(error).splitlines()[0]}") from error
             raise
 
 

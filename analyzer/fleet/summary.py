@@ -6,46 +6,51 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from analyzer.fleet.store import query
+from analyzer.reports.text import printable
 from analyzer.views.table import table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["SUMMARIES", "Summary", "as_html", "as_text", "summarize"]
+__all__ = ["Summary", "as_html", "as_text", "summarize", "worst_of"]
+
+WIDTH = 100
 
 SUMMARIES: dict[str, str] = {
     "Bundles by what came of them": (
-        "SELECT status, count(*) AS bundles, round(avg(seconds), 2) AS seconds_each FROM bundles "
-        "GROUP BY status ORDER BY 2 DESC"
+        "SELECT status, count(*) AS bundles FROM bundles GROUP BY status ORDER BY bundles DESC, status"
     ),
     "Damaged now": (
-        "SELECT bundle, string_agg(DISTINCT rule, ' ' ORDER BY rule) AS rules FROM findings "
-        "WHERE severity = 'critical' GROUP BY bundle ORDER BY bundle"
+        "SELECT host, string_agg(DISTINCT rule, ' ' ORDER BY rule) AS rules FROM findings "
+        "WHERE severity = 'critical' GROUP BY bundle, host ORDER BY host, bundle"
     ),
-    # Struct pages or a linear map that something removable shares with something else.
-    "One unplug from an oops": (
-        "SELECT bundle, string_agg(DISTINCT rule, ' ' ORDER BY rule) AS rules FROM findings "
-        "WHERE rule IN ('VMM-01', 'VMM-05', 'VMM-06', 'LIN-02', 'TRC-05', 'TRC-08') "
-        "AND severity IN ('high', 'critical') GROUP BY bundle ORDER BY bundle"
+    "One unplug from an oops": (  # the next operation corrupts or crashes: that is what latent and high mean
+        "SELECT host, string_agg(DISTINCT rule, ' ' ORDER BY rule) AS rules FROM findings "
+        "WHERE severity = 'high' AND impact = 'latent' GROUP BY bundle, host ORDER BY host, bundle"
     ),
     "Findings by rule": (
-        "SELECT rule, any_value(name) AS name, severity, count(*) AS findings, count(DISTINCT bundle) AS bundles "
-        "FROM findings WHERE severity <> 'info' GROUP BY rule, severity ORDER BY bundles DESC, rule"
+        "SELECT rule, min(name) AS name, severity, count(*) AS findings, count(DISTINCT bundle) AS bundles "
+        "FROM findings WHERE severity <> 'info' GROUP BY rule, severity ORDER BY bundles DESC, rule, severity"
     ),
     "Findings by kernel and machine": (
         "SELECT b.release, b.machine, count(DISTINCT b.bundle) AS bundles, "
-        "count(*) FILTER (f.severity IN ('critical', 'high')) AS severe "
-        "FROM bundles b LEFT JOIN findings f USING (bundle) WHERE b.status = 'audited' "
-        "GROUP BY b.release, b.machine ORDER BY severe DESC, bundles DESC, b.release"
+        "count(DISTINCT f.bundle) AS with_findings, count(f.rule) AS findings FROM bundles b LEFT JOIN "
+        "(FROM findings WHERE severity IN ('critical', 'high')) f USING (bundle) WHERE b.status = 'audited' "
+        "GROUP BY ALL ORDER BY with_findings DESC, bundles DESC, b.release, b.machine"
     ),
     "Could not be decided": (
-        "SELECT rule, reason, count(*) AS bundles FROM undecided WHERE severity IN ('critical', 'high') "
-        "GROUP BY rule, reason ORDER BY bundles DESC, rule LIMIT 25"
+        "SELECT reason, count(DISTINCT bundle) AS bundles, string_agg(DISTINCT rule, ' ' ORDER BY rule) AS rules "
+        "FROM undecided WHERE severity IN ('critical', 'high') GROUP BY reason ORDER BY bundles DESC, reason"
     ),
-    "Could not be read": (
-        "SELECT bundle, status, error FROM bundles WHERE status NOT IN ('audited', 'unchanged') ORDER BY bundle"
-    ),
+    "Could not be read": ("SELECT host, status, error FROM bundles WHERE status <> 'audited' ORDER BY host, bundle"),
 }
+ALL_BUNDLES = (
+    "SELECT host, status, worst, nr_findings AS findings, nr_undecided AS undecided, release, page_size, machine, "
+    "error FROM bundles ORDER BY list_position(['critical', 'high', 'medium', 'low', 'info'], worst) NULLS LAST, "
+    "host, bundle LIMIT "
+)
+MAX_ROWS = 5000
+"""More rows than this make a page that a browser is slow with; ``ptaudit fleet query`` has them all."""
 
 
 @dataclass(frozen=True)
@@ -55,38 +60,49 @@ class Summary:
     title: str
     columns: list[str]
     rows: list[tuple[Any, ...]]
+    total: int
 
 
 def summarize(folder: Path) -> list[Summary]:
     """Every table that has rows."""
-    made = [Summary(title, *query(folder, sql)) for title, sql in SUMMARIES.items()]
+    made = [_summary(title, *query(folder, sql)) for title, sql in SUMMARIES.items()]
     return [one for one in made if one.rows]
 
 
-def as_text(summaries: list[Summary], *, limit: int = 40) -> str:
+def _summary(title: str, columns: list[str], rows: list[tuple[Any, ...]]) -> Summary:
+    return Summary(title, columns, rows[:MAX_ROWS], len(rows))
+
+
+def as_text(summaries: list[Summary], *, limit: int = 25) -> str:
     """The tables for a terminal, long ones cut."""
     lines: list[str] = []
     for one in summaries:
-        cells = [[("" if cell is None else str(cell))[:100] for cell in row] for row in one.rows[:limit]]
+        cells = [[_cell(cell) for cell in row] for row in one.rows[:limit]]
         lines += [one.title, *(f"  {line}" for line in table(one.columns, cells))]
-        if len(one.rows) > limit:
-            lines.append(f"  and {len(one.rows) - limit} more")
+        if one.total > limit:
+            lines.append(f"  and {one.total - limit} more")
         lines.append("")
     return "\n".join(lines)
 
 
-def as_html(folder: Path) -> str:
+def _cell(value: object) -> str:
+    text = "" if value is None else printable(str(value))
+    return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
+
+
+def worst_of(folder: Path) -> str | None:
+    """The highest severity that any bundle has."""
+    (row,) = query(folder, f"SELECT worst FROM ({ALL_BUNDLES} 1)")[1]  # noqa: S608
+    worst: str | None = row[0]
+    return worst
+
+
+def as_html(folder: Path, summaries: list[Summary]) -> str:
     """One page: the summary, and every bundle that has something to say."""
     from jinja2 import Environment, PackageLoader  # noqa: PLC0415 only where a page is made
 
     environment = Environment(loader=PackageLoader("analyzer.fleet"), autoescape=True, trim_blocks=True)
-    bundles = Summary(
-        "All bundles",
-        *query(
-            folder,
-            "SELECT bundle, status, worst, nr_findings, nr_undecided, release, page_size, machine, error FROM bundles "
-            "ORDER BY list_position(['critical', 'high', 'medium', 'low', 'info'], worst) NULLS LAST, bundle "
-            "LIMIT 20000",
-        ),
-    )
-    return environment.get_template("fleet.html.j2").render(summaries=[*summarize(folder), bundles])
+    columns, rows = query(folder, f"{ALL_BUNDLES} {MAX_ROWS}")
+    total = query(folder, "SELECT count(*) FROM bundles")[1][0][0]
+    page = environment.get_template("fleet.html.j2")
+    return page.render(summaries=[*summaries, Summary("All bundles", columns, rows, total)])

@@ -1,7 +1,7 @@
 """The unit of work: one bundle, audited.
 
 Idempotent and keyed by the bundle's content, so that it can run anywhere, twice, or not at all where
-the result is known.  Returns plain data only: it travels between processes and machines.
+the result is known.  Takes and returns plain data only: it travels between processes and machines.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
+from analyzer.fleet.machine import machine_of
 from parsers.errors import PtauditError
 
 if TYPE_CHECKING:
@@ -22,11 +23,10 @@ __all__ = ["BundleResult", "FindingRow", "UndecidedRow", "audit_bundle", "conten
 class FindingRow(TypedDict):
     """One finding of one bundle."""
 
-    bundle: str
-    content: str
     rule: str
     name: str
     severity: str
+    impact: str
     claim: str
     fingerprint: str
     title: str
@@ -36,12 +36,11 @@ class FindingRow(TypedDict):
 
 
 class UndecidedRow(TypedDict):
-    """One rule that one bundle did not decide."""
+    """One rule that one bundle did not decide (``outcome`` undecided), or that failed on it (error)."""
 
-    bundle: str
-    content: str
     rule: str
     severity: str
+    outcome: str
     reason: str
     collect: list[str]
 
@@ -58,8 +57,6 @@ class BundleResult(TypedDict):
     page_size: int | None
     machine: str | None
     worst: str | None
-    nr_findings: int
-    nr_undecided: int
     findings: list[FindingRow]
     undecided: list[UndecidedRow]
 
@@ -71,7 +68,8 @@ def content_hash(path: Path) -> str:
         sorted(one for one in path.rglob("*") if one.is_file() and not one.is_symlink()) if path.is_dir() else [path]
     )
     for file in files:
-        digest.update(str(file.relative_to(path)).encode() + b"\0" if path.is_dir() else b"")
+        name = str(file.relative_to(path)).encode("utf-8", "surrogateescape") if path.is_dir() else b""
+        digest.update(name + b"\0")
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
@@ -81,7 +79,7 @@ def failure(bundle: str, status: str, error: str, content: str = "", seconds: fl
     """The result of a bundle that could not be audited."""
     return BundleResult(
         bundle=bundle, content=content, status=status, error=error, seconds=round(seconds, 3), release=None,
-        page_size=None, machine=None, worst=None, nr_findings=0, nr_undecided=0, findings=[], undecided=[],
+        page_size=None, machine=None, worst=None, findings=[], undecided=[],
     )  # fmt: skip
 
 
@@ -89,17 +87,21 @@ def audit_bundle(bundle: str, known_content: str = "") -> BundleResult:
     """Audit one bundle; ``unchanged`` without auditing if its content is ``known_content``."""
     begin = time.monotonic()
     content = ""
+
+    def failed(status: str, error: str) -> BundleResult:
+        return failure(bundle, status, error, content, time.monotonic() - begin)
+
     try:
         content = content_hash(Path(bundle))
         if content == known_content:
-            return failure(bundle, "unchanged", "", content, time.monotonic() - begin)
+            return failed("unchanged", "")
         return _audited(bundle, content, begin)
     except (PtauditError, OSError) as error:
-        return failure(bundle, "unreadable", str(error), content, time.monotonic() - begin)
+        return failed("unreadable", str(error))
     except MemoryError:
-        return failure(bundle, "memory", "more memory than allowed", content, time.monotonic() - begin)
+        return failed("memory", "more memory than allowed")
     except Exception as error:
-        return failure(bundle, "crashed", f"{type(error).__name__}: {error}", content, time.monotonic() - begin)
+        return failed("crashed", f"{type(error).__name__}: {error}")
 
 
 def _audited(bundle: str, content: str, begin: float) -> BundleResult:
@@ -109,8 +111,10 @@ def _audited(bundle: str, content: str, begin: float) -> BundleResult:
     from parsers.uname import KernelRelease  # noqa: PLC0415
 
     report = audit(Request((Path(bundle),)))
+    undecided = _undecided(report)
+    if any(one["reason"].startswith("MemoryError") for one in undecided):
+        raise MemoryError
     release, layout = report.facts.get(KernelRelease), report.facts.get(KernelLayout)
-    findings, undecided = _findings(report, bundle, content), _undecided(report, bundle, content)
     worst = report.worst()
     return BundleResult(
         bundle=bundle,
@@ -120,32 +124,20 @@ def _audited(bundle: str, content: str, begin: float) -> BundleResult:
         seconds=round(time.monotonic() - begin, 3),
         release=release.raw if release else None,
         page_size=layout.get("page_size") if layout else None,
-        machine=_machine(report),
+        machine=machine_of(one.path for one in report.sources.sources if one.kind == "dmesg"),
         worst=None if worst is None else str(worst),
-        nr_findings=len(findings),
-        nr_undecided=len(undecided),
-        findings=findings,
+        findings=_findings(report),
         undecided=undecided,
     )
 
 
-def _machine(report: Report) -> str | None:
-    """What the boot log calls the machine: ``DMI: …`` or ``Machine model: …``."""
-    from parsers.dmesg import Dmesg  # noqa: PLC0415
-
-    log = report.facts.get(Dmesg)
-    model: Any = getattr(log.boot, "machine", None) if log is not None else None
-    return str(model) if model else None
-
-
-def _findings(report: Report, bundle: str, content: str) -> list[FindingRow]:
+def _findings(report: Report) -> list[FindingRow]:
     return [
         FindingRow(
-            bundle=bundle,
-            content=content,
             rule=one.rule.code,
             name=one.rule.name,
             severity=str(one.severity),
+            impact=str(one.rule.impact),
             claim=str(one.hit.claim),
             fingerprint=one.fingerprint,
             title=one.hit.title,
@@ -157,18 +149,17 @@ def _findings(report: Report, bundle: str, content: str) -> list[FindingRow]:
     ]
 
 
-def _undecided(report: Report, bundle: str, content: str) -> list[UndecidedRow]:
+def _undecided(report: Report) -> list[UndecidedRow]:
     from rules.engine import Outcome  # noqa: PLC0415
 
     return [
         UndecidedRow(
-            bundle=bundle,
-            content=content,
             rule=verdict.rule.code,
             severity=str(verdict.rule.severity),
+            outcome=str(verdict.outcome),
             reason=verdict.reason,
             collect=list(verdict.collect),
         )
         for verdict in report.verdicts
-        if verdict.outcome is Outcome.UNDECIDED
+        if verdict.outcome in {Outcome.UNDECIDED, Outcome.ERROR}
     ]

@@ -1,0 +1,120 @@
+"""A server of audits: ``python -m analyzer.fleet.server`` imports everything once and forks for every bundle.
+
+One request a line on standard input, one answer a line on standard output, both JSON.  The child that audits has a
+limit of time and of memory: one that hangs is killed, one that dies is a result, too.  The server ends as soon as its
+standard input is closed, and its child with it, so that nothing outlives a coordinator that was killed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from typing import TypedDict
+
+from analyzer.fleet.unit import BundleResult, audit_bundle, failure
+
+__all__ = ["Request", "serve"]
+
+CHUNK = 1 << 20
+PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
+
+
+class Request(TypedDict):
+    """A bundle, its content where that is known, and what it may take."""
+
+    bundle: str
+    known: str
+    seconds: float
+    memory_bytes: int
+
+
+def serve() -> None:
+    """Answer requests until standard input ends."""
+    from analyzer import audit  # noqa: F401, PLC0415 imported before forking
+    from rules.engine import load_rules  # noqa: PLC0415
+
+    load_rules()
+    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
+        for line in sys.stdin.buffer:
+            answers.write(json.dumps(_answer(json.loads(line))).encode() + b"\n")
+            answers.flush()
+
+
+def _answer(request: Request) -> BundleResult:
+    begin = time.monotonic()
+    receiver, sender = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(receiver)
+        _work(request, sender)
+    os.close(sender)
+    data = _receive(receiver, child, begin + request["seconds"])
+    os.close(receiver)
+    if data is None:
+        os.kill(child, signal.SIGKILL)
+    status = _reaped(child)
+    seconds = time.monotonic() - begin
+    if data is None:
+        return failure(request["bundle"], "timeout", f"took longer than {request['seconds']:g} s", seconds=seconds)
+    try:
+        result: BundleResult = json.loads(data)
+    except ValueError:
+        return failure(request["bundle"], "crashed", f"the process ended with {status}", seconds=seconds)
+    return result
+
+
+def _work(request: Request, sender: int) -> None:
+    """In the child: end with the server, limit the memory, audit, send the result."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    limit = request["memory_bytes"]
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    status = 1
+    try:
+        result = json.dumps(audit_bundle(request["bundle"], request["known"])).encode()
+        with os.fdopen(sender, "wb") as pipe:
+            pipe.write(result)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _receive(receiver: int, child: int, deadline: float) -> bytes | None:
+    """Everything that the child sends; None when the time is over."""
+    poll = select.poll()
+    poll.register(receiver, select.POLLIN)
+    poll.register(0, 0)  # only that it was closed
+    chunks: list[bytes] = []
+    while (left := deadline - time.monotonic()) > 0:
+        ready = dict(poll.poll(left * 1000))
+        if 0 in ready:  # the coordinator is gone
+            os.kill(child, signal.SIGKILL)
+            sys.exit(1)
+        if receiver in ready:
+            chunk = os.read(receiver, CHUNK)
+            if not chunk:
+                return b"".join(chunks)
+            chunks.append(chunk)
+    return None
+
+
+def _reaped(child: int) -> int:
+    """The child's exit code, minus the signal that ended it; one that cannot die yet is left behind."""
+    for _ in range(100):
+        process, status = os.waitpid(child, os.WNOHANG)
+        if process:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    return -signal.SIGKILL
+
+
+if __name__ == "__main__":
+    serve()
