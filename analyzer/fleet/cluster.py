@@ -47,7 +47,7 @@ def run_on_cluster(bundles: Iterable[tuple[str, str]], *, address: str, limits: 
             return futures
 
         threads = sum(client.nthreads().values()) or 1
-        stream: Any = as_completed(submit(IN_FLIGHT_PER_THREAD * threads))
+        stream: Any = as_completed(submit(IN_FLIGHT_PER_THREAD * threads), loop=client.loop)
         for future in stream:
             bundle = names.pop(future.key)
             if future.status == "finished":
