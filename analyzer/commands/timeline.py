@@ -15,7 +15,7 @@ from rules.model.captured import facts_of
 
 __all__ = ["command"]
 
-_HEADINGS = ("time", "cpu", "task", "operation", "range", "result", "trouble", "line")
+_HEADINGS = ("time", "cpu", "task", "operation", "range", "result", "sections: state", "trouble", "line")
 
 
 @click.command(name="timeline")
@@ -43,4 +43,5 @@ def _cells(row: OperationRow) -> tuple[str, ...]:
     where = "" if row.start is None or row.end is None else f"{row.unit} {row.start:#x}-{row.end:#x}"
     time = "" if row.time is None else f"{row.time:.6f}"
     line = "" if row.line is None else str(row.line)
-    return time, str(row.cpu), row.task, "  " * row.depth + row.operation, where, row.result, row.trouble, line
+    trouble = f"{row.trouble} DAMAGE" if row.damage else row.trouble
+    return time, str(row.cpu), row.task, "  " * row.depth + row.operation, where, row.result, row.state, trouble, line

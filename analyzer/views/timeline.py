@@ -1,4 +1,4 @@
-"""The hotplug operations of a trace, replayed: what each did, to which memory, by whom."""
+"""The hotplug operations of a trace, replayed: what each did, to which memory, by whom, and what it led to."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import numpy as np
 from parsers.errors import InputError
 from parsers.ftrace.functions import Kind
 from rules.facts import how_to_collect
+from rules.model.extents import BY_PFN
 from rules.model.operations import NEVER
 from rules.model.timeline import Timeline, Trouble
 
 if TYPE_CHECKING:
     from rules.facts import Facts
+    from rules.model.replay_state import Glimpse
+    from rules.model.timeline import Step
 
 __all__ = ["OPERATIONS", "OperationRow", "operation_rows", "trace_notes"]
 
@@ -33,7 +36,10 @@ OPERATIONS: dict[Kind, str] = {
     Kind.MEMUNMAP_PAGES: "unmap device",
     Kind.UNMAP_HOTPLUG_RANGE: "unmap",
     Kind.HUGETLB_VMEMMAP_OPTIMIZE: "optimise huge page",
+    Kind.HUGETLB_VMEMMAP_OPTIMIZE_FOLIOS: "optimise huge pages",
     Kind.HUGETLB_VMEMMAP_RESTORE: "restore huge page",
+    Kind.HUGETLB_VMEMMAP_RESTORE_FOLIOS: "restore huge pages",
+    Kind.VMEMMAP_REMAP_RANGE: "remap struct pages",
 }
 """Kinds of calls that are operations, and what they are called."""
 
@@ -52,9 +58,37 @@ class OperationRow:
     unit: str
     """``pfn`` or ``address``: what start and end count."""
     result: str
+    sections: tuple[int, int] | None
+    """First and last section that the operation concerns."""
+    before: Glimpse | None
+    """State of these sections before it took effect, None for operations that are not replayed."""
+    after: Glimpse | None
     trouble: str
+    damage: tuple[tuple[int, int], ...]
+    """PFNs whose struct pages it took away."""
+    stack: tuple[str, ...]
     source: str
     line: int | None
+
+    @property
+    def state(self) -> str:
+        """What changed, in one short text: ``16: 64 -> 48 of 64 valid, pmd -> none, 48 lost``."""
+        if self.sections is None or self.before is None or self.after is None:
+            return ""
+        first, last = self.sections
+        before, after = self.before, self.after
+        name = str(first) if first == last else f"{first}-{last}"
+        words = [f"{_change(before.valid, after.valid)} of {after.subsections} valid"]
+        if after.unknown:
+            words[0] += f" ({after.unknown} unknown)"
+        words.append(_change(before.leaf, after.leaf))
+        for what in ("linear", "online"):
+            was, now = getattr(before, what), getattr(after, what)
+            if was != now:
+                words.append(f"{what} {_change(was, now)}")
+        if after.lost:
+            words.append(f"{after.lost} LOST")
+        return f"{name}: {', '.join(words)}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, addresses as text."""
@@ -62,7 +96,17 @@ class OperationRow:
             **asdict(self),
             "start": None if self.start is None else f"{self.start:#x}",
             "end": None if self.end is None else f"{self.end:#x}",
+            "sections": None if self.sections is None else list(range(self.sections[0], self.sections[1] + 1)),
+            "before": None if self.before is None else self.before.as_dict(),
+            "after": None if self.after is None else self.after.as_dict(),
+            "state": self.state,
+            "trouble": self.trouble.split(),
+            "damage": [{"start": f"{low:#x}", "end": f"{high:#x}"} for low, high in self.damage],
         }
+
+
+def _change(before: int | str, after: int | str) -> str:
+    return str(after) if before == after else f"{before} -> {after}"
 
 
 def operation_rows(facts: Facts) -> list[OperationRow]:
@@ -70,33 +114,44 @@ def operation_rows(facts: Facts) -> list[OperationRow]:
     timeline = facts.get(Timeline)
     if timeline is None:
         raise InputError(f"{facts.why_missing(Timeline)}; collect: {'; '.join(how_to_collect(Timeline))}")
-    calls, events, strings = timeline.calls, timeline.trace.events, timeline.trace.strings
+    calls = timeline.calls
     troubles: dict[int, list[Trouble]] = {}
     for anomaly in timeline.anomalies:
         troubles.setdefault(anomaly.call, []).append(anomaly.trouble)
-    rows = []
-    chosen = np.flatnonzero(np.isin(calls.kind, list(OPERATIONS)))
-    by_pages = {Kind.SPARSE_ADD_SECTION, Kind.SPARSE_REMOVE_SECTION, Kind.ONLINE_PAGES, Kind.OFFLINE_PAGES}
-    for call in chosen.tolist():
-        row, kind = int(calls.row[call]), Kind(int(calls.kind[call]))
-        known = bool(calls.start_known[call])
-        rows.append(
-            OperationRow(
-                time=None if events.time_ns[row] < 0 else float(events.time_ns[row]) / 1e9,
-                cpu=int(events.cpu[row]),
-                task=f"{strings[int(events.comm[row])]}-{int(events.pid[row])}",
-                depth=_depth(timeline, call),
-                operation=OPERATIONS[kind],
-                start=int(calls.start[call]) if known else None,
-                end=int(calls.end[call]) if known else None,
-                unit="pfn" if kind in by_pages else "address",
-                result=_result(timeline, call),
-                trouble=" ".join(troubles.get(call, ())),
-                source=timeline.trace.source,
-                line=int(events.line[row]) or None,
-            )
-        )
-    return rows
+    damage: dict[int, list[tuple[int, int]]] = {}
+    for anomaly in timeline.of(Trouble.FREE_WIDER_THAN_REMOVE):
+        damage.setdefault(anomaly.call, []).extend(anomaly.pfns.tuples())
+    steps = {step.call: step for step in timeline.steps()}
+    chosen = np.flatnonzero(np.isin(calls.kind, list(OPERATIONS))).tolist()
+    return [_row(timeline, call, steps.get(call), troubles.get(call, []), damage.get(call, [])) for call in chosen]
+
+
+def _row(
+    timeline: Timeline, call: int, step: Step | None, troubles: list[Trouble], damage: list[tuple[int, int]]
+) -> OperationRow:
+    calls, trace = timeline.calls, timeline.trace
+    events, row, kind = trace.events, int(calls.row[call]), Kind(int(calls.kind[call]))
+    known = bool(calls.start_known[call])
+    shown = step is not None and step.after.subsections > 0
+    return OperationRow(
+        time=timeline.time(call),
+        cpu=int(events.cpu[row]),
+        task=f"{trace.strings[int(events.comm[row])]}-{int(events.pid[row])}",
+        depth=_depth(timeline, call),
+        operation=OPERATIONS[kind],
+        start=int(calls.start[call]) if known else None,
+        end=int(calls.end[call]) if known else None,
+        unit="pfn" if kind in BY_PFN else "address",
+        result=_result(timeline, call),
+        sections=(step.first_section, step.last_section) if step is not None and shown else None,
+        before=step.before if step is not None and shown else None,
+        after=step.after if step is not None and shown else None,
+        trouble=" ".join(troubles),
+        damage=tuple(damage),
+        stack=trace.stacks[int(events.stack[row])],
+        source=trace.source,
+        line=int(events.line[row]) or None,
+    )
 
 
 def trace_notes(facts: Facts) -> list[str]:

@@ -31,6 +31,7 @@ from rules.model.layout import LayoutBuilder
 from rules.model.oops import Oopses
 from rules.model.phys_offset import fit_phys_offset
 from rules.model.resources import Resources
+from rules.model.second_witness import ListedSections, PrintedTables
 from rules.model.sections import SectionTable
 from rules.model.timeline import Timeline
 from rules.model.vmcore import exact_facts, layout_of_dump, with_vmcore
@@ -79,6 +80,7 @@ class _Building:
     """The steps from evidence to facts, in order: layout, mapping, regions, PHYS_OFFSET, sections."""
 
     def __init__(self, captured: Captured) -> None:
+        self.given = captured
         self.captured = captured if captured.vmcore is None else with_vmcore(captured, captured.vmcore)
         self.known: dict[type, Any] = {}
         self.missing: dict[type, str] = {}
@@ -114,8 +116,9 @@ class _Building:
             self._regions(mapping, layout)
         self._sections(layout)
         self._earlier(layout)
-        if captured.trace is not None and len(captured.trace):
-            self.known[Timeline] = Timeline.replay(captured.trace, layout, self.known.get(KernelRelease))
+        self._timeline(layout)
+        if captured.vmcore is not None:
+            self._second_witnesses(layout)
         return Facts(self.known, self.missing)
 
     def _take(self, *facts: object) -> None:
@@ -244,3 +247,30 @@ class _Building:
         linear, vmemmap = LinearMap.of(mapping, layout), Vmemmap.of(mapping, layout)
         if linear.observed and vmemmap.observed:
             self.known[Earlier] = Earlier(linear, vmemmap)
+
+    def _timeline(self, layout: KernelLayout) -> None:
+        trace = self.captured.trace
+        if trace is None:
+            return
+        if not len(trace):
+            self.missing[Timeline] = "the trace holds no event of memory hotplug"
+            return
+        self.known[Timeline] = Timeline.replay(trace, layout, self.known.get(KernelRelease), self.known.get(Earlier))
+
+    def _second_witnesses(self, layout: KernelLayout) -> None:
+        """The text dump and the lists of sysfs beside a crash dump, which speaks for itself everywhere else."""
+        given = self.given
+        mapping = self._mapping(given.dump, layout)
+        if mapping is not None and {LinearMap, Vmemmap} <= self.known.keys():
+            linear, vmemmap = LinearMap.of(mapping, layout), Vmemmap.of(mapping, layout)
+            self.known[PrintedTables] = PrintedTables(mapping, linear, vmemmap)
+        resources = None if given.iomem is None else Resources.of(given.iomem)
+        listed = SectionTable.derive(
+            layout,
+            resources=resources,
+            blocks=given.blocks,
+            linear=self.known.get(LinearMap),
+            boot_memory=self._boot_memory(),
+        )
+        if listed is not None and given.iomem is not None:
+            self.known[ListedSections] = ListedSections(listed)

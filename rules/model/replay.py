@@ -33,6 +33,9 @@ __all__ = ["Replay", "Step"]
 MAX_ANOMALIES = 1000
 """Kept of each trouble; the others are counted."""
 
+_HEAD_SHARE = 8
+"""Struct pages take less than an eighth of the memory that they describe."""
+
 _LATE = (
     Kind.ARCH_ADD_MEMORY,
     Kind.SPARSE_ADD_SECTION,
@@ -80,6 +83,7 @@ class Replay:
             Kind.ONLINE_PAGES: self._online,
             Kind.OFFLINE_PAGES: self._offline,
             Kind.REMOVE_PFN_RANGE_FROM_ZONE: self._leave_zone,
+            Kind.VMEMMAP_REMAP_RANGE: self._remap,
             Kind.CREATE_MEMORY_BLOCK_DEVICES: self._nothing,
             Kind.REMOVE_MEMORY_BLOCK_DEVICES: self._nothing,
             Kind.MEMREMAP_PAGES: self._nothing,
@@ -119,6 +123,7 @@ class Replay:
         self.not_added[lost] = True
         self.leaf, self.huge = leaves_of(calls)
         self.owner = _owners(calls).tolist()
+        self.hosted = np.where(calls.altmap_known, np.where(calls.altmap != 0, YES, NO), UNKNOWN).tolist()
 
     def _before_the_trace(self) -> Bool:
         """Subsections whose first operation is not an add: what an earlier dump shows of them was so at the start."""
@@ -200,7 +205,7 @@ class Replay:
         state.damaged_by[rows] = state.suspect[rows] = -1
         state.added_by[rows] = self.owner[call]
         state.online[rows] = NO
-        state.self_hosted[rows] = YES if self.calls.altmap_known[call] and self.calls.altmap[call] else NO
+        state.self_hosted[rows] = self.hosted[call]
 
     def _populate(self, call: int, rows: slice) -> None:
         low, high = self.low[call], self.high[call]
@@ -243,6 +248,13 @@ class Replay:
     def _span(self, leaf: Leaf) -> int:
         """Bytes of vmemmap that one leaf maps."""
         return PMD_BYTES if leaf is Leaf.PMD else self.calibration.page_size
+
+    def _remap(self, call: int, rows: slice) -> None:
+        """mm/hugetlb_vmemmap.c splits the block whose struct pages it remaps; nothing joins them again."""
+        del rows
+        wide = slice(self.window_first[call], self.window_end[call])
+        leaf = self.state.leaf[wide]
+        leaf[leaf == Leaf.PMD] = Leaf.PTE
 
     # Removing.
 
@@ -409,14 +421,23 @@ class Replay:
             )  # fmt: skip
         elif (valid == UNKNOWN).any():
             self.blind.setdefault(Trouble.ONLINE_WITHOUT_MEMORY, call)
-        self.state.online[rows] = YES
+        self.state.online[self._with_head(rows)] = YES
+
+    def _with_head(self, rows: slice) -> slice:
+        """With the pages in front that hold the block's own struct pages, which go online and offline with the rest."""
+        state = self.state
+        if rows.start >= rows.stop or state.self_hosted[rows.start] == NO or state.added_by[rows.start] < 0:
+            return rows
+        first = self.first[int(state.added_by[rows.start])]
+        small = 0 < (rows.start - first) * _HEAD_SHARE <= rows.stop - rows.start
+        return slice(first, rows.stop) if small else rows
 
     def _offline(self, call: int, rows: slice) -> None:
         if self.calls.ret_known[call]:
             if not self.failed[call]:
-                self.state.online[rows] = NO
+                self.state.online[self._with_head(rows)] = NO
         elif (self.state.online[rows] != NO).any():
-            self.state.online[rows] = UNKNOWN  # nothing says whether it succeeded
+            self.state.online[self._with_head(rows)] = UNKNOWN  # nothing says whether it succeeded
 
     def _leave_zone(self, call: int, rows: slice) -> None:
         """mm/memory_hotplug.c offline_pages() takes pages out of their zone when nothing can fail any more."""

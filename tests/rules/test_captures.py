@@ -27,10 +27,20 @@ LOST_TWO_OF_THREE: Ranges = [(0x80000, 0x82000), (0x84000, 0x88000)]
 
 # Everything of high severity and above; a moment that is not listed has none.
 ALARMS: dict[str, list[tuple[str, Severity, Ranges]]] = {
-    "pmem-6.12-vuln/01-three-namespaces": [("VMM-01", Severity.HIGH, [(0x80000, 0x88000)])],
-    "pmem-6.12-vuln/02-one-removed": [("VMM-02", Severity.CRITICAL, LOST_TWO_OF_THREE)],
+    "pmem-6.12-vuln/01-three-namespaces": [
+        ("VMM-01", Severity.HIGH, [(0x80000, 0x88000)]),
+        ("TRC-08", Severity.HIGH, [(0x80000, 0x88000)]),
+    ],
+    "pmem-6.12-vuln/02-one-removed": [
+        ("VMM-02", Severity.CRITICAL, LOST_TWO_OF_THREE),
+        ("TRC-07", Severity.CRITICAL, LOST_TWO_OF_THREE),
+        ("TRC-08", Severity.HIGH, [(0x80000, 0x88000)]),
+    ],
     "pmem-5.10-4k/01-namespaces": [("VMM-01", Severity.HIGH, [(0x80000, 0x88000)])],
-    "pmem-5.10-4k/02-one-removed": [("VMM-02", Severity.CRITICAL, LOST_TWO_OF_THREE)],
+    "pmem-5.10-4k/02-one-removed": [
+        ("VMM-02", Severity.CRITICAL, LOST_TWO_OF_THREE),
+        ("TRC-07", Severity.CRITICAL, LOST_TWO_OF_THREE),
+    ],
     # The driver died while it removed the third: its resource and linear map stayed.
     "pmem-5.10-4k/03-second-removed": [("VMM-02", Severity.CRITICAL, LOST_TWO_OF_THREE)],
     "pmem-6.12-64k/01-namespaces": [
@@ -39,6 +49,7 @@ ALARMS: dict[str, list[tuple[str, Severity, Ranges]]] = {
     ],
     "pmem-6.12-64k/02-one-removed": [
         ("VMM-02", Severity.CRITICAL, [(0x8000, 0x8100), (0x8200, 0x8400)]),
+        ("TRC-07", Severity.CRITICAL, [(0x8000, 0x8100), (0x8200, 0x8400)]),
         ("VMM-06", Severity.HIGH, [(0x8000, 0x8100), (0x8200, 0x8400)]),
     ],
     # 48 MiB then 32 MiB: the second crosses into the next 64 MiB, whose page of struct pages was not populated.
@@ -48,13 +59,16 @@ ALARMS: dict[str, list[tuple[str, Severity, Ranges]]] = {
     ],
     # 18 MiB each: the edge at PFN 0x20480 lies in the middle of a page that describes 4 MiB.
     "pmem-6.12-16k/01-namespaces": [("VMM-06", Severity.HIGH, [(0x20400, 0x20500)])],
-    "pmem-6.12-16k/02-one-removed": [("VMM-02", Severity.CRITICAL, [(0x20480, 0x20500)])],
+    "pmem-6.12-16k/02-one-removed": [
+        ("VMM-02", Severity.CRITICAL, [(0x20480, 0x20500)]),
+        ("TRC-07", Severity.CRITICAL, [(0x20480, 0x20500)]),
+    ],
     "pmem-6.12-16k-cross/01-namespaces": [
         ("VMM-02", Severity.CRITICAL, [(0x20900, 0x20980)]),
         ("VMM-06", Severity.HIGH, [(0x20400, 0x20500)]),
     ],
-    "hvo-6.1-4k/01-hvo-allocated": [("HVO-01", Severity.HIGH, [])],
-    "hvo-6.1-4k/03-all-freed": [("HVO-01", Severity.HIGH, [])],
+    "hvo-6.1-4k/01-hvo-allocated": [(code, Severity.HIGH, []) for code in ("HVO-01", "HVO-06", "HVO-07")],
+    "hvo-6.1-4k/03-all-freed": [(code, Severity.HIGH, []) for code in ("HVO-01", "HVO-06", "HVO-07")],
 }
 
 
