@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from parsers import ftrace, ptdump
 from parsers.boot_id import parse_boot_id
@@ -41,8 +40,8 @@ class Kind:
     sniff: Callable[[bytes], bool]
     parse: Callable[[bytes, str], object] | None
     """None where the file is known and holds nothing that the audit uses."""
-    read: Callable[[Path], object] | None = None
-    """Instead of ``parse`` for files that are too large to hold."""
+    read: Callable[..., object] | None = None
+    """Instead of ``parse`` for files that are too large to hold: takes a Path or bytes, and ``path``."""
 
 
 def _paths(*names: str) -> re.Pattern[str]:
@@ -52,6 +51,11 @@ def _paths(*names: str) -> re.Pattern[str]:
 def _has(pattern: bytes) -> Callable[[bytes], bool]:
     compiled = re.compile(pattern, re.MULTILINE)
     return lambda head: compiled.search(head) is not None
+
+
+def _is_trace(head: bytes) -> bool:
+    """A log that holds a dumped ring buffer is a log first, and read as both."""
+    return ftrace.looks_like(head) and b"Dumping ftrace buffer:" not in head
 
 
 def _never(_: bytes) -> bool:
@@ -84,11 +88,13 @@ KINDS: tuple[Kind, ...] = (
     Kind("vmcoreinfo", _paths(r"vmcoreinfo(?:\.txt)?"), _has(rb"^OSRELEASE=|VMCOREINFO"), parse_vmcoreinfo),
     Kind("meminfo", _paths(r"(?:proc_)?meminfo(?:\.txt)?"), _has(rb"^MemTotal: +\d+ kB"), parse_meminfo),
     Kind("hugepages", _paths(r"hugetlb", r"hugepages(?:\.txt)?"), _has(rb"hugepages-\d+kB/"), parse_hugepages),
-    Kind("trace", _paths(r"trace(?:\.txt)?", r"trace\.dat"), ftrace.looks_like, None, ftrace.read),
+    Kind("trace", _paths(r"trace(?:\.txt)?", r"trace\.dat"), _is_trace, None, ftrace.read),
     Kind(
         "dmesg",
         _paths(
             r"dmesg(?:\.txt|\.log)?",
+            r"dmesg_-\S*",
+            r"vmcore-dmesg(?:\.txt)?",
             r"serial\.log",
             r"console\.log",
             r"kern\.log",
@@ -104,7 +110,10 @@ KINDS: tuple[Kind, ...] = (
         parse_dmesg,
     ),
     Kind(
-        "uname", _paths(r"uname(?:\.txt)?", r"osrelease", r"proc/version"), _has(rb"\ALinux \S+ \d+\.\d+"), parse_uname
+        "uname",
+        _paths(r"uname(?:\.txt)?", r"uname_-a", r"osrelease", r"proc/version"),
+        _has(rb"\ALinux \S+ \d+\.\d+"),
+        parse_uname,
     ),
     Kind("cmdline", _paths(r"(?:proc_)?cmdline(?:\.txt)?"), _never, parse_cmdline),
     Kind(

@@ -5,15 +5,18 @@ Nothing here follows a link out of the capture, opens a device or a pipe, or rea
 
 from __future__ import annotations
 
-import hashlib
 import re
-import stat
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analyzer.sources.archive import HEAD_BYTES, archive_format, inner_format, plain_name, read_archive
 from analyzer.sources.crashdump import Symbols, is_vmcore, read_vmcore, whole_dumps
+from analyzer.sources.found import Found, digest, head_of
+from analyzer.sources.identity import refuse_strangers
 from analyzer.sources.kinds import BY_NAME, SNIFF_BYTES, Kind, kind_of_content, kind_of_path
+from parsers import ftrace
 from parsers.errors import Diagnostic, InputError, PtauditError, UsageError
 from parsers.hugepages import parse_hugepages_tree
 from parsers.memory_blocks import parse_memory_blocks_tree
@@ -22,12 +25,20 @@ from rules.model.captured import Captured
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from parsers.dmesg import Dmesg
+
 __all__ = ["Request", "Source", "Sources", "read_sources"]
 
-MAX_FILE_BYTES = 8 << 30
 MAX_FILES = 2_000_000
+MAX_UNNAMED = 32
 _SYSFS_MEMORY = re.compile(r"(?:^|/)sys/devices/system/memory/((?:memory\d+/)?[\w]+)$")
 _SYSFS_HUGEPAGES = re.compile(r"(?:^|/)sys/kernel/mm/hugepages/(hugepages-\d+kB/\w+)$")
+
+
+_TREES: dict[str, tuple[str, Callable[[dict[str, bytes], str], Any]]] = {
+    "memory_blocks": ("sys/devices/system/memory", parse_memory_blocks_tree),
+    "hugepages": ("sys/kernel/mm/hugepages", parse_hugepages_tree),
+}
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,7 @@ def read_sources(request: Request) -> Sources:
     for name, path in request.kinds.items():
         if name not in BY_NAME:
             raise UsageError(f"no such kind {name!r}; known: {', '.join(BY_NAME)}")
-        reading.file(path, BY_NAME[name], str(path))
+        reading.file(Found(str(path), path), BY_NAME[name])
     return reading.finish(request.layout)
 
 
@@ -89,53 +100,87 @@ class _Reading:
         self.sources: list[Source] = []
         self.dumps: list[Path] = []
         self.ignored: list[str] = []
+        self.notes: list[Diagnostic] = []
         self.failures: list[PtauditError] = []
 
     def directory(self, root: Path) -> None:
-        """Everything in a capture directory, or in a copied /proc and /sys tree."""
-        files = dict(_walk(root))
+        """Everything in a capture directory, or in a copied /proc and /sys tree, and in archives there."""
+        files: dict[str, Found] = {}
+        for relative, path in _walk(root):
+            if not _wanted(relative) and _is_archive(path, relative):
+                files |= {f"{relative}/{inner}": found for inner, found in self._opened(path).items()}
+            else:
+                files[relative] = Found(str(path), path)
+        self._capture(files, str(root), "/")
+
+    def archive(self, path: Path) -> None:
+        """A tar or zip, or a compressed file."""
+        files = self._opened(path)
+        if list(files.values()) and all(found.name == str(path) for found in files.values()):
+            self._by_content(next(iter(files.values())))
+        elif files:
+            self._capture(files, str(path), ":")
+        elif len(self.ignored) <= MAX_UNNAMED:
+            self._unnamed(path)
+
+    def _opened(self, path: Path) -> dict[str, Found]:
+        """What an archive holds for us, by path in it."""
+        contents = read_archive(path, _wanted)
+        self.ignored += contents.ignored
+        self.notes += contents.notes
+        self.sources.append(Source("archive", str(path), Found(str(path), path).digest(), tuple(contents.notes)))
+        members = sorted(contents.members, key=lambda member: member.relative)
+        return {member.relative: Found(member.name, member.data) for member in members}
+
+    def _unnamed(self, path: Path) -> None:
+        """A small archive in which no name says anything: by content."""
+        self.ignored = []
+        for member in read_archive(path, lambda _: True).members:
+            kind = kind_of_content(member.data[:SNIFF_BYTES])
+            if kind is None:
+                self.ignored.append(member.name)
+            else:
+                self.file(Found(member.name, member.data), kind, strict=False)
+
+    def _capture(self, files: dict[str, Found], root: str, between: str) -> None:
+        """The files of one capture by their path in it."""
         _refuse_several(root, files)
-        trees: dict[str, dict[str, bytes]] = {"memory": {}, "hugepages": {}}
-        for relative, path in files.items():
+        trees: dict[str, dict[str, bytes]] = {"memory_blocks": {}, "hugepages": {}}
+        for relative, found in files.items():
             memory, huge = _SYSFS_MEMORY.search(relative), _SYSFS_HUGEPAGES.search(relative)
             if memory:
-                trees["memory"][memory[1]] = _content(path)
+                trees["memory_blocks"][memory[1]] = found.content()
             elif huge:
-                trees["hugepages"][huge[1]] = _content(path)
+                trees["hugepages"][huge[1]] = found.content()
             elif (kind := kind_of_path(relative)) is not None:
-                self.file(path, kind, str(path), strict=False)
+                self.file(found, kind, strict=False)
             else:
-                self.ignored.append(str(path))
-        if trees["memory"]:
-            tree = root / "sys/devices/system/memory"
-            self._parsed(
-                "memory_blocks",
-                parse_memory_blocks_tree(trees["memory"], str(tree)),
-                str(tree),
-                _digest_of_tree(trees["memory"]),
-            )
-        if trees["hugepages"]:
-            tree = root / "sys/kernel/mm/hugepages"
-            self._parsed(
-                "hugepages",
-                parse_hugepages_tree(trees["hugepages"], str(tree)),
-                str(tree),
-                _digest_of_tree(trees["hugepages"]),
-            )
+                self.ignored.append(found.name)
+        for kind_name, tree in trees.items():
+            if tree:
+                name = f"{root}{between}{_TREES[kind_name][0]}"
+                self._parsed(kind_name, _TREES[kind_name][1](tree, name), name, _digest_of_tree(tree))
 
     def single(self, path: Path) -> None:
         """One file of any kind that its content, or else its name, shows."""
-        head = _content(path, SNIFF_BYTES)
+        head = head_of(path, SNIFF_BYTES)
         if not head.strip():
             raise InputError("the file is empty", path=str(path))
         if is_vmcore(head):
             self.dumps.append(path)
             return
-        kind = kind_of_content(head) or kind_of_path(str(path))
+        if archive_format(head):
+            self.archive(path)
+        else:
+            self._by_content(Found(str(path), path))
+
+    def _by_content(self, found: Found) -> None:
+        kind = kind_of_content(found.head(SNIFF_BYTES)) or kind_of_path(plain_name(found.name))
         if kind is None:
-            _refuse_unreadable(path, head)
-            raise InputError(f"not recognised; name its kind with --kind (one of {', '.join(BY_NAME)})", path=str(path))
-        self.file(path, kind, str(path))
+            raise InputError(
+                f"not recognised; name its kind with --kind (one of {', '.join(BY_NAME)})", path=found.name
+            )
+        self.file(found, kind)
 
     def vmcore(self, paths: tuple[Path, ...]) -> None:
         """A crash dump, in several files if it is a split one."""
@@ -143,25 +188,34 @@ class _Reading:
         self.parsed.setdefault("vmcore", []).append(facts)
         for path in paths:
             diagnostics = facts.diagnostics if path == paths[0] else ()
-            self.sources.append(Source("vmcore", str(path), _digest_of_file(path), diagnostics))
+            self.sources.append(Source("vmcore", str(path), Found(str(path), path).digest(), diagnostics))
 
-    def file(self, path: Path, kind: Kind, name: str, *, strict: bool = True) -> None:
+    def file(self, found: Found, kind: Kind, *, strict: bool = True) -> None:
         """A file of a known kind; in a directory, one bad file is a diagnostic and the rest is read."""
+        name = found.name
         if kind.parse is None and kind.read is None:
             self.ignored.append(name)
             return
         try:
             if kind.read is not None:
-                self._parsed(kind.name, kind.read(path), name, _digest_of_file(path))
+                self._parsed(kind.name, kind.read(found.where, path=name), name, found.digest())
             elif kind.parse is not None:
-                data = _content(path)
-                self._parsed(kind.name, kind.parse(data, name), name, _digest(data))
+                data = found.content()
+                self._parsed(kind.name, kind.parse(data, name), name, digest(data))
+                if kind.name == "dmesg":
+                    self._events_of_log(data, name)
         except PtauditError as error:
             if strict:
                 raise
             self.failures.append(error)
             note = Diagnostic(error.message, error.path or name, error.line, error.column, error.offset)
-            self.sources.append(Source(kind.name, name, _digest_of_file(path), (note,)))
+            self.sources.append(Source(kind.name, name, found.digest(), (note,)))
+
+    def _events_of_log(self, data: bytes, name: str) -> None:
+        """A kernel log tells of hotplug in its own words, and may hold a ring buffer that was dumped into it."""
+        events = ftrace.read(data, path=name)
+        if len(events):
+            self.parsed.setdefault("log", []).append(events)
 
     def _parsed(self, kind: str, parsed: Any, name: str, digest: str) -> None:  # noqa: ANN401 each parser has its type
         self.parsed.setdefault(kind, []).append(parsed)
@@ -175,9 +229,12 @@ class _Reading:
         if not self.parsed:
             if self.failures:
                 raise self.failures[0]
+            if self.notes:
+                raise InputError("; ".join(note.message for note in self.notes))
             raise InputError(
                 "nothing in it is understood" + (f": {', '.join(self.ignored[:8])}" if self.ignored else "")
             )
+        refuse_strangers(self.parsed)
         dumps, vmcores = self.parsed.get("ptdump", []), self.parsed.get("vmcore", [])
         blocks, nodes = self._last("memory_blocks", "lsmem"), self._last("memory_nodes")
         if blocks is not None and nodes is not None:
@@ -196,10 +253,11 @@ class _Reading:
             zoneinfo=self._last("zoneinfo"),
             meminfo=self._last("meminfo"),
             hugepages=self._last("hugepages"),
-            dmesg=self._last("dmesg"),
+            dmesg=max(reversed(self.parsed.get("dmesg", [])), key=_worth, default=None),
             vmcore=vmcores[-1] if vmcores else None,
             earlier_vmcore=vmcores[0] if len(vmcores) > 1 else None,
-            trace=next(iter(self.parsed.get("trace", [])), None),  # text sorts before trace.dat, and has lines to quote
+            # Text sorts before trace.dat, and has lines to quote; a log tells least.
+            trace=next(iter((*self.parsed.get("trace", []), *self.parsed.get("log", []))), None),
             layout=layout,
         )
         return Sources(captured, self.sources, self.ignored)
@@ -216,51 +274,36 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
             yield str(path.relative_to(root)), path
 
 
-def _refuse_several(root: Path, files: dict[str, Path]) -> None:
+def _refuse_several(root: str, files: dict[str, Found]) -> None:
     """A directory that holds several captures is several machines or moments."""
     dump = BY_NAME["ptdump"].paths
     homes = sorted(
         {re.sub(r"(?:^|/)sys/kernel/debug$", "", str(Path(name).parent)) for name in files if dump.search(name)}
     )
     if len(homes) > 1:
-        raise UsageError(f"holds several captures, name one: {', '.join(homes)}", path=str(root))
+        raise UsageError(f"holds several captures, name one: {', '.join(homes)}", path=root)
 
 
-def _content(path: Path, limit: int | None = None) -> bytes:
-    """The bytes of a regular file."""
+def _worth(log: Dmesg) -> tuple[bool, bool]:
+    """Of several logs the one that has oopses, and its beginning; of two such the last."""
+    return bool(log.reports.reports), log.boot.release is not None
+
+
+def _wanted(relative: str) -> bool:
+    """Whether a path in a capture says that the file is understood."""
+    sysfs = _SYSFS_MEMORY.search(relative) or _SYSFS_HUGEPAGES.search(relative)
+    return sysfs is not None or kind_of_path(relative) is not None
+
+
+def _is_archive(path: Path, relative: str) -> bool:
+    """Whether a file of a capture is an archive, or a file that is understood and compressed."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError("not a regular file", path=str(path))
-        if limit is None and status.st_size > MAX_FILE_BYTES:
-            raise InputError(f"larger than {MAX_FILE_BYTES >> 30} GiB", path=str(path))
-        with path.open("rb") as file:
-            return file.read() if limit is None else file.read(limit)
-    except OSError as error:
-        raise InputError(error.strerror or str(error), path=str(path)) from error
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+        head = head_of(path, HEAD_BYTES)
+    except InputError:
+        return False
+    form = inner_format(head)
+    return form in {"tar", "zip"} or (archive_format(head) != "" and _wanted(plain_name(relative)))
 
 
 def _digest_of_tree(files: dict[str, bytes]) -> str:
-    return _digest(b"".join(name.encode() + b"\0" + files[name] for name in sorted(files)))
-
-
-def _digest_of_file(path: Path) -> str:
-    """The hash of a file that is too large to read at once."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-_ARCHIVES = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\xfd7zXZ": "xz", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd"}
-
-
-def _refuse_unreadable(path: Path, head: bytes) -> None:
-    """A clear word about files that are recognised and not read."""
-    for magic, what in _ARCHIVES.items():
-        if head.startswith(magic):
-            raise InputError(f"{what} data: unpack it first and give the directory or file", path=str(path))
-    if head[257:262] == b"ustar":
-        raise InputError("a tar archive: unpack it first and give the directory", path=str(path))
+    return digest(b"".join(name.encode() + b"\0" + files[name] for name in sorted(files)))

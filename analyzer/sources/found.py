@@ -1,0 +1,61 @@
+"""A file of a capture, wherever it lies: on disk, or in an archive that was read."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from parsers.errors import InputError
+
+__all__ = ["Found", "digest", "head_of"]
+
+MAX_FILE_BYTES = 8 << 30
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file by the name under which it is reported."""
+
+    name: str
+    where: Path | bytes = field(repr=False)
+    """On disk, or its content."""
+
+    def content(self) -> bytes:
+        """All of it; InputError for what is no regular file, is too large, or cannot be read."""
+        return self.where if isinstance(self.where, bytes) else _content(self.where, None)
+
+    def head(self, size: int) -> bytes:
+        """The first bytes."""
+        return self.where[:size] if isinstance(self.where, bytes) else head_of(self.where, size)
+
+    def digest(self) -> str:
+        """SHA-256, without holding a file that lies on disk."""
+        if isinstance(self.where, bytes):
+            return digest(self.where)
+        with self.where.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def head_of(path: Path, size: int) -> bytes:
+    """The first bytes of a regular file."""
+    return _content(path, size)
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _content(path: Path, limit: int | None) -> bytes:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError("not a regular file", path=str(path))
+        if limit is None and status.st_size > MAX_FILE_BYTES:
+            raise InputError(f"larger than {MAX_FILE_BYTES >> 30} GiB", path=str(path))
+        with path.open("rb") as file:
+            return file.read() if limit is None else file.read(limit)
+    except OSError as error:
+        raise InputError(error.strerror or str(error), path=str(path)) from error

@@ -1,0 +1,91 @@
+"""One evidence set is one machine in one boot: what was read must not contradict that.
+
+Only what cannot both be true is refused.  A log may hold several boots, so it agrees with any of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from parsers.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+__all__ = ["refuse_strangers"]
+
+
+class _Statement(NamedTuple):
+    """What one source says: any of ``values`` may be it."""
+
+    source: str
+    values: frozenset[object]
+
+
+def _one(value: object) -> frozenset[object]:
+    return frozenset() if value in {None, ""} else frozenset({value})
+
+
+def _release_of_log(log: Any) -> frozenset[object]:  # noqa: ANN401 parsers.dmesg.Dmesg, which is slow to import
+    return frozenset(boot.release.raw for boot in log.boots if boot.release is not None)
+
+
+def _page_sizes_of_log(log: Any) -> frozenset[object]:  # noqa: ANN401
+    return frozenset(report.page_size for report in log.reports.reports if report.page_size)
+
+
+def _whole(log: Any) -> bool:  # noqa: ANN401
+    """Every boot of the log says which kernel it is."""
+    return all(boot.release is not None for boot in log.boots)
+
+
+_SAID: Mapping[str, tuple[tuple[str, Callable[[Any], frozenset[object]]], ...]] = {
+    "boot id": (("boot_id", lambda one: _one(one.value)),),
+    "kernel release": (
+        ("uname", lambda one: _one(one.raw)),
+        ("vmcoreinfo", lambda one: _one(one.osrelease)),
+        ("vmcore", lambda one: _one(one.release)),
+        ("trace", lambda one: _one(one.release)),
+        ("dmesg", lambda one: _release_of_log(one) if _whole(one) else frozenset()),
+    ),
+    "page size": (
+        ("config", lambda one: _one(one.page_size)),
+        ("vmcoreinfo", lambda one: _one(one.page_size)),
+        ("dmesg", _page_sizes_of_log),
+    ),
+    "PHYS_OFFSET": (
+        ("vmcoreinfo", lambda one: _one(one.number("PHYS_OFFSET"))),
+        (
+            "dmesg",
+            lambda one: frozenset(said.phys_offset for said in one.reports.panics if said.phys_offset is not None),
+        ),
+    ),
+}
+
+
+def refuse_strangers(parsed: Mapping[str, Sequence[Any]]) -> None:
+    """UsageError where two sources, by kind, say what cannot both be true of one machine in one boot."""
+    for what, readers in _SAID.items():
+        statements = list(_statements(parsed, readers))
+        for number, first in enumerate(statements):
+            for second in statements[number + 1 :]:
+                if not first.values & second.values:
+                    raise UsageError(
+                        f"two machines or two boots: the {what} is {_words(first)} and {_words(second)}; "
+                        "audit them one by one, or compare them with diff"
+                    )
+
+
+def _statements(
+    parsed: Mapping[str, Sequence[Any]], readers: Sequence[tuple[str, Callable[[Any], frozenset[object]]]]
+) -> Iterator[_Statement]:
+    for kind, read in readers:
+        for source in parsed.get(kind, ()):
+            values = read(source)
+            if values:
+                yield _Statement(str(getattr(source, "path", "") or getattr(source, "source", kind)), values)
+
+
+def _words(statement: _Statement) -> str:
+    values = sorted(f"{value:#x}" if isinstance(value, int) else str(value) for value in statement.values)
+    return f"{' or '.join(values)} in {statement.source}"
