@@ -11,7 +11,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
@@ -19,7 +19,6 @@ from typing import Any
 
 from parsers.errors import Diagnostic
 from parsers.esr import Esr
-from parsers.lines import numbered
 
 __all__ = ["MAX_REPORTS", "Address", "Panic", "Quote", "Report", "ReportKind", "Reports", "Walk", "find_reports"]
 
@@ -44,22 +43,23 @@ class ReportKind(StrEnum):
     STALL = "stall"
 
 
-_STARTS: tuple[tuple[ReportKind, re.Pattern[bytes]], ...] = tuple(
-    (kind, re.compile(words))
-    for kind, words in (
-        (ReportKind.ABORT, rb"Unable to handle kernel "),
-        (ReportKind.ABORT, rb"Unhandled fault(?:: | at 0x)"),
-        (ReportKind.ABORT, rb"Synchronous External Abort: "),
-        (ReportKind.SERROR, rb"SError Interrupt on CPU"),
-        (ReportKind.DIED, rb"Internal error: "),
-        (ReportKind.BUG, rb"kernel BUG at "),
-        (ReportKind.WARNING, rb"WARNING: (?=CPU: \d+ PID: \d+ at |(?:\[[^\n]{0,200}\] )?[\w./-]{1,200}:\d+ at )"),
-        (ReportKind.BAD_PAGE, rb"BUG: Bad page state in process "),
-        (ReportKind.PAGE_DUMP, rb"page dumped because: "),
-        (ReportKind.STALL, rb"self-detected stall on CPU"),
-        (ReportKind.STALL, rb"detected stalls on CPUs"),
+_STARTS: tuple[tuple[ReportKind, bytes, re.Pattern[bytes]], ...] = tuple(
+    (kind, words, re.compile(re.escape(words) + more))
+    for kind, words, more in (
+        (ReportKind.ABORT, b"Unable to handle kernel ", b""),
+        (ReportKind.ABORT, b"Unhandled fault", rb"(?:: | at 0x)"),
+        (ReportKind.ABORT, b"Synchronous External Abort: ", b""),
+        (ReportKind.SERROR, b"SError Interrupt on CPU", b""),
+        (ReportKind.DIED, b"Internal error: ", b""),
+        (ReportKind.BUG, b"kernel BUG at ", b""),
+        (ReportKind.WARNING, b"WARNING: ", rb"(?=CPU: \d+ PID: \d+ at |(?:\[[^\n]{0,200}\] )?[\w./-]{1,200}:\d+ at )"),
+        (ReportKind.BAD_PAGE, b"BUG: Bad page state in process ", b""),
+        (ReportKind.PAGE_DUMP, b"page dumped because: ", b""),
+        (ReportKind.STALL, b"self-detected stall on CPU", b""),
+        (ReportKind.STALL, b"detected stalls on CPUs", b""),
     )
 )
+"""Fixed words, found as fast as memory can be read, and what must follow them."""
 # What is printed on the way: the second start belongs to the first one's report.
 _CONTINUES = {
     (ReportKind.ABORT, ReportKind.DIED),
@@ -107,7 +107,6 @@ _FIELDS: Mapping[str, re.Pattern[bytes]] = {
 _ENTRY = re.compile(rb"(p\w{2}) ?=([0-9a-f]{8,16})")
 _REGISTER = re.compile(rb"\b(x\d{1,2}|sp) ?: ([0-9a-f]{16})\b")
 _FRAME = re.compile(rb"(?<![\w+])" + _SYMBOL)
-_BANNER = re.compile(rb"Linux version \d")
 _PANIC = re.compile(
     rb"Kernel Offset: (?:0x(?P<offset>[0-9a-f]{1,16}) from 0x[0-9a-f]{1,16}|disabled)"
     rb"|PHYS_OFFSET: 0x(?P<phys>[0-9a-f]{1,16})"
@@ -258,7 +257,7 @@ def find_reports(data: bytes, path: str) -> Reports:
     """
     starts = _starts(data)
     kept = starts[:MAX_REPORTS]
-    boots = [line for line, _ in numbered(_BANNER, data)]
+    boots = [line for line, _ in _lines(data, _places(data, b"Linux version "))]
     reports = _distinct(list(_read(data, kept)), boots)
     diagnostics: tuple[Diagnostic, ...] = ()
     if len(starts) > len(kept):
@@ -271,7 +270,9 @@ def find_reports(data: bytes, path: str) -> Reports:
 
 def _starts(data: bytes) -> list[_Start]:
     """Where reports begin, without those that belong to the one before."""
-    found = sorted((match.start(), kind) for kind, words in _STARTS for match in words.finditer(data))
+    found = sorted(
+        (at, kind) for kind, words, shape in _STARTS for at in _places(data, words) if shape.match(data, at) is not None
+    )
     starts: list[_Start] = []
     latest: dict[bytes, _Start] = {}
     for at, kind in found:
@@ -349,7 +350,7 @@ def _report(block: bytes, line: int, start: _Start) -> Report:
 
 
 _START_WORDS: Mapping[ReportKind, re.Pattern[bytes]] = {
-    kind: re.compile(b"|".join(words.pattern for one, words in _STARTS if one is kind)) for kind in ReportKind
+    kind: re.compile(b"|".join(shape.pattern for one, _, shape in _STARTS if one is kind)) for kind in ReportKind
 }
 
 
@@ -457,6 +458,25 @@ def _identity(report: Report) -> tuple[object, ...]:
 
 
 def _panics(data: bytes) -> Iterator[Panic]:
-    for line, match in itertools.islice(numbered(_PANIC, data), MAX_REPORTS):
-        offset, phys = (None if group is None else int(group, 16) for group in match.group("offset", "phys"))
-        yield Panic(line, _text(match[0]), offset, phys)
+    places = sorted((*_places(data, b"Kernel Offset: "), *_places(data, b"PHYS_OFFSET: ")))
+    for line, at in itertools.islice(_lines(data, places), MAX_REPORTS):
+        if match := _PANIC.match(data, at):
+            offset, phys = (None if group is None else int(group, 16) for group in match.group("offset", "phys"))
+            yield Panic(line, _text(match[0]), offset, phys)
+
+
+def _places(data: bytes, words: bytes) -> Iterator[int]:
+    """Offsets of all occurrences."""
+    at = data.find(words)
+    while at >= 0:
+        yield at
+        at = data.find(words, at + len(words))
+
+
+def _lines(data: bytes, places: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Each offset, ascending, with the 1-based line that it is on."""
+    line, counted = 1, 0
+    for at in places:
+        line += data.count(b"\n", counted, at)
+        counted = at
+        yield line, at
