@@ -44,4 +44,5 @@ def _cells(row: OperationRow) -> tuple[str, ...]:
     time = "" if row.time is None else f"{row.time:.6f}"
     line = "" if row.line is None else str(row.line)
     trouble = f"{row.trouble} DAMAGE" if row.damage else row.trouble
-    return time, str(row.cpu), row.task, "  " * row.depth + row.operation, where, row.result, row.state, trouble, line
+    cpu = "" if row.cpu is None else str(row.cpu)
+    return time, cpu, row.task, "  " * row.depth + row.operation, where, row.result, row.state, trouble, line

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from parsers.errors import InputError
+from parsers.ftrace.events import Origin
 from parsers.ftrace.functions import Kind
 from rules.facts import how_to_collect
 from rules.model.extents import BY_PFN
 from rules.model.operations import NEVER
-from rules.model.timeline import Timeline, Trouble
+from rules.model.timeline import HotplugLog, Timeline, Trouble
 
 if TYPE_CHECKING:
+    from parsers.ftrace.events import Trace
     from rules.facts import Facts
     from rules.model.replay_state import Glimpse
     from rules.model.timeline import Step
@@ -49,7 +51,7 @@ class OperationRow:
     """One operation; ``depth`` counts the operations that it is part of."""
 
     time: float | None
-    cpu: int
+    cpu: int | None
     task: str
     depth: int
     operation: str
@@ -111,7 +113,9 @@ def _change(before: int | str, after: int | str) -> str:
 
 def operation_rows(facts: Facts) -> list[OperationRow]:
     """All operations in the order of the trace; InputError, with what to collect, where there is no trace."""
-    timeline = facts.get(Timeline)
+    timeline, log = facts.get(Timeline), facts.get(HotplugLog)
+    if log is not None:
+        return _logged(log.trace)
     if timeline is None:
         raise InputError(f"{facts.why_missing(Timeline)}; collect: {'; '.join(how_to_collect(Timeline))}")
     calls = timeline.calls
@@ -123,7 +127,39 @@ def operation_rows(facts: Facts) -> list[OperationRow]:
         damage.setdefault(anomaly.call, []).extend(anomaly.pfns.tuples())
     steps = {step.call: step for step in timeline.steps()}
     chosen = np.flatnonzero(np.isin(calls.kind, list(OPERATIONS))).tolist()
-    return [_row(timeline, call, steps.get(call), troubles.get(call, []), damage.get(call, [])) for call in chosen]
+    rows = [_row(timeline, call, steps.get(call), troubles.get(call, []), damage.get(call, [])) for call in chosen]
+    said = _logged(timeline.trace)
+    return sorted(rows + said, key=lambda row: row.line or 0) if said else rows
+
+
+def _logged(trace: Trace) -> list[OperationRow]:
+    """What the kernel log says about hotplug: when, and in its own words."""
+    events = trace.events
+    said = events.origin == Origin.LOG
+    said &= ~np.isin(events.line, events.line[~said])  # lines of a dumped buffer that read like a message
+    text, (start, known), (end, _) = events.text("text"), events.column("start"), events.column("end")
+    return [
+        OperationRow(
+            time=None if events.time_ns[row] < 0 else int(events.time_ns[row]) / 1e9,
+            cpu=None,
+            task="",
+            depth=0,
+            operation="log",
+            start=int(start[row]) if known[row] else None,
+            end=int(end[row]) if known[row] else None,
+            unit="address",
+            result=trace.strings[int(text[row])],
+            sections=None,
+            before=None,
+            after=None,
+            trouble="",
+            damage=(),
+            stack=(),
+            source=trace.source,
+            line=int(events.line[row]) or None,
+        )
+        for row in np.flatnonzero(said).tolist()
+    ]
 
 
 def _row(

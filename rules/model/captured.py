@@ -11,6 +11,7 @@ from parsers.boot_id import BootId
 from parsers.cmdline import CommandLine
 from parsers.dmesg import Dmesg
 from parsers.errors import LayoutError
+from parsers.ftrace.events import Origin
 from parsers.hugepages import HugePages
 from parsers.iomem import Iomem
 from parsers.kconfig import Kconfig
@@ -33,7 +34,7 @@ from rules.model.phys_offset import fit_phys_offset
 from rules.model.resources import Resources
 from rules.model.second_witness import ListedSections, PrintedTables
 from rules.model.sections import SectionTable
-from rules.model.timeline import Timeline
+from rules.model.timeline import HotplugLog, Timeline
 from rules.model.vmcore import exact_facts, layout_of_dump, with_vmcore
 
 if TYPE_CHECKING:
@@ -254,6 +255,10 @@ class _Building:
             return
         if not len(trace):
             self.missing[Timeline] = "the trace holds no event of memory hotplug"
+            return
+        if (trace.events.origin == Origin.LOG).all():
+            self.known[HotplugLog] = HotplugLog(trace)
+            self.missing[Timeline] = "the kernel log tells of hotplug in words only; no trace was collected"
             return
         self.known[Timeline] = Timeline.replay(trace, layout, self.known.get(KernelRelease), self.known.get(Earlier))
 

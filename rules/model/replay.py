@@ -196,6 +196,8 @@ class Replay:
             self._note(
                 Trouble.DOUBLE_ADD, call, self._masked(rows, again), "subsections that are valid are added again"
             )
+        elif again.any():
+            self.blind.setdefault(Trouble.DOUBLE_ADD, call)  # it may have been refused
         self._validate(call, rows)
 
     def _validate(self, call: int, rows: slice) -> None:
@@ -212,6 +214,8 @@ class Replay:
         if high <= low or self.failed[call]:
             return
         leaf = Leaf(int(self.leaf[call]))
+        if leaf is Leaf.UNKNOWN and self.calibration.page_size == 4096:
+            self.blind.setdefault(Trouble.HUGE_FOR_PARTIAL, call)
         if self.huge[call] and self.calibration.page_size == 4096 and high - low < self.calibration.pages_per_section:
             self._note(
                 Trouble.HUGE_FOR_PARTIAL, call, rows, "less than a section is populated by vmemmap_populate_hugepages()"
@@ -414,6 +418,10 @@ class Replay:
         if self.failed[call]:
             return
         valid = self.state.valid[rows]
+        if not self.calls.ret_known[call]:
+            self.blind.setdefault(Trouble.ONLINE_WITHOUT_MEMORY, call)  # it may have failed
+            self.state.online[self._with_head(rows)] = UNKNOWN
+            return
         if (valid == NO).any():
             self._note(
                 Trouble.ONLINE_WITHOUT_MEMORY, call, self._masked(rows, valid == NO),

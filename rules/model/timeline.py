@@ -35,7 +35,14 @@ if TYPE_CHECKING:
     from parsers.uname import KernelRelease
     from rules.model.earlier import Earlier
 
-__all__ = ["Anomaly", "Calibration", "State", "Step", "Timeline", "Trouble"]
+__all__ = ["Anomaly", "Calibration", "HotplugLog", "State", "Step", "Timeline", "Trouble"]
+
+
+@dataclass(frozen=True, eq=False)
+class HotplugLog:
+    """Hotplug as the kernel log tells it: that something happened, not what became of it; not enough to replay."""
+
+    trace: Trace
 
 
 @dataclass(frozen=True, eq=False)

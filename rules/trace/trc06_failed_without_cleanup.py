@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from parsers.ftrace.functions import Kind
 from rules.finding import Impact, Severity
 from rules.model.timeline import Timeline, Trouble
-from rules.rule import rule
+from rules.rule import UndecidedError, rule
 from rules.trace.anomalies import hits_of
 
 if TYPE_CHECKING:
@@ -44,3 +44,6 @@ def failed_without_cleanup(timeline: Timeline) -> Iterator[Hit]:
     yield from hits_of(
         timeline, Trouble.FAILED_WITHOUT_CLEANUP, "A failed add leaves valid sections behind", Kind.ARCH_ADD_MEMORY
     )
+    calls = timeline.calls
+    if not calls.ret_known[calls.of(Kind.ARCH_ADD_MEMORY)].all():
+        raise UndecidedError("whether arch_add_memory() succeeded was not traced", Timeline)
