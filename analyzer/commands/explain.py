@@ -6,10 +6,9 @@ import textwrap
 
 import click
 
+from analyzer.views.rule_page import Part, rule_parts
 from parsers.errors import UsageError
-from rules.engine import load_rules
-from rules.facts import how_to_collect
-from rules.rule import SECTIONS
+from rules.engine import load_rules, select
 
 __all__ = ["command"]
 
@@ -17,25 +16,31 @@ WIDTH = 96
 
 
 @click.command(name="explain")
-@click.argument("code")
-def command(code: str) -> None:
+@click.argument("codes", nargs=-1, required=True, metavar="CODE...")
+def command(codes: tuple[str, ...]) -> None:
     """What a rule means, how it decides, when it is no problem, what to do.
+
+    CODE is a rule, VMM-02, or a family of them, VMM. The documentation has the same pages.
 
     \b
     Example:
       ptaudit explain VMM-02
     """
     rules, _ = load_rules()
-    rule = next((rule for rule in rules if rule.code.upper() == code.upper()), None)
-    if rule is None:
-        raise UsageError(f"no rule {code}; ptaudit rules lists them")
-    click.secho(f"{rule.code} {rule.name}", bold=True)
-    click.echo(f"{rule.summary}\n{rule.severity}, {rule.impact}")
-    for heading in SECTIONS:
-        click.echo(
-            f"\n{heading}\n{textwrap.fill(rule.pages[heading], WIDTH, initial_indent='  ', subsequent_indent='  ')}"
-        )
-    needed = dict.fromkeys(step for kind in rule.needs for step in how_to_collect(kind))
-    click.echo("\nWhat it needs\n" + "\n".join(f"  {step}" for step in needed))
-    if rule.references:
-        click.echo("\nReferences\n" + "\n".join(f"  {reference}" for reference in rule.references))
+    unknown = [code for code in codes if not select(rules, [code])]
+    if unknown:
+        raise UsageError(f"no rule {', '.join(unknown)}; ptaudit rules lists them")
+    for number, rule in enumerate(select(rules, codes)):
+        if number:
+            click.echo("\n")
+        click.secho(f"{rule.code} {rule.name}", bold=True)
+        click.echo(f"{rule.summary}\n{rule.severity}, {rule.impact}")
+        for part in rule_parts(rule):
+            click.echo(f"\n{part.heading}\n" + "\n".join(_lines(part)))
+
+
+def _lines(part: Part) -> list[str]:
+    """The part as text for a terminal; an item is not broken, so that it can be copied."""
+    if part.items:
+        return [f"  {item}" for item in part.items]
+    return textwrap.wrap(part.text, WIDTH, initial_indent="  ", subsequent_indent="  ")

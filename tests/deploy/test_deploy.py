@@ -153,8 +153,7 @@ def test_collecting_from_many_hosts_over_ssh(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     ssh = tmp_path / "bin/ssh"
     ssh.write_text(
-        "#!/bin/sh\n"
-        'while [ "${1#-}" != "$1" ]; do shift; done\n[ "$1" != root@away ] || exit 255\nshift\nexec sh -c "$*"\n'
+        '#!/bin/sh\nwhile [ "$1" = -o ]; do shift 2; done\n[ "$1" != root@away ] || exit 255\nshift\nexec sh -c "$*"\n'
     )
     ssh.chmod(0o755)
     (tmp_path / "bin/ptaudit").write_text(f'#!/bin/sh\nexec {sys.executable} -m analyzer.cli "$@"\n')
