@@ -31,7 +31,9 @@ def variant(files: dict[str, bytes], host: str, chance: random.Random) -> dict[s
     made = dict(files)
     if chance.random() < 0.4:
         release = chance.choice(RELEASES).encode()
-        made["uname"] = re.sub(rb"^(Linux \S+) \S+", lambda found: found[1] + b" " + release, made["uname"])
+        captured = made["uname"].split()[2]
+        for name in {"uname", "dmesg"} & made.keys():
+            made[name] = made[name].replace(captured, release)
     made["uname"] = re.sub(rb"^Linux \S+", b"Linux " + host.encode(), made["uname"])
     model = f"[    0.000000] DMI: {chance.choice(MACHINES)}, BIOS 1.{chance.randrange(40)} 01/01/2025\n"
     made["dmesg"] = made.get("dmesg", b"") + model.encode()

@@ -49,12 +49,17 @@ def misbehaving(release):
 '''
 
 
+_STARTED: list[subprocess.Popen[str]] = []
+
+
 def bundle(folder: Path, *, release: str = "", source: str = "pmem-6.12-vuln/02-one-removed") -> Path:
     """A copy of a capture, of another kernel release if that is given."""
     shutil.copytree(CAPTURES / source, folder)
     if release:
-        uname = folder / "uname"
+        uname, dmesg = folder / "uname", folder / "dmesg"
+        captured = uname.read_text().split()[2]
         uname.write_text(f"Linux host {release} #1 SMP aarch64 GNU/Linux\n")
+        dmesg.write_bytes(dmesg.read_bytes().replace(captured.encode(), release.encode()))
     return folder
 
 
@@ -69,11 +74,24 @@ def misbehaving_rule(folder: Path) -> dict[str, str]:
 
 
 def start(*arguments: object, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    """``ptaudit fleet`` in a process of its own."""
-    return subprocess.Popen(
+    """``ptaudit fleet`` in a process of its own, until `end_all`."""
+    process = subprocess.Popen(
         [sys.executable, "-m", "analyzer.cli", "fleet", *map(str, arguments)],
         cwd=ROOT, env=env, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
+    _STARTED.append(process)
+    return process
+
+
+def end_all() -> None:
+    """End what was started and close its pipes: a pipe that is collected later fails whatever test runs then."""
+    while _STARTED:
+        process = _STARTED.pop()
+        process.kill()
+        process.wait()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
 
 
 def digests(results: Path) -> dict[str, str]:
