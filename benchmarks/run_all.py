@@ -1,0 +1,182 @@
+"""All benchmarks, one table: what was measured, and beside it the yardstick of the same run.
+
+    python benchmarks/run_all.py [--quick] [NAME...]
+
+A busy machine slows a benchmark and its yardstick alike: of two runs, compare the last column.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+NUMBER = r"([\d.,]+)"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: two numbers that a benchmark prints, told by patterns with one group."""
+
+    what: str
+    unit: str
+    measured: str
+    yardstick: str
+    beside: str
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A script, its arguments for a quick run, and what is taken from its output."""
+
+    script: str
+    quick: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+BENCHMARKS = {
+    "start": Benchmark(
+        "bench_start.py",
+        ("--runs", "3"),
+        (
+            Row(
+                "ptaudit --help",
+                "ms",
+                rf"ptaudit --help +{NUMBER} ms",
+                rf"python -c pass +{NUMBER} ms",
+                "python -c pass",
+            ),
+            Row(
+                "audit, cold start",
+                "ms",
+                rf"ptaudit audit +{NUMBER} ms",
+                rf"python -c pass +{NUMBER} ms",
+                "python -c pass",
+            ),
+        ),
+    ),
+    "ptdump": Benchmark(
+        "bench_ptdump.py",
+        ("--rows", "100000"),
+        (
+            Row(
+                "page-table dump",
+                "MB/s",
+                rf"ptaudit +{NUMBER} MB/s",
+                rf"line by line +{NUMBER} MB/s",
+                "a regular expression",
+            ),
+        ),
+    ),
+    "host": Benchmark(
+        "bench_host.py",
+        ("--tib", "1"),
+        (
+            Row(
+                "model, rules, coverage of a host",
+                "s",
+                rf"{NUMBER} s  model, rules and coverage",
+                rf"{NUMBER} s  yardstick",
+                "sort 10 million",
+            ),
+        ),
+    ),
+    "ftrace": Benchmark(
+        "bench_ftrace.py",
+        ("20",),
+        (
+            Row(
+                "trace, text",
+                "MB/s",
+                rf"text, 1 line in 10000 +{NUMBER} MB/s",
+                rf"grep -c, one literal +{NUMBER} MB/s",
+                "grep -c",
+            ),
+            Row(
+                "trace.dat",
+                "M/s",
+                rf"trace.dat +{NUMBER} M events/s",
+                rf"trace-cmd report +{NUMBER} M events/s",
+                "trace-cmd report",
+            ),
+        ),
+    ),
+    "replay": Benchmark(
+        "bench_replay.py",
+        ("50000",),
+        (
+            Row(
+                "replay of a trace",
+                "s",
+                rf"replay +{NUMBER} s",
+                rf"one dict update each +{NUMBER} s",
+                "a dict update each",
+            ),
+        ),
+    ),
+    "walk": Benchmark(
+        "bench_walk.py",
+        ("--gib", "64"),
+        (
+            Row(
+                "walk of a crash dump",
+                "s",
+                rf"walk of the core: {NUMBER} s",
+                rf"the same pages: {NUMBER} s",
+                "drgn reads them",
+            ),
+        ),
+    ),
+    "fleet": Benchmark(
+        "bench_fleet.py",
+        ("--count", "60"),
+        (Row("fleet", "1/s", rf"{NUMBER} bundles/s", rf"pass takes {NUMBER} ms", "python -c pass, ms"),),
+    ),
+}
+
+
+def number(pattern: str, output: str) -> float | None:
+    found = re.search(pattern, output)
+    return float(found[1].replace(",", "")) if found else None
+
+
+def cells(row: Row, output: str) -> tuple[str, ...]:
+    """The row's cells; a yardstick that is not installed is missing."""
+    measured, yardstick = number(row.measured, output), number(row.yardstick, output)
+    if measured is None:
+        return row.what, "not printed", row.unit, "", row.beside, ""
+    if yardstick is None:
+        return row.what, f"{measured:g}", row.unit, "-", row.beside, "-"
+    ratio = f"{measured / yardstick:.3g}" if yardstick else "-"
+    return row.what, f"{measured:g}", row.unit, f"{yardstick:g}", row.beside, ratio
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small inputs: does everything run?")
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *BENCHMARKS], help=", ".join(BENCHMARKS))
+    arguments = parser.parse_args()
+    print(f"{'benchmark':<34} {'measured':>11} {'':<5} {'yardstick':>10}  {'':<22} {'ratio':>8}")
+    failed = False
+    for name in arguments.names or BENCHMARKS:
+        benchmark = BENCHMARKS[name]
+        begin = time.monotonic()
+        command = [sys.executable, str(HERE / benchmark.script), *(benchmark.quick if arguments.quick else ())]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        failed |= done.returncode != 0
+        for row in benchmark.rows:
+            what, measured, unit, yardstick, beside, ratio = cells(row, done.stdout)
+            failed |= measured == "not printed"
+            print(f"{what:<34} {measured:>11} {unit:<5} {yardstick:>10}  {beside:<22} {ratio:>8}", flush=True)
+        print(f"{name}: {time.monotonic() - begin:.0f} s{f', FAILED: {done.stderr[-300:]}' if done.returncode else ''}",
+              file=sys.stderr)  # fmt: skip
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
