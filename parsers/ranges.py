@@ -109,7 +109,12 @@ class Ranges:
 
     def touches(self, start: ArrayLike, end: ArrayLike) -> Bool:
         """Which windows share at least one element with the set."""
-        return np.asarray(self.covered(start, end) > 0)
+        low, high = np.asarray(start, dtype=np.int64), np.asarray(end, dtype=np.int64)
+        if not self:
+            return np.zeros(low.shape, dtype=np.bool_)
+        index = np.searchsorted(self.end, low, side="right")  # the first range that ends behind the window's start
+        following = self.start[np.minimum(index, self.start.size - 1)]
+        return np.asarray((index < self.start.size) & (following < high) & (low < high))
 
     def __or__(self, other: Ranges) -> Ranges:
         if not other:
@@ -121,6 +126,7 @@ class Ranges:
     def __and__(self, other: Ranges) -> Ranges:
         if not self or not other:
             return EMPTY
+        self, other = self._near(other), other._near(self)  # noqa: PLW0642  a few ranges of many need no pass over all
         cuts = np.sort(np.concatenate((self.start, self.end, other.start, other.end)))
         keep = self.contains(cuts[:-1]) & other.contains(cuts[:-1])
         return Ranges.of(cuts[:-1][keep], cuts[1:][keep])
@@ -131,6 +137,14 @@ class Ranges:
         cuts = np.sort(np.concatenate((self.start, self.end, other.start, other.end)))
         keep = self.contains(cuts[:-1]) & ~other.contains(cuts[:-1])
         return Ranges.of(cuts[:-1][keep], cuts[1:][keep])
+
+    def _near(self, other: Ranges) -> Ranges:
+        """The ranges that lie between the first and the last of ``other``."""
+        if not self or not other:
+            return EMPTY
+        low = int(np.searchsorted(self.end, other.start[0], side="right"))
+        high = int(np.searchsorted(self.start, other.end[-1], side="left"))
+        return Ranges(self.start[low:high], self.end[low:high])
 
     def shift(self, by: int) -> Ranges:
         """The same ranges, moved."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ import numpy as np
 from parsers.mapping import I64, U8
 from parsers.ptdump.columns import WINDOW
 
-__all__ = ["BLOCK_BYTES", "Block", "blocks", "line_at"]
+__all__ = ["BLOCK_BYTES", "Block", "LineIndex", "blocks"]
 
 BLOCK_BYTES = 1 << 20
 """Large enough to drown the cost of a numpy call, small enough for its arrays to stay in the cache."""
@@ -82,10 +83,27 @@ def _block(raw: bytes, line: int, offset: int) -> Block:
     return Block(raw, text, line, offset, starts, stops, ends_with_newline)
 
 
-def line_at(data: bytes, index: list[tuple[int, int]], line: int, limit: int) -> bytes:
-    """Line number ``line`` (1-based) of ``data``; ``index`` has (first line, offset) of every block."""
-    first, offset = max(entry for entry in index if entry[0] <= line)
-    for _ in range(line - first):
-        offset = data.index(b"\n", offset) + 1
-    stop = data.find(b"\n", offset, offset + limit)
-    return data[offset : offset + limit if stop < 0 else stop]
+class LineIndex:
+    """Where the lines of a text are: the first one of each block, and all of the block that was asked for last."""
+
+    def __init__(self) -> None:
+        self._first: list[int] = []
+        self._offset: list[int] = []
+        self._block = -1
+        self._starts: I64 = np.empty(0, np.int64)
+
+    def add(self, block: Block) -> None:
+        """Note the next block of the text."""
+        self._first.append(block.first_line)
+        self._offset.append(block.offset)
+
+    def line(self, data: bytes, number: int, limit: int) -> bytes:
+        """Line ``number`` (1-based) of the text, ``data``; at most ``limit`` bytes of it."""
+        block = bisect_right(self._first, number) - 1
+        if block != self._block:
+            begin, end = self._offset[block], [*self._offset[block + 1 : block + 2], len(data)][0]
+            newlines = np.flatnonzero(np.frombuffer(data, np.uint8, end - begin, begin) == _NEWLINE)
+            self._block, self._starts = block, np.concatenate(([begin], newlines + (begin + 1)))
+        start = int(self._starts[number - self._first[block]])
+        stop = data.find(b"\n", start, start + limit)
+        return data[start : start + limit if stop < 0 else stop]

@@ -9,7 +9,7 @@ import numpy as np
 from parsers.arm64 import MemType
 from parsers.errors import Diagnostic
 from parsers.mapping import I64, U16, U64, Bool
-from parsers.ptdump.blocks import BLOCK_BYTES, Block
+from parsers.ptdump.blocks import BLOCK_BYTES, Block, LineIndex
 from parsers.ptdump.columns import ADDRESS_COLUMNS, decode, starts_with_0x
 from parsers.ptdump.diagnostics import DiagnosticLog
 from parsers.ptdump.lines import LINE_LIMIT, BadRow, MarkerLine, RowLine, WxText, read_line
@@ -45,13 +45,13 @@ class Scan:
         self.bad_lines: list[bytes] = []
         """The first unusable rows, for a guess at what the text is."""
         self.first_fault: Diagnostic | None = None
-        self.line_index: list[tuple[int, int]] = []
+        self.line_index = LineIndex()
         self._lost = 0
         self._prose = 0
 
     def read(self, block: Block) -> None:
         """Take in the lines of ``block``."""
-        self.line_index.append((block.first_line, block.offset))
+        self.line_index.add(block)
         if not block.raw:
             self._lost += 1
             self.log.add(f"a line of more than {BLOCK_BYTES} bytes is not read", block.first_line)

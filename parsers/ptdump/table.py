@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from parsers.errors import Diagnostic
 from parsers.mapping import U8, U16, U32, U64, Bool, Mapping, Marker
-from parsers.ptdump.blocks import line_at
+from parsers.ptdump.blocks import LineIndex
 from parsers.ptdump.levels import to_mapping
 
 __all__ = ["PageTableDump", "UnknownWord", "WxLine"]
@@ -58,15 +58,15 @@ class PageTableDump:
     diagnostics: tuple[Diagnostic, ...]
     data: bytes = field(repr=False)
     """The whole text."""
-    line_index: list[tuple[int, int]] = field(repr=False)
-    """First line number and byte offset of each block of ``data``."""
+    line_index: LineIndex = field(repr=False)
+    """Where the lines of ``data`` are."""
 
     def __len__(self) -> int:
         return int(self.start.size)
 
     def quote(self, row: int) -> str:
         """The line of row number ``row`` as it stands in the file, without its line end."""
-        text = line_at(self.data, self.line_index, int(self.line[row]), _QUOTE_LIMIT)
+        text = self.line_index.line(self.data, int(self.line[row]), _QUOTE_LIMIT)
         return text.decode("utf-8", "backslashreplace").rstrip("\r")
 
     def to_mapping(self, va_bits: int, page_size: int) -> Mapping:

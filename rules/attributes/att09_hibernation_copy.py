@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from parsers.arm64 import Attr
 from parsers.cmdline import CommandLine
 from parsers.dmesg import Dmesg
@@ -97,7 +95,7 @@ def hibernation_copy(
         evidence=(
             Evidence(release.path, release.raw, release.line),
             Evidence(kconfig.path, "CONFIG_HIBERNATION=y", kconfig.line("CONFIG_HIBERNATION")),
-            *linear.quote(np.flatnonzero(offsets.touches(linear.start, linear.end))),
+            *linear.quote_at(offsets),
             *(() if dmesg is None else quote_messages(dmesg, gone)),
         ),
     )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from parsers.arm64 import Attr
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
@@ -59,7 +57,7 @@ def contiguous_tlb_shatter(linear: LinearMap, sections: SectionTable, release: K
             pfns=exposed,
             vas=linear.va_ranges(offsets),
             evidence=(
-                *linear.quote(np.flatnonzero(offsets.touches(linear.start, linear.end))),
+                *linear.quote_at(offsets),
                 Evidence(release.path, release.raw, release.line),
             ),
         )

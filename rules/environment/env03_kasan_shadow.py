@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from parsers.kconfig import Kconfig
 from parsers.mapping import Mapping
 from parsers.ranges import Ranges
@@ -68,5 +66,5 @@ def kasan_shadow(mapping: Mapping, linear: LinearMap, sections: SectionTable, co
             claim=Claim.PROBABLE,
             pfns=missing.shift(layout.start_pfn),
             vas=tuple(VaRange(base + lo, base + hi, "kasan shadow") for lo, hi in where.tuples()[:16]),
-            evidence=linear.quote(np.flatnonzero(linear.offsets(missing).touches(linear.start, linear.end))),
+            evidence=linear.quote_at(linear.offsets(missing)),
         )

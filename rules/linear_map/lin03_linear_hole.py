@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from parsers.arm64 import PMD, PTE
 from parsers.ranges import Ranges
 from rules.finding import Claim, Hit, Impact, Severity
@@ -65,7 +63,7 @@ def linear_hole(linear: LinearMap, sections: SectionTable, *, resources: Resourc
             claim=Claim.PROVEN if online else sections.claim,
             pfns=pfns,
             vas=linear.va_ranges(offsets),
-            evidence=linear.quote(np.flatnonzero(offsets.touches(linear.start, linear.end))),
+            evidence=linear.quote_at(offsets),
         )
     unseen = live - linear.pfns(linear.pages_observed)
     if unseen:

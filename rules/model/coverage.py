@@ -172,7 +172,14 @@ class RegionMap:
 
     def quote_at(self, offsets: Ranges) -> tuple[Evidence, ...]:
         """Evidence for the rows that overlap ``offsets``."""
-        return self.quote(offsets.touches(self.start, self.end))
+        return self.quote(self.rows_at(offsets))
+
+    def rows_at(self, offsets: Ranges) -> I64:
+        """Indices of the rows that overlap ``offsets``, ascending; found by search, for rules ask once a finding."""
+        first = np.searchsorted(self.end, offsets.start, side="right")
+        count = np.maximum(np.searchsorted(self.start, offsets.end, side="left") - first, 0)
+        number = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        return np.unique(np.repeat(first, count) + number).astype(np.int64)
 
     def _evidence(self, row: int) -> Evidence:
         mapping = self.mapping

@@ -160,8 +160,9 @@ def _by_section(pfns: Ranges, pages_per_section: int) -> Iterator[Ranges]:
 
 def _shape(vmemmap: Vmemmap, offsets: Ranges) -> str:
     """What kind of hole it is."""
-    touched = offsets.touches(vmemmap.start, vmemmap.end) & vmemmap.hole
-    if not touched.any() or (vmemmap.level[touched] == PTE).any():
+    rows = vmemmap.rows_at(offsets)
+    rows = rows[vmemmap.hole[rows]]
+    if not rows.size or (vmemmap.level[rows] == PTE).any():
         return "The hole is made of single page-table entries."
     return "The hole is made of whole empty PMD entries: a block was torn out."
 
