@@ -19,7 +19,7 @@ import numpy as np
 from parsers.cmdline import CommandLine, parse_cmdline
 from parsers.errors import Diagnostic, FormatError
 from parsers.journal import without_json
-from parsers.lines import numbered, without_transport
+from parsers.lines import at_lines, numbered, without_transport
 from parsers.mapping import I64, U32, U64
 from parsers.oops import Reports, find_reports
 from parsers.printk import PREFIX, STAMP
@@ -311,12 +311,17 @@ def _command_line(messages: Sequence[Message], path: str) -> CommandLine | None:
 
 def _memory(messages: Sequence[Message]) -> BootMemory:
     rows = [(match, message.line) for message in messages if (match := _NODE_RANGE.match(message.text))]
+    rows = [(match, line) for match, line in rows if not _is_reversed(match)]
     return BootMemory(
         node=np.array([int(match[1]) for match, _ in rows], dtype=np.int64),
         start=np.array([int(match[2], 16) for match, _ in rows], dtype=np.uint64),
         last=np.array([int(match[3], 16) for match, _ in rows], dtype=np.uint64),
         line=np.array([line for _, line in rows], dtype=np.uint32),
     )
+
+
+def _is_reversed(match: re.Match[str]) -> bool:
+    return int(match[2], 16) > int(match[3], 16)
 
 
 def _zones(messages: Sequence[Message]) -> Iterator[ZoneRange]:
@@ -335,6 +340,12 @@ def _poison(messages: Sequence[Message]) -> HardwarePoison:
 
 
 def _doubts(boots: Sequence[Boot], boot: Boot, dropped: int, path: str) -> Iterator[Diagnostic]:
+    nodes = ((_NODE_RANGE.match(message.text), message.line) for message in boot.messages)
+    yield from at_lines(
+        "the range ends before it starts, left out",
+        [line for match, line in nodes if match and _is_reversed(match)],
+        path,
+    )
     if dropped:
         yield Diagnostic(f"{dropped} earlier messages about memory are left out, the last {MAX_MESSAGES} kept", path)
     if len(boots) > 1:

@@ -23,7 +23,7 @@ _RELEASE = r"(?P<release>[1-9]\d?\.\d{1,3}[^\s()]{0,120})"
 _SHAPES = (
     re.compile(rf"Linux version {_RELEASE} (?:\([^()\n]*\) )?(?P<rest>[^\n]*)"),
     re.compile(rf"^Linux \S+ {_RELEASE} (?P<rest>[^\n]*)", re.MULTILINE),
-    re.compile(rf"^\s*{_RELEASE}(?P<rest>)\s*$", re.MULTILINE),
+    re.compile(rf"^[^\S\n]*{_RELEASE}(?P<rest>)[^\S\n]*$", re.MULTILINE),
 )
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d{1,5}))?(.*)")
 _MACHINE = re.compile(

@@ -99,9 +99,11 @@ class Btf:
             raise FormatError("BTF sections lie outside of the BTF data", path=path)
         self._words: U32 = np.frombuffer(data, dtype="<u4", count=header.type_len // 4, offset=start).astype(np.uint32)
         self._strings = data[strings : strings + header.str_len]
+        if self._words.size < 3:
+            raise FormatError("BTF without a type", path=path)
         # Index 0 is void; type id i is at _at[i].
         self._at: I64 = np.concatenate(([0], _type_starts(self._words, path)))
-        info = self._words[self._at + 1] if self._words.size else np.zeros(1, dtype=np.uint32)
+        info = self._words[self._at + 1]
         self.kind: I64 = (info >> 24 & 0x1F).astype(np.int64)
         self.vlen: I64 = (info & 0xFFFF).astype(np.int64)
         self.kind_flag: Bool = (info >> 31).astype(np.bool_)
@@ -311,8 +313,6 @@ def _type_starts(words: U32, path: str) -> I64:
     from the first word by doubling the length of the jumps.
     """
     size = words.size
-    if size < 3:
-        return np.empty(0, dtype=np.int64)
     info = np.append(words[1:], np.uint32(0)).astype(np.int64)
     kind = info >> 24 & 0x1F
     jump = np.arange(size) + 3 + _FIXED[kind] + _ELEMENT[kind] * (info & 0xFFFF)

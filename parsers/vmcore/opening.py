@@ -8,12 +8,14 @@ nothing falls back to the running kernel.
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from parsers.errors import Diagnostic, FormatError, InputError, MissingDependencyError, WrongFormatError
 from parsers.mapping import U8, U64, Bool
@@ -34,6 +36,15 @@ _HYPERVISOR_NAMES = {"", "Unknown"}
 _SCAN_LIMIT = 4 << 30  # bytes of memory searched for a VMCOREINFO that the dump's notes lack
 _FIRST_KEY: U8 = np.frombuffer(b"OSRELEASE=", dtype=np.uint8)
 _NOTE_NAME = b"VMCOREINFO\0"
+_NOTE_HEADER = struct.Struct("<III")
+_MAX_NOTES = 16 << 20  # bytes of all notes together; a CPU's registers are 400
+_MAX_OFFSET = 1 << 63
+_PT_LOAD, _PT_NOTE = 1, 4
+_PROGRAM_HEADER = np.dtype(
+    [(name, "<u4") for name in ("type", "flags")]
+    + [(name, "<u8") for name in ("offset", "vaddr", "paddr", "filesz", "memsz", "align")]
+)
+_MAX_PROGRAM_HEADERS = 1 << 18  # small cores have one for every run of pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,33 +117,49 @@ def _open_elf(stream: BinaryIO, path: str) -> _Opened:
     try:
         elf: Any = ELFFile(stream)
         _check_elf(elf.header, path)
-        program_headers = [segment.header for segment in elf.iter_segments()]
-        size = os.fstat(stream.fileno()).st_size
-        info = b""
-        for header in program_headers:
-            if header.p_type == "PT_NOTE" and not info:
-                info = vmcoreinfo_note(os.pread(stream.fileno(), min(header.p_filesz, 16 << 20), header.p_offset))
+        entry_size, count, table = elf.header.e_phentsize, elf.num_segments(), elf.header.e_phoff
     except InputError:
         raise
     except Exception as error:  # pyelftools raises whatever its own parsing trips over
         raise FormatError(f"damaged ELF core: {error or type(error).__name__}", path=path) from error
-    loads = [header for header in program_headers if header.p_type == "PT_LOAD" and header.p_filesz]
-    if not loads:
+    if count and (entry_size != _PROGRAM_HEADER.itemsize or count > _MAX_PROGRAM_HEADERS):
+        raise FormatError(f"an ELF core with {count} program headers of {entry_size} bytes", path=path)
+    headers = np.frombuffer(_read_at(stream, table, count * entry_size, path), dtype=_PROGRAM_HEADER)
+    loads = headers[(headers["type"] == _PT_LOAD) & (headers["filesz"] > 0)]
+    if not loads.size:
         raise FormatError("the ELF core holds no memory", path=path)
-    if len(loads) > 1 and not any(header.p_paddr for header in loads):
+    if loads.size > 1 and not loads["paddr"].any():
         raise FormatError("the ELF core gives no physical addresses", path=path)
+    info = _find_note(stream, headers[headers["type"] == _PT_NOTE])
     diagnostics: list[Diagnostic] = []
-    segments = [
-        Segment(header.p_paddr, header.p_offset, max(min(header.p_filesz, size - header.p_offset), 0))
-        for header in loads
-        if header.p_paddr < 1 << 52
-    ]
-    missing = sum(header.p_filesz for header in loads) - sum(segment.size for segment in segments)
+    size = os.fstat(stream.fileno()).st_size
+    loaded = [tuple(row) for row in loads[["paddr", "offset", "filesz"]].tolist()]
+    segments = [Segment(pa, at, max(min(length, size - at), 0)) for pa, at, length in loaded if pa < 1 << 52]
+    missing = sum(length for _, _, length in loaded) - sum(segment.size for segment in segments)
     if missing:
         diagnostics.append(Diagnostic(f"the dump is truncated: {missing} bytes of memory are missing, unknown", path))
     if not any(segment.size for segment in segments):
         raise FormatError("truncated before the first byte of memory", path=path)
     return ElfMemory(stream.fileno(), [segment for segment in segments if segment.size]), info, tuple(diagnostics)
+
+
+def _read_at(stream: BinaryIO, offset: int, size: int, path: str) -> bytes:
+    data = os.pread(stream.fileno(), size, offset) if offset < _MAX_OFFSET else b""
+    if len(data) < size:
+        raise FormatError("truncated in the program headers", path=path, offset=offset)
+    return data
+
+
+def _find_note(stream: BinaryIO, headers: NDArray[np.void]) -> bytes:
+    """The VMCOREINFO text in the first PT_NOTE that has one; empty if none has."""
+    left = _MAX_NOTES
+    for offset, size in headers[["offset", "filesz"]].tolist():
+        notes = os.pread(stream.fileno(), min(size, left), offset) if offset < _MAX_OFFSET else b""
+        left -= len(notes)
+        info = vmcoreinfo_note(notes)
+        if info:
+            return info
+    return b""
 
 
 def _check_elf(header: Container, path: str) -> None:
@@ -149,7 +176,7 @@ def vmcoreinfo_note(notes: bytes) -> bytes:
     """The text of the VMCOREINFO note among ELF notes; empty if there is none."""
     position = 0
     while position + 12 <= len(notes):
-        name_size, size, _ = np.frombuffer(notes, dtype="<u4", count=3, offset=position).tolist()
+        name_size, size, _ = _NOTE_HEADER.unpack_from(notes, position)
         body = position + 12 + -(-name_size // 4) * 4
         if notes[position + 12 : position + 12 + name_size] == _NOTE_NAME:
             return notes[body : body + size].rstrip(b"\0")

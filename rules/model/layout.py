@@ -18,7 +18,7 @@ from parsers.ranges import Ranges
 from rules.model.coverage import clip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
     from collections.abc import Mapping as Dict
 
     from parsers.kconfig import Kconfig
@@ -31,6 +31,18 @@ __all__ = ["STRUCT_PAGE_SIZES", "LayoutBuilder"]
 
 STRUCT_PAGE_SIZES = (64, 80, 96, 112, 128, 72, 56)
 """Sizes that arm64 kernels can have, most common first; 64 on nearly every kernel."""
+
+_BITS = range(36, 53)
+_POSSIBLE: Dict[str, Container[int]] = {
+    "page_size": (4096, 16384, 65536),
+    "va_bits": _BITS,
+    "va_bits_actual": _BITS,
+    "struct_page_size": range(32, 257),
+    "section_size_bits": range(20, 41),
+    "block_size": tuple(1 << bits for bits in range(20, 46)),
+}
+"""What arm64 can have; every other fact is an address."""
+_ADDRESSES = range(1 << 64)
 
 _LINEAR_START = ("Linear Mapping start", "Linear Mapping")
 
@@ -53,8 +65,11 @@ class LayoutBuilder:
         self.notes: list[str] = []
 
     def add(self, key: str, value: int | None, source: str, precision: Precision = Precision.DERIVED) -> None:
-        """A value from a source; ignored with a note where a more trusted source differs."""
+        """A value from a source; ignored with a note where it cannot be or a more trusted source differs."""
         if value is None:
+            return
+        if value not in _POSSIBLE.get(key, _ADDRESSES):
+            self.notes.append(f"{key}: {source} says {hex(value)[:24]}, which cannot be")
             return
         known = self.facts.setdefault(key, Fact(value, source, precision))
         if known.value != value:
