@@ -328,3 +328,11 @@ def test_the_page_holds_everything_and_escapes_it(ptaudit, tmp_path: Path) -> No
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     for outside in ("http://", "https://", "src=", "@import", "url("):
         assert outside not in page
+
+
+@pytest.mark.parametrize("command", ["run", "query", "diff"])
+def test_help_fits_a_terminal_and_shows_an_example(ptaudit, command: str) -> None:
+    lines = ptaudit("fleet", command, "--help").out.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("    ptaudit fleet") for line in lines)
