@@ -78,7 +78,7 @@ def parse_cmdline(data: bytes, path: str) -> CommandLine:
         raise FormatError("empty, no kernel command line", path=path)
     end = words.index("--") if "--" in words else len(words)
     line = text.count("\n", 0, text.index(words[0])) + 1
-    raw = text.strip()
+    raw = text.strip(" \t\n\r\v\f")  # what the kernel's isspace() takes; Unicode knows more
     diagnostics = []
     if text.count('"') % 2:
         diagnostics.append(Diagnostic("a double quote is not closed", path, line))

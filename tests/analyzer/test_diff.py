@@ -23,7 +23,14 @@ SEQUENCES = [
     for moments in [sorted(path.parent for path in boot.glob("*/kernel_page_tables"))]
     for before, after in pairwise(moments)
 ]
-DAMAGE = {"pmem-6.12-vuln", "pmem-5.10-4k", "pmem-6.12-64k", "pmem-6.12-16k", "pmem-mapdev-6.12-64k"}
+DAMAGE = {
+    "pmem-6.12-vuln",
+    "pmem-5.10-4k",
+    "pmem-6.12-64k",
+    "pmem-6.12-16k",
+    "pmem-mapdev-6.12-64k",
+    "two-dimms-one-offline-6.12-4k-80",
+}
 """Boots in which a removal took struct pages of its neighbours."""
 
 
