@@ -89,7 +89,7 @@ class Coordinator:
             self.samples.append(Sample(int(count), float(seconds), float(mib)))
             if results is not None and len(self.samples) >= results:
                 return self.samples
-        self.process.wait()
+        self.process.communicate()
         return self.samples
 
     def stop(self, how: signal.Signals) -> None:
