@@ -38,7 +38,6 @@ def _as_dict(rule: Rule) -> dict[str, object]:
     return {
         "code": rule.code,
         "name": rule.name,
-        "family": rule.family,
         "severity": str(rule.severity),
         "impact": str(rule.impact),
         "summary": rule.summary,

@@ -15,10 +15,13 @@ import jsonschema
 import pytest
 
 from analyzer.cli import COMMANDS
+from analyzer.sources.read import Request, read_sources
 from analyzer.views.rule_page import rule_parts
-from rules.engine import builtin_rules
+from rules.engine import Outcome, builtin_rules, run
+from rules.model.captured import facts_of
 from rules.model.kernels import KNOWN_BUGS
 from rules.rule import SECTIONS
+from tests.analyzer.conftest import CAPTURES
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -168,6 +171,24 @@ def test_completion_knows_commands_and_options() -> None:
             env={"_PTAUDIT_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)},
         )  # fmt: skip
         assert expected in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("source", "outcome"),
+    [
+        ("01-dimm-added-offline", Outcome.FIRED),
+        ("02-dimm-online", Outcome.PASSED),
+        ("00-boot", Outcome.NOT_APPLICABLE),
+        ("02-dimm-online/kernel_page_tables", Outcome.UNDECIDED),
+    ],
+)
+def test_the_rule_that_is_the_example_works(source: str, outcome: Outcome) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```", (DOCS / "extend/rule.md").read_text(), re.DOTALL | re.MULTILINE)
+    names: dict[str, object] = {"__name__": "site_rules.offline"}
+    exec(compile(code, "rule.md", "exec"), names)
+    sources = read_sources(Request((CAPTURES / "dimm-6.12" / source,)))
+    (verdict,) = run([names["added_and_offline"]], facts_of(sources.captured))
+    assert verdict.outcome is outcome, verdict.reason
 
 
 def test_the_site_is_configured_where_the_extra_is() -> None:
