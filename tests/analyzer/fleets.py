@@ -44,7 +44,7 @@ def misbehaving(release):
         print("not an answer", flush=True)
         os.write(1, b"nor this\\n")
     if what == "slow":
-        time.sleep(0.3)
+        time.sleep(0.5)
     return []
 '''
 

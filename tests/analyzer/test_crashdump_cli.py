@@ -77,7 +77,7 @@ def test_a_vmlinux_in_place_of_the_dump(ptaudit, given, plain: bytes) -> None:
 
 @pytest.mark.parametrize("size", [20, 64, 100, 5000])
 def test_a_dump_that_ends_in_its_headers(ptaudit, given, plain: bytes, size: int) -> None:
-    refused(ptaudit("audit", given(plain[:size])), "vmcore: ")
+    refused(ptaudit("audit", given(plain[:size])), "vmcore:")
 
 
 def test_a_dump_that_ends_before_the_page_tables(ptaudit, given, plain: bytes) -> None:
