@@ -76,11 +76,14 @@ def unread_lines(data: bytes, read: Collection[int], path: str) -> tuple[Diagnos
 
 
 def at_lines(message: str, lines: Sequence[int], path: str) -> tuple[Diagnostic, ...]:
-    """One diagnostic at the first of ``lines`` that says how many more there are; none for no line."""
+    """One diagnostic at the first of ``lines`` that says how many more there are; none for no line.
+
+    A line 0 stands for what has none.
+    """
     if not lines:
         return ()
     more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
-    return (Diagnostic(message + more, path, lines[0]),)
+    return (Diagnostic(message + more, path, lines[0] or None),)
 
 
 def grep_listing(files: Mapping[str, bytes]) -> bytes:

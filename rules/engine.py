@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "Verdict", "builtin_rules", "load_rules", "run", "select"]
 
 ENTRY_POINT_GROUP = "ptaudit.rules"
+MAX_SECTIONS = 1 << 20
+"""Sections that a finding lists, 128 TiB; of more than that only the page frames are named."""
 
 
 class Outcome(StrEnum):
@@ -176,7 +178,8 @@ def _findings(rule: Rule, facts: Facts, hits: list[Hit]) -> Iterator[Finding]:
         sections: tuple[int, ...] = ()
         if hit.pfns and layout is not None and layout.knows("section_size_bits", "page_size"):
             touched = hit.pfns.divide(layout.pages_per_section, outward=True)
-            sections = tuple(number for lo, hi in touched.tuples() for number in range(lo, hi))
+            if touched.total <= MAX_SECTIONS:
+                sections = tuple(number for lo, hi in touched.tuples() for number in range(lo, hi))
         yield Finding(rule, proven, sections)
 
 

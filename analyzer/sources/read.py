@@ -269,8 +269,7 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
     for count, path in enumerate(sorted(root.rglob("*"))):
         if count > MAX_FILES:
             raise InputError(f"more than {MAX_FILES} files", path=str(root))
-        inside = not path.is_symlink() or base in path.resolve().parents
-        if inside and path.is_file():
+        if path.is_file() and (not path.is_symlink() or base in path.resolve().parents):
             yield str(path.relative_to(root)), path
 
 

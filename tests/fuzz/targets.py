@@ -1,0 +1,461 @@
+"""What is fuzzed: one row a reader, with its seeds and how much of a run it may take."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import os
+import re
+import struct
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+__all__ = ["CORPUS", "TARGETS", "Target"]
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+CORPUS = FIXTURES / "fuzz"
+_WORDS = re.compile(rb"[^\s]{2,40}")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader of bytes.  It raises PtauditError or returns what was read."""
+
+    name: str
+    run: Callable[[bytes], object]
+    seeds: Callable[[], tuple[bytes, ...]]
+    short: int = 250
+    """Mutations in the short run."""
+    limit: int = 1 << 16
+    """Longest input of the search; lines are repeated to a megabyte besides."""
+    binary: bool = False
+    """Lines and offsets of diagnostics are not places in the input."""
+
+    def inputs(self) -> tuple[bytes, ...]:
+        """Seeds, and the kept corpus."""
+        return (*self.seeds(), *(path.read_bytes() for path in self.kept()))
+
+    def kept(self) -> list[Path]:
+        """Inputs that once found something or reach code that no seed reaches."""
+        return sorted((CORPUS / self.name).glob("*"))
+
+    def words(self) -> tuple[bytes, ...]:
+        """Pieces of the seeds."""
+        found: dict[bytes, None] = {}
+        for seed in self.seeds():
+            for line in seed[: 1 << 16].split(b"\n")[:400]:
+                found[line[:200]] = None
+                found.update(dict.fromkeys(_WORDS.findall(line[:400])))
+        return tuple(found)[:4000]
+
+
+def files(*patterns: str, size: int = 1 << 15) -> Callable[[], tuple[bytes, ...]]:
+    """The beginnings of fixtures as seeds, each content once."""
+
+    @cache
+    def read() -> tuple[bytes, ...]:
+        found = (path for pattern in patterns for path in sorted(FIXTURES.glob(pattern)) if path.is_file())
+        contents = (lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes() for path in found)
+        return tuple(dict.fromkeys(content[:size] for content in contents))
+
+    return read
+
+
+def made(name: str) -> Callable[[], tuple[bytes, ...]]:
+    """Seeds of `tests.fuzz.seeds`."""
+    return lambda: getattr(import_module("tests.fuzz.seeds"), name)()  # noqa: PLW0108  imported late
+
+
+def both(*several: Callable[[], tuple[bytes, ...]]) -> Callable[[], tuple[bytes, ...]]:
+    return lambda: tuple(dict.fromkeys(seed for seeds in several for seed in seeds()))
+
+
+def text(module: str, function: str) -> Callable[[bytes], object]:
+    """A parser of bytes and a path, imported when it is first used (after atheris has hooked the import)."""
+    return lambda data: getattr(import_module(module), function)(data, "input")
+
+
+@cache
+def scratch() -> Path:
+    """A directory of this process for readers that want a file."""
+    folder = tempfile.TemporaryDirectory(prefix="ptaudit-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+    scratch.folder = folder  # type: ignore[attr-defined]  removed with the process
+    return Path(folder.name)
+
+
+def as_file(data: bytes) -> Path:
+    path = scratch() / f"input-{os.getpid()}"
+    path.write_bytes(data)
+    return path
+
+
+# Texts ----------------------------------------------------------------------------------------------------------------
+
+
+def ptdump(data: bytes) -> object:
+    from parsers import ptdump
+
+    ptdump.looks_like(data[:4096])
+    dump = ptdump.parse(data, "input")
+    return dump, [dump.quote(row) for row in range(0, len(dump), max(len(dump) // 8, 1))]
+
+
+def kconfig(data: bytes) -> object:
+    from parsers.kconfig import parse_kconfig
+
+    config = parse_kconfig(data, "input")
+    return config, config.page_size, config.va_bits
+
+
+def dmesg(data: bytes) -> object:
+    from parsers.dmesg import parse_dmesg
+
+    return parse_dmesg(data, "input")
+
+
+def oops(data: bytes) -> object:
+    from parsers.oops import find_reports
+
+    found = find_reports(data, "input")
+    return found, [(report.function, report.esr and (report.esr.fault, report.esr.level)) for report in found.reports]
+
+
+def sysfs(data: bytes) -> object:
+    """A tree of sysfs files: ``path:content`` a line."""
+    from parsers.hugepages import parse_hugepages_tree
+    from parsers.memory_blocks import parse_memory_blocks_tree
+
+    pairs = (line.partition(b":") for line in data.split(b"\n"))
+    tree = {name.decode("utf-8", "surrogateescape"): value + b"\n" for name, _, value in pairs}
+    parse = parse_hugepages_tree if b"hugepages-" in data[:200] else parse_memory_blocks_tree
+    return parse(tree, "input")
+
+
+def trace(data: bytes) -> object:
+    from parsers import ftrace
+
+    ftrace.looks_like(data[: 1 << 16])
+    read = ftrace.read(data, path="input")
+    rows = range(0, len(read.events), max(len(read.events) // 8, 1))
+    return read, [(read.quote(row), read.describe(row)) for row in rows]
+
+
+def replay(data: bytes) -> object:
+    """A trace through the replay and the rules of traces."""
+    from parsers import ftrace
+    from rules.model.captured import Captured
+
+    return verdicts(Captured(trace=ftrace.read(data, path="input")))
+
+
+def baseline(data: bytes) -> object:
+    from analyzer.baseline import read_baseline
+
+    return read_baseline(as_file(data)).entries
+
+
+# Crash dumps ----------------------------------------------------------------------------------------------------------
+
+
+def vmcore(data: bytes) -> object:
+    """A dump, walked and read like any other."""
+    from parsers.vmcore.extract import extract
+
+    return told(extract(as_file(data)))
+
+
+def told(facts: Any) -> object:
+    return facts.walk, facts.printed, facts.sections, facts.blocks, facts.zones, facts.dmesg, facts.diagnostics
+
+
+def kdump(data: bytes) -> object:
+    from tests.fuzz.seeds import expanded
+
+    return vmcore(expanded(data))
+
+
+def btf(data: bytes) -> object:
+    import drgn
+
+    from parsers.vmcore.btf import Btf, BtfKind
+
+    types = Btf(data, "input")
+    flags = drgn.PlatformFlags.IS_64_BIT | drgn.PlatformFlags.IS_LITTLE_ENDIAN
+    prog = drgn.Program(drgn.Platform(drgn.Architecture.AARCH64, flags))
+    prog.register_type_finder("btf", types.type_finder, enable_index=-1)
+    found = []
+    for name in ("mem_section", "zone_type", "u64", "bits", "wide"):
+        found.append(types.find(name, *BtfKind))
+        for word in ("struct ", "enum ", "", "union "):
+            try:
+                kind = prog.type(word + name)
+                members = kind.members if kind.kind in (drgn.TypeKind.STRUCT, drgn.TypeKind.UNION) else ()
+                found += [word, [(one.name, one.bit_offset, one.bit_field_size) for one in members or ()]]
+            except _UNKNOWN:
+                found.append(None)
+    for name in ("ZONE_DMA", "ZONE_NORMAL", "WIDE_ONE"):
+        found.append(types.enumerator(name))
+        try:
+            found.append(str(types.constant(prog, name)))
+        except (*_UNKNOWN, drgn.OutOfBoundsError):
+            found.append(None)
+    return found
+
+
+_UNKNOWN = (LookupError, TypeError, ValueError, ArithmeticError)
+"""What `parsers.vmcore.dump.Dump` takes for an answer of drgn: it does not know that."""
+
+
+def in_memory(**vmcoreinfo: object) -> Callable[[bytes], Any]:
+    """A dump whose memory holds the input in the kernel image."""
+
+    @cache
+    def raw() -> Any:
+        from parsers.vmcore.opening import open_dump
+        from tests.fuzz.seeds import core, tables
+
+        return open_dump(as_file(core(tables(), **vmcoreinfo)))
+
+    def dump(data: bytes) -> Any:
+        from parsers.vmcore.dump import Dump
+        from tests.fuzz.seeds import OVERLAY, tables
+        from tests.parsers.vmcore.cores import PageMemory
+
+        pages = dict(tables().memory.pages)
+        for at in range(0, min(len(data), 1 << 16), 4096):
+            pages[(OVERLAY + at) // 4096] = data[at : at + 4096].ljust(4096, b"\0")
+        return Dump(raw(), memory=PageMemory(pages))
+
+    return dump
+
+
+def log_reader(layout: str) -> Callable[[bytes], object]:
+    @cache
+    def opener() -> Callable[[bytes], Any]:
+        return in_memory(**getattr(import_module("tests.fuzz.seeds"), layout))
+
+    def run(data: bytes) -> object:
+        from parsers.vmcore.printk import read_dmesg
+
+        dump = opener()(data)
+        return dump.attempt("kernel log", lambda: read_dmesg(dump)), dump.diagnostics
+
+    return run
+
+
+def kallsyms(data: bytes) -> object:
+    dump = _kallsyms()(data)
+    return [dump.symbol(name) for name in ("_stext", "mem_section", "nothing")], dump.diagnostics
+
+
+@cache
+def _kallsyms() -> Callable[[bytes], Any]:
+    from tests.fuzz.seeds import IMAGE, SYMBOLS
+
+    return in_memory(**{name: f"{IMAGE + at:x}" for name, at in SYMBOLS.items()})
+
+
+def system_map(data: bytes) -> object:
+    from parsers.vmcore.kallsyms import system_map
+    from parsers.vmcoreinfo import parse_vmcoreinfo
+
+    known = parse_vmcoreinfo(b"OSRELEASE=6\nPAGESIZE=4096\nSYMBOL(_stext)=ffff800080010000\nKERNELOFFSET=0\n", "")
+    address = system_map(data, known, "input")
+    return [address(name) for name in ("_stext", "_end", "mem_section")]
+
+
+def system_maps() -> tuple[bytes, ...]:
+    rows = ((0xFFFF800080010000, "T _stext"), (0xFFFF800082000000, "D mem_section"), (0xFFFF800083000000, "B _end"))
+    return ("".join(f"{address:016x} {name}\n" for address, name in rows).encode(),)
+
+
+# The whole audit ------------------------------------------------------------------------------------------------------
+
+
+def verdicts(captured: Any) -> object:
+    from rules.engine import Outcome, builtin_rules, run
+    from rules.model.captured import facts_of
+
+    said = run(builtin_rules(), facts_of(captured))
+    failed = [f"{one.rule.code}: {one.reason}" for one in said if one.outcome is Outcome.ERROR]
+    if failed:
+        raise AssertionError("rules that fail: " + "; ".join(failed))
+    return [(one.rule.code, str(one.outcome), one.reason, [each.fingerprint for each in one.findings]) for one in said]
+
+
+_SEPARATOR = re.compile(rb"^@@ ([a-z][a-z0-9_./]{0,80})\n", re.MULTILINE)
+
+
+def capture(data: bytes) -> object:
+    """A capture directory, ``@@ name`` before each file, audited and reported in every format."""
+    from analyzer.audit import audit
+    from analyzer.sources.read import Request
+    from rules.engine import Outcome
+
+    with tempfile.TemporaryDirectory(dir=scratch()) as folder:
+        parts = _SEPARATOR.split(data)
+        for name, content in zip(parts[1::2], parts[2::2], strict=True):
+            path = Path(folder, *(part for part in name.decode().split("/") if part.strip(".")))
+            if not path.exists() and all(not one.is_file() for one in path.parents) and not path.is_dir():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+        (root := scratch() / "capture").unlink(missing_ok=True)
+        root.symlink_to(folder)
+        report = audit(Request((root,)))
+        failed = [f"{one.rule.code}: {one.reason}" for one in report.verdicts if one.outcome is Outcome.ERROR]
+        if failed:
+            raise AssertionError("rules that fail: " + "; ".join(failed))
+        texts = [import_module(f"analyzer.reports.{form}").render(report, verbose=True) for form in ("text", "sarif")]
+        for form in ("json", "html", "prometheus"):  # with the time of the audit in them
+            import_module(f"analyzer.reports.{form}").render(report, verbose=True).encode("utf-8", "backslashreplace")
+    return texts
+
+
+@cache
+def captures() -> tuple[bytes, ...]:
+    homes = ("captures/pmem-6.12-vuln/02-one-removed", "captures/vmem-6.12-4k", "captures/hvo-6.1-4k")
+    homes += ("captures/dimm-6.12-64k", "rules/MOM-14/fires", "rules/TRC-06/fires")
+    found = []
+    for home in homes:
+        leaves = sorted({path.parent for path in (FIXTURES / home).rglob("*") if path.is_file()})[-1:]
+        for leaf in leaves:
+            contents = [
+                (path, path.read_bytes()) for path in sorted(leaf.iterdir()) if path.suffix not in (".xz", ".gz")
+            ]
+            parts = [b"@@ %b\n" % path.name.encode() + content[:20000] for path, content in contents if path.is_file()]
+            found.append(b"".join(parts))
+    return tuple(found)
+
+
+def single(data: bytes) -> object:
+    """One file of unknown kind."""
+    from analyzer.sources.read import Request, read_sources
+
+    read = read_sources(Request((as_file(data),)))
+    return [(one.kind, len(one.diagnostics)) for one in read.sources]
+
+
+def kinds() -> tuple[bytes, ...]:
+    """The first kilobytes of every kind of file, packed ones too."""
+    import zstandard
+
+    some = files(
+        "captures/pmem-6.12-vuln/02-one-removed/*", "ftrace/pmem.trace", "host/lsmem/*", "oops/*.txt", size=1500
+    )()
+    packed = (gzip.compress(some[1]), lzma.compress(some[0]), zstandard.ZstdCompressor().compress(some[2]))
+    from tests.fuzz.seeds import cores
+
+    return (*some, *packed, gzip.compress(cores()[0]), zstandard.ZstdCompressor().compress(cores()[0]), cores()[0])
+
+
+_CORE = FIXTURES / "vmcore" / "pmem-6.12-vuln-after.core.zst"
+
+
+@cache
+def _core() -> Any:
+    from parsers.vmcore.opening import open_dump
+
+    return open_dump(_CORE)
+
+
+def core(data: bytes) -> object:
+    """A small core with words changed: rows of (page, word, value), audited with every rule."""
+    from parsers.vmcore.extract import facts_of
+    from rules.model.captured import Captured
+    from tests.rules.patched import Patched
+
+    raw = _core()
+    starts, ends = raw.memory.extents
+    words = {}
+    for page, word, value in struct.iter_unpack("<IHQ", data[: len(data) // 14 * 14][: 14 * 64]):
+        extent = page % len(starts)
+        pages = int(ends[extent] - starts[extent]) // 4096
+        words[int(starts[extent]) + (page // len(starts)) % pages * 4096 + word % 512 * 8] = value
+    facts = facts_of(raw, memory=Patched(raw.memory, words, {}, ()))
+    return told(facts), verdicts(Captured(vmcore=facts))
+
+
+def core_patches() -> tuple[bytes, ...]:
+    return (b"", struct.pack("<IHQ", 3, 5, 2**64 - 1), struct.pack("<IHQIHQ", 40, 1, 0, 900, 77, 0x68000048000701))
+
+
+CAPTURED = "captures/*/*/"
+_TEXTS = (
+    ("iomem", "parsers.iomem", "parse_iomem", files(CAPTURED + "iomem", "rules/*/*/iomem", size=4096)),
+    ("memory_blocks", "parsers.memory_blocks", "parse_memory_blocks", files(CAPTURED + "memory_blocks", size=4096)),
+    ("memory_nodes", "parsers.memory_blocks", "parse_memory_nodes", files("**/memory_nodes", size=4096)),
+    ("lsmem", "parsers.lsmem", "parse_lsmem", files("host/lsmem/*")),
+    ("zoneinfo", "parsers.zoneinfo", "parse_zoneinfo", files(CAPTURED + "zoneinfo", "host/*/*/zoneinfo", size=8192)),
+    ("cmdline", "parsers.cmdline", "parse_cmdline", files("**/cmdline")),
+    ("uname", "parsers.uname", "parse_uname", files("**/uname")),
+    ("meminfo", "parsers.meminfo", "parse_meminfo", files("**/meminfo", size=4096)),
+    ("hugepages", "parsers.hugepages", "parse_hugepages", files("**/hugetlb", "**/hugepages*", size=4096)),
+    ("memmap_on_memory", "parsers.memmap_on_memory", "parse_memmap_on_memory", files("**/memmap_on_memory")),
+    ("vmcoreinfo", "parsers.vmcoreinfo", "parse_vmcoreinfo", both(files("**/vmcoreinfo"), lambda: (_info(),))),
+    ("boot_id", "parsers.boot_id", "parse_boot_id", lambda: (b"5c0ef2d4-6a0e-4d0f-8d3a-0f3a4b5c6d7e\n",)),
+)
+
+
+def _info() -> bytes:
+    from tests.parsers.vmcore.cores import vmcoreinfo
+
+    return vmcoreinfo(KERNELOFFSET="4000000")
+
+
+def _configs() -> tuple[bytes, ...]:
+    plain = files(CAPTURED + "config", size=4096)()
+    return (*plain, *(gzip.compress(one, mtime=0) for one in plain[:2]))
+
+
+def _tree() -> tuple[bytes, ...]:
+    huge = b"hugepages-2048kB/nr_hugepages:4\nhugepages-2048kB/free_hugepages:4\n"
+    return (b"block_size_bytes:8000000\nmemory8/state:online\nmemory8/valid_zones:Movable\nmemory8/node0/x:\n", huge)
+
+
+TRACES = files(
+    "ftrace/*.txt", "ftrace/*.trace", "ftrace/*.trace.xz", "ftrace/run2*.xz", "rules/TRC-0*/fires/trace", size=9000
+)
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        Target("ptdump", ptdump, files("ptdump/*.txt", CAPTURED + "kernel_page_tables", size=9500)),
+        *(Target(name, text(module, function), seeds) for name, module, function, seeds in _TEXTS),
+        Target("config", kconfig, _configs),
+        Target("sysfs", sysfs, _tree),
+        Target(
+            "dmesg",
+            dmesg,
+            files("oops/*.txt", CAPTURED + "dmesg", "rules/OOP-*/fires/dmesg", "rules/**/journal*", size=9000),
+        ),
+        Target("oops", oops, files("oops/*.txt", "rules/OOP-*/*/dmesg", size=9000)),
+        Target("trace", trace, TRACES),
+        Target("replay", replay, TRACES, short=60),
+        Target("tracedat", trace, both(made("traces"), files("ftrace/pmem.dat", size=1 << 16)), binary=True),
+        Target("baseline", baseline, lambda: (_BASELINE,)),
+        Target("elf", vmcore, made("cores"), short=120, limit=1 << 17, binary=True),
+        Target("kdump", kdump, made("kdumps"), short=120, limit=1 << 17, binary=True),
+        Target("btf", btf, made("btf"), binary=True),
+        Target("kallsyms", kallsyms, made("kallsyms"), binary=True),
+        Target("system_map", system_map, system_maps),
+        Target("printk", log_reader("RING"), made("ring_of_descriptors"), binary=True),
+        Target("printk_records", log_reader("RECORDS"), made("ring_of_records"), binary=True),
+        Target("single", single, kinds, short=150, binary=True),
+        Target("capture", capture, captures, short=20, binary=True),
+        Target("core", core, core_patches, short=2, limit=14 * 64, binary=True),
+    )
+}
+
+_BASELINE = b"""schema = "ptaudit.baseline/1"
+
+[[accept]]
+rule = "VMM-07"
+fingerprint = "1331399761439fc0"
+reason = "checked"
+expires = 2027-03-31
+"""
