@@ -56,7 +56,7 @@ class Rule:
     @property
     def family(self) -> str:
         """The folder that the rule lives in."""
-        return self.check.__module__.split(".")[-2]
+        return self.check.__module__.rpartition(".")[0].rpartition(".")[2] or self.check.__module__
 
     @property
     def summary(self) -> str:
