@@ -1,9 +1,10 @@
 """Breaks every rule in small ways and shows whether its fixtures notice: ``python -m tests.mutate_rules [CODE...]``.
 
 Each mutant of a rule's module (a comparison or its bound moved by one, a set operation exchanged, a negation or a
-refusal left out) is run on the rule's own cases of fixtures/rules. A mutant that says the same as the rule about
-all of them survives and is printed. Some survivors are equivalent (a bound that nothing can reach), and parts that
-read crash dumps have their evidence elsewhere: the list is to be read, not to be empty. Not part of the test run.
+refusal left out) is run on what the tests run the rule on: its own cases of fixtures/rules, the captures, and the
+damaged crash dumps of tests/rules. A mutant about which no test would say anything else survives and is printed. Some
+survivors are equivalent (a bound that nothing can reach): the list is to be read, not to be empty. Not part of the
+test run.
 """
 
 from __future__ import annotations
@@ -11,19 +12,25 @@ from __future__ import annotations
 import ast
 import copy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 from analyzer.sources.read import Request, read_sources
-from rules.engine import Verdict, builtin_rules, run
+from rules.engine import Outcome, Verdict, builtin_rules, run
 from rules.facts import Facts
+from rules.finding import Severity
 from rules.model.captured import facts_of
 from rules.rule import Rule
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "rules"
+CAPTURES = FIXTURES.parent / "captures"
+Case = tuple[Facts, Callable[[Verdict], object], object]
+"""Evidence, what is compared, what the rule says."""
 
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.Gt),
@@ -131,7 +138,40 @@ def evidence(code: str) -> list[Facts]:
     return found
 
 
-def survives(mutant: Mutant, original: ModuleType, code: str, cases: list[Facts], wanted: list[object]) -> bool:
+def alarms(verdict: Verdict) -> object:
+    """What the tests of captures compare."""
+    findings = [one for one in verdict.findings if one.severity >= Severity.HIGH]
+    return verdict.outcome is Outcome.ERROR, [(int(one.severity), one.hit.pfns.tuples()) for one in findings]
+
+
+def count(verdict: Verdict) -> object:
+    """What the tests of damaged dumps compare, at the least."""
+    return verdict.outcome is Outcome.ERROR, len(verdict.findings)
+
+
+def captures() -> list[Facts]:
+    """The facts of every capture."""
+    homes = sorted({path.parent for path in CAPTURES.rglob("kernel_page_tables")})
+    return [facts_of(read_sources(Request((home,))).captured) for home in homes]
+
+
+def damaged_dumps() -> list[Facts]:
+    """The facts of every crash dump that the tests damage: they are run once, and what they audit is kept."""
+    from tests.rules import patched  # noqa: PLC0415  needs drgn
+
+    kept: list[Facts] = []
+
+    def keeping(rules: Iterable[Rule], facts: Facts) -> list[Verdict]:
+        kept.append(facts)
+        return run(rules, facts)
+
+    patched.run = keeping
+    tests = Path(__file__).parent / "rules"
+    pytest.main(["-q", "-p", "no:cacheprovider", *(str(path) for path in tests.glob("test_*_mutations.py"))])
+    return kept
+
+
+def survives(mutant: Mutant, original: ModuleType, code: str, cases: list[Case]) -> bool:
     """Whether the mutant says the same as the rule about all cases."""
     module = ModuleType(original.__name__)
     module.__dict__.update(__package__=original.__package__, __file__=original.__file__)
@@ -140,22 +180,23 @@ def survives(mutant: Mutant, original: ModuleType, code: str, cases: list[Facts]
     except Exception:
         return False
     made = next(one for one in vars(module).values() if isinstance(one, Rule) and one.code == code)
-    return all(said(run([made], facts)[0]) == one for facts, one in zip(cases, wanted, strict=True))
+    return all(view(run([made], facts)[0]) == wanted for facts, view, wanted in cases)
 
 
 def main(codes: list[str]) -> None:
     """Print the survivors of the rules named, or of all."""
     total = survived = 0
+    shared = [*((facts, alarms) for facts in captures()), *((facts, count) for facts in damaged_dumps())]
     for rule in builtin_rules():
-        cases = evidence(rule.code)
-        if not cases or (codes and rule.code not in codes):
+        if codes and rule.code not in codes:
             continue
         module = import_module(rule.check.__module__)
-        wanted = [said(run([rule], facts)[0]) for facts in cases]
+        own = [(facts, said) for facts in evidence(rule.code)]
+        cases = [(facts, view, view(run([rule], facts)[0])) for facts, view in own + shared]
         source = Path(str(module.__file__)).read_text(encoding="utf-8")
         for mutant in mutants(source):
             total += 1
-            if survives(mutant, module, rule.code, cases, wanted):
+            if survives(mutant, module, rule.code, cases):
                 survived += 1
                 print(f"{rule.code} line {mutant.line}: {mutant.before}  ->  {mutant.after}")  # noqa: T201
     print(f"{total} mutants, {survived} not noticed")  # noqa: T201

@@ -1,8 +1,9 @@
-"""kdump-compressed dumps (diskdump format), plain, flattened or split, read without drgn.
+"""kdump-compressed dumps (diskdump format), plain, flattened or split, in every compression.
 
-Meant for what drgn refuses: dumps that QEMU writes of arm64 guests name their machine "Unknown", count page frames
-in blocks of 64 KiB and come flattened; and sets of split files.  Layout from makedumpfile's ``diskdump_mod.h`` and
-``IMPLEMENTATION`` (header versions 1 to 6) and QEMU's ``dump/dump.c`` (7.2).
+Neither makedumpfile nor drgn opens what QEMU writes of arm64 guests (the machine is "Unknown", page frames are counted
+in blocks of 64 KiB, the file is flattened), and libkdumpfile maps files, so that a page beyond the end of a truncated
+one ends the process with SIGBUS.  Layout from makedumpfile's ``diskdump_mod.h`` and ``IMPLEMENTATION`` (header versions
+1 to 6) and QEMU's ``dump/dump.c`` (7.2).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, BinaryIO
 
 import construct
 import numpy as np
+from numpy.typing import NDArray
 
 from parsers.errors import Diagnostic, FormatError, InputError
 from parsers.mapping import U8, U64, Bool
@@ -65,8 +67,13 @@ _SUB_HEADER = c.Struct(
 )
 _FLAT_CHUNK = struct.Struct(">qq")
 _DESCRIPTOR = np.dtype([("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])
+Descriptors = NDArray[np.void]
+_CHUNK = 4096
+_CHUNK_BYTES = _CHUNK * _DESCRIPTOR.itemsize
 _ZLIB, _LZO, _SNAPPY, _ZSTD = 0x1, 0x2, 0x4, 0x20
-_CODECS = {_ZLIB: "zlib", _LZO: "lzo", _SNAPPY: "snappy", _ZSTD: "zstd"}
+_PACKED = _ZLIB | _LZO | _SNAPPY | _ZSTD
+_BEYOND = 0xFFFF_FFFF
+"""In place of the flags of a descriptor that the file does not hold."""
 
 
 class _Plain:
@@ -74,6 +81,7 @@ class _Plain:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        self.truncated = False
 
     def read(self, offset: int, size: int) -> bytes:
         return self._map[offset : offset + size]
@@ -162,7 +170,7 @@ def read_header(stream: BinaryIO, path: str) -> Header:
     if not 0 < max_mapnr < _MAX_PFN or not 0 < header.sub_hdr_size < 1 << 20:
         raise FormatError("impossible page count in the header", path=path)
     diagnostics = []
-    if flattened and isinstance(source, _Flattened) and source.truncated:
+    if source.truncated:
         diagnostics.append(Diagnostic("the dump is truncated; pages beyond its end are unknown", path))
     return Header(
         machine=_text(header.utsname[4]),
@@ -224,33 +232,34 @@ class _File:
         word = np.where(inside, pfns >> np.uint64(6), 0).astype(np.intp)
         return np.asarray(inside & ((self._words[word] >> (pfns & np.uint64(63))) & np.uint64(1)).astype(np.bool_))
 
-    def block(self, pfn: int) -> bytes | None:
-        """Content of a block that the bitmap has; None, and a count of the problem, when it cannot be read."""
-        rank = int(self._rank(np.array([pfn], dtype=np.uint64))[0]) - self._skipped
-        raw = self.header.reader(self._descriptors + rank * _DESCRIPTOR.itemsize, _DESCRIPTOR.itemsize)
-        if len(raw) < _DESCRIPTOR.itemsize:
+    def descriptors(self, pfns: U64) -> Descriptors:
+        """Where the data of blocks lies, for ascending ``pfns`` that the bitmap has; _BEYOND where it ends."""
+        ranks = (self._rank(pfns) - np.uint64(self._skipped)).astype(np.int64)
+        found: Descriptors = np.zeros(ranks.size, dtype=_DESCRIPTOR)
+        chunks, begins = np.unique(ranks // _CHUNK, return_index=True)
+        for chunk, rows in zip(chunks.tolist(), np.split(np.arange(ranks.size), begins)[1:], strict=True):
+            raw = self.header.reader(self._descriptors + chunk * _CHUNK * _DESCRIPTOR.itemsize, _CHUNK_BYTES)
+            here: Descriptors = np.frombuffer(raw, dtype=_DESCRIPTOR, count=len(raw) // _DESCRIPTOR.itemsize)
+            places = ranks[rows] - chunk * _CHUNK
+            inside = places < here.size
+            found[rows[inside]] = here[places[inside]]
+            found["flags"][rows[~inside]] = _BEYOND
+        return found
+
+    def content(self, offset: int, size: int, flags: int) -> bytes | None:
+        """A block; None, and a count of the problem, when it cannot be read."""
+        if flags == _BEYOND:
             return self._unread("pages are beyond the end of the truncated dump")
-        entry = np.frombuffer(raw, dtype=_DESCRIPTOR)[0]
-        size = int(entry["size"])
         if not 0 < size <= 2 * self.header.block_size:
             return self._unread("page descriptors are damaged")
-        data = self.header.reader(int(entry["offset"]), size)
+        data = self.header.reader(offset, size)
         if len(data) < size:
             return self._unread("pages are beyond the end of the truncated dump")
-        return self._plain(data, int(entry["flags"]))
-
-    def _plain(self, data: bytes, flags: int) -> bytes | None:
-        size = self.header.block_size
-        codec = flags & (_ZLIB | _LZO | _SNAPPY | _ZSTD)
-        if codec in (_LZO, _SNAPPY):
-            return self._unread(
-                f"pages are compressed with {_CODECS[codec]}, which cannot be read in this kind of dump"
-            )
         try:
-            plain = _unpack(data, codec, size)
-        except (zlib.error, ValueError) as error:
+            plain = _unpack(data, flags & _PACKED, self.header.block_size)
+        except ValueError as error:
             return self._unread(f"pages are damaged ({error})")
-        return plain if len(plain) == size else self._unread("pages have a wrong size")
+        return plain if len(plain) == self.header.block_size else self._unread("pages have a wrong size")
 
     def _unread(self, why: str) -> bytes | None:
         """Count a block that cannot be read."""
@@ -259,18 +268,48 @@ class _File:
 
 
 def _unpack(data: bytes, codec: int, size: int) -> bytes:
-    if codec == _ZLIB:
-        return zlib.decompressobj().decompress(data, size + 1)
-    if codec == _ZSTD:
-        import zstandard  # noqa: PLC0415  # only where such a page is read
+    """A page of ``size`` bytes, or a little more or less of a damaged one; ValueError where nothing can be unpacked."""
+    unpack = _CODECS.get(codec)
+    if unpack is None:
+        raise ValueError(f"unknown compression {codec:#x}")
+    try:
+        return unpack(data, size)
+    except Exception as error:  # each library has its own
+        raise ValueError(str(error) or type(error).__name__) from error
 
-        try:
-            if zstandard.frame_content_size(data) > size:
-                raise ValueError("a page that unpacks to more than a page")
-            return zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
-        except zstandard.ZstdError as error:
-            raise ValueError(str(error)) from error
-    return data
+
+def _zlib(data: bytes, size: int) -> bytes:
+    return zlib.decompressobj().decompress(data, size + 1)
+
+
+def _lzo(data: bytes, size: int) -> bytes:
+    import lzallright  # noqa: PLC0415  # only where such a page is read, here and below
+
+    return lzallright.LZOCompressor.decompress(data, output_size_hint=size)
+
+
+def _snappy(data: bytes, size: int) -> bytes:
+    import cramjam  # noqa: PLC0415
+
+    page = bytearray(size)
+    return bytes(page[: cramjam.snappy.decompress_raw_into(data, page)])
+
+
+def _zstd(data: bytes, size: int) -> bytes:
+    import zstandard  # noqa: PLC0415
+
+    if zstandard.frame_content_size(data) > size:
+        raise ValueError("a page that unpacks to more than a page")
+    return zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
+
+
+_CODECS: dict[int, Callable[[bytes, int], bytes]] = {
+    0: lambda data, _: data,
+    _ZLIB: _zlib,
+    _LZO: _lzo,
+    _SNAPPY: _snappy,
+    _ZSTD: _zstd,
+}
 
 
 _BYTE_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1).astype(np.uint8)
@@ -293,7 +332,7 @@ class KdumpMemory(PhysicalMemory):
             raise FormatError("the split files do not belong together: block sizes differ", path=paths[1])
         self._block_size = sizes.pop()
         self._max_pfn = max(header.max_mapnr for header in headers)
-        self._cached = functools.lru_cache(maxsize=_CACHED_BLOCKS)(self._block)
+        self._cached = functools.lru_cache(maxsize=_CACHED_BLOCKS)(self._content)
 
     @property
     def extents(self) -> tuple[U64, U64]:
@@ -308,21 +347,26 @@ class KdumpMemory(PhysicalMemory):
             for what, count in sorted(file.problems.items())
         )
 
-    def _block(self, number: int, pfn: int) -> bytes | None:
-        return self._files[number].block(pfn)
+    def _content(self, number: int, offset: int, size: int, flags: int) -> bytes | None:
+        return self._files[number].content(offset, size, flags)
 
     def read_units(self, units: U64) -> tuple[U8, Bool]:
         out = np.zeros((units.size, UNIT), dtype=np.uint8)
         present = np.zeros(units.size, dtype=np.bool_)
         per_block = np.uint64(self._block_size // UNIT)
         pfns, where = np.unique(units // per_block, return_inverse=True)
+        order = np.argsort(where, kind="stable")
+        begins = np.searchsorted(where[order], np.arange(pfns.size + 1))
+        parts = (units % per_block).astype(np.intp)
         for number, file in enumerate(self._files):
-            for position in np.flatnonzero(file.has(pfns)).tolist():
-                data = self._cached(number, int(pfns[position]))
+            held = np.flatnonzero(file.has(pfns))
+            entries = file.descriptors(pfns[held])
+            columns = (entries[name].tolist() for name in ("offset", "size", "flags"))
+            for position, offset, size, flags in zip(held.tolist(), *columns, strict=True):
+                data = self._cached(number, offset, size, flags)
                 if data is None:
                     continue
-                rows = np.flatnonzero(where == position)
-                parts = (units[rows] % per_block).astype(np.intp)
-                out[rows] = np.frombuffer(data, dtype=np.uint8).reshape(-1, UNIT)[parts]
+                rows = order[begins[position] : begins[position + 1]]
+                out[rows] = np.frombuffer(data, dtype=np.uint8).reshape(-1, UNIT)[parts[rows]]
                 present[rows] = True
         return out, present

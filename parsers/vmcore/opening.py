@@ -1,8 +1,7 @@
 """Opening a dump: ELF vmcores and kdumps, inside compressed containers or not, and what is refused and why.
 
-ELF cores are read here, ordinary kdumps through drgn (libkdumpfile), and kdumps that drgn refuses, which
-hypervisors write of arm64 guests, by :mod:`parsers.vmcore.kdump`.  A dump that cannot be opened is an error:
-nothing falls back to the running kernel.
+ELF cores are read here, kdumps by :mod:`parsers.vmcore.kdump`.  A dump that cannot be opened is an error: nothing falls
+back to the running kernel.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from parsers.errors import Diagnostic, FormatError, InputError, MissingDependencyError, WrongFormatError
-from parsers.mapping import U8, U64, Bool
+from parsers.errors import Diagnostic, FormatError, InputError, WrongFormatError
+from parsers.mapping import U8
 from parsers.vmcore import kdump
 from parsers.vmcore.container import open_plain
 from parsers.vmcore.memory import UNIT, ElfMemory, PhysicalMemory, Segment
@@ -75,7 +74,7 @@ def open_dump(path: Path | Sequence[Path], *, vmcoreinfo: Path | None = None) ->
     ``vmcoreinfo`` names a text to use instead of the dump's own VMCOREINFO.
 
     Raises WrongFormatError for dumps of other machines, FormatError for damaged ones, InputError for what is
-    no dump or lacks VMCOREINFO, MissingDependencyError where drgn is needed and not installed.
+    no dump or lacks VMCOREINFO.
     """
     paths = [path] if isinstance(path, Path) else list(path)
     streams = [open_plain(item) for item in paths]
@@ -211,11 +210,6 @@ def _open_kdump(streams: Sequence[BinaryIO], paths: Sequence[str]) -> _Opened:
     if not all(header.split for header in headers):
         _refuse_several(paths)
     diagnostics = tuple(item for header in headers for item in header.diagnostics)
-    if machine in _ARM64_NAMES and len(paths) == 1:
-        try:
-            return _DrgnMemory(streams[0], headers[0], paths[0]), _kdump_info(headers[0]), diagnostics
-        except FormatError as error:
-            diagnostics += (Diagnostic(f"{error.message}; read without it", paths[0]),)
     return kdump.KdumpMemory(headers, paths), _kdump_info(headers[0]), diagnostics
 
 
@@ -229,35 +223,3 @@ def _kdump_info(header: kdump.Header) -> bytes:
         return header.reader(where[0], min(where[1], 16 << 20)) if where[0] and where[1] else b""
 
     return part(header.vmcoreinfo).rstrip(b"\0") or vmcoreinfo_note(part(header.notes))
-
-
-class _DrgnMemory(PhysicalMemory):
-    """A kdump that drgn opens: every compression, flattened or not."""
-
-    def __init__(self, stream: BinaryIO, header: kdump.Header, path: str) -> None:
-        try:
-            import drgn  # noqa: PLC0415  # not installable everywhere
-        except ImportError as error:
-            raise MissingDependencyError("reading this kdump needs drgn, which is not installed", path=path) from error
-        self._fault = drgn.FaultError
-        self._program = drgn.Program()
-        try:
-            self._program.set_core_dump(os.dup(stream.fileno()))  # drgn closes it
-        except Exception as error:  # drgn raises Exception itself for what libkdumpfile reports
-            raise FormatError(f"drgn cannot open the kdump: {error}", path=path) from error
-        self._end = header.max_mapnr * header.block_size
-
-    @property
-    def extents(self) -> tuple[U64, U64]:
-        return np.zeros(1, dtype=np.uint64), np.array([self._end], dtype=np.uint64)
-
-    def read_units(self, units: U64) -> tuple[U8, Bool]:
-        out = np.zeros((units.size, UNIT), dtype=np.uint8)
-        present = np.zeros(units.size, dtype=np.bool_)
-        for row, unit in enumerate(units.tolist()):
-            try:
-                out[row] = np.frombuffer(self._program.read(unit * UNIT, UNIT, True), dtype=np.uint8)
-                present[row] = True
-            except self._fault:
-                continue
-        return out, present

@@ -6,6 +6,8 @@ import struct
 import zlib
 from dataclasses import dataclass, field
 
+import cramjam
+import lzallright
 import numpy as np
 import zstandard
 
@@ -158,8 +160,8 @@ class Tables:
 CODECS = {
     "none": (0, lambda data: data),
     "zlib": (1, zlib.compress),
-    "lzo": (2, lambda data: data[:100]),
-    "snappy": (4, lambda data: data[:100]),
+    "lzo": (2, lambda data: lzallright.LZOCompressor().compress(data)),
+    "snappy": (4, lambda data: bytes(cramjam.snappy.compress_raw(data))),
     "zstd": (0x20, lambda data: zstandard.ZstdCompressor().compress(data)),
 }
 

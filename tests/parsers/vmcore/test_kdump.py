@@ -5,8 +5,8 @@ import pytest
 
 from parsers.errors import FormatError, InputError, PtauditError, WrongFormatError
 from parsers.vmcore.extract import extract
-from parsers.vmcore.kdump import KdumpMemory
 from parsers.vmcore.opening import open_dump
+from tests.parsers.vmcore import cores
 from tests.parsers.vmcore.cores import PatchedMemory, Tables, flattened, kdump, vmcoreinfo
 
 VMEMMAP = 0xFFFFFDFFC0000000
@@ -38,7 +38,10 @@ def same_facts(one, other):
     assert one.blocks.state == other.blocks.state
 
 
-@pytest.mark.parametrize(("codec", "flat"), [("zlib", False), ("zlib", True), ("zstd", True), ("none", True)])
+@pytest.mark.parametrize(
+    ("codec", "flat"),
+    [("zlib", False), ("zlib", True), ("zstd", True), ("lzo", True), ("snappy", True), ("none", True)],
+)
 def test_a_hypervisor_kdump_tells_what_the_elf_core_tells(tmp_path, whole, after, codec, flat):
     data = kdump(*whole, codec=codec)
     path = tmp_path / "kdump"
@@ -48,12 +51,26 @@ def test_a_hypervisor_kdump_tells_what_the_elf_core_tells(tmp_path, whole, after
     assert facts.diagnostics == ()
 
 
-def test_a_makedumpfile_kdump_goes_through_drgn(tmp_path, whole, after):
+@pytest.mark.parametrize("codec", ["zlib", "lzo", "snappy", "zstd", "none"])
+def test_a_makedumpfile_kdump(tmp_path, whole, after, codec):
     path = tmp_path / "kdump"
-    path.write_bytes(kdump(*whole, machine="aarch64", block_size=4096))
-    raw = open_dump(path)
-    assert not isinstance(raw.memory, KdumpMemory)
+    path.write_bytes(kdump(*whole, machine="aarch64", block_size=4096, codec=codec))
     same_facts(extract(path), after)
+
+
+@pytest.mark.parametrize("codec", ["none", "zlib", "lzo", "snappy"])
+def test_a_kdump_that_ends_anywhere_does_not_end_the_process(tmp_path, tables, codec):
+    memory = tables.memory
+    data = kdump(memory, memory.units, vmcoreinfo(), machine="aarch64", block_size=4096, codec=codec)
+    path = tmp_path / "kdump"
+    starts = range(4096, len(data), len(data) // 30)
+    for size in (4628, *starts, *range(len(data) - 3 * 4096, len(data), 500)):
+        path.write_bytes(data[:size])
+        try:
+            _, present = open_dump(path).memory.read_units(memory.units)
+        except PtauditError:
+            continue
+        assert not present.all()
 
 
 def test_excluded_pages_are_unknown(tmp_path, tables):
@@ -81,13 +98,17 @@ def test_split_files_are_read_together_in_any_order(tmp_path, tables):
         extract(parts[0])
 
 
-@pytest.mark.parametrize("codec", ["lzo", "snappy"])
-def test_a_compression_that_cannot_be_read_is_named(tmp_path, tables, codec):
+@pytest.mark.parametrize("codec", ["zlib", "lzo", "snappy", "zstd"])
+def test_damaged_pages_are_unknown_and_counted(tmp_path, tables, codec, monkeypatch):
+    flags, pack = cores.CODECS[codec]
+    monkeypatch.setitem(cores.CODECS, codec, (flags, lambda data: pack(data)[:20]))
     memory = tables.memory
     path = tmp_path / "kdump"
     path.write_bytes(kdump(memory, memory.units, vmcoreinfo(), codec=codec))
     facts = extract(path)
-    assert any(codec in item.message for item in facts.diagnostics)
+    assert any(
+        "pages are damaged" in item.message or "pages have a wrong size" in item.message for item in facts.diagnostics
+    )
     assert facts.mapping.observed_start.size == 0
 
 
