@@ -1,7 +1,9 @@
 """Known bugs of arm64 memory hotplug and page tables, and the releases that have them: one table.
 
-Commits are Linus' tree; stable releases are those whose changelog carries the backport.  A release string
-proves nothing: vendors backport and revert, so these entries say what could be there, never what is.
+Commits are Linus' tree; stable releases are those whose changelog carries the backport, and for what has a CVE
+those of the pairs of vulnerable and fixed releases that the kernel's CVE team publishes (vulns.git,
+cve/published/*/CVE-*.dyad).  A release string proves nothing: vendors backport and revert, so these entries say what
+could be there, never what is.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ class KnownBug:
     key: str
     title: str
     introduced: Version
+    """First mainline release with the bug."""
     fixed: Version | None
     """First mainline release with the fix; None where no fix is known."""
     commit: str
@@ -33,15 +36,30 @@ class KnownBug:
     """Rules that find the state which this bug leaves."""
     stable: Dict[Version, int] = field(default_factory=dict)
     """First fixed patch level by stable branch."""
+    backported: Dict[Version, int] = field(default_factory=dict)
+    """First patch level with the bug, of stable branches older than it that took over what brought it."""
     cve: str = ""
     page_sizes: tuple[int, ...] = (4096, 16384, 65536)
 
     def possible_in(self, release: KernelRelease) -> bool:
         """Whether a kernel of that release can have the bug; a vendor's may have fixed it without telling."""
-        if release.series < self.introduced or (self.fixed and release.at_least(*self.fixed)):
+        if self.is_newer_than(release) or (self.fixed and release.at_least(*self.fixed)):
             return False
         patch = self.stable.get(release.series)
         return patch is None or not release.at_least(*release.series, patch)
+
+    def is_newer_than(self, release: KernelRelease) -> bool:
+        """Whether the bug came after that release for certain; a vendor's may have taken it over without telling."""
+        since = self.backported.get(release.series)
+        if since is None:
+            return release.series < self.introduced
+        return release.at_least(*release.series, since) is False
+
+    @property
+    def since(self) -> str:
+        """The first releases with the bug, in words."""
+        backported = "".join(f", {a}.{b}.{patch}" for (a, b), patch in sorted(self.backported.items(), reverse=True))
+        return f"{self.introduced[0]}.{self.introduced[1]}{backported}"
 
 
 KNOWN_BUGS: tuple[KnownBug, ...] = (
@@ -112,8 +130,8 @@ KNOWN_BUGS: tuple[KnownBug, ...] = (
         (6, 8),
         "5ec8e8ea8b77",
         ("SEC-07",),
-        {(6, 1): 76, (6, 6): 15},
-        "CVE-2023-52489",
+        {(5, 10): 210, (5, 15): 149, (6, 1): 76, (6, 6): 15, (6, 7): 3},
+        cve="CVE-2023-52489",
     ),
     KnownBug(
         "usage-null",
@@ -122,8 +140,9 @@ KNOWN_BUGS: tuple[KnownBug, ...] = (
         (6, 10),
         "82f0b6f041fa",
         ("SEC-07",),
-        {(6, 1): 100, (6, 9): 10},
-        "CVE-2024-41055",
+        {(5, 10): 222, (5, 15): 163, (6, 1): 100, (6, 6): 41, (6, 9): 10},
+        backported={(5, 10): 210, (5, 15): 149, (6, 1): 76, (6, 6): 15, (6, 7): 3},  # with the fix of usage-race
+        cve="CVE-2024-41055",
     ),
     KnownBug(
         "hvo-live-remap",
@@ -137,12 +156,12 @@ KNOWN_BUGS: tuple[KnownBug, ...] = (
     KnownBug(
         "dax-dedup",
         "device-dax deduplicates struct pages on an architecture that did not ask for it",
-        (5, 18),
+        (5, 19),
         (6, 4),
         "87a7ae75d738",
         ("HVO-03",),
-        {(6, 1): 184},
-        "CVE-2023-53706",
+        {(6, 1): 184, (6, 3): 5},
+        cve="CVE-2023-53706",
     ),
     KnownBug(
         "mom-error-path",
@@ -208,8 +227,8 @@ KNOWN_BUGS: tuple[KnownBug, ...] = (
         (6, 17),
         "take the memory hotplug lock inside ptdump_walk_pgd()",
         ("TRC-16",),
-        {(6, 12): 43, (6, 1): 149},
-        "CVE-2025-38681",
+        {(5, 10): 241, (5, 15): 190, (6, 1): 149, (6, 6): 103, (6, 12): 43, (6, 15): 11, (6, 16): 2},
+        cve="CVE-2025-38681",
     ),
     KnownBug(
         "shared-basepage",

@@ -47,9 +47,9 @@ def judge(
         (against if excluded else fits).append(f"the kernel has {page_size >> 10}K pages")
     if release is None:
         against.append("the release is not known")
-    elif release.series < entry.introduced:
+    elif entry.is_newer_than(release):
         excluded = True
-        against.append(f"{release.raw} is older than the bug ({entry.introduced[0]}.{entry.introduced[1]})")
+        against.append(f"{release.raw} is older than the bug ({entry.since})")
     else:
         _judge_fix(entry, release, fits, against)
     return Judgement(entry, tuple(fits), tuple(against), excluded)

@@ -31,7 +31,7 @@ MAX_HITS = 64
     needs=(Vmemmap, PageWalk),
     uses=(SectionTable, KernelRelease),
     references=(
-        "mm/sparse-vmemmap.c vmemmap_populate_compound_pages(): tail pages of device-dax are shared (v5.18)",
+        "mm/sparse-vmemmap.c vmemmap_populate_compound_pages(): tail pages of device-dax are shared (v5.19)",
         "Linux commit 87a7ae75d738 (v6.4; stable 6.1.184): only where the architecture asks for it",
     ),
 )
@@ -49,7 +49,7 @@ def vmemmap_alias(
     page that more than one writable entry leads to.
 
     When it is not a problem:
-    HugeTLB vmemmap optimisation shares pages read-only, which HVO-03 judges. Kernels from 5.18 to 6.3 share
+    HugeTLB vmemmap optimisation shares pages read-only, which HVO-03 judges. Kernels from 5.19 to 6.3 share
     the tail pages of device-dax memory, writable, on purpose; on such a kernel device memory is left out.
 
     What to do:
