@@ -23,10 +23,13 @@ __all__ = ["BY_BYTES", "BY_PFN", "BY_STRUCT_PAGE", "PMD_BYTES", "Extents", "pfns
 
 PMD_BYTES = 2 << 20
 """What a PMD block maps with 4K pages, the only page size whose struct pages are ever mapped by blocks."""
-MAX_SUBSECTIONS = 1 << 23
-"""16 TiB of memory; the state takes 50 bytes for each subsection."""
-MAX_VISITS = 1 << 35
-"""Subsections visited by all calls together: a minute's work."""
+MAX_SUBSECTIONS = 1 << 22
+"""8 TiB of memory added or removed in one trace; the state takes 40 bytes for each subsection."""
+MAX_VISITS = 1 << 28
+"""Subsections visited by all calls together, a few seconds' work; and besides, for each call:"""
+VISITS_OF_A_CALL = 1 << 16
+_WILD = 1 << 23
+"""Subsections of one call that no machine has."""
 
 BY_BYTES = (
     Kind.ADD_MEMORY_RESOURCE,
@@ -78,7 +81,7 @@ def pfns_of(calls: Calls, calibration: Calibration) -> tuple[I64, I64]:
         first = (calls.start[mine] - base) // size  # modulo 2**64, as the kernel's own arithmetic
         low[mine] = np.minimum(first, np.uint64(1 << 52)).astype(np.int64)
         high[mine] = low[mine] + ((calls.end[mine] - calls.start[mine]) // size).astype(np.int64)
-    wild = (high - low > MAX_SUBSECTIONS * (SUBSECTION // calibration.page_size)) | (low >= 1 << 52)
+    wild = (high - low > _WILD * (SUBSECTION // calibration.page_size)) | (low >= 1 << 52)
     high[wild] = low[wild]
     return low, high
 
@@ -115,9 +118,9 @@ class Extents:
         too_many = sections.total * (section // pages) > MAX_SUBSECTIONS
         numbers = [np.arange(lo, hi) for lo, hi in (EMPTY if too_many else sections).tuples()]
         number = np.concatenate(numbers) if numbers else np.empty(0, dtype=np.int64)
-        start = (number[:, None] * section + np.arange(section // pages) * pages).ravel().astype(np.int64)
+        start = (number[:, None] * section + np.arange(section // pages) * pages).reshape(-1)
         first, end = _rows(start, pages, low, high)
-        if int((end - first)[replayed].sum()) > MAX_VISITS:
+        if int((end - first)[replayed].sum()) > MAX_VISITS + VISITS_OF_A_CALL * len(calls):
             too_many, start, first, end = True, start[:0], first * 0, end * 0
         return cls(start, pages, low, high, first, end, too_many, calibration)
 

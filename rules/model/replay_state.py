@@ -11,7 +11,7 @@ import numpy as np
 from rules.model.behaviour import Leaf
 
 if TYPE_CHECKING:
-    from parsers.mapping import I8, I64, Bool
+    from parsers.mapping import I8, I32, I64, Bool
     from parsers.ranges import Ranges
     from rules.model.earlier import Earlier
 
@@ -86,11 +86,11 @@ class State:
     online: I8
     lost: Bool
     """Valid, and its struct pages were taken away: also if a later populate mapped fresh ones there."""
-    damaged_by: I64
+    damaged_by: I32
     """Call that took the struct pages away, -1."""
-    suspect: I64
+    suspect: I32
     """Call that may have taken them away, depending on how the kernel maps them, -1."""
-    added_by: I64
+    added_by: I32
     """Call that added it, -1."""
     self_hosted: I8
 
@@ -102,7 +102,7 @@ class State:
         def column(value: int = UNKNOWN) -> I8:
             return np.full(size, value, dtype=np.int8)
 
-        none = np.full(size, UNKNOWN, dtype=np.int64)
+        none = np.full(size, UNKNOWN, dtype=np.int32)
         nobody = np.zeros(size, dtype=np.bool_)
         columns = (column(), column(), column(), column(), column())
         return cls(start_pfn, *columns, nobody, none, none.copy(), none.copy(), column())

@@ -225,7 +225,7 @@ def _shared(timeline: Timeline, span: int, chosen: Bool) -> Iterator[tuple[I64, 
     first, last = np.minimum.reduceat, np.maximum.reduceat
     if not mine.any():
         return
-    unset = np.iinfo(np.int64).max
+    unset = np.iinfo(state.added_by.dtype).max
     least = first(np.where(mine, state.added_by, unset), edges)
     most = last(np.where(mine, state.added_by, -1), edges)
     valid = np.add.reduceat(mine, edges)
