@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from parsers.dmesg import Message
     from parsers.mapping import Bool
+    from rules.model.kernels import KnownBug
 
 _LAST_ENTRY = re.compile(r"^\[[0-9a-f]{16}\] pgd=.*\b(?:pud|pmd)=([0-9a-f]{16})$")
 
@@ -34,59 +35,71 @@ _LAST_ENTRY = re.compile(r"^\[[0-9a-f]{16}\] pgd=.*\b(?:pud|pmd)=([0-9a-f]{16})$
     needs=(KernelRelease,),
     uses=(LinearMap, PageWalk, Dmesg),
     references=(
-        "Linux commits 15bfba1ad77f, f12b435de2f2 (v7.1, stable 6.18.y and 7.0.y)",
-        "Fixes: a166563e7ec3 (v6.18)",
+        "Linux commits 15bfba1ad77f, f12b435de2f2 (v7.1; the first also in stable 6.18.24 and 7.0.1)",
+        "Fixes: a166563e7ec3 (v6.18): before it no block of the linear map was made invalid",
     ),
 )
 def invalid_large_leaf(
     release: KernelRelease, *, linear_map: LinearMap | None, page_walk: PageWalk | None, dmesg: Dmesg | None
 ) -> Iterator[Hit]:
-    """A block of the linear map was made invalid, and the kernel takes it for a table or for valid.
+    """A block of the linear map is invalid, and the kernel takes it for a table or for valid.
 
     What it means:
     6.18 to 7.0 map the linear map with blocks on CPUs with BBML2, and change the permissions of blocks whole. A
     block that is made invalid no longer looks like a leaf to them: it is never made valid again, and the
-    next access oopses.
+    next access oopses. Older kernels make no block invalid at all: there the entry was damaged, by a stray write
+    or by code that is not Linux', and the next access oopses as well.
 
     How it is detected:
-    In a crash dump, block entries of the linear map that are not empty and not valid. In the log, an oops whose
-    last entry is a PUD or PMD that is not zero and has bit 0 clear. Text dumps do not show such entries.
+    In a crash dump, entries above the last level of the linear map that are not empty and not valid; kernels with
+    the fix mark those that they made themselves (PTE_PRESENT_INVALID, the bit of nG). In the log of a kernel that
+    can have the bug, an oops whose last entry is a PUD or PMD that is not zero and has bit 0 clear (OOP-05 looks at
+    those of all kernels). Text dumps do not show such entries.
 
     When it is not a problem:
-    Other releases; entries of single pages, which are made invalid all the time (secretmem, KFENCE). A block may
-    be invalid for a moment while memory is shared with a hypervisor.
+    Entries of single pages, which are made invalid all the time (secretmem, KFENCE). A block may be invalid for a
+    moment while memory is shared with a hypervisor. Vendors have taken a166563e7ec3 over into older kernels: there
+    it is the bug, not damage.
 
     What to do:
-    Update. Until then boot with debug_pagealloc=on, which maps the linear map with pages.
+    Update. Until then boot with debug_pagealloc=on, which maps the linear map with pages. On an older kernel look for
+    what else was overwritten near the table, and for modules that change page tables.
     """
     entry = bug("invalid-large-leaf")
-    if not entry.possible_in(release):
-        raise NotApplicableError(f"{release.raw} does not have the bug")
-    fixes = describe_fixes(entry)
+    possible = entry.possible_in(release)
     source = Evidence(release.path, release.raw, release.line)
+    walked = linear_map is not None and page_walk is not None
     if linear_map is not None and page_walk is not None:
-        rows = _invalid_blocks(linear_map)
+        rows = _unexplained(linear_map, entry, release)
         if rows.any():
             offsets = linear_map.where(rows)
             yield Hit(
                 title="Blocks of the linear map are invalid",
-                message=f"{offsets.total >> 10} KiB of the linear map lie under invalid blocks; {fixes}.",
+                message=f"{offsets.total >> 10} KiB of the linear map lie under invalid entries; "
+                f"{_why(entry, release)}.",
                 claim=Claim.PROBABLE,
                 pfns=linear_map.pfns(linear_map.pages(offsets)),
                 vas=linear_map.va_ranges(offsets)[:64],
                 evidence=(source, *linear_map.quote(rows)),
                 key="dump",
             )
+        if linear_map.unobserved:
+            raise UndecidedError("parts of the linear map are not in the dump", "vmcore")
+    if not possible:
+        if not walked:
+            raise NotApplicableError(f"{release.raw} does not have the bug, and only a crash dump shows damage")
+        return
     said = () if dmesg is None else _oopses(dmesg)
     if dmesg is not None and said:
         yield Hit(
             title="An access to an invalid block of the linear map oopsed",
-            message=f'The log shows "{said[0].text}": the last entry is not zero and not valid; {fixes}.',
+            message=f'The log shows "{said[0].text}": the last entry is not zero and not valid; '
+            f"{describe_fixes(entry)}.",
             claim=Claim.PROBABLE,
             evidence=(source, *quote_messages(dmesg, said)),
             key="oops",
         )
-    if page_walk is None or linear_map is None:
+    if not walked:
         if dmesg is None:
             raise UndecidedError("a text dump does not show invalid blocks", "vmcore", Dmesg)
         if dmesg.boot.feature("BBM") is not None and not said:
@@ -94,10 +107,27 @@ def invalid_large_leaf(
         need_whole_log(dmesg)
 
 
-def _invalid_blocks(linear: LinearMap) -> Bool:
-    """Block entries that are neither empty nor valid."""
+def _unexplained(linear: LinearMap, entry: KnownBug, release: KernelRelease) -> Bool:
+    """Entries for blocks and tables that are neither empty nor valid, without those that a fixed kernel marked.
+
+    With page-table isolation every entry has the bit of the mark: then it tells only of kernels that are known to
+    write it.
+    """
     levels = np.isin(linear.level, linear.layout.granule.block_levels())
-    return np.asarray(levels & linear.has(Attr.PRESENT) & ~linear.valid)
+    invalid = np.asarray(levels & linear.has(Attr.PRESENT) & ~linear.valid)
+    isolated = bool((linear.valid & linear.has(Attr.NG)).any())
+    if entry.is_newer_than(release) or (isolated and entry.possible_in(release)):
+        return invalid
+    return np.asarray(invalid & ~linear.has(Attr.NG))
+
+
+def _why(entry: KnownBug, release: KernelRelease) -> str:
+    if entry.possible_in(release):
+        return describe_fixes(entry)
+    if not entry.is_newer_than(release):
+        return f"{release.raw} marks those that it made invalid itself, and these it did not"
+    taken = f", or {release.vendor} took a166563e7ec3 over" if release.is_vendor else ""
+    return f"{release.raw} is too old to make any block invalid: they were damaged{taken}"
 
 
 def _oopses(dmesg: Dmesg) -> tuple[Message, ...]:

@@ -145,7 +145,7 @@ class RegionMap:
 
     @cached_property
     def pages_missing(self) -> Ranges:
-        """Page indices of which a byte here was seen to be empty."""
+        """Page indices of which a byte here was seen to be a hole."""
         return self.pages_touched(self.holes)
 
     @cached_property
@@ -212,6 +212,13 @@ class Vmemmap(RegionMap):
         base, end = layout.vmemmap_start, layout.vmemmap_end
         size = end - base
         return cls("vmemmap", mapping, layout, base, *cut(mapping, base, size), layout.struct_page_size, 0, size)
+
+    @cached_property
+    def holes(self) -> Ranges:
+        """Byte offsets seen not to translate: no kernel makes struct pages invalid on purpose, so an entry that is
+        there and not valid is as bad as none (arch/arm64/mm/pageattr.c works on the linear map and vmalloc, v7.1).
+        """
+        return self.observed - self.mapped
 
     def pfns(self, pages: Ranges) -> Ranges:
         """PFNs of page indices; LayoutError if PHYS_OFFSET is not known."""

@@ -122,6 +122,7 @@ KNOWN_BUGS: tuple[KnownBug, ...] = (
         (7, 1),
         "15bfba1ad77f",
         ("ATT-10",),
+        {(6, 18): 24, (7, 0): 1},
     ),
     KnownBug(
         "usage-race",

@@ -161,7 +161,9 @@ def _by_section(pfns: Ranges, pages_per_section: int) -> Iterator[Ranges]:
 def _shape(vmemmap: Vmemmap, offsets: Ranges) -> str:
     """What kind of hole it is."""
     rows = vmemmap.rows_at(offsets)
-    rows = rows[vmemmap.hole[rows]]
+    rows = rows[~vmemmap.valid[rows]]
+    if not vmemmap.hole[rows].all():
+        return "The entries are there and not valid: they were damaged."
     if not rows.size or (vmemmap.level[rows] == PTE).any():
         return "The hole is made of single page-table entries."
     return "The hole is made of whole empty PMD entries: a block was torn out."

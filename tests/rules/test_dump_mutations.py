@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("drgn", reason="drgn has wheels for x86-64 only")
 
-from parsers.arm64 import PMD, PTE
+from parsers.arm64 import PMD, PTE, PUD
 from rules.engine import Outcome, builtin_rules, run
 from rules.finding import Claim, Severity
 from rules.model.captured import Captured, facts_of
@@ -371,19 +371,65 @@ def test_a_device_mapping_of_ram(pmem):
 
 
 def test_an_invalid_block_of_the_linear_map(pmem):
-    """6.18 to 7.0 leave such blocks; the release of the dump has no such bug."""
     entry = pmem.entry(linear(0x4D000000), PMD)
     words = {entry: pmem.word(entry) & ~1}
-    before = pmem.audit(release="6.18.3")
-    assert before["ATT-10"].outcome is Outcome.PASSED
-    verdicts = pmem.audit(words, release="6.18.3")
+    codes, verdicts = pmem.caused(words)
+    assert codes == {"ATT-10"}
     finding = the_finding(verdicts, "ATT-10")
     assert (finding.severity, finding.hit.claim, pfns(finding)) == (
         Severity.CRITICAL,
         Claim.PROBABLE,
         [(0x4D000, 0x4D200)],
     )
-    assert fired(verdicts).keys() - fired(before).keys() == {"ATT-10"}
+    assert "too old to make any block invalid: they were damaged" in finding.hit.message
+    assert "0x00e800004d000704" in " ".join(one.text for one in finding.hit.evidence)
+
+
+NG = 1 << 11
+
+
+@pytest.mark.parametrize(
+    ("release", "marked", "words"),
+    [
+        ("6.18.23", False, "fixed in 7.1, 7.0.1, 6.18.24"),
+        ("6.18.24", False, "marks those that it made invalid itself"),
+        ("6.18.24", True, None),
+        ("7.1.0", False, "marks those that it made invalid itself"),
+        ("7.1.0", True, None),
+        ("6.18.3-vendor", True, None),  # the mark shows that the vendor took the fix over
+        ("6.6.0-vendor", True, "unknown took a166563e7ec3 over"),
+        ("6.17.13", True, "too old"),
+    ],
+)
+def test_a_fixed_kernel_marks_the_blocks_that_it_made_invalid(pmem, release, marked, words):
+    entry = pmem.entry(linear(0x4D000000), PMD)
+    verdict = pmem.audit({entry: pmem.word(entry) & ~1 | (NG if marked else 0)}, release=release)["ATT-10"]
+    assert [words in one.hit.message for one in verdict.findings] == ([True] if words else [])
+    assert verdict.outcome is (Outcome.FIRED if words else Outcome.PASSED)
+    assert pmem.audit(release=release)["ATT-10"].outcome is Outcome.PASSED
+
+
+def test_an_invalid_table_of_the_linear_map(pmem):
+    entry = pmem.entry(linear(0x4D000000), PUD)
+    codes, verdicts = pmem.caused({entry: pmem.word(entry) & ~1})
+    assert codes == {"ATT-10"}
+    assert pfns(the_finding(verdicts, "ATT-10")) == [(0x40000, 0x80000)]
+
+
+def test_tables_that_the_dump_lacks_may_hold_invalid_blocks(pmem):
+    table = pmem.table(linear(0x4D000000), PMD)
+    assert pmem.audit(missing=[table])["ATT-10"].outcome is Outcome.UNDECIDED
+
+
+def test_a_block_of_struct_pages_that_is_not_valid(after, pmem):
+    entry = pmem.entry(struct_page(0x80000), PMD)
+    codes, verdicts = pmem.caused({entry: pmem.word(entry) & ~1})
+    assert "VMM-02" in codes
+    finding = the_finding(verdicts, "VMM-02")
+    assert (finding.severity, finding.hit.claim) == (Severity.CRITICAL, Claim.PROVEN)
+    assert "they were damaged" in finding.hit.message
+    boot = after.entry(struct_page(0x48000), PMD)
+    assert "VMM-13" in after.caused({boot: after.word(boot) & ~1})[0]
 
 
 # HugeTLB vmemmap optimisation -----------------------------------------------------------------------
