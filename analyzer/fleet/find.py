@@ -37,7 +37,7 @@ def find_bundles(paths: Iterable[str]) -> Iterator[Bundle]:
         if path.startswith("@"):
             for line in _listed(path[1:]):
                 yield from _bundles(line)
-        elif not Path(path).exists():
+        elif not os.path.exists(path):  # noqa: PTH110 never raises, as below
             raise InputError("no such bundle", path=path)
         else:
             yield from _bundles(path)
@@ -58,14 +58,18 @@ def _host(bundle: Path, root: Path) -> str:
 def _listed(name: str) -> Iterator[str]:
     try:
         with click.open_file(name, encoding="utf-8", errors="surrogateescape") as lines:
-            yield from (line.strip() for line in lines if line.strip() and not line.startswith("#"))
+            for number, line in enumerate(lines, 1):
+                if "\0" in line:
+                    raise InputError("a NUL in a list: one path a line is expected", path=name, line=number)
+                if line.strip() and not line.startswith("#"):
+                    yield line.strip()
     except OSError as error:
         raise InputError(error.strerror or str(error), path=name) from error
 
 
 def _below(path: Path, depth: int, *, named: bool = False) -> Iterator[Path]:
     """The bundle that ``path`` is, or those in it."""
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112 a name too long for any file is none
         if named or path.name.endswith(_ARCHIVES + _DUMPS):
             yield path
         return

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from analyzer.fleet.machine import machine_of
+from analyzer.sources.folder import below
 from parsers.errors import PtauditError
 
 if TYPE_CHECKING:
@@ -65,11 +66,10 @@ def content_hash(path: Path) -> str:
     """A hash of everything in the bundle: names and contents of a directory's files, or a file's content."""
     digest = hashlib.sha256()
     files = (
-        sorted(one for one in path.rglob("*") if one.is_file() and not one.is_symlink()) if path.is_dir() else [path]
+        [one for one in below(path) if one[1].is_file() and not one[1].is_symlink()] if path.is_dir() else [("", path)]
     )
-    for file in files:
-        name = str(file.relative_to(path)).encode("utf-8", "surrogateescape") if path.is_dir() else b""
-        digest.update(name + b"\0")
+    for name, file in files:
+        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()

@@ -5,6 +5,7 @@ Nothing here follows a link out of the capture, opens a device or a pipe, or rea
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from analyzer.sources.archive import HEAD_BYTES, archive_format, inner_format, plain_name, read_archive
 from analyzer.sources.crashdump import Symbols, is_vmcore, read_vmcore, whole_dumps
+from analyzer.sources.folder import below
 from analyzer.sources.found import Found, digest, head_of
 from analyzer.sources.identity import refuse_strangers
 from analyzer.sources.kinds import BY_NAME, SNIFF_BYTES, Kind, kind_of_content, kind_of_path
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Request", "Source", "Sources", "read_sources"]
 
-MAX_FILES = 2_000_000
 MAX_UNNAMED = 32
 _SYSFS_MEMORY = re.compile(r"(?:^|/)sys/devices/system/memory/((?:memory\d+/)?[\w]+)$")
 _SYSFS_HUGEPAGES = re.compile(r"(?:^|/)sys/kernel/mm/hugepages/(hugepages-\d+kB/\w+)$")
@@ -78,7 +79,7 @@ def read_sources(request: Request) -> Sources:
     """
     reading = _Reading(request.symbols)
     for path in request.paths:
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 never raises, however long the name
             reading.directory(path)
         else:
             reading.single(path)
@@ -264,13 +265,14 @@ class _Reading:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:
-    """Regular files below ``root`` that do not lead out of it, by relative path, in order."""
+    """Regular files below ``root`` that do not lead out of it, by relative path, and folders that cannot be read."""
     base = root.resolve()
-    for count, path in enumerate(sorted(root.rglob("*"))):
-        if count > MAX_FILES:
-            raise InputError(f"more than {MAX_FILES} files", path=str(root))
-        if path.is_file() and (not path.is_symlink() or base in path.resolve().parents):
-            yield str(path.relative_to(root)), path
+    for relative, path in below(root):
+        if path.is_symlink():
+            if path.is_file() and base in path.resolve().parents:
+                yield relative, path
+        elif path.is_file() or path.is_dir():
+            yield relative, path
 
 
 def _refuse_several(root: str, files: dict[str, Found]) -> None:

@@ -14,7 +14,7 @@ MAX_PHYSICAL_BITS = 52
 _KERNEL_HALF = 1 << 55
 """Bit 55 chooses the translation table (Arm ARM D8.2.1), whatever tag the top byte holds."""
 _TOP_BYTE = 0xFF << 56
-_FORM = re.compile(r"(?:(pfn|page|phys|virt):)?(0[xX][0-9a-fA-F]+|[0-9a-fA-F]{16}|[0-9]+)", re.IGNORECASE)
+_FORM = re.compile(r"(?:(pfn|page|phys|virt):)?(0[xX][0-9a-fA-F]+|[0-9a-fA-F]{16}|[0-9]{1,99})", re.IGNORECASE)
 
 
 class Space(StrEnum):
