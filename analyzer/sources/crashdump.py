@@ -76,8 +76,7 @@ def read_vmcore(paths: Sequence[Path], symbols: Symbols) -> VmcoreFacts:
 
 def symbols_of(vmlinux: Path) -> frozenset[str]:
     """Names of all symbols of an ELF kernel; InputError if it is none."""
-    from elftools.common.exceptions import ELFError  # noqa: PLC0415 pyelftools is slow to import
-    from elftools.elf.elffile import ELFFile  # noqa: PLC0415
+    from elftools.elf.elffile import ELFFile  # noqa: PLC0415 pyelftools is slow to import
     from elftools.elf.sections import SymbolTableSection  # noqa: PLC0415
 
     from parsers.vmcore.container import open_plain  # noqa: PLC0415
@@ -86,8 +85,8 @@ def symbols_of(vmlinux: Path) -> frozenset[str]:
         try:
             tables = [one for one in ELFFile(file).iter_sections() if isinstance(one, SymbolTableSection)]
             names = frozenset(symbol.name for one in tables for symbol in one.iter_symbols())
-        except ELFError as error:
-            raise InputError(f"not an ELF file: {error}", path=str(vmlinux)) from error
+        except Exception as error:  # pyelftools raises whatever its own parsing trips over
+            raise InputError(f"not an ELF file: {error or type(error).__name__}", path=str(vmlinux)) from error
     if not names:
         raise InputError("has no symbol table", path=str(vmlinux))
     return names

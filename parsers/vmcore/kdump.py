@@ -32,7 +32,8 @@ FLAT_MAGIC = b"makedumpfile\0\0\0\0"
 c: Any = construct  # its declarations are not typed
 
 _FLAT_HEADER_SIZE = 4096
-_MAX_BLOCK_SIZE = 1 << 20
+_MAX_BLOCK_SIZE = 1 << 16  # the greatest page of arm64, which is also what hypervisors write
+_MAX_HOLES = 1 << 20  # bytes of one read that no piece of a flattened dump gives: headers are padded
 _MAX_PFN = 1 << 40
 _MAX_BITMAP = 1 << 30
 _CACHED_BLOCKS = 512
@@ -118,11 +119,14 @@ class _Flattened:
             return b""
         first, last = np.searchsorted(self._offset, [offset - self._reach + 1, offset + size])
         pieces = np.arange(first, last)[self._offset[first:last] + self._size[first:last] > offset]
+        size = min(size, int(self._size[pieces].sum()) + _MAX_HOLES)
         out = bytearray(size)
         got = 0
         for piece in pieces[np.argsort(self._place[pieces])].tolist():
             begin = max(offset, int(self._offset[piece]))
             end = min(offset + size, int(self._offset[piece] + self._size[piece]))
+            if end <= begin:
+                continue
             place = int(self._place[piece]) + begin - int(self._offset[piece])
             out[begin - offset : end - offset] = self._map[place : place + end - begin]
             got = max(got, end - offset)
