@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 
 from parsers.arm64 import ATTRIBUTE_FIELDS, Attr, MemType
 
-__all__ = ["I8", "I32", "I64", "U8", "U16", "U32", "U64", "Bool", "Mapping", "Marker", "TablePages"]
+__all__ = ["I8", "I64", "U8", "U16", "U32", "U64", "Bool", "Mapping", "Marker", "TablePages"]
 
 U8 = NDArray[np.uint8]
 U16 = NDArray[np.uint16]
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
 I8 = NDArray[np.int8]
-I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 

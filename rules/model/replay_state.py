@@ -11,7 +11,8 @@ import numpy as np
 from rules.model.behaviour import Leaf
 
 if TYPE_CHECKING:
-    from parsers.mapping import I8, I32, I64, Bool
+    from parsers.ftrace.events import I32
+    from parsers.mapping import I8, I64, Bool
     from parsers.ranges import Ranges
     from rules.model.earlier import Earlier
 

@@ -68,7 +68,7 @@ def events(facts: Facts) -> list[Event]:
     if timeline is None:
         return []
     state, calls = timeline.state, timeline.calls
-    damage = np.unique(state.damaged_by[state.lost & (state.damaged_by >= 0)])
+    damage = np.unique(state.damaged_by[state.lost & (state.damaged_by >= 0)]).astype(np.int64)
     noticed: dict[int, list[str]] = {}
     for anomaly in timeline.anomalies:
         noticed.setdefault(anomaly.call, []).append(anomaly.text)
