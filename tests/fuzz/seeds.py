@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import json
+import lzma
 import struct
+import tarfile
 import tempfile
+import zipfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import zstandard
+
 from parsers.vmcore.distilled import write_core
 from tests.parsers.ftrace.writer import Writer
-from tests.parsers.vmcore.cores import Tables, flattened, kdump, vmcoreinfo
+from tests.parsers.vmcore.cores import CODECS, Tables, flattened, kdump, vmcoreinfo
 
-__all__ = ["IMAGE", "btf", "cores", "kallsyms", "kdumps", "ring_of_descriptors", "ring_of_records", "traces"]
+__all__ = ["IMAGE", "PACKERS", "archives", "btf", "cores", "kallsyms", "kdumps", "logs", "packed"]
+__all__ += ["ring_of_descriptors", "ring_of_records", "trace_texts", "traces", "vmlinuxes"]
 
 LINEAR, IMAGE = 0xFFFF000000000000, 0xFFFF800080000000
 ROOT = 0x40000000
@@ -53,8 +64,8 @@ def kdumps() -> tuple[bytes, ...]:
     made_of = (
         kdump(memory, memory.units[:2], info, block_size=4096, machine="aarch64"),
         kdump(memory, memory.units, info, block_size=4096),
-        kdump(memory, memory.units, info, block_size=4096, codec="zstd"),
         kdump(memory, memory.units, info, block_size=4096, codec="none", split=(0x40000, 0x41002)),
+        *(kdump(memory, memory.units, info, block_size=4096, machine="aarch64", codec=codec) for codec in CODECS),
     )
     return (*(squeezed(one) for one in made_of), squeezed(flattened(made_of[1][:65536])))
 
@@ -244,3 +255,189 @@ def traces() -> tuple[bytes, ...]:
         writer.instances = {"": [events, [writer.noise(900), writer.noise(1 << 30)]], "more": [events[:1], []]}
         out.append(writer.build())
     return tuple(out)
+
+
+PACKERS: tuple[Callable[[bytes], bytes], ...] = (
+    bytes,
+    lambda data: gzip.compress(data, 1, mtime=0),
+    lambda data: lzma.compress(data, preset=0),
+    lambda data: zstandard.ZstdCompressor().compress(data),
+    bz2.compress,
+)
+"""By the first byte of an archive of the fuzzer."""
+
+
+def packed(data: bytes) -> bytes:
+    """The archive that an input stands for: the first byte says how it is compressed; headers of tar have right sums."""
+    if not data:
+        return b""
+    made = bytearray(data[1:])
+    for at in range(0, len(made) - 511, 512):
+        if made[at + 257 : at + 262] == b"ustar":
+            made[at + 148 : at + 156] = b" " * 8
+            made[at + 148 : at + 156] = b"%06o\0 " % sum(made[at : at + 512])
+    return PACKERS[data[0] % len(PACKERS)](bytes(made))
+
+
+_FILES: dict[str, bytes] = {
+    "case/iomem": b"40000000-bfffffff : System RAM\n  40210000-41dfffff : Kernel code\n",
+    "case/uname": b"Linux h 6.12.117 #1 SMP aarch64 GNU/Linux\n",
+    "case/sys/devices/system/memory/block_size_bytes": b"8000000\n",
+    "case/sys/devices/system/memory/memory8/state": b"online\n",
+    "case/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages": b"4\n",
+    "sos_commands/kernel/dmesg": b"[    0.000000] Linux version 6.12.117 (a@b)\n",
+    "data/insights_commands/uname_-a": b"Linux h 6.12.117 #1 SMP aarch64 GNU/Linux\n",
+    "letter.txt": b"please help\n",
+}
+
+
+def _tar(files: dict[str, bytes], *special: tarfile.TarInfo, form: int = tarfile.PAX_FORMAT) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=form) as made:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            made.addfile(info, io.BytesIO(data))
+        for info in special:
+            made.addfile(info, io.BytesIO(bytes(info.size)))
+    end = -(-len(out.getvalue().rstrip(b"\0")) // 512) * 512 + 1024
+    return out.getvalue()[:end]
+
+
+def _special(name: str, kind: bytes, target: str = "", **more: str) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.pax_headers = kind, target, more
+    return info
+
+
+def _sparse() -> tarfile.TarInfo:
+    """As GNU tar writes it since 1.0, the map of holes in the data."""
+    names = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "iomem"}
+    info = _special("GNUSparseFile.0/iomem", tarfile.REGTYPE, **names, **{"GNU.sparse.realsize": "1099511627776"})
+    info.size = 512
+    return info
+
+
+def _zip(files: dict[str, bytes], method: int) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as made:
+        for name, data in files.items():
+            made.writestr(zipfile.ZipInfo(name), data, method)
+    return out.getvalue()
+
+
+@cache
+def archives() -> tuple[bytes, ...]:
+    """Archives of every kind, in each other, with links, devices, holes and names that lead out."""
+    plain = _tar(_FILES, form=tarfile.USTAR_FORMAT)
+    hostile = _tar(
+        {
+            "../../etc/iomem": b"x",
+            "/iomem": b"x",
+            "a\\..\\iomem": b"x",
+            "c:iomem": b"x",
+            "\udcff\n/uname": _FILES["case/uname"],
+        },
+        _special("uname", tarfile.SYMTYPE, "/etc/passwd"),
+        _special("iomem", tarfile.LNKTYPE, "uname"),
+        _special("zoneinfo", tarfile.CHRTYPE),
+        _special("trace", tarfile.FIFOTYPE),
+        _special("meminfo", tarfile.AREGTYPE, comment="x" * 600),
+        _sparse(),
+    )
+    long_names = {"/".join(("long" * 20, *"abcdef", name)): data for name, data in _FILES.items()}
+    inside = _zip({"customer.bin": gzip.compress(plain, mtime=0)}, zipfile.ZIP_STORED)
+    compressed = {f"case/{n}": pack(_FILES["case/iomem"]) for n, pack in zip(_SUFFIXES, PACKERS[1:], strict=True)}
+    return (
+        b"\0" + plain,
+        *(bytes((number,)) + plain for number in range(1, len(PACKERS))),
+        b"\1" + hostile,
+        b"\0" + _tar(long_names, form=tarfile.GNU_FORMAT),
+        b"\0" + _tar(long_names),
+        b"\2" + _tar({"mail.zip": inside, **compressed}),
+        b"\0" + _zip(_FILES, zipfile.ZIP_DEFLATED),
+        b"\0" + _zip(_FILES, zipfile.ZIP_STORED),
+        b"\0" + _zip({"iomem": bytes(40000), "uname": _FILES["case/uname"]}, zipfile.ZIP_BZIP2),
+        b"\0" + _zip({"trace.gz": gzip.compress(b"# tracer: nop\n")}, zipfile.ZIP_LZMA),
+        b"\1" + _FILES["case/iomem"],
+        b"\3" + _tar({"core.zst": PACKERS[3](cores()[0][:4096])}),
+    )
+
+
+_SUFFIXES = ("iomem.gz", "uname.xz", "cmdline.zst", "dmesg.bz2")
+
+
+@cache
+def vmlinuxes() -> tuple[bytes, ...]:
+    """An ELF kernel of a symbol table alone."""
+    names = b"\0.symtab\0.strtab\0"
+    strings = b"\0_text\0vmemmap_populate\0"
+    symbols = bytes(24) + b"".join(struct.pack("<IBBHQQ", at, 0x12, 0, 1, IMAGE + 16 * at, 16) for at in (1, 7))
+    body = names + strings + symbols
+    at = 64
+    sections = bytes(64)
+    sections += struct.pack("<IIQQQQIIQQ", 1, 2, 0, 0, at + len(names + strings), len(symbols), 2, 1, 8, 24)
+    sections += struct.pack("<IIQQQQIIQQ", 9, 3, 0, 0, at + len(names), len(strings), 0, 0, 1, 0)
+    sections += struct.pack("<IIQQQQIIQQ", 9, 3, 0, 0, at, len(names), 0, 0, 1, 0)
+    ident = b"\x7fELF\2\1\1" + bytes(9)
+    head = struct.pack("<16sHHIQQQIHHHHHH", ident, 2, 183, 1, IMAGE, 0, at + len(body), 0, 64, 56, 0, 64, 4, 3)
+    return (head + body + sections,)
+
+
+_ONLINE = "online_pages: (online_pages+0x0/0x3d8) start_pfn=0x80000 nr_pages=32768"
+_STEPS = (
+    "              sh-58      [001] d....     2.020209: {}",
+    "              sh-58      [001]     2.020209: {}",
+    "              sh-58    [001] (   58) d..1     2.020209: {}",
+    "      sh-58        1d.... 2020209us!: {}",
+    "              sh      58   1 128 00000000 00000003 [001ed371] 2020.209ms (+1.234ms): {}",
+    "   sh-58      1d....     2.020209: {}",
+    "              sh      58 [001]     2.020209: {}",
+    "              sh    58/58 [001]     2.020209: {}",
+)
+_PERF = """\
+ndctl     81 [001]     2.556945: probe:vmemmap_free: (ffff800080029800) start=0x1000 end=0x2000
+\tffff800080029800 vmemmap_free+0x0 ([kernel.kallsyms])
+\tffff8000802a5824 section_deactivate+0x1d4 ([kernel.kallsyms])
+
+"""
+_GRAPH = """\
+# tracer: function_graph
+#
+  10.000001 |   0)     sh-58     |         |  online_pages(pfn=0x80000, nr_pages=32768) { /* <-device_online+0x1/0x2 */
+  10.000002 |   1)   bash-99     |               |  offline_pages() {
+  10.000003 |   1)   bash-99     |   9.000 us    |  } /* offline_pages = -16 */
+  10.000006 |   0)     sh-58     | ! 200.0 us    |  } /* online_pages ret=0x0 */
+  10.000007 |   0)     sh-58     |   0.300 us    |  arch_add_memory(); /* ret=-12 */
+CPU:1 [LOST 12 EVENTS]
+"""
+
+
+@cache
+def trace_texts() -> tuple[bytes, ...]:
+    """A few lines of every layout that a trace is printed in."""
+    return (_GRAPH.encode(), _PERF.encode(), *(f"{step.format(_ONLINE)}\n".encode() * 2 for step in _STEPS))
+
+
+@cache
+def logs() -> tuple[bytes, ...]:
+    """A kernel log as journald and dmesg write it, as JSON too, and with a ring buffer in it."""
+    said = ("Linux version 6.12.117 (a@b)", "Mem abort info:", 'a "quoted" \\ thing', "Kernel panic - not syncing: x")
+    rule = "[    2.400000] ---------------------------------\n"
+    steps = "".join(f"[    2.500000]       sh-58        1d.... {n}us : {_ONLINE}\n" for n in range(1, 4))
+    stack = "[    2.500000]       sh-58        1d.... 6us : <stack trace>\n[    2.500000]  => online_pages\n"
+    texts = (
+        f"[    2.300000] Dumping ftrace buffer:\n{rule}{steps}{stack}{rule}[    2.600000] Kernel panic\n",
+        "".join(f"Nov 21 08:00:00 host-1.example kernel: {text}\n" for text in said),
+        "".join(f"2026-11-21T08:00:00+0000 host kernel: {text}\n" for text in said),
+        "".join(f"[    1.000000] host kernel: {text}\n" for text in said),
+        "".join(_journal(text) for text in said) + '{"MESSAGE":[27,91,51,49,109,79,111,112,115]}\n',
+        json.dumps({"dmesg": [{"pri": 6, "time": 1.25, "msg": text} for text in said]}, indent=3).replace(
+            "1.25", "1.250000"
+        ),
+    )
+    return tuple(text.encode() for text in texts)
+
+
+def _journal(text: str) -> str:
+    return json.dumps({"_SOURCE_MONOTONIC_TIMESTAMP": "8548711", "MESSAGE": text, "PRIORITY": "1"}) + "\n"

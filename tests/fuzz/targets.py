@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import lzma
 import os
@@ -340,6 +341,67 @@ def single(data: bytes) -> object:
     return [(one.kind, len(one.diagnostics)) for one in read.sources]
 
 
+def archive(data: bytes) -> object:
+    """An archive as a source, and all that is in it, whether it has a name that says something or not."""
+    from analyzer.sources.archive import read_archive
+    from analyzer.sources.read import Request, read_sources
+    from tests.fuzz.seeds import packed
+
+    path = as_file(packed(data))
+    found = read_archive(path, lambda _: True)
+    read = read_sources(Request((path,)))
+    return [(one.name, one.data) for one in found.members], found.notes, [(one.kind, one.path) for one in read.sources]
+
+
+def container(data: bytes) -> object:
+    """A compressed dump or vmlinux, before anything in it is read."""
+    from analyzer.sources.crashdump import is_vmcore
+    from parsers.vmcore.container import open_plain
+
+    with open_plain(as_file(data)) as plain:
+        return is_vmcore(data), plain.read(1 << 16), plain.seek(0, os.SEEK_END)
+
+
+def containers() -> tuple[bytes, ...]:
+    from tests.fuzz.seeds import PACKERS, cores
+
+    return (*(pack(cores()[0][:20000]) for pack in PACKERS), PACKERS[3](bytes(1 << 20)) + PACKERS[3](b"two frames"))
+
+
+def vmlinux(data: bytes) -> object:
+    from analyzer.sources.crashdump import symbols_of
+
+    return sorted(symbols_of(as_file(data)))
+
+
+def bundles(data: bytes) -> object:
+    """A list of bundles of a fleet; none of them is anywhere else."""
+    from analyzer.fleet.find import find_bundles
+    from analyzer.fleet.unit import audit_bundle
+
+    path = as_file(data.replace(b"/", b"").replace(b"..", b""))
+    with contextlib.chdir(path.parent):
+        found = list(find_bundles((f"@{path}",)))
+        results = [audit_bundle(one.path, "") for one in found[:8] if one.path != str(path)]
+    if any(one["status"] == "crashed" for one in results):
+        raise AssertionError(results)
+    return found, [one["error"] for one in results]
+
+
+def addresses(data: bytes) -> object:
+    """What a person types where an address is expected."""
+    from analyzer.views.address import parse_address
+
+    return parse_address(data.decode("utf-8", "surrogateescape"))
+
+
+def log(data: bytes) -> object:
+    """A kernel log as events of hotplug, and the ring buffer that was dumped into it."""
+    from parsers import ftrace
+
+    return ftrace.read(data, path="input")
+
+
 def kinds() -> tuple[bytes, ...]:
     """The first kilobytes of every kind of file, packed ones too."""
     import zstandard
@@ -431,17 +493,27 @@ TARGETS: dict[str, Target] = {
         Target(
             "dmesg",
             dmesg,
-            files("oops/*.txt", CAPTURED + "dmesg", "rules/OOP-*/fires/dmesg", "rules/**/journal*", size=9000),
+            both(made("logs"), files("oops/*.txt", CAPTURED + "dmesg", "rules/OOP-*/fires/dmesg", size=9000)),
         ),
-        Target("oops", oops, files("oops/*.txt", "rules/OOP-*/*/dmesg", size=9000)),
-        Target("trace", trace, TRACES),
+        Target("oops", oops, both(made("logs"), files("oops/*.txt", "rules/OOP-*/*/dmesg", size=9000))),
+        Target("log", log, both(made("logs"), files(CAPTURED + "dmesg", size=9000))),
+        Target("trace", trace, both(made("trace_texts"), TRACES)),
         Target("replay", replay, TRACES, short=60),
         Target("tracedat", trace, both(made("traces"), files("ftrace/pmem.dat", size=1 << 16)), binary=True),
+        Target("archive", archive, made("archives"), short=120, binary=True),
+        Target("container", container, containers, binary=True),
+        Target("bundles", bundles, lambda: (b"# hosts\nhost-1\nhost-2.tar.gz\n\n",), short=100),
+        Target(
+            "addresses",
+            addresses,
+            lambda: (b"0xffff000040000000", b"pfn:0x40000", b"phys:4096", b"page:0xfffffdffc0000000"),
+        ),
         Target("baseline", baseline, lambda: (_BASELINE,)),
         Target("elf", vmcore, made("cores"), short=120, limit=1 << 17, binary=True),
         Target("kdump", kdump, made("kdumps"), short=120, limit=1 << 17, binary=True),
         Target("btf", btf, made("btf"), binary=True),
         Target("kallsyms", kallsyms, made("kallsyms"), binary=True),
+        Target("vmlinux", vmlinux, made("vmlinuxes"), binary=True),
         Target("system_map", system_map, system_maps),
         Target("printk", log_reader("RING"), made("ring_of_descriptors"), binary=True),
         Target("printk_records", log_reader("RECORDS"), made("ring_of_records"), binary=True),
