@@ -37,7 +37,7 @@ _FIRST_KEY: U8 = np.frombuffer(b"OSRELEASE=", dtype=np.uint8)
 _NOTE_NAME = b"VMCOREINFO\0"
 _NOTE_HEADER = struct.Struct("<III")
 _MAX_NOTES = 16 << 20  # bytes of all notes together; a CPU's registers are 400
-_MAX_OFFSET = 1 << 63
+_MAX_OFFSET = 1 << 62  # with any length added, still an offset
 _PT_LOAD, _PT_NOTE = 1, 4
 _PROGRAM_HEADER = np.dtype(
     [(name, "<u4") for name in ("type", "flags")]
