@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from parsers.arm64 import PTE
 from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
+from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity, VaRange
 from rules.model.coverage import LinearMap, Vmemmap
-from rules.model.walk import PageWalk
-from rules.rule import rule
+from rules.model.earlier import Earlier
+from rules.rule import NotApplicableError, UndecidedError, rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,75 +21,120 @@ if TYPE_CHECKING:
     from parsers.mapping import Bool
 
 
+class _Shared(NamedTuple):
+    """A table that an edge of an area goes through."""
+
+    area: str
+    level: int
+    start: int
+    end: int
+    beside: tuple[int, int]
+    """The part of ``[start, end)`` that is not the area's."""
+
+
 @rule(
     code="TBL-03",
     name="shared-edge-table",
-    severity=Severity.INFO,
-    impact=Impact.INFORMATIONAL,
+    severity=Severity.CRITICAL,
+    impact=Impact.CORRUPTION,
     needs=(Mapping, KernelLayout, LinearMap, Vmemmap),
-    uses=(PageWalk,),
+    uses=(Earlier, KernelRelease),
     references=(
-        "arch/arm64/mm/mmu.c free_empty_tables(): floor and ceiling keep tables that an edge goes through (v5.7)",
+        "arch/arm64/mm/mmu.c free_empty_tables(): floor and ceiling keep tables that an edge goes through "
+        "(bbd6ec605c0f, v5.7, with the first teardown)",
     ),
 )
 def shared_edge_table(
-    mapping: Mapping, layout: KernelLayout, linear: LinearMap, vmemmap: Vmemmap, *, page_walk: PageWalk | None
+    mapping: Mapping,
+    layout: KernelLayout,
+    linear: LinearMap,
+    vmemmap: Vmemmap,
+    *,
+    earlier: Earlier | None,
+    kernel_release: KernelRelease | None,
 ) -> Iterator[Hit]:
-    """An area that hot-remove frees tables of shares a table in use with the area beside it.
+    """A table that hot-remove shares with vmalloc or the fixmap was freed.
 
     What it means:
-    Where the edge of the linear map or of the vmemmap area is not a multiple of what a table
-    translates, one table serves both sides. vmalloc and fixmap walk it without the hotplug lock, so hot-remove
-    must not free it when its own side is empty. Linux does not; a kernel that frees tables only because they
-    are empty would.
+    Where the edge of the linear map or of the vmemmap area is not a multiple of what a table translates, one
+    table serves both sides. vmalloc and the fixmap walk it without the hotplug lock: freed when its own side was
+    empty, it is used after it was freed, and what the other side had in it does not translate any more.
 
     How it is detected:
-    The edges of the areas against the span of a table of each level; reported where both sides are mapped.
+    Two dumps of one boot: a table that an edge goes through is linked in the first and not in the second. That
+    such a table is there says nothing: it follows from page size, VA bits and release alone (the vmemmap area begins
+    and ends in the middle of one with 16K and 64K pages, and in 5.10), and every one of them also holds what
+    is never removed: the fixmap, PCI I/O, or the struct pages of boot memory.
 
     When it is not a problem:
-    Always, on an unmodified kernel: this is what to know when a trace shows tables being freed.
+    No kernel frees such a table on purpose. Linux has kept them since it frees tables at all; a vendor's kernel that
+    frees whatever is empty would not.
 
     What to do:
-    Nothing. On a vendor's kernel, see that its free_empty_tables() has a floor and a ceiling.
+    Reboot. See that the kernel's free_empty_tables() has a floor and a ceiling.
     """
-    edges = {
-        "linear": (linear.base + linear.first, linear.base + linear.size),
-        "vmemmap": (vmemmap.base, vmemmap.base + vmemmap.size),
-    }
-    top = layout.granule.first_level(layout.va_bits_actual)
-    for name, bounds in edges.items():
-        for edge in bounds:
-            for level in range(top + 1, PTE + 1):
-                span = layout.granule.span(level - 1)
+    shared = list(_shared(layout, linear, vmemmap))
+    if not shared:
+        raise NotApplicableError("no edge of the linear map or the vmemmap area goes through a table")
+    if earlier is None:
+        if kernel_release is not None and not kernel_release.is_vendor:
+            raise NotApplicableError(f"{kernel_release.raw} frees no table that an edge goes through")
+        raise UndecidedError("only an earlier dump of the same boot tells whether a shared table was freed", Earlier)
+    before = earlier.linear.mapping
+    gone: list[_Shared] = []
+    for table in shared:
+        inside = any(above.start <= table.start and table.end <= above.end for above in gone)
+        if not inside and _linked(before, table) and _missing(mapping, table):
+            gone.append(table)
+            yield _hit(before, mapping, table)
+
+
+def _shared(layout: KernelLayout, linear: LinearMap, vmemmap: Vmemmap) -> Iterator[_Shared]:
+    """Every table below the root that an edge goes through, the uppermost first."""
+    for area in (linear, vmemmap):
+        first, last = area.base + area.first, area.base + area.size
+        for level in range(layout.granule.first_level(layout.va_bits_actual) + 1, PTE + 1):
+            span = layout.granule.span(level - 1)
+            for edge in (first, last):
                 start = edge // span * span
-                if start != edge and _used(mapping, start, edge).any() and _used(mapping, edge, start + span).any():
-                    yield _hit(mapping, page_walk, name, level, (start, edge, start + span))
+                if start != edge:
+                    beside = (start, edge) if edge == first else (edge, start + span)
+                    yield _Shared(area.name, level, start, start + span, beside)
 
 
-def _used(mapping: Mapping, start: int, end: int) -> Bool:
-    """Rows that translate anything in ``[start, end)``."""
-    return np.asarray(mapping.valid & (mapping.start <= np.uint64(end - 1)) & (mapping.last >= np.uint64(start)))
+def _rows(mapping: Mapping, start: int, end: int) -> Bool:
+    """Rows in ``[start, end)``."""
+    return np.asarray((mapping.start <= np.uint64(end - 1)) & (mapping.last >= np.uint64(start)))
 
 
-def _hit(mapping: Mapping, walk: PageWalk | None, name: str, level: int, window: tuple[int, int, int]) -> Hit:
-    start, edge, end = window
-    rows = [int(np.flatnonzero(_used(mapping, start, edge))[-1]), int(np.flatnonzero(_used(mapping, edge, end))[0])]
-    evidence = [
-        Evidence(mapping.source, mapping.describe(row), None if mapping.line is None else int(mapping.line[row]))
-        for row in rows
-    ]
-    if walk is not None:
-        here = (walk.tables.level == level) & (walk.tables.va == np.uint64(start))
-        evidence += [
-            Evidence(walk.source, f"the table is at {pa:#x}", address=pa) for pa in walk.tables.pa[here].tolist()
-        ]
+def _linked(mapping: Mapping, table: _Shared) -> bool:
+    """Whether the source shows entries of the table, or of tables below it."""
+    return bool((mapping.level[_rows(mapping, table.start, table.end)] >= table.level).any())
+
+
+def _missing(mapping: Mapping, table: _Shared) -> bool:
+    """Whether the source speaks for all of the table's range and shows no such entry."""
+    first, last = np.uint64(table.start), np.uint64(table.end - 1)
+    seen = (mapping.observed_start <= first) & (mapping.observed_last >= last)
+    return bool(seen.any()) and not _linked(mapping, table)
+
+
+def _hit(before: Mapping, now: Mapping, table: _Shared) -> Hit:
+    beside = _rows(before, *table.beside) & before.valid
+    rows = [(before, int(row)) for row in np.flatnonzero(beside)[:2]]
+    rows += [(now, int(np.flatnonzero(_rows(now, table.start, table.end))[0]))]
+    lost = "what was mapped beside it is gone" if beside.any() else "what walks it beside the area uses freed memory"
     return Hit(
-        title=f"The {name} area shares a level {level} table with its neighbour",
+        title=f"A level {table.level} table that the {table.area} area shares with its neighbour was freed",
         message=(
-            f"The edge of the {name} area at {edge:#x} lies inside of what one level {level} table translates "
-            f"({start:#x}-{end:#x}), and both sides are in use."
+            f"The edge of the {table.area} area lies inside of what one level {table.level} table translates "
+            f"({table.start:#x}-{table.end:#x}). The table is in the earlier dump and not in the later: {lost}."
         ),
-        claim=Claim.PROVEN,
-        vas=(VaRange(edge, end, name),),
-        evidence=tuple(evidence),
+        claim=Claim.PROBABLE,
+        severity=Severity.CRITICAL if beside.any() else Severity.HIGH,
+        vas=(VaRange(table.start, table.end, table.area),),
+        evidence=tuple(
+            Evidence(one.source, one.describe(row), None if one.line is None else int(one.line[row]))
+            for one, row in rows
+        ),
     )
