@@ -5,18 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from parsers.arm64 import PMD
 from rules.finding import Evidence
 
 if TYPE_CHECKING:
     from parsers.arm64 import Granule
     from parsers.cmdline import CommandLine
-from parsers.kconfig import Kconfig
+    from parsers.kconfig import Kconfig
+    from parsers.layout import KernelLayout
+    from parsers.mapping import I64
 
-__all__ = ["HvoEvidence", "huge_page_sizes"]
+__all__ = ["HvoEvidence", "huge_page_sizes", "into_memmap", "memmap_bytes"]
 
 # CONFIG_HUGETLB_PAGE_FREE_VMEMMAP until 5.18, then CONFIG_HUGETLB_PAGE_OPTIMIZE_VMEMMAP (mm/Kconfig, fs/Kconfig).
 _OPTIONS = ("CONFIG_HUGETLB_PAGE_OPTIMIZE_VMEMMAP", "CONFIG_HUGETLB_PAGE_FREE_VMEMMAP")
-_PARAMETERS = ("hugetlb_free_vmemmap",)
+_PARAMETER = "hugetlb_free_vmemmap"
 
 
 @dataclass(frozen=True)
@@ -38,22 +41,29 @@ class HvoEvidence:
             built_in = option is not None
             if option is not None:
                 evidence.append(Evidence(config.path, f"{option}=y", config.line(option)))
-                enabled = bool(config.is_enabled(f"{option}_DEFAULT_ON"))
-        value = command_line.value(_PARAMETERS[0]) if command_line is not None else None
+                # What is off by default the command line may switch on.
+                enabled = config.is_enabled(f"{option}_DEFAULT_ON") or (None if command_line is None else False)
+        value = command_line.value(_PARAMETER) if command_line is not None else None
         if value is not None and command_line is not None:
             enabled = value.lower() in {"on", "1", "y", "true"}
-            evidence.append(Evidence(command_line.path, f"{_PARAMETERS[0]}={value}", command_line.line))
-        elif command_line is not None and enabled is None and built_in is not None:
-            enabled = False
+            evidence.append(Evidence(command_line.path, f"{_PARAMETER}={value}", command_line.line))
         return cls(built_in, enabled, tuple(evidence))
 
 
 def huge_page_sizes(granule: Granule) -> tuple[int, ...]:
-    """HugeTLB sizes of a granule whose struct pages fill more than a page, in bytes."""
-    sizes = (
-        granule.cont_span(3),
-        granule.span(2),
-        granule.cont_span(2),
-        *((granule.span(1),) if granule.page_shift == 12 else ()),
-    )
-    return tuple(size for size in sizes if size // granule.page_size * 64 > granule.page_size)
+    """HugeTLB sizes of a granule whose struct pages fill more than a page, in bytes: not those of contiguous pages."""
+    return granule.cont_span(PMD), *(granule.span(level) for level in granule.block_levels())
+
+
+def memmap_bytes(layout: KernelLayout, size: int) -> int:
+    """Bytes of the struct pages of ``size`` bytes of memory."""
+    return size // layout.page_size * layout.struct_page_size
+
+
+def into_memmap(layout: KernelLayout, offsets: I64, size: int) -> I64:
+    """How many bytes behind the first struct page of a huge page of ``size`` bytes offsets in the vmemmap area lie.
+
+    Huge pages are aligned physically; PHYS_OFFSET need not be a multiple of the largest (16 GiB with 64K pages).
+    LayoutError if it is not known.
+    """
+    return (offsets + layout.start_pfn * layout.struct_page_size) % memmap_bytes(layout, size)

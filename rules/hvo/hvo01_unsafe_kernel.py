@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from parsers.arm64 import Attr
 from parsers.cmdline import CommandLine
 from parsers.kconfig import Kconfig
+from parsers.ranges import EMPTY
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.hvo.evidence import HvoEvidence
@@ -56,8 +57,7 @@ def hvo_unsafe(
     Boot with hugetlb_free_vmemmap=off, or update to 6.1.16, 6.2.3, 6.3 or later.
     """
     evidence = HvoEvidence.of(kconfig, command_line)
-    read_only = None if vmemmap is None else vmemmap.valid & vmemmap.has(Attr.RDONLY)
-    seen = bool(read_only is not None and read_only.any())
+    seen = EMPTY if vmemmap is None else vmemmap.where(vmemmap.valid & vmemmap.has(Attr.RDONLY))
     if evidence.built_in is False:
         raise NotApplicableError("the kernel is built without HugeTLB vmemmap optimisation")
     known_bad = bug("hvo-live-remap").possible_in(release)
@@ -77,11 +77,11 @@ def hvo_unsafe(
             f"{describe_fixes(bug('hvo-live-remap'))}.{where}"
         ),
         claim=Claim.PROVEN if seen else Claim.PROBABLE,
-        vas=() if vmemmap is None or read_only is None else vmemmap.va_ranges(vmemmap.where(read_only))[:16],
+        vas=() if vmemmap is None else vmemmap.va_ranges(seen)[:16],
         evidence=(
             Evidence(release.path, release.raw, release.line),
             *evidence.evidence,
-            *(vmemmap.quote(read_only) if vmemmap is not None and read_only is not None and seen else ()),
+            *(() if vmemmap is None else vmemmap.quote_at(seen)),
         ),
         key="seen" if seen else "enabled",
     )

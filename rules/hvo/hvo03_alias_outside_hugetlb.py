@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.arm64 import Attr
+from parsers.ranges import EMPTY
 from parsers.vmcore.rows import HugetlbRows
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.hvo.evidence import huge_page_sizes
+from rules.hvo.evidence import huge_page_sizes, into_memmap, memmap_bytes
 from rules.model.coverage import Vmemmap
 from rules.model.outputs import Outputs
 from rules.model.walk import PageWalk
@@ -54,13 +55,14 @@ def alias_outside_hugetlb(vmemmap: Vmemmap, walk: PageWalk, *, hugetlb_rows: Hug
     shared = outputs.shared()
     if not shared:
         return
-    pieces = outputs.cut(shared.start[:0], np.concatenate((shared.start, shared.end)))
+    pieces = outputs.cut(EMPTY.start, np.concatenate((shared.start, shared.end)))
     pieces = pieces[shared.contains(pieces.pa)]
     group = np.searchsorted(shared.start, pieces.pa, side="right") - 1
     writable = ~vmemmap.has(Attr.RDONLY)[pieces.row]
     # A writable run of equal entries, or two writable entries, is not made by this optimisation.
-    many = np.bincount(group, weights=writable * np.where(pieces.repeated, 2, 1), minlength=len(shared)) > 1
-    wrong = ~many & ~_one_huge_page(vmemmap, pieces, group, len(shared), hugetlb_rows)
+    entries = np.concatenate((group[writable], group[writable & pieces.repeated]))
+    many = np.bincount(entries, minlength=len(shared)) > 1
+    wrong = ~many & ~_one_huge_page(vmemmap, pieces, group, hugetlb_rows)
     for index in np.flatnonzero(wrong)[:MAX_HITS].tolist():
         here = pieces[group == index]
         pfns = vmemmap.pfns(vmemmap.pages_touched(here.offsets))
@@ -78,19 +80,18 @@ def alias_outside_hugetlb(vmemmap: Vmemmap, walk: PageWalk, *, hugetlb_rows: Hug
         )
 
 
-def _one_huge_page(vmemmap: Vmemmap, pieces: Outputs, group: I64, count: int, pools: HugetlbRows | None) -> Bool:
+def _one_huge_page(vmemmap: Vmemmap, pieces: Outputs, group: I64, pools: HugetlbRows | None) -> Bool:
     """Groups of pieces that lie in the struct pages of one aligned huge page of a size that is in use."""
     layout = vmemmap.layout
     sizes = set(huge_page_sizes(layout.granule))
     if pools is not None:
-        used = pools.order[pools.nr_huge_pages + pools.surplus_huge_pages > 0]
+        used = pools.order[np.flatnonzero(pools.nr_huge_pages)]
         sizes &= {layout.page_size << order for order in used.tolist()}
-    fits = np.zeros(count, dtype=np.bool_)
-    first = layout.start_pfn * layout.struct_page_size
+    # Pieces ascend, and every group has some.
+    _, first = np.unique(group, return_index=True)
+    _, last = np.unique(np.flip(group), return_index=True)
+    start, end = pieces.start[first], np.flip(pieces.end)[last]
+    fits = np.zeros(first.size, dtype=np.bool_)
     for size in sizes:
-        memmap = size // layout.page_size * layout.struct_page_size
-        low, high = np.full(count, np.iinfo(np.int64).max), np.full(count, -1, dtype=np.int64)
-        np.minimum.at(low, group, (pieces.start + first) // memmap)
-        np.maximum.at(high, group, (pieces.end + first - 1) // memmap)
-        fits |= low == high
+        fits |= into_memmap(layout, start, size) + (end - start) <= memmap_bytes(layout, size)
     return fits

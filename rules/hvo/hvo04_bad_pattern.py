@@ -12,7 +12,7 @@ from parsers.kconfig import Kconfig
 from parsers.ranges import Ranges
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.hvo.evidence import HvoEvidence, huge_page_sizes
+from rules.hvo.evidence import HvoEvidence, huge_page_sizes, into_memmap, memmap_bytes
 from rules.model.coverage import Vmemmap
 from rules.model.kernels import HVO_RELEASES
 from rules.model.walk import PageWalk
@@ -49,7 +49,7 @@ def bad_pattern(
 
     How it is detected:
     Each run of read-only base pages must end where the memmap of a huge page ends, and start one or two
-    pages behind where it starts. In a crash dump all of a run must lead to one page.
+    pages behind where it starts. In a crash dump all entries of a run must lead to one page.
 
     When it is not a problem:
     Kernels without the optimisation have no read-only struct pages (HVO-02). Huge pages whose memmap fits
@@ -67,12 +67,9 @@ def bad_pattern(
     in_range = kernel_release is not None and HVO_RELEASES[0] <= kernel_release.series < HVO_RELEASES[1]
     if built_in is None and not in_range:
         raise UndecidedError("whether the kernel has HugeTLB vmemmap optimisation is not known", Kconfig)
-    wrong = unexplained(vmemmap, vmemmap.where(rows & (vmemmap.level == PTE))) | vmemmap.where(
-        rows & (vmemmap.level != PTE)
-    )
+    wrong = unexplained(vmemmap, vmemmap.where(rows)) | vmemmap.where(rows & (vmemmap.level != PTE))
     if page_walk is not None:
-        several = vmemmap.end - vmemmap.start > vmemmap.layout.page_size
-        wrong = wrong | vmemmap.where(rows & several & ~page_walk.repeated[vmemmap.rows])
+        wrong = wrong | vmemmap.where(rows & ~page_walk.repeated[vmemmap.rows])
     if wrong:
         yield Hit(
             title="Read-only struct pages in a shape that no huge page has",
@@ -86,13 +83,9 @@ def bad_pattern(
 def unexplained(vmemmap: Vmemmap, runs: Ranges) -> Ranges:
     """Read-only runs (byte offsets) that are not the tail of some huge page's memmap."""
     layout = vmemmap.layout
-    page = layout.page_size
     fits = np.zeros(len(runs), dtype=np.bool_)
-    # A huge page is aligned physically, so its memmap is aligned when counted from PFN 0.
-    first = layout.start_pfn * layout.struct_page_size if layout.knows("phys_offset") else 0
-    start, end = runs.start + first, runs.end + first
     for size in huge_page_sizes(layout.granule):
-        memmap = size // page * layout.struct_page_size
+        ends = into_memmap(layout, runs.end, size) == 0
         for kept in (1, 2):
-            fits |= (end % memmap == 0) & (start == end - memmap + kept * page)
+            fits |= ends & (runs.end - runs.start == memmap_bytes(layout, size) - kept * layout.page_size)
     return Ranges.of(runs.start[~fits], runs.end[~fits])

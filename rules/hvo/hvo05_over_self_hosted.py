@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from parsers.arm64 import Attr
 from parsers.ranges import Ranges
 from parsers.vmcore.rows import BlockRows
 from rules.finding import Claim, Hit, Impact, Severity
+from rules.memmap_on_memory.self_hosted import hosts
 from rules.model.coverage import Vmemmap
 from rules.model.outputs import Outputs
 from rules.model.structures import block_pfns, quote_blocks
 from rules.model.walk import PageWalk
-from rules.rule import NotApplicableError, rule
+from rules.rule import rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,9 +45,7 @@ def over_self_hosted(vmemmap: Vmemmap, walk: PageWalk, blocks: BlockRows) -> Ite
     Do not remove the block. Reboot with one of hugetlb_free_vmemmap and memmap_on_memory off.
     """
     first, end = block_pfns(blocks, vmemmap.layout.pages_per_section)
-    own = np.flatnonzero(blocks.nr_vmemmap_pages)
-    if not own.size:
-        raise NotApplicableError("no memory block holds its own struct pages")
+    own = hosts(blocks)
     outputs = Outputs.of(vmemmap, walk)
     shared = outputs.shared()
     read_only = outputs[vmemmap.has(Attr.RDONLY)[outputs.row]]

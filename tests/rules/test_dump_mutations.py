@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("drgn", reason="drgn has wheels for x86-64 only")
 
 from parsers.arm64 import PMD, PTE, PUD
+from parsers.vmcore.dump import Dump
 from rules.engine import Outcome, builtin_rules, run
 from rules.finding import Claim, Severity
 from rules.model.captured import Captured, facts_of
@@ -442,7 +443,20 @@ def test_tails_that_share_the_page_of_another_huge_page(hvo):
     codes, verdicts = hvo.caused({hvo.entry(TAILS + 4096 * index, PTE): other for index in range(7)})
     assert codes == {"HVO-03"}
     finding = the_finding(verdicts, "HVO-03")
-    assert (finding.severity, finding.hit.claim) == (Severity.CRITICAL, Claim.PROVEN)
+    assert (finding.severity, finding.hit.claim, pfns(finding)) == (
+        Severity.CRITICAL,
+        Claim.PROVEN,
+        [(0x41440, 0x41800)],
+    )
+
+
+def test_shared_tails_where_there_is_no_huge_page(hvo):
+    """The pool of the only size that is in use says that it is empty; there are 16 huge pages."""
+    pool = Dump(hvo.raw).prog["hstates"][2].nr_huge_pages.address_ - hvo.addresses.kimage_voffset
+    assert hvo.word(pool % (1 << 64)) == 16
+    codes, verdicts = hvo.caused({pool % (1 << 64): 0})
+    assert codes == {"HVO-03"}
+    assert len(verdicts["HVO-03"].findings) == 16
 
 
 def test_tails_that_are_not_alike(hvo):
@@ -457,7 +471,7 @@ def test_a_writable_tail(hvo):
     assert codes == {"HVO-04", "VMM-11"}
 
 
-def test_shared_struct_pages_of_a_self_hosted_block(dimm):
+def test_shared_struct_pages_of_a_self_hosted_block(dimm, hvo):
     """6.12 has no such optimisation, and no huge pages: other rules say so."""
     entry = dimm.entry(struct_page(0x88000), PMD)
     page = PAGE | 0x88000000
@@ -466,3 +480,4 @@ def test_shared_struct_pages_of_a_self_hosted_block(dimm):
     codes, verdicts = dimm.caused({entry: FREE_PAGE | 3}, {FREE_PAGE: table_page(words)})
     assert codes == {"HVO-02", "HVO-03", "HVO-05", "VMM-07"}
     assert the_finding(verdicts, "HVO-05").severity is Severity.CRITICAL
+    assert hvo.audit()["HVO-05"].outcome is Outcome.NOT_APPLICABLE
