@@ -14,6 +14,8 @@ from rules.rule import NotApplicableError, UndecidedError, rule
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_RIGHT_RANGE = (7, 3)
+
 
 @rule(
     code="LIN-04",
@@ -24,37 +26,38 @@ if TYPE_CHECKING:
     uses=(Dmesg, KernelLayout),
     references=(
         "Linux commit 95a58852b0e5 (v7.1): offlining is refused where a leaf would split",
-        "Derived from arch/arm64/mm/mmu.c of 7.1: the range is checked after it was walked; no upstream report known",
+        "arch/arm64/mm/mmu.c prevent_memory_remove_notifier(): 7.1 passes the PFN behind its loop, 7.3.4 the first",
+        "Seen on Debian's 7.3.4: no memory block under a 1 GiB leaf goes offline; no upstream report known",
     ),
 )
 def split_guard(release: KernelRelease, *, dmesg: Dmesg | None, kernel_layout: KernelLayout | None) -> Iterator[Hit]:
     """The kernel refused to offline memory because a leaf of the linear map would be split.
 
     What it means:
-    Since 7.1 memory goes offline only if its edges are edges of leaves (LIN-02). As first merged, the check
-    looks at the range behind the one that was asked for: a refusal can be due to the neighbour, and
-    memory whose own edge does split a leaf can pass.
+    Since 7.1 memory goes offline only if its edges are edges of leaves (LIN-02). The check is made for each memory
+    block, and what would be unmapped is all of what was added: no block under a larger leaf can ever go
+    offline, though removing all of them would take the whole leaf. In 7.1 it also looks at the range behind the
+    one that was asked for; 7.3 looks at the right one.
 
     How it is detected:
     "[...] splits a leaf entry in linear map" in the log. The addresses are those that the kernel looked at.
 
     When it is not a problem:
-    The refusal itself is protective. Whether this kernel checks the right range has to be read from its
-    source; the same message about the vmemmap area is MOM-14 or VMM-01.
+    The refusal itself is protective. Before 7.3, whether the kernel checks the right range has to be read from
+    its source; the same message about the vmemmap area is MOM-14, VMM-01 or VMM-05.
 
     What to do:
-    Compare the addresses in the message with the memory block that was to go offline. Remove memory in the
-    units in which it was added; do not rely on the check.
+    Plug memory that has to leave again in DIMMs smaller than 1 GiB, or boot with rodata=full on CPUs that then map
+    the linear area by pages. Before 7.3, compare the addresses in the message with the block that was to go offline.
     """
     said = () if dmesg is None else messages_like(dmesg, r"splits a leaf entry in linear map")
     if dmesg is not None and said:
+        right = release.series >= _RIGHT_RANGE
+        doubt = "" if right else " Before 7.3 it may have looked at the range behind the one that was asked for."
         yield Hit(
             title="Memory could not go offline because of a leaf of the linear map",
-            message=(
-                f'The kernel refused {len(said)} times: "{said[0].text}". Since 7.1 it may have looked at the range '
-                "behind the one that was asked for."
-            ),
-            claim=Claim.SUSPECTED,
+            message=f'The kernel refused {len(said)} times: "{said[0].text}".{doubt}',
+            claim=Claim.PROVEN if right else Claim.SUSPECTED,
             pfns=address_ranges(said, kernel_layout),
             evidence=(Evidence(release.path, release.raw, release.line), *quote_messages(dmesg, said)),
         )
