@@ -46,6 +46,7 @@ class Kind(StrEnum):
     """What a message is about."""
 
     BANNER = "banner"
+    MACHINE = "machine"
     COMMAND_LINE = "command_line"
     BOOT_MEMORY = "boot_memory"
     ZONE_RANGE = "zone_range"
@@ -72,6 +73,7 @@ class Kind(StrEnum):
 # How the message begins, by kind.
 _MESSAGES: Mapping[Kind, bytes] = {
     Kind.BANNER: rb"Linux version \d",
+    Kind.MACHINE: rb"DMI: (?!Memory slots)|Machine model: |Hardware name: ",
     Kind.COMMAND_LINE: rb"Kernel command line: ",
     Kind.BOOT_MEMORY: rb"  node +\d+: \[mem ",
     Kind.ZONE_RANGE: rb"  (?:DMA|DMA32|Normal|Movable|Device) +(?:\[mem |empty)",
@@ -122,6 +124,8 @@ _STAMP = re.compile(STAMP)
 _NODE_RANGE = re.compile(r"\s*node +(\d{1,9}): \[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]")
 _ZONE_RANGE = re.compile(r"\s*(\w+) +(?:\[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]|empty)")
 _FEATURE = re.compile(r"CPU features: detected(?: feature)?: (.+)")
+# drivers/firmware/dmi_scan.c and drivers/of/fdt.c at boot; lib/dump_stack.c with every trace, then with " (DT)" behind.
+_MACHINE = re.compile(r"(?:DMI|Machine model|Hardware name): (.{1,200}?)(?:, BIOS .*| \(DT\))?$")
 _POISON = re.compile(r"Memory failure: 0x([0-9a-f]{1,16}): (?!memory outside kernel control)")
 
 
@@ -176,6 +180,8 @@ class Boot:
     messages: tuple[Message, ...]
     """Every message of a `Kind`, in order."""
     release: KernelRelease | None
+    machine: str | None
+    """What the log calls the hardware, or the virtual machine: ``QEMU QEMU Virtual Machine``."""
     command_line: CommandLine | None
     memory: BootMemory
     zones: tuple[ZoneRange, ...]
@@ -278,6 +284,7 @@ def _boot(messages: Sequence[Message], path: str) -> Boot:
         line=messages[0].line if messages else 1,
         messages=tuple(messages),
         release=_release(by_kind[Kind.BANNER], path),
+        machine=_machine(by_kind[Kind.MACHINE]),
         command_line=_command_line(by_kind[Kind.COMMAND_LINE], path),
         memory=_memory(by_kind[Kind.BOOT_MEMORY]),
         zones=tuple(_zones(by_kind[Kind.ZONE_RANGE])),
@@ -296,6 +303,11 @@ def _release(banners: Sequence[Message], path: str) -> KernelRelease | None:
         return None
     line = banners[0].line
     return replace(release, line=line, diagnostics=tuple(replace(each, line=line) for each in release.diagnostics))
+
+
+def _machine(messages: Sequence[Message]) -> str | None:
+    match = _MACHINE.match(messages[0].text) if messages else None
+    return match[1].strip() if match else None
 
 
 def _command_line(messages: Sequence[Message], path: str) -> CommandLine | None:

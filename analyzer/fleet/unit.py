@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from analyzer.fleet.machine import machine_of
 from analyzer.sources.folder import below
 from parsers.errors import PtauditError
 
@@ -107,6 +106,7 @@ def audit_bundle(bundle: str, known_content: str = "") -> BundleResult:
 def _audited(bundle: str, content: str, begin: float) -> BundleResult:
     from analyzer.audit import audit  # noqa: PLC0415 paid for once, in the process that audits
     from analyzer.sources.read import Request  # noqa: PLC0415
+    from parsers.dmesg import Dmesg  # noqa: PLC0415
     from parsers.layout import KernelLayout  # noqa: PLC0415
     from parsers.uname import KernelRelease  # noqa: PLC0415
 
@@ -115,6 +115,7 @@ def _audited(bundle: str, content: str, begin: float) -> BundleResult:
     if any(one["reason"].startswith("MemoryError") for one in undecided):
         raise MemoryError
     release, layout = report.facts.get(KernelRelease), report.facts.get(KernelLayout)
+    log = report.facts.get(Dmesg)
     worst = report.worst()
     return BundleResult(
         bundle=bundle,
@@ -124,7 +125,7 @@ def _audited(bundle: str, content: str, begin: float) -> BundleResult:
         seconds=round(time.monotonic() - begin, 3),
         release=release.raw if release else None,
         page_size=layout.get("page_size") if layout else None,
-        machine=machine_of(one.path for one in report.sources.sources if one.kind == "dmesg"),
+        machine=log.boot.machine if log else None,
         worst=None if worst is None else str(worst),
         findings=_findings(report),
         undecided=undecided,

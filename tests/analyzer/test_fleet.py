@@ -16,7 +16,6 @@ import pytest
 
 from analyzer.fleet.find import find_bundles
 from analyzer.fleet.local import Limits
-from analyzer.fleet.machine import machine_of
 from analyzer.fleet.run import run_fleet
 from analyzer.fleet.store import State, query
 from analyzer.fleet.unit import audit_bundle, content_hash
@@ -114,14 +113,9 @@ def test_content_is_names_and_bytes(tmp_path: Path) -> None:
 
 def test_the_machine_is_what_the_log_says(tmp_path: Path) -> None:
     log = tmp_path / "dmesg"
-    log.write_text(
-        "[    0.000000] DMI: Memory slots populated: 1/1\n[    0.000000] DMI: Acme R1, BIOS 1.2 01/02/2025\n"
-    )
-    assert machine_of([str(tmp_path / "none"), str(log)]) == "Acme R1"
-    log.write_text("[    0.000000] Machine model: Acme,board (rev 2)\n")
-    assert machine_of([str(log)]) == "Acme,board (rev 2)"
-    log.write_text("nothing\n")
-    assert machine_of([str(log)]) is None
+    log.write_text("[    0.000000] Linux version 6.12.117\n[    0.000000] DMI: Acme R1, BIOS 1.2 01/02/2025\n")
+    assert audit_bundle(str(tmp_path))["machine"] == "Acme R1"
+    assert audit_bundle(str(CAPTURES / SOUND / "uname"))["machine"] is None
 
 
 def test_a_result_is_plain_data() -> None:

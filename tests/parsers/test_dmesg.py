@@ -50,6 +50,28 @@ def test_capture():
     assert not boot.is_capture_kernel
 
 
+@pytest.mark.parametrize(
+    ("lines", "machine"),
+    [
+        (b"DMI: Memory slots populated: 1/1\n[    0.0] DMI: Acme R1, BIOS 1.2 01/02/2025", "Acme R1"),
+        (b"Machine model: Acme,board (rev 2)", "Acme,board (rev 2)"),
+        (b"Hardware name: linux,dummy-virt (DT)", "linux,dummy-virt"),
+        (b"Hardware name: QEMU KVM Virtual Machine, BIOS 0.0.0 02/06/2015", "QEMU KVM Virtual Machine"),
+        (b"DMI: " + b"x" * 5000, None),
+        (b"Booting Linux on physical CPU", None),
+    ],
+)
+def test_the_machine_is_what_the_log_calls_it(lines, machine):
+    log = parse_dmesg(BANNER + b"[    0.000000] " + lines.replace(b"[    0.0]", b"[    0.000000]") + b"\n", "dmesg")
+    assert log.boot.machine == machine
+
+
+def test_every_boot_has_its_machine():
+    first, second = (BANNER + b"[    0.000000] Machine model: " + name + b"\n" for name in (b"one", b"two"))
+    assert [boot.machine for boot in parse_dmesg(first + second, "dmesg").boots] == ["one", "two"]
+    assert parse_dmesg(DMESG, "dmesg").boot.machine == "QEMU QEMU Virtual Machine"
+
+
 def test_lines_point_into_the_file():
     lines = DMESG.decode().splitlines()
     boot = parse_dmesg(DMESG, "dmesg").boot
