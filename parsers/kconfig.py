@@ -24,6 +24,8 @@ _IKCONFIG_MAGIC = b"IKCFG_ST"  # kernel/configs.c puts it before the gzip data i
 _GZIP_MAGIC = b"\x1f\x8b"
 _OPTION = re.compile(rb"^(?:CONFIG_(\w+)=([^\n]*)|# CONFIG_(\w+) is not set)", re.MULTILINE)
 _HEADER = re.compile(rb"^# Linux/(\w+) (\S+) Kernel Configuration", re.MULTILINE)
+_MENU_END = re.compile(rb"^# end of (.*)$", re.MULTILINE)  # not in old kernels; the last menu is:
+_LAST_MENU = b"Kernel hacking"
 _ESCAPED = re.compile(r"\\(.)")
 _PAGE_SIZES = {"ARM64_4K_PAGES": 4096, "ARM64_16K_PAGES": 16384, "ARM64_64K_PAGES": 65536}
 
@@ -59,6 +61,8 @@ class Kconfig:
     """``arm64`` …, from the header comment; empty if there is none."""
     release: str
     """Kernel version of the header comment; empty if there is none."""
+    complete: bool = True
+    """False where the file has lost its head or its end: a symbol that it does not name may be set."""
     diagnostics: tuple[Diagnostic, ...] = ()
 
     def get(self, name: str) -> str | None:
@@ -109,14 +113,20 @@ def parse_kconfig(data: bytes, path: str) -> Kconfig:
     if not options:
         raise FormatError("no CONFIG_ symbol", path=path)
     header = _HEADER.search(text)
+    menus = [menu.strip() for menu in _MENU_END.findall(text)]
+    cut = []
+    if menus and (header is None or _LAST_MENU not in menus):
+        cut = [Diagnostic("its head or its end is missing: symbols it does not name are unknown", path)]
     arch = header[1].decode() if header else ""
     return Kconfig(
         path=path,
         options=MappingProxyType(options),
         arch=arch,
         release=header[2].decode("utf-8", "replace") if header else "",
+        complete=not diagnostics and not cut,
         diagnostics=(
             *diagnostics,
+            *cut,
             *at_lines("set again to another value; the last one counts", changed, path),
             *([Diagnostic(f"a configuration for {arch}, not arm64", path)] if arch not in {"", "arm64"} else []),
         ),

@@ -68,6 +68,8 @@ class Zoneinfo:
     """1-based line of the zone's header."""
     nr_page_table_pages: Mapping[int, int]
     """By node; the sum over its zones for kernels before 5.11, which count by zone.  A missing node is unknown."""
+    complete: bool = True
+    """False where the file has lost its head or its end: each node lists all its zones, Movable and Device last."""
     diagnostics: tuple[Diagnostic, ...] = ()
 
     def __len__(self) -> int:
@@ -80,7 +82,9 @@ def parse_zoneinfo(data: bytes, path: str) -> Zoneinfo:
     headers: list[tuple[int, str, int]] = []
     columns: dict[str, list[int]] = {key: [] for key in _COUNTS}
     page_tables: dict[int, int] = {}
+    headless = False
     for line, match in numbered(_FACT, data):
+        headless |= not headers and not match["zone"]
         if match["zone"]:
             headers.append((int(match["node"]), match["zone"].decode(), line))
             for column in columns.values():
@@ -103,6 +107,12 @@ def parse_zoneinfo(data: bytes, path: str) -> Zoneinfo:
         zone=tuple(zone for _, zone, _ in headers),
         line=line_numbers,
         nr_page_table_pages=MappingProxyType(page_tables),
+        complete=not headless and not countless.size and {node for node, *_ in headers} == _ended(headers),
         diagnostics=at_lines("counts of the zone are missing", countless.tolist(), path),
         **counts,
     )
+
+
+def _ended(headers: list[tuple[int, str, int]]) -> set[int]:
+    """Nodes whose last zones are there; the kernel prints empty ones too."""
+    return {node for node, zone, _ in headers if zone == "Movable"}

@@ -142,7 +142,9 @@ def _judged(rule: Rule, facts: Facts) -> Verdict:
         return Verdict(rule, Outcome.NOT_APPLICABLE, str(why))
     except UndecidedError as why:
         collect = tuple(dict.fromkeys(step for kind in why.collect for step in how_to_collect(kind)))
-        return _with_hits(rule, facts, hits, why.reason, collect)
+        reasons = (facts.missing.get(kind, "") for kind in why.collect if isinstance(kind, type))
+        reason = "; ".join(dict.fromkeys((why.reason, *filter(None, reasons))))
+        return _with_hits(rule, facts, hits, reason, collect)
     except LayoutError as why:
         return _with_hits(rule, facts, hits, str(why), how_to_collect(KernelLayout))
     unseen = _unseen(rule, facts)

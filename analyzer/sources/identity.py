@@ -5,6 +5,7 @@ Only what cannot both be true is refused.  A log may hold several boots, so it a
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from parsers.errors import UsageError
@@ -12,7 +13,11 @@ from parsers.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["refuse_strangers"]
+__all__ = ["own_configs", "refuse_strangers"]
+
+
+_SERIES = re.compile(r"\d+\.\d+")
+_NAMED_CONFIG = re.compile(r"(?:^|/)config-(\d+\.\d[^/]*?)(?:\.(?:gz|xz|bz2|zst))?$")
 
 
 class _Statement(NamedTuple):
@@ -39,6 +44,16 @@ def _whole(log: Any) -> bool:  # noqa: ANN401
     return all(boot.release is not None for boot in log.boots)
 
 
+def _series(release: Any) -> frozenset[object]:  # noqa: ANN401 parsers.uname.KernelRelease
+    return _one(f"{release.series[0]}.{release.series[1]}")
+
+
+def _series_of_config(config: Any) -> frozenset[object]:  # noqa: ANN401
+    """Distributions name the release after its first version, the configuration after the one it was made for."""
+    found = _SERIES.match(config.release)
+    return _one(found[0] if found else None)
+
+
 _SAID: Mapping[str, tuple[tuple[str, Callable[[Any], frozenset[object]]], ...]] = {
     "boot id": (("boot_id", lambda one: _one(one.value)),),
     "kernel release": (
@@ -47,6 +62,11 @@ _SAID: Mapping[str, tuple[tuple[str, Callable[[Any], frozenset[object]]], ...]] 
         ("vmcore", lambda one: _one(one.release)),
         ("trace", lambda one: _one(one.release)),
         ("dmesg", lambda one: _release_of_log(one) if _whole(one) else frozenset()),
+    ),
+    "kernel series": (
+        ("uname", _series),
+        ("config", _series_of_config),
+        ("dmesg", lambda one: frozenset[object]().union(*(_series(boot.release) for boot in one.boots if _whole(one)))),
     ),
     "page size": (
         ("config", lambda one: _one(one.page_size)),
@@ -61,6 +81,13 @@ _SAID: Mapping[str, tuple[tuple[str, Callable[[Any], frozenset[object]]], ...]] 
         ),
     ),
 }
+
+
+def own_configs(parsed: Mapping[str, Sequence[Any]]) -> list[Any]:
+    """The configurations without those of other kernels installed: /boot/config-RELEASE names its kernel."""
+    running = {one.raw for one in parsed.get("uname", ())}
+    named = ((config, _NAMED_CONFIG.search(config.path)) for config in parsed.get("config", ()))
+    return [config for config, name in named if not running or name is None or name[1] in running]
 
 
 def refuse_strangers(parsed: Mapping[str, Sequence[Any]]) -> None:

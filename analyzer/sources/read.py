@@ -16,7 +16,7 @@ from analyzer.sources.archive import HEAD_BYTES, archive_format, inner_format, p
 from analyzer.sources.crashdump import Symbols, is_vmcore, read_vmcore, whole_dumps
 from analyzer.sources.folder import below
 from analyzer.sources.found import Found, digest, head_of
-from analyzer.sources.identity import refuse_strangers
+from analyzer.sources.identity import own_configs, refuse_strangers
 from analyzer.sources.kinds import BY_NAME, SNIFF_BYTES, Kind, kind_of_content, kind_of_path
 from parsers import ftrace
 from parsers.errors import Diagnostic, InputError, PtauditError, UsageError
@@ -225,6 +225,13 @@ class _Reading:
     def _last(self, *kinds: str) -> Any:  # noqa: ANN401
         return next((self.parsed[kind][-1] for kind in kinds if kind in self.parsed), None)
 
+    def _own_config(self) -> bool:
+        """Leaves out the configurations of other kernels that are installed; whether one is left."""
+        own = own_configs(self.parsed)
+        self.ignored += [config.path for config in self.parsed["config"] if config not in own]
+        self.parsed["config"] = own
+        return bool(own)
+
     def finish(self, layout: dict[str, int]) -> Sources:
         """The evidence set; the last of several files of a kind is the state, the first dump the state before."""
         if not self.parsed:
@@ -235,6 +242,8 @@ class _Reading:
             raise InputError(
                 "nothing in it is understood" + (f": {', '.join(self.ignored[:8])}" if self.ignored else "")
             )
+        if "config" in self.parsed and not self._own_config():
+            del self.parsed["config"]
         refuse_strangers(self.parsed)
         dumps, vmcores = self.parsed.get("ptdump", []), self.parsed.get("vmcore", [])
         blocks, nodes = self._last("memory_blocks", "lsmem"), self._last("memory_nodes")

@@ -44,7 +44,8 @@ def linear_hole(linear: LinearMap, sections: SectionTable, *, resources: Resourc
     What to do:
     Stop memory hotplug, take a crash dump, reboot. Remove memory only in the units it was added in.
     """
-    live = sections.ram | (sections.online & sections.hotadded)
+    nomap = sections.nomap.widen(sections.pages_per_section)  # a block may hold no-map memory alone
+    live = sections.ram | (sections.online & sections.hotadded) - nomap
     block = linear.layout.granule.span(PMD)
     torn = linear.where(linear.hole & (linear.level < PTE)) | linear.shrink(linear.holes, block)
     gone = linear.pfns(linear.pages(torn & linear.observed)) & live

@@ -36,6 +36,19 @@ class Calibration:
     pages_per_section: int
     source: str
 
+    def foreign_to(self, layout: KernelLayout) -> str:
+        """Why the trace is not of the kernel of ``layout``: another page size, or struct pages elsewhere (KASLR)."""
+        pages = layout.get("page_size")
+        if self.source == "the trace" and pages not in {None, self.page_size}:
+            return f"its pages have {self.page_size} bytes, those of the kernel {pages}"
+        known = layout.knows("vmemmap_start", "phys_offset", "page_size", "struct_page_size")
+        if not known or self.vmemmap is None or self.struct_page_size != layout.struct_page_size:
+            return ""
+        there = (layout.vmemmap_start - layout.start_pfn * self.struct_page_size) & (2**64 - 1)
+        if self.vmemmap == there:
+            return ""
+        return f"the struct page of PFN 0 is at {self.vmemmap:#x} in it, and at {there:#x} in the page tables"
+
 
 def calibrate(calls: Calls, layout: KernelLayout | None, release: KernelRelease | None) -> Calibration:
     """Sizes from the calls themselves: an add in bytes and in pages, a populate in addresses and its pages."""

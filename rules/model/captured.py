@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Captured", "facts_of"]
 
+_LARGEST_PAGE = 1 << 16
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Captured:
@@ -93,18 +95,18 @@ class _Building:
             captured.iomem,
             captured.blocks,
             captured.release or (captured.dmesg.boot.release if captured.dmesg else None),
-            captured.config,
             captured.command_line or (captured.dmesg.boot.command_line if captured.dmesg else None),
             captured.zoneinfo,
             captured.meminfo,
             captured.hugepages,
             captured.dmesg,
         )
+        self._config()
         self._memmap_on_memory()
         self._resources()
         builder = self._layout()
         layout = builder.build()
-        mapping = captured.vmcore.mapping if captured.vmcore else self._mapping(captured.dump, layout)
+        mapping = captured.vmcore.mapping if captured.vmcore else self._own_mapping(builder, layout)
         if mapping is not None and not layout.knows("phys_offset"):
             layout = self._with_phys_offset(builder, mapping, layout)
         if captured.dmesg is not None:
@@ -124,6 +126,13 @@ class _Building:
 
     def _take(self, *facts: object) -> None:
         self.known.update({type(fact): fact for fact in facts if fact is not None})
+
+    def _config(self) -> None:
+        """Rules take a symbol that is not named for one that is not offered, which holds in a whole file only."""
+        if self.captured.config is not None and not self.captured.config.complete:
+            self.missing[Kconfig] = "the kernel configuration is cut short"
+        else:
+            self._take(self.captured.config)
 
     def _memmap_on_memory(self) -> None:
         """The parameter, which cannot change at run time, from sysfs or else from the command line."""
@@ -161,6 +170,14 @@ class _Building:
         if release is not None:
             builder.release(release)
         return builder
+
+    def _own_mapping(self, builder: LayoutBuilder, layout: KernelLayout) -> Mapping | None:
+        """The captured dump, if it can be of this kernel."""
+        if not builder.foreign:
+            return self._mapping(self.captured.dump, layout)
+        self.missing[Mapping] = f"the dump is of another kernel: {builder.foreign}"
+        self.missing[LinearMap] = self.missing[Vmemmap] = self.missing[Mapping]
+        return None
 
     def _mapping(self, dump: PageTableDump | None, layout: KernelLayout) -> Mapping | None:
         if dump is None:
@@ -227,12 +244,17 @@ class _Building:
             self.known[SectionTable] = table
 
     def _boot_memory(self) -> Ranges | None:
-        """Byte ranges of memory that the boot log lists, None where it lists none."""
-        dmesg = self.captured.dmesg
-        if dmesg is None or not dmesg.boot.memory.start.size:
+        """Byte ranges of memory that the boot log lists, None where it lists none, not all, or another boot's.
+
+        Boot memory stays, so what /proc/iomem does not know (but for the edges of pages) was never there.
+        """
+        dmesg, resources = self.captured.dmesg, self.known.get(Resources)
+        if dmesg is None or not dmesg.boot.memory.start.size or dmesg.boot.release is None:
+            return None  # without the banner the log has lost its head, and the list may have lost its own
+        memory = Ranges.of(dmesg.boot.memory.start.astype(np.int64), dmesg.boot.memory.last.astype(np.int64) + 1)
+        if resources is not None and memory.shrink(_LARGEST_PAGE) - resources.everything:
             return None
-        memory = dmesg.boot.memory
-        return Ranges.of(memory.start.astype(np.int64), memory.last.astype(np.int64) + 1)
+        return memory
 
     def _earlier(self, layout: KernelLayout) -> None:
         now, then = self.captured.vmcore, self.captured.earlier_vmcore
@@ -260,7 +282,11 @@ class _Building:
             self.known[HotplugLog] = HotplugLog(trace)
             self.missing[Timeline] = "the kernel log tells of hotplug in words only; no trace was collected"
             return
-        self.known[Timeline] = Timeline.replay(trace, layout, self.known.get(KernelRelease), self.known.get(Earlier))
+        timeline = Timeline.replay(trace, layout, self.known.get(KernelRelease), self.known.get(Earlier))
+        if stranger := timeline.calibration.foreign_to(layout):
+            self.missing[Timeline] = f"the trace is of another boot: {stranger}"
+        else:
+            self.known[Timeline] = timeline
 
     def _second_witnesses(self, layout: KernelLayout) -> None:
         """The text dump and the lists of sysfs beside a crash dump, which speaks for itself everywhere else."""

@@ -44,6 +44,9 @@ _POSSIBLE: Dict[str, Container[int]] = {
 """What arm64 can have; every other fact is an address."""
 _ADDRESSES = range(1 << 64)
 
+_PLAIN_VENDORS = ("", "debian", "ubuntu", "fedora")
+"""Vendors that do not move the memory map of one series to another."""
+
 _LINEAR_START = ("Linear Mapping start", "Linear Mapping")
 
 
@@ -63,6 +66,8 @@ class LayoutBuilder:
     def __init__(self) -> None:
         self.facts: dict[str, Fact] = {}
         self.notes: list[str] = []
+        self.foreign = ""
+        """Why the dump is of another kernel than what was known before it."""
 
     def add(self, key: str, value: int | None, source: str, precision: Precision = Precision.DERIVED) -> None:
         """A value from a source; ignored with a note where it cannot be or a more trusted source differs."""
@@ -78,7 +83,7 @@ class LayoutBuilder:
     def copy(self) -> LayoutBuilder:
         """Another builder with the same facts."""
         made = LayoutBuilder()
-        made.facts, made.notes = dict(self.facts), list(self.notes)
+        made.facts, made.notes, made.foreign = dict(self.facts), list(self.notes), self.foreign
         return made
 
     def get(self, key: str) -> int | None:
@@ -115,6 +120,7 @@ class LayoutBuilder:
         fitting = list(self._fitting(dump))
         if release is not None and any(fit.era.has(release.series) for fit in fitting):
             fitting = [fit for fit in fitting if fit.era.has(release.series)]
+        self.foreign = self._foreign(dump, fitting, release)
         if not fitting:
             self._linear_only(dump)
             return
@@ -124,6 +130,23 @@ class LayoutBuilder:
         )
         source = "markers of the dump"
         self._adopt(best, source, Precision.INFERRED)
+
+    def _foreign(self, dump: PageTableDump, fitting: list[_Candidate], release: KernelRelease | None) -> str:
+        """Why the markers are another kernel's: they fit a map, and not that of the sizes or the release known."""
+        if fitting:
+            if release is None or release.vendor not in _PLAIN_VENDORS or fitting[0].era.has(release.series):
+                return ""
+            first, last = fitting[0].era.first, fitting[0].era.last
+            span = f"{first[0]}.{first[1]}" + ("" if last[0] == 99 else f" to {last[0]}.{last[1]}")
+            return f"the dump's markers are those of kernels from {span}, not of {release.raw}"
+        sizes = {key: self.facts[key] for key in ("page_size", "va_bits") if key in self.facts}
+        alone = LayoutBuilder()
+        alone.facts = {key: fact for key, fact in self.facts.items() if key == "struct_page_size"}
+        other = next(alone._fitting(dump), None) if sizes else None
+        if other is None:
+            return ""
+        said = ", ".join(f"{fact.source} says {key} {fact.value}" for key, fact in sizes.items())
+        return f"the dump's markers fit page_size {other.page_size}, va_bits {other.va_bits}; {said}"
 
     def _adopt(self, fit: _Candidate, source: str, precision: Precision) -> None:
         self.add("page_size", fit.page_size, source, precision)

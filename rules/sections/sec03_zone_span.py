@@ -110,6 +110,14 @@ def zone_span(
     every = np.ones(len(zones.name), dtype=np.bool_)
     online = sections.online & sections.ram
     lost = online - zones.spans(every)
+    if lost and zone_rows is None and zoneinfo is not None and not zoneinfo.complete:
+        raise UndecidedError("zones are missing in /proc/zoneinfo: it is cut short", Zoneinfo)
+    if unlisted := _unlisted(memory_blocks, zones, sections, lost):
+        raise UndecidedError(
+            f"/proc/zoneinfo has no start of zone {unlisted}, in which memory is online: not all of it was read, "
+            "or at another moment",
+            Zoneinfo,
+        )
     if lost:
         yield Hit(
             title="Online memory lies outside of every zone",
@@ -135,6 +143,16 @@ def _known_zones(zoneinfo: Zoneinfo | None, rows: ZoneRows | None, sections: Sec
     if not zones.name:
         raise UndecidedError("/proc/zoneinfo names no zone's start", Zoneinfo)
     return zones
+
+
+def _unlisted(blocks: MemoryBlocks | None, zones: _Zones, sections: SectionTable, lost: Ranges) -> str:
+    """A zone that memory outside of every zone says it is in, and that is not among those whose start is known."""
+    if blocks is None or not lost:
+        return ""
+    pages = (blocks.block_size_bytes or 0) // sections.layout.page_size
+    mine = blocks.online & lost.touches(blocks.block * pages, (blocks.block + 1) * pages)
+    named = {blocks.valid_zones[row] for row in np.flatnonzero(mine).tolist()}
+    return min((name for name in named if name.isalnum() and name != "none" and name not in zones.name), default="")
 
 
 def _elsewhere(blocks: MemoryBlocks, zones: _Zones, sections: SectionTable, lost: Ranges) -> Iterator[Hit]:

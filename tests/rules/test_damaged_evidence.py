@@ -1,0 +1,131 @@
+"""Captures with one file cut short, or taken from another machine or boot: rules are undecided, never wrong."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from analyzer.audit import audit
+from analyzer.sources.read import Request
+from parsers.errors import UsageError
+from rules.engine import Outcome
+from rules.finding import Severity
+
+CAPTURES = Path(__file__).parents[2] / "fixtures" / "captures"
+VULNERABLE = "pmem-6.12-vuln/02-one-removed"
+DIMM = "dimm-6.1-4k-kaslr-blocks/02-dimm-online"
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """Audits a capture in which files hold something else: bytes, or what another capture has; None for no file."""
+
+    def audited(capture, **files):
+        copy = tmp_path / "capture"
+        shutil.copytree(CAPTURES / capture, copy)
+        for name, content in files.items():
+            if content is None:
+                (copy / name).unlink()
+            else:
+                (copy / name).write_bytes(content(read(capture, name)) if callable(content) else read(content, name))
+        return audit(Request((copy,)))
+
+    return audited
+
+
+def read(capture, name):
+    return (CAPTURES / capture / name).read_bytes()
+
+
+def without_head(data):
+    lines = data.splitlines(keepends=True)
+    return b"".join(lines[len(lines) // 3 :])
+
+
+def alarms(report):
+    return {finding.rule.code for finding in report.findings if finding.severity >= Severity.HIGH}
+
+
+def verdict(report, code):
+    return next(one for one in report.verdicts if one.rule.code == code)
+
+
+def test_a_log_without_its_head_does_not_tell_boot_memory(changed):
+    """memory0 holds no-map memory only; without the first lines of the log it looked hot-added and torn."""
+    report = changed(VULNERABLE, dmesg=without_head)
+    assert b"node   0: [mem" in without_head(read(VULNERABLE, "dmesg"))
+    assert verdict(report, "LIN-03").outcome is not Outcome.FIRED
+    assert alarms(report) == alarms(changed_nothing(VULNERABLE))
+
+
+def changed_nothing(capture):
+    return audit(Request((CAPTURES / capture,)))
+
+
+def test_boot_memory_that_iomem_does_not_know_is_another_boots(changed):
+    def more_memory(data):
+        return data.replace(b"0x000000004fffffff]", b"0x000000005fffffff]")
+
+    report = changed(VULNERABLE, dmesg=more_memory)
+    assert more_memory(read(VULNERABLE, "dmesg")) != read(VULNERABLE, "dmesg")
+    assert verdict(report, "VMM-13").outcome is Outcome.UNDECIDED
+
+
+def test_zones_that_are_not_listed_prove_nothing(changed):
+    report = changed(DIMM, zoneinfo=lambda data: data[: data.index(b"zone  Movable")])
+    assert verdict(report, "SEC-03").outcome is Outcome.UNDECIDED
+    assert "cut short" in verdict(report, "SEC-03").reason
+
+
+def test_zones_of_the_moment_before_prove_nothing(changed):
+    """The blocks say that they are in zone Movable, and the zone is empty."""
+    report = changed("two-dimms-one-offline-6.12-4k-80/01-both-there", zoneinfo="pmem-6.12-fixed/02-one-removed")
+    assert verdict(report, "SEC-03").outcome is Outcome.UNDECIDED
+    assert "has no start of zone Movable" in verdict(report, "SEC-03").reason
+
+
+@pytest.mark.parametrize("kept", [slice(2), slice(1, None)], ids=["head", "tail"])
+def test_a_configuration_cut_short_says_nothing_of_what_it_does_not_name(changed, kept):
+    """The kernel has the optimisation; the line that says so is lost, and its struct pages are read-only."""
+    menus = [b"# Linux/arm64 6.1.192 Kernel Configuration\n", b"# end of General setup\n", b"# end of Kernel hacking\n"]
+    report = changed("hvo-6.1-4k/01-hvo-allocated", config=lambda _: b"CONFIG_ARM64_4K_PAGES=y\n".join(menus[kept]))
+    assert "HVO-02" not in alarms(report)
+    assert verdict(report, "HVO-02").outcome is Outcome.UNDECIDED
+    assert "cut short" in verdict(report, "ATT-08").reason
+
+
+def test_a_configuration_of_another_series_is_refused(changed):
+    with pytest.raises(UsageError, match=r"two machines or two boots: the kernel series is 6\.12 in .* and 5\.10 in"):
+        changed(VULNERABLE, config=lambda data: b"# Linux/arm64 5.10.262 Kernel Configuration\n" + data)
+
+
+def test_configurations_of_other_kernels_installed_are_left_out(changed, tmp_path):
+    """A host has one of each page size in /boot; the running kernel's bears its release."""
+    own, others = read(VULNERABLE, "config"), read("pmem-6.12-64k/02-one-removed", "config")
+    for name, data in {"6.12.117": own, "6.12.117+64k": others, "6.12.90": others}.items():
+        (tmp_path / f"config-{name}").write_bytes(data)
+    report = audit(Request((CAPTURES / VULNERABLE, *sorted(tmp_path.glob("config-*")))))
+    assert report.sources.captured.config.page_size == 4096
+    assert {Path(path).name for path in report.sources.ignored} >= {"config-6.12.117+64k", "config-6.12.90"}
+
+
+def test_page_sizes_of_configuration_and_dump_disagree(changed):
+    """Read with the wrong granule, a healthy kernel has torn leaves and broken contiguous runs everywhere."""
+    report = changed(VULNERABLE, config="pmem-6.12-64k/02-one-removed", dmesg=None, trace=None)
+    assert alarms(report) == set()
+    reason = verdict(report, "VMM-02").reason
+    assert "of another kernel: the dump's markers fit page_size 4096" in reason
+    assert "says page_size 65536" in reason
+
+
+def test_a_dump_of_another_generation_of_kernels(changed):
+    report = changed(VULNERABLE, kernel_page_tables=DIMM, trace=None)
+    assert alarms(report) == set()
+    assert "kernels from 5.11 to 6.8, not of 6.12.117" in verdict(report, "VMM-02").reason
+
+
+def test_a_trace_of_another_boot(changed):
+    """Of the same kernel, but the linear map was elsewhere."""
+    report = changed(VULNERABLE, trace="kaslr-pmem-6.12-4k-a72/02-one-removed")
+    assert verdict(report, "TRC-07").outcome is Outcome.UNDECIDED
+    assert "the trace is of another boot" in verdict(report, "TRC-07").reason
