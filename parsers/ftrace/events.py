@@ -206,6 +206,8 @@ class Buffer:
     """Entries that the buffer held when it was read."""
     written: int | None = None
     """Entries that were ever written; more than ``entries``: the oldest are gone."""
+    read: int | None = None
+    """Entries that the file holds, None where they were not counted."""
 
 
 @dataclass(frozen=True, slots=True)

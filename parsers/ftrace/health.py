@@ -86,6 +86,14 @@ def _losses(trace: Trace) -> Iterator[Issue]:
                 end_ns=int(timed[0]) if timed.size else None,
                 count=lost,
             )
+        if buffer.entries is not None and buffer.read is not None and buffer.read < buffer.entries:
+            yield Issue(
+                "cut-short",
+                f"the file is cut short: it holds {buffer.read} of the {buffer.entries} entries that its head announces",
+                undecided=True,
+                start_ns=int(timed[-1]) if timed.size else None,
+                count=buffer.entries - buffer.read,
+            )
     for gap in trace.gaps:
         number = "an unknown number of" if gap.count is None else str(gap.count)
         text = "earlier events were overwritten" if gap.reason == "buffer started" else f"{number} events were lost"

@@ -45,6 +45,9 @@ _ENTRIES = re.compile(rb"^# entries-in-buffer/entries-written: (\d+)/(\d+)\s+#P:
 _LATENCY = re.compile(rb"^# \S+ latency trace v\S+ on (\S+)", re.MULTILINE)
 _LATENCY_ENTRIES = re.compile(rb"#(\d+)/(\d+), CPU#\d+ \|[^\n]*#P:(\d+)\)")
 _CPUS = re.compile(rb"^cpus=(\d+)$", re.MULTILINE)
+_ENTRY = re.compile(rb"\[\d{3,6}\] \S+ +\d+\.\d+: ")
+_STACK_ENTRY = re.compile(rb"\d: <(?:user )?stack trace>\n")
+_COUNTED = 16 << 20
 _RAW_LINE = re.compile(rb"^\d+ \d+ \d+ (?:type: \d+|# )", re.MULTILINE)
 _HEX_LINE = re.compile(rb"^(?:[0-9a-f]{2} ?){8,}", re.MULTILINE)
 
@@ -148,6 +151,8 @@ class Reader:
     _is_stack: list[Bool] = field(default_factory=list)
     _is_user: list[Bool] = field(default_factory=list)
     _stack_of_row: list[I64] = field(default_factory=list)
+    _entries: int = 0
+    _stack_entries: int = 0
     _misread: int = 0
     _last_event: int = -_NEAR
     """Byte offset of the last line of an event that matters."""
@@ -158,6 +163,9 @@ class Reader:
     def read(self, block: Block) -> None:
         """Take the events of a block."""
         self.scanned += len(block.data)
+        if self.scanned <= _COUNTED:
+            self._entries += len(_ENTRY.findall(block.data))
+            self._stack_entries += len(_STACK_ENTRY.findall(block.data))
         self.gaps += find_losses(block, _MAX_GAPS - len(self.gaps))
         lines = _find(block.data, self._last_event - block.offset)
         if lines.start:
@@ -246,6 +254,11 @@ class Reader:
             self._stack_texts[block] = self.table.stack(frames)
         return self._stack_texts[block]
 
+    @property
+    def entries(self) -> int | None:
+        """Entries of the buffer, stacks among them; None for a long file, and one whose stacks were left out."""
+        return self._entries if self._stack_entries and self.scanned <= _COUNTED else None
+
     def finish(self) -> Events:
         """The events, with their stacks."""
         if self._misread > 5:
@@ -306,6 +319,7 @@ def read_text(source: Source, progress: Progress | None = None) -> Trace:
         nr_cpus=head.nr_cpus,
         entries=head.entries,
         written=head.written,
+        read=reader.entries,
     )
     kind = "trace-cmd report" if head.trace_cmd else next(iter(reader.dialects.most_common(1)), ("text", 0))[0]
     return Trace(

@@ -129,3 +129,15 @@ def test_a_trace_without_hotplug_says_so():
 def test_misses_of_kretprobes():
     text = "  mhp/mhp_online            4               0\n  mhp/mhp_online_ret            3               1\n"
     assert kprobe_misses(text) == {"mhp_online_ret": 1}
+
+
+def test_a_file_with_less_than_its_head_announces_is_cut_short():
+    head = "# tracer: nop\n#\n# entries-in-buffer/entries-written: 4/4   #P:2\n"
+    stack = line(1.0, "<stack trace>") + " => vmemmap_populate\n => sparse_add_section\n"
+    whole = head + (call(1.0, "vmm_pop") + stack) * 2
+    assert "cut-short" not in issues(whole)
+    [cut] = issues(whole[: whole.rindex(stack)])["cut-short"]
+    assert cut.undecided
+    assert (cut.start_ns, cut.end_ns, cut.count) == (1_000_000_000, None, 1)
+    # Who leaves out the stacks did not lose anything.
+    assert "cut-short" not in issues(head + call(1.0, "vmm_pop") * 2)
