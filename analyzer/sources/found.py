@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from parsers.errors import InputError
+from parsers.errors import Diagnostic, InputError
 
-__all__ = ["Found", "digest", "head_of"]
+__all__ = ["UNENDED", "Found", "digest", "head_of"]
 
 MAX_FILE_BYTES = 8 << 30
+UNENDED = "the last line has no end: perhaps it is cut short"
+_PEEK = 4096
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,29 @@ class Found:
         """The first bytes."""
         return self.where[:size] if isinstance(self.where, bytes) else head_of(self.where, size)
 
+    def unended(self) -> tuple[Diagnostic, ...]:
+        """A word on text whose last line has no end: the kernel ends every line, so it was cut short, or pasted."""
+        if _is_binary(self.head(_PEEK)):
+            return ()
+        if isinstance(self.where, bytes):
+            size, last = len(self.where), self.where[-1:]
+        else:
+            with self.where.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(size - 1, 0))
+                last = file.read(1)
+        return () if last == b"\n" else (Diagnostic(UNENDED, self.name, offset=size),)
+
     def digest(self) -> str:
         """SHA-256, without holding a file that lies on disk."""
         if isinstance(self.where, bytes):
             return digest(self.where)
         with self.where.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_binary(head: bytes) -> bool:
+    return b"\0" in head or head.startswith(b"\x1f\x8b")
 
 
 def head_of(path: Path, size: int) -> bytes:

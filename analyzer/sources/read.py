@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from analyzer.sources.archive import HEAD_BYTES, archive_format, inner_format, plain_name, read_archive
 from analyzer.sources.crashdump import Symbols, is_vmcore, read_vmcore, whole_dumps
 from analyzer.sources.folder import below
-from analyzer.sources.found import Found, digest, head_of
+from analyzer.sources.found import UNENDED, Found, digest, head_of
 from analyzer.sources.identity import own_configs, refuse_strangers
 from analyzer.sources.kinds import BY_NAME, SNIFF_BYTES, Kind, kind_of_content, kind_of_path
 from parsers import ftrace
 from parsers.errors import Diagnostic, InputError, PtauditError, UsageError
 from parsers.hugepages import parse_hugepages_tree
+from parsers.lines import at_lines
 from parsers.memory_blocks import parse_memory_blocks_tree
 from rules.model.captured import Captured
 
@@ -160,7 +161,8 @@ class _Reading:
         for kind_name, tree in trees.items():
             if tree:
                 name = f"{root}{between}{_TREES[kind_name][0]}"
-                self._parsed(kind_name, _TREES[kind_name][1](tree, name), name, _digest_of_tree(tree))
+                parsed = _TREES[kind_name][1](tree, name)
+                self._parsed(kind_name, parsed, name, _digest_of_tree(tree), _unended(tree, name))
 
     def single(self, path: Path) -> None:
         """One file of any kind that its content, or else its name, shows."""
@@ -199,10 +201,10 @@ class _Reading:
             return
         try:
             if kind.read is not None:
-                self._parsed(kind.name, kind.read(found.where, path=name), name, found.digest())
+                self._parsed(kind.name, kind.read(found.where, path=name), name, found.digest(), found.unended())
             elif kind.parse is not None:
                 data = found.content()
-                self._parsed(kind.name, kind.parse(data, name), name, digest(data))
+                self._parsed(kind.name, kind.parse(data, name), name, digest(data), found.unended())
                 if kind.name == "dmesg":
                     self._events_of_log(data, name)
         except PtauditError as error:
@@ -218,9 +220,10 @@ class _Reading:
         if len(events):
             self.parsed.setdefault("log", []).append(events)
 
-    def _parsed(self, kind: str, parsed: Any, name: str, digest: str) -> None:  # noqa: ANN401 each parser has its type
+    def _parsed(self, kind: str, parsed: Any, name: str, digest: str, notes: tuple[Diagnostic, ...]) -> None:  # noqa: ANN401
+        """Keep what a parser, of whatever type, returned."""
         self.parsed.setdefault(kind, []).append(parsed)
-        self.sources.append(Source(kind, name, digest, tuple(parsed.diagnostics)))
+        self.sources.append(Source(kind, name, digest, (*parsed.diagnostics, *notes)))
 
     def _last(self, *kinds: str) -> Any:  # noqa: ANN401
         return next((self.parsed[kind][-1] for kind in kinds if kind in self.parsed), None)
@@ -313,6 +316,12 @@ def _is_archive(path: Path, relative: str) -> bool:
         return False
     form = inner_format(head)
     return form in {"tar", "zip"} or (archive_format(head) != "" and _wanted(plain_name(relative)))
+
+
+def _unended(files: dict[str, bytes], path: str) -> tuple[Diagnostic, ...]:
+    """A word on files of sysfs that are cut short."""
+    names = sorted(name for name, data in files.items() if data and not data.endswith(b"\n"))
+    return at_lines(f"{names[0]}: {UNENDED}", [0] * len(names), path) if names else ()
 
 
 def _digest_of_tree(files: dict[str, bytes]) -> str:
