@@ -26,6 +26,7 @@ _ROW = re.compile(
     rb"^([ \t]*)([0-9a-fA-F]{1,16})-([0-9a-fA-F]{1,16}) : ([^\r\n]*)",
     re.MULTILINE,
 )
+_COMMON_NAMES = (b"System RAM", b"Persistent Memory", b"Kernel code", b"Kernel data", b"Crash kernel", b"reserved")
 _IOPORT_DIGITS = 4  # /proc/ioports pads to four digits where iomem pads to eight
 
 
@@ -62,6 +63,8 @@ class Iomem:
     """1-based line in the file."""
     privileged: bool
     """False if every address is zero: the file was read without privilege, and where memory is, is unknown."""
+    cut_short: bool = False
+    """The file ends in the middle of a line: what follows is unknown."""
     diagnostics: tuple[Diagnostic, ...] = ()
 
     @property
@@ -104,12 +107,21 @@ def parse_iomem(data: bytes, path: str) -> Iomem:
         parent=parent,
         line=np.array(lines, dtype=np.uint32),
         privileged=bool(last.any()),
+        cut_short=_ends_in_a_line(data),
         diagnostics=(
             *at_lines("the range ends before it starts, left out", sorted(set(every_line) - set(lines)), path),
             *diagnostics,
             *unread_lines(data, every_line, path),
         ),
     )
+
+
+def _ends_in_a_line(data: bytes) -> bool:
+    """Whether the last line has no end (which a copy may have lost) and is no resource, or one with half a name."""
+    rest = data[data.rfind(b"\n") + 1 :]
+    row = _ROW.match(rest)
+    half = row is None or any(name.startswith(row[4]) and name != row[4] for name in _COMMON_NAMES)
+    return bool(rest.strip()) and half
 
 
 def _tree(

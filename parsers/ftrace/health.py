@@ -89,7 +89,7 @@ def _losses(trace: Trace) -> Iterator[Issue]:
         if buffer.entries is not None and buffer.read is not None and buffer.read < buffer.entries:
             yield Issue(
                 "cut-short",
-                f"the file is cut short: it holds {buffer.read} of the {buffer.entries} entries that its head announces",
+                f"the file is cut short: it holds {buffer.read} of {buffer.entries} entries that its head announces",
                 undecided=True,
                 start_ns=int(timed[-1]) if timed.size else None,
                 count=buffer.entries - buffer.read,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from parsers.arm64 import PMD, PTE
+from parsers.arm64 import PMD
 from parsers.ranges import Ranges
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.coverage import LinearMap
@@ -47,21 +47,20 @@ def linear_hole(linear: LinearMap, sections: SectionTable, *, resources: Resourc
     nomap = sections.nomap.widen(sections.pages_per_section)  # a block may hold no-map memory alone
     live = sections.ram | (sections.online & sections.hotadded) - nomap
     block = linear.layout.granule.span(PMD)
-    torn = linear.where(linear.hole & (linear.level < PTE)) | linear.shrink(linear.holes, block)
-    gone = linear.pfns(linear.pages(torn & linear.observed)) & live
+    gone = linear.pfns(linear.pages(linear.shrink(linear.holes, block))) & live
     unit = block >> linear.layout.page_shift
     for lo, hi in gone.tuples():
         pfns = Ranges.one(lo, hi)
         whole = pfns.shrink(unit)
         offsets = linear.offsets(pfns.shift(-linear.layout.start_pfn))
-        online = bool(sections.online.touches([lo], [hi])[0])
+        online = bool(pfns & sections.online)
         yield Hit(
             title="Live memory has no linear mapping",
             message=(
                 f"{hi - lo} pages of System RAM (PFNs {lo:#x}-{hi:#x}) lie under empty entries above the last level: "
                 f"{whole.total // unit} whole PMD entries are missing."
             ),
-            claim=Claim.PROVEN if online else sections.claim,
+            claim=Claim.PROVEN if online and not pfns & sections.contested else sections.claim_about(pfns),
             pfns=pfns,
             vas=linear.va_ranges(offsets),
             evidence=linear.quote_at(offsets),

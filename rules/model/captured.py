@@ -149,6 +149,8 @@ class _Building:
         if resources is None:
             self.missing[Resources] = "/proc/iomem was read without privilege: all its addresses are zero"
             self.missing[SectionTable] = self.missing[Resources]
+        elif self.captured.iomem.cut_short:
+            self.missing[Resources] = "/proc/iomem is cut short: it ends before all memory is listed"
         else:
             self.known[Resources] = resources
 

@@ -99,6 +99,8 @@ class SectionTable:
     device_units: Units
     block_units: Units
     source: str
+    contested: Ranges = EMPTY
+    """PFNs of sections that /proc/iomem and the memory blocks, taken one after the other, disagree about (SEC-04)."""
 
     @cached_property
     def pages_per_section(self) -> int:
@@ -108,6 +110,10 @@ class SectionTable:
     def claim(self) -> Claim:
         """How far a finding that rests on this table may go."""
         return Claim.PROVEN if self.precision is Precision.EXACT else Claim.PROBABLE
+
+    def claim_about(self, pfns: Ranges) -> Claim:
+        """`claim`, or less where the lists disagree about some of ``pfns``: they may be of two moments."""
+        return Claim.SUSPECTED if pfns & self.contested else self.claim
 
     @cached_property
     def early_unknown(self) -> Ranges:
@@ -291,7 +297,16 @@ class _Derivation:
             device_units=device_units,
             block_units=blocks.starting_in(hotadded),
             source=self.resources.iomem.path if self.resources else (self.blocks.path if self.blocks else ""),
+            contested=self._contested(ram, nomap, online),
         )
+
+    def _contested(self, ram: Ranges, nomap: Ranges, online: Ranges) -> Ranges:
+        """Sections with RAM and without a block, and online blocks without memory."""
+        if self.resources is None or self.blocks is None or not len(self.blocks):
+            return EMPTY
+        units = memory_block_units(self.blocks, self.layout)
+        listed = ram.widen(self.section)
+        return (listed - Ranges.of(units.start_pfn, units.end_pfn)) | (online - listed - nomap.widen(self.section))
 
     def _of(self, kind: str) -> Ranges:
         """PFNs of a kind of resource."""

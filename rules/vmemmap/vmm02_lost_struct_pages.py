@@ -76,7 +76,7 @@ def lost_struct_pages(
                 f"({', '.join(f'PFNs {lo:#x}-{hi:#x}' for lo, hi in lost.tuples()[:4])}) are valid and have no struct "
                 f"page mapped. {_shape(vmemmap, offsets)}"
             ),
-            claim=section_table.claim,
+            claim=section_table.claim_about(lost),
             pfns=lost,
             vas=vmemmap.va_ranges(offsets),
             evidence=vmemmap.quote_at(offsets) + _owners(section_table, lost),

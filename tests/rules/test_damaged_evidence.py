@@ -9,7 +9,7 @@ from analyzer.audit import audit
 from analyzer.sources.read import Request
 from parsers.errors import UsageError
 from rules.engine import Outcome
-from rules.finding import Severity
+from rules.finding import Claim, Severity
 
 CAPTURES = Path(__file__).parents[2] / "fixtures" / "captures"
 VULNERABLE = "pmem-6.12-vuln/02-one-removed"
@@ -129,3 +129,31 @@ def test_a_trace_of_another_boot(changed):
     report = changed(VULNERABLE, trace="kaslr-pmem-6.12-4k-a72/02-one-removed")
     assert verdict(report, "TRC-07").outcome is Outcome.UNDECIDED
     assert "the trace is of another boot" in verdict(report, "TRC-07").reason
+
+
+@pytest.mark.parametrize("end", [b"System R", b"9fffff"], ids=["name", "address"])
+def test_a_list_of_resources_that_ends_early_proves_no_absence(changed, end):
+    """The line of the hot-added memory is half there."""
+
+    def upto(data):
+        return data[: data.index(end, data.index(b"80000000-9fffffff : System RAM\n")) + len(end)]
+
+    report = changed(DIMM, iomem=upto)
+    assert alarms(report) == set()
+    assert verdict(report, "SEC-04").outcome is Outcome.UNDECIDED
+    assert "cut short" in verdict(report, "SEC-04").reason
+
+
+def test_a_list_that_lost_its_last_line_end_is_whole(changed):
+    report = changed(DIMM, iomem=lambda data: data.rstrip(b"\n"))
+    assert verdict(report, "SEC-04").outcome is Outcome.PASSED
+
+
+@pytest.mark.parametrize("lacking", ["iomem", "memory_blocks"])
+def test_memory_that_one_list_does_not_have_is_suspected_at_most(changed, lacking):
+    """A DIMM that was unplugged between two files of the capture: nothing maps it, and one list still has it."""
+    before = "dimm-6.12-16k/04-dimm-removed"
+    report = changed("dimm-6.12-16k/02-dimm-online", kernel_page_tables=before, trace=None, **{lacking: before})
+    torn = [one for one in report.findings if one.rule.code in {"LIN-03", "VMM-02"}]
+    assert {one.hit.claim for one in torn} == {Claim.SUSPECTED}
+    assert "SEC-04" in alarms(report)
