@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from parsers.arm64 import PMD
 from parsers.layout import KernelLayout
 from parsers.memmap_on_memory import MemmapOnMemory, MemmapOnMemoryMode
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
-from rules.rule import UndecidedError, rule
+from rules.rule import rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,12 +40,8 @@ def ineffective(layout: KernelLayout, parameter: MemmapOnMemory) -> Iterator[Hit
     """
     if parameter.mode is MemmapOnMemoryMode.OFF:
         return
-    if not layout.knows("page_size"):
-        raise UndecidedError("the page size is not known", KernelLayout)
-    block = layout.get("block_size") or (layout.section_size if layout.knows("section_size_bits") else None)
-    if layout.page_size != 4096 or (
-        block is not None and block // 4096 * (layout.get("struct_page_size") or 64) % layout.granule.span(2)
-    ):
+    block = layout.get("block_size") or layout.section_size
+    if block // layout.page_size * layout.struct_page_size % layout.granule.span(PMD):
         yield Hit(
             title="memmap_on_memory has no effect on this kernel",
             message=(

@@ -45,8 +45,8 @@ def foreign_altmap(blocks: BlockRows, vmemmap: Vmemmap, sections: SectionTable, 
     What to do:
     Bring the other block online and keep it. Never remove it before the block that it serves.
     """
-    offline = (sections.blocks & sections.hotadded) - sections.online
-    backing = Backing.of(blocks, vmemmap, walk, sections, offline | sections.hotadded)
+    offline = sections.blocks - sections.online
+    backing = Backing.of(blocks, vmemmap, walk, sections, offline, sections.hotadded)
     foreign = ~backing.at_home & sections.hotadded.contains(backing.pfn)
     own = backing.in_own_block & foreign
     down = offline.contains(backing.pfn) & foreign & ~own

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from parsers.ftrace.functions import Kind
 from rules.finding import Hit, Impact, Severity
 from rules.model.timeline import Timeline, Trouble
@@ -47,9 +49,8 @@ def error_path(timeline: Timeline) -> Iterator[Hit]:
     created = calls.of(Kind.CREATE_MEMORY_BLOCK_DEVICES)
     refused = created[calls.failed[created]]
     for anomaly in timeline.of(Trouble.ALTMAP_MISMATCH):
-        before = refused[
-            (calls.row[refused] < calls.row[anomaly.call]) & (calls.pid[refused] == calls.pid[anomaly.call])
-        ]
+        before = refused[: np.searchsorted(calls.row[refused], calls.row[anomaly.call])]
+        before = before[calls.pid[before] == calls.pid[anomaly.call]]
         same = [call for call in before[-MAX_HITS:].tolist() if anomaly.pfns & timeline.pfns_of(call)]
         if same:
             hit = hit_of_call(

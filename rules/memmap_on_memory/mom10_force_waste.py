@@ -50,12 +50,8 @@ def force_waste(
     """
     if parameter.mode is not MemmapOnMemoryMode.FORCE:
         raise NotApplicableError(f"memmap_on_memory is {parameter.mode}")
-    if not layout.knows("block_size", "page_size"):
-        raise UndecidedError("the memory block size is not known", "memory blocks")
-    if layout.page_size != 4096:
-        raise NotApplicableError(f"{layout.granule.name} pages: memmap_on_memory is never used (ENV-06)")
     block = layout.need("block_size")
-    memmap = block // layout.page_size * (layout.get("struct_page_size") or 64)
+    memmap = block // layout.page_size * layout.struct_page_size
     if memmap % layout.granule.span(PMD):
         raise NotApplicableError("a block's struct pages are no whole number of PMD blocks: never used (ENV-06)")
     wasted = -memmap % _page_block(layout, kconfig, meminfo)

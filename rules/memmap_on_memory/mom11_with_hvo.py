@@ -53,9 +53,10 @@ def with_hvo(
     if parameter.mode is MemmapOnMemoryMode.OFF:
         raise NotApplicableError("memmap_on_memory is off")
     hvo = HvoEvidence.of(kconfig, command_line)
-    exact = hugetlb_rows.vmemmap_optimized if hugetlb_rows is not None else None
-    enabled = exact if exact is not None else (hvo.enabled and hvo.built_in is not False)
-    if exact is None and hvo.built_in is False:
+    enabled = hugetlb_rows.vmemmap_optimized if hugetlb_rows is not None else None
+    if enabled is None:
+        enabled = hvo.enabled
+    if hvo.built_in is False:
         raise NotApplicableError("the kernel is built without HugeTLB vmemmap optimisation")
     if enabled is None:
         raise UndecidedError("whether huge pages give their struct pages away is not known", Kconfig, CommandLine)

@@ -48,13 +48,16 @@ class Backing:
     in_own_block: Bool
 
     @classmethod
-    def of(cls, blocks: BlockRows, vmemmap: Vmemmap, walk: PageWalk, sections: SectionTable, places: Ranges) -> Backing:
+    def of(
+        cls, blocks: BlockRows, vmemmap: Vmemmap, walk: PageWalk, sections: SectionTable, *places: Ranges
+    ) -> Backing:
         """``places``: PFNs at whose edges pieces are cut, too."""
         rows = hosts(blocks)
         first, end = (column[rows] for column in block_pfns(blocks, sections.pages_per_section))
         home = first + blocks.nr_vmemmap_pages[rows].astype(np.int64)
         low, high = ((pfn - vmemmap.layout.start_pfn) * vmemmap.page_bytes for pfn in (first, end))
-        edges = np.concatenate((first, home, end, places.start, places.end)) * vmemmap.layout.page_size
+        cuts = [edge for place in places for edge in (place.start, place.end)]
+        edges = np.concatenate((first, home, end, *cuts)) * vmemmap.layout.page_size
         pieces = Outputs.of(vmemmap, walk).cut(np.concatenate((low, high)), edges)
         index = np.searchsorted(low, pieces.start, side="right") - 1
         mine = (index >= 0) & (pieces.start < high[index])

@@ -59,24 +59,27 @@ _OWNERS = ("memunmap_pages", "arch_remove_memory", "memremap_pages", *_ADDERS)
 
 def _hit(oops: DecodedOops) -> Hit:
     owner = oops.report.passes(*_OWNERS)
-    page_size = oops.layout.get("page_size")
-    supports: list[str] = ["one empty page-table entry under a table that exists"]
-    contradicts: list[str] = []
-    if oops.report.passes(*_ADDERS):
-        supports.append("it happened while struct pages were being initialised: the last of them were not populated")
-    elif owner:
-        supports.append(f"{owner}() reads struct pages of memory that it still holds")
-    if oops.at_boot is not None:
-        (contradicts if oops.at_boot else supports).append("boot memory" if oops.at_boot else "not boot memory")
-    key, rule_code = ("vmemmap-check-pmd", "VMM-08") if page_size == 4096 else ("shared-basepage", "VMM-06")
-    judged = judge(key, oops.release, page_size, tuple(supports), tuple(contradicts))
     return oops_hit(
         oops,
         "Struct page of valid memory unmapped at PTE level",
         (
-            f"A base page of struct pages is not mapped (VMM-02; probably {rule_code}): {oops.who} touched "
-            f"{oops.report.address.value if oops.report.address else 0:#x}, {oops.describe()}. {judged} "
+            f"A base page of struct pages is not mapped (VMM-02): {oops.who} touched "
+            f"{oops.report.address.value if oops.report.address else 0:#x}, {oops.describe()}. {_judged(oops, owner)} "
             f"{oops.rests_on()}"
         ),
         Claim.PROBABLE if owner else Claim.SUSPECTED,
     )
+
+
+def _judged(oops: DecodedOops, owner: str) -> str:
+    page_size = oops.layout.get("page_size")
+    supports = ["one empty page-table entry under a table that exists"]
+    if oops.report.passes(*_ADDERS):
+        supports.append("it happened while struct pages were being initialised: the last of them were not populated")
+    elif owner:
+        supports.append(f"{owner}() reads struct pages of memory that it still holds")
+    if oops.at_boot is False:
+        supports.append("not boot memory")
+    contradicts = ("boot memory",) if oops.at_boot else ()
+    key, code = ("vmemmap-check-pmd", "VMM-08") if page_size == 4096 else ("shared-basepage", "VMM-06")
+    return f"Probably {code}. {judge(key, oops.release, page_size, tuple(supports), contradicts)}"

@@ -46,7 +46,7 @@ def vmemmap_readonly(oopses: Oopses) -> Iterator[Hit]:
     """
     for oops in oopses.all:
         esr = oops.report.esr
-        if oops.faulted(Region.VMEMMAP, Fault.PERMISSION) and esr is not None and esr.write:
+        if esr is not None and esr.write and oops.faulted(Region.VMEMMAP, Fault.PERMISSION):
             judged = judge("hvo-live-remap", oops.release, oops.layout.get("page_size"), ("read-only struct pages",))
             yield oops_hit(
                 oops,

@@ -15,8 +15,6 @@ from rules.rule import rule
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rules.model.oops import DecodedOops
-
 
 @rule(
     code="OOP-04",
@@ -51,8 +49,8 @@ def linear_hole(oopses: Oopses, *, section_table: SectionTable | None) -> Iterat
     for oops in oopses.all:
         if not oops.faulted(Region.LINEAR, Fault.TRANSLATION) or (oops.hole is not None and oops.hole[1]):
             continue
-        used = _in_use(oops, section_table)
-        known = {True: "is memory in use", False: "is no valid memory", None: "may be no memory at all"}[used]
+        listed = oops.current and section_table is not None and oops.pfns & section_table.valid
+        used = oops.at_boot or listed
         supports = ("a hole of a whole block",) if oops.level in {1, 2} else ()
         against = () if oops.level in {1, 2} else ("a hole of one page",)
         judged = judge("leaf-straddle", oops.release, oops.layout.get("page_size"), supports, against)
@@ -60,20 +58,11 @@ def linear_hole(oopses: Oopses, *, section_table: SectionTable | None) -> Iterat
             oops,
             "Linear address without a mapping",
             (
-                f"{oops.who} touched a linear address that nothing maps (LIN-03, if the page is memory; it {known}): "
-                f"{oops.describe()}. {judged} {oops.rests_on()}"
+                f"{oops.who} touched a linear address that nothing maps (LIN-03, if the page is memory; "
+                f"{'it is' if used else 'nothing says so'}): {oops.describe()}. {judged} {oops.rests_on()}"
             ),
             Claim.PROBABLE if used else Claim.SUSPECTED,
             None if used else Severity.HIGH,
         )
     oopses.need_regions()
     need_whole(oopses)
-
-
-def _in_use(oops: DecodedOops, sections: SectionTable | None) -> bool | None:
-    """Whether the page is memory; None where nothing says so."""
-    if oops.at_boot:
-        return True
-    if oops.pfn is None or sections is None or not oops.current:
-        return None
-    return bool(sections.valid.contains(oops.pfn))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from parsers.oops import ReportKind
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.known_bug import judge
 from rules.model.oops import Oopses, Region
@@ -47,7 +46,7 @@ def section_usage(oopses: Oopses) -> Iterator[Hit]:
     /proc/kpage* readers run.
     """
     for oops in oopses.all:
-        if oops.region is not Region.NULL or oops.report.kind is not ReportKind.ABORT:
+        if oops.region is not Region.NULL:
             continue
         near = (oops.report.function, oops.report.lr.partition("+")[0], *oops.report.trace[:2])
         walker = next((name for name in near if name.startswith(_LOOKUPS)), "")

@@ -45,9 +45,9 @@ def mapping_bug(oopses: Oopses) -> Iterator[Hit]:
     Keep memory free before memory is added (0.2 % of what is added with page mappings), and update. To tell the
     two apart: meminfo from before, and a page-table dump.
     """
-    for oops in oopses.of_kind(ReportKind.BUG, ReportKind.DIED):
+    for oops in oopses.of_kind(ReportKind.BUG):
         adder = oops.report.passes(*_ADDERS)
-        if not (oops.report.place.startswith("arch/arm64/mm/mmu.c:") or (adder and oops.report.kind is ReportKind.BUG)):
+        if not (oops.report.place.startswith("arch/arm64/mm/mmu.c:") or adder):
             continue
         allocating = oops.report.passes("pgd_pgtable_alloc", "__pgd_pgtable_alloc")
         supports = (f"{allocating}() found no page",) if allocating else ()

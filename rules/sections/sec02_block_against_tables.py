@@ -20,7 +20,7 @@ from rules.model.structures import (
     quote_sections,
     section_pfns,
 )
-from rules.rule import UndecidedError, rule
+from rules.rule import rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,20 +67,18 @@ def block_against_tables(
     What to do:
     Do not online the block. If it is offline, it is probably a leaked device: update (6.12.92). Reboot.
     """
-    if not blocks.block_size_bytes:
-        raise UndecidedError("the block size is not known", MemoryBlocks)
+    pages = linear.layout.need("block_size") // linear.layout.page_size
     if block_rows is not None and section_rows is not None and section_table is not None:
         lingering = blocks_of_no_section(block_rows, section_rows)
         yield from _states(block_rows, section_rows, section_table)
         yield from _without_block(block_rows, section_rows, section_table)
     else:
         lingering = np.zeros(len(blocks), dtype=np.bool_)
-    yield from _stale(blocks, linear, vmemmap, lingering)
+    yield from _stale(blocks, pages, linear, vmemmap, lingering)
 
 
-def _stale(blocks: MemoryBlocks, linear: LinearMap, vmemmap: Vmemmap, lingering: Bool) -> Iterator[Hit]:
-    """Blocks that nothing maps; those that are ``lingering`` and offline are SEC-13."""
-    pages = (blocks.block_size_bytes or 0) // linear.layout.page_size
+def _stale(blocks: MemoryBlocks, pages: int, linear: LinearMap, vmemmap: Vmemmap, lingering: Bool) -> Iterator[Hit]:
+    """Blocks of so many ``pages`` that nothing maps; those that are ``lingering`` and offline are SEC-13."""
     start = blocks.block * pages
     empty = ~lingering | blocks.online
     for region in (linear, vmemmap):
@@ -139,7 +137,7 @@ def _without_block(blocks: BlockRows, rows: SectionRows, sections: SectionTable)
         return
     pages = sections.pages_per_section
     start = rows.section_nr.astype(np.int64) * pages
-    ram = rows.online | (sections.ram.touches(start, start + pages) & ~rows.device)
+    ram = rows.online | sections.ram.touches(start, start + pages)
     blocks_start, blocks_end = block_pfns(blocks, pages)
     wrong = rows.present & ram & ~Ranges.of(blocks_start, blocks_end).contains(start)
     if wrong.any():

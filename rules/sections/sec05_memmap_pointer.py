@@ -16,7 +16,7 @@ from rules.rule import UndecidedError, rule
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_FLAGS = 0x3F  # below SECTION_NID_SHIFT; the pointer's own low bits are zero, sections being far larger
+_FLAGS = np.uint64(0x3F)  # below SECTION_NID_SHIFT; the pointer's own low bits are zero, sections being far larger
 
 
 @rule(
@@ -43,9 +43,9 @@ def memmap_pointer(rows: SectionRows, sections: SectionTable, layout: KernelLayo
     What to do:
     Do not remove the section. Keep the crash dump and look for what else lies damaged near the address below.
     """
-    base = (layout.vmemmap_start - layout.start_pfn * layout.struct_page_size) % (1 << 64)
+    base = layout.vmemmap_start - layout.start_pfn * layout.struct_page_size
     valid = rows.present & rows.has_memmap
-    wrong = valid & ((rows.section_mem_map & np.uint64(~_FLAGS % (1 << 64))) != np.uint64(base))
+    wrong = valid & ((rows.section_mem_map & ~_FLAGS) != np.uint64(base))
     if wrong.any() and np.array_equal(wrong, valid):
         raise UndecidedError("no section's pointer is at the computed vmemmap: the layout is in doubt", KernelLayout)
     if wrong.any():

@@ -46,9 +46,9 @@ def usage_missing(rows: SectionRows, sections: SectionTable, layout: KernelLayou
     What to do:
     Update to a kernel with both fixes. Keep the crash dump: pfn_valid() in the oops shows who came across it.
     """
-    pointer = rows.usage | np.uint64(_TAG)
-    bad = (rows.usage == 0) | (pointer < np.uint64(layout.page_offset)) | (pointer >= np.uint64(layout.linear_end - 1))
-    wrong = rows.present & rows.has_memmap & bad
+    # Unsigned: what lies below the linear map is far above it.
+    offset = (rows.usage | np.uint64(_TAG)) - np.uint64(layout.page_offset)
+    wrong = rows.present & rows.has_memmap & (offset >= np.uint64(layout.linear_end - layout.page_offset))
     if wrong.any():
         yield Hit(
             title=f"{name_sections(rows, wrong)}: valid without a usage map",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from parsers.ranges import Ranges
 from parsers.vmcore.rows import ZoneRows
 from rules.finding import Evidence, Hit, Impact, Severity
@@ -34,7 +36,7 @@ def memory_above_max_pfn(zones: ZoneRows, sections: SectionTable) -> Iterator[Hi
     address lowered it.
 
     How it is detected:
-    max_pfn in the crash dump, rounded up to a section, against the PFNs of online System RAM.
+    max_pfn in the crash dump, rounded up to a section, against the PFNs of online sections.
 
     When it is not a problem:
     Device memory is not looked at: nothing that goes by max_pfn needs it.
@@ -44,8 +46,9 @@ def memory_above_max_pfn(zones: ZoneRows, sections: SectionTable) -> Iterator[Hi
     """
     if zones.max_pfn is None:
         raise UndecidedError("max_pfn is not in the dump", ZoneRows)
-    below = Ranges.one(0, zones.max_pfn).widen(sections.pages_per_section)
-    above = (sections.online & sections.ram) - below
+    section = sections.pages_per_section
+    limit = -(-zones.max_pfn // section) * section
+    above = Ranges.of(np.maximum(sections.online.start, limit), sections.online.end)
     if above:
         yield Hit(
             title="Online memory lies above max_pfn",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from parsers.layout import KernelLayout
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
-from rules.rule import UndecidedError, rule
+from rules.rule import rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,8 +37,7 @@ def section_size(layout: KernelLayout, release: KernelRelease) -> Iterator[Hit]:
     What to do:
     Nothing. Mind it when section numbers are compared with other tools'.
     """
-    if not layout.knows("section_size_bits", "page_size"):
-        raise UndecidedError("the section size is not known", KernelLayout)
+    layout.need("section_size_bits")
     expected = 30 if release.series < (5, 12) else (29 if layout.page_size == 65536 else 27)
     found = layout.facts["section_size_bits"]
     if found.value != expected and not found.source.startswith("release"):
