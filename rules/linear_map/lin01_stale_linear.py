@@ -46,16 +46,18 @@ def stale_linear(linear: LinearMap, resources: Resources, sections: SectionTable
     """
     page = linear.layout.page_size
     known = resources.pfns(resources.everything, page) | sections.blocks
-    claimed = Ranges.pairs((device.start, device.end) for device in resources.devices)
-    owned = resources.pfns(resources.ram | resources.nomap | claimed, page) | sections.blocks | sections.valid
+    owned = resources.pfns(resources.nomap | resources.claimed, page) | sections.valid
+    gone = _whole_leaves_outside(linear, known)
     parts = {
-        "": (known, Severity.HIGH, sections.claim, "no resource in /proc/iomem and no memory block"),
-        "unclaimed": (owned, Severity.MEDIUM, Claim.SUSPECTED, "memory that no driver claims any more"),
+        "": (gone, Severity.HIGH, sections.claim, "no resource in /proc/iomem and no memory block"),
+        "unclaimed": (
+            _whole_leaves_outside(linear, owned) - gone,
+            Severity.MEDIUM,
+            Claim.SUSPECTED,
+            "memory that no driver claims any more",
+        ),
     }
-    reported = Ranges.of([], [])
-    for key, (present, severity, claim, where) in parts.items():
-        stale = _whole_leaves_outside(linear, present) - reported
-        reported = reported | stale
+    for key, (stale, severity, claim, where) in parts.items():
         for lo, hi in stale.tuples():
             offsets = Ranges.one(lo, hi)
             pfns = linear.pfns(linear.pages(offsets))
@@ -79,6 +81,5 @@ def _whole_leaves_outside(linear: LinearMap, present: Ranges) -> Ranges:
     offsets = linear.offsets(present.shift(-linear.layout.start_pfn))
     stale = linear.mapped
     for leaf in np.unique(linear.leaf_size[linear.valid]).tolist():
-        rows = linear.where(linear.valid & (linear.leaf_size == leaf))
-        stale = stale - (linear.widen(offsets, leaf) & rows)
+        stale = stale - (linear.widen(offsets, leaf) & linear.where(linear.leaf_size == leaf))
     return stale

@@ -71,35 +71,23 @@ def straddling_leaf(linear: LinearMap, sections: SectionTable) -> Iterator[Hit]:
             evidence=linear.quote([row]) + units.evidence(under),
         )
     unknown = sections.early_unknown if sections.blocks_known else sections.valid - sections.early - sections.device
-    if not straddled and unknown:
-        edges = np.unique(np.concatenate((sections.blocks.start, sections.blocks.end)))
-        inner = np.unique(np.concatenate([edges, _section_edges(unknown, sections.pages_per_section)]))
-        if _straddled(linear, inner[unknown.contains(inner)], size):
-            raise UndecidedError(
-                "whether the memory under large leaves can be removed in parts is not known", "dmesg", "memory blocks"
-            )
+    over_sections = linear.valid & (size > sections.pages_per_section * linear.page_bytes)
+    if unknown & linear.pfns(linear.pages(linear.where(over_sections))):
+        raise UndecidedError(
+            "whether the memory under large leaves can be removed in parts is not known", "dmesg", "memory blocks"
+        )
     if not sections.devices_known:
         large = linear.pfns(linear.pages(linear.where(linear.valid & (size > linear.page_bytes))))
         if large - sections.ram_sections:
             raise UndecidedError("what the large leaves outside of RAM belong to is not known", "iomem")
 
 
-def _section_edges(pfns: Ranges, step: int) -> I64:
-    """Edges of the sections in ``pfns``."""
-    spans = pfns.divide(step, outward=True)
-    return np.concatenate([np.arange(lo, hi + 1) * step for lo, hi in spans.tuples()] or [spans.start])
-
-
 def _straddled(linear: LinearMap, edges: I64, size: I64) -> list[tuple[int, int, int]]:
-    """The leaves (start, end, row) that hold one of the ``edges`` (PFNs) strictly inside."""
-    if not edges.size or not linear.start.size:
-        return []
+    """Start, end and row of the leaves that an edge lies strictly inside of."""
     offset = (edges - linear.layout.start_pfn) * linear.page_bytes
+    offset = offset[linear.mapped.contains(offset)]
     row = np.searchsorted(linear.start, offset, side="right") - 1
-    inside = (row >= 0) & linear.valid[row] & (offset > linear.start[row]) & (offset < linear.end[row])
     # Leaves are aligned in the virtual address space, and the region's base is aligned to every leaf.
-    inside &= offset % size[row] != 0
-    offset, row = offset[inside], row[inside]
     start = offset // size[row] * size[row]
-    leaves = np.unique(np.stack((start, start + size[row], row), axis=1), axis=0)
-    return [(lo, hi, at) for lo, hi, at in leaves.tolist()]
+    leaves = np.stack((start, start + size[row], row), axis=1)[start != offset]
+    return [(lo, hi, at) for lo, hi, at in np.unique(leaves, axis=0).tolist()]

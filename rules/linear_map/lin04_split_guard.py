@@ -50,8 +50,8 @@ def split_guard(release: KernelRelease, *, dmesg: Dmesg | None, kernel_layout: K
     Plug memory that has to leave again in DIMMs smaller than 1 GiB, or boot with rodata=full on CPUs that then map
     the linear area by pages. Before 7.3, compare the addresses in the message with the block that was to go offline.
     """
-    said = () if dmesg is None else messages_like(dmesg, r"splits a leaf entry in linear map")
-    if dmesg is not None and said:
+    said = messages_like(dmesg, r"splits a leaf entry in linear map")
+    if said:
         right = release.series >= _RIGHT_RANGE
         doubt = "" if right else " Before 7.3 it may have looked at the range behind the one that was asked for."
         yield Hit(

@@ -47,8 +47,8 @@ def beyond_mappable(layout: KernelLayout, *, dmesg: Dmesg | None, section_table:
     Place hot-pluggable memory at lower physical addresses, use a kernel with more virtual address bits, or
     boot with nokaslr, which randomises where the linear map begins.
     """
-    said = () if dmesg is None else messages_like(dmesg, r"^Hotplug memory \[.*exceeds maximum addressable range")
-    if dmesg is not None and said:
+    said = messages_like(dmesg, r"^Hotplug memory \[.*exceeds maximum addressable range")
+    if said:
         yield Hit(
             title="Memory was refused because the linear map cannot reach it",
             message=f'The kernel refused {len(said)} times: "{said[0].text}".',
@@ -58,7 +58,7 @@ def beyond_mappable(layout: KernelLayout, *, dmesg: Dmesg | None, section_table:
             evidence=quote_messages(dmesg, said),
             key="refused",
         )
-    known = section_table is not None and layout.knows("page_offset", "linear_end", "phys_offset")
+    known = layout.knows("page_offset", "linear_end", "phys_offset")
     if section_table is not None and known:
         reach = (layout.linear_end - layout.page_offset) >> layout.page_shift
         outside = section_table.valid - Ranges.one(layout.start_pfn, layout.start_pfn + reach)
@@ -76,7 +76,7 @@ def beyond_mappable(layout: KernelLayout, *, dmesg: Dmesg | None, section_table:
             )
     if dmesg is None:
         raise UndecidedError("whether memory was refused is not known", Dmesg)
-    if not known:
+    if section_table is None or not known:
         raise UndecidedError("which memory is valid, or how far the linear map reaches, is not known", SectionTable)
     need_whole_log(dmesg)
 
@@ -86,5 +86,6 @@ def _refused(said: tuple[Message, ...], layout: KernelLayout) -> Ranges:
     if not layout.knows("page_size"):
         return EMPTY
     found = [match for message in said if (match := _REFUSED.search(message.text))]
-    pairs = [(int(match[1], 16), int(match[2], 16)) for match in found]
-    return Ranges.pairs(pair for pair in pairs if pair[0] < pair[1]).divide(layout.page_size, outward=True)
+    return Ranges.pairs((int(match[1], 16), int(match[2], 16)) for match in found).divide(
+        layout.page_size, outward=True
+    )

@@ -46,10 +46,7 @@ def block_over_nonram(linear: LinearMap, resources: Resources, sections: Section
     outside = linear.mapped - offsets
     size = linear.leaf_size
     for leaf in np.unique(size[linear.valid]).tolist():
-        if leaf == linear.layout.page_size:
-            continue
-        rows = linear.where(linear.valid & (size == leaf))
-        partly = linear.widen(outside & rows, leaf) & linear.widen(offsets, leaf) & rows
+        partly = linear.widen(outside & linear.where(size == leaf), leaf) & linear.widen(offsets, leaf)
         for lo, hi in partly.tuples():
             beyond = Ranges.one(lo, hi) & outside
             pfns = linear.pfns(linear.pages(beyond))

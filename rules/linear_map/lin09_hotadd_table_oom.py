@@ -54,8 +54,8 @@ def hotadd_table_oom(
     Keep 0.2 % of the size to be added free (8 bytes a page), add memory in smaller steps, or update.
     """
     entry = bug("table-oom-bug")
-    said = () if dmesg is None else _panics(dmesg)
-    if dmesg is not None and said:
+    said = _panics(dmesg)
+    if said:
         yield Hit(
             title="Adding memory panicked while it made page tables",
             message=f'"{said[0].text}" under arch_add_memory(); {describe_fixes(entry)}.',
@@ -71,8 +71,7 @@ def hotadd_table_oom(
     total = linear_map.mapped.total
     pages = linear_map.where(linear_map.valid & (linear_map.level == PTE)).total
     if 2 * pages > total:
-        free = None if meminfo is None else meminfo.get("MemFree")
-        if meminfo is None or free is None:
+        if meminfo is None or (free := meminfo.get("MemFree")) is None:
             raise UndecidedError("how much memory is free is not known", Meminfo)
         needed = total // linear_map.layout.page_size * ENTRY_BYTES
         if free < needed:
@@ -94,13 +93,15 @@ def hotadd_table_oom(
         raise UndecidedError("whether a hot-add panicked is not known", Dmesg)
 
 
-def _panics(dmesg: Dmesg) -> tuple[Message, ...]:
+def _panics(dmesg: Dmesg | None) -> tuple[Message, ...]:
     """BUGs of mmu.c with the frames of hot-add behind them."""
+    if dmesg is None:
+        return ()
     bugs = messages_like(dmesg, r"kernel BUG at \S*arch/arm64/mm/mmu\.c")
     frames = [
         frame
         for frame in dmesg.boot.of(Kind.CALL_TRACE)
-        if any(0 < frame.line - one.line < NEAR for one in bugs)
+        if any(frame.line - one.line in range(NEAR) for one in bugs)
         and any(name in frame.text for name in ("pgtable_alloc", "__create_pgd_mapping", "arch_add_memory"))
     ]
     return (*bugs, *frames) if any("arch_add_memory" in frame.text for frame in frames) else ()

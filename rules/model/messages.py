@@ -21,14 +21,18 @@ _BOUNDS = re.compile(r"\[(?:mem )?(?:0x)?([0-9a-f]{1,16})[ -]+(?:0x)?([0-9a-f]{1
 _MAX_PA = 1 << 52
 
 
-def messages_like(dmesg: Dmesg, pattern: str) -> tuple[Message, ...]:
-    """The messages of the boot in which the pattern is found."""
+def messages_like(dmesg: Dmesg | None, pattern: str) -> tuple[Message, ...]:
+    """The messages of the boot in which the pattern is found; none without a log."""
+    if dmesg is None:
+        return ()
     wanted = re.compile(pattern)
     return tuple(message for message in dmesg.boot.messages if wanted.search(message.text))
 
 
-def quote_messages(dmesg: Dmesg, messages: tuple[Message, ...]) -> tuple[Evidence, ...]:
-    """The first few of many."""
+def quote_messages(dmesg: Dmesg | None, messages: tuple[Message, ...]) -> tuple[Evidence, ...]:
+    """The first few of many; none without a log."""
+    if dmesg is None:
+        return ()
     quoted = tuple(Evidence(dmesg.path, message.text, message.line) for message in messages[:MAX_QUOTED])
     more = len(messages) - MAX_QUOTED
     return quoted if more <= 0 else (*quoted, Evidence(dmesg.path, f"and {more} more"))

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parsers.arm64 import Attr
+from parsers.arm64 import PMD
 from parsers.ranges import Ranges
-from rules.finding import VaRange
 
 if TYPE_CHECKING:
     from parsers.mapping import I64, Bool
@@ -20,11 +19,8 @@ __all__ = ["Blocks"]
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """Block leaves of the vmemmap area, one row a leaf."""
+    """PMD blocks of the vmemmap area, one row a leaf."""
 
-    vmemmap: Vmemmap
-    row: I64
-    """Row of the region that the leaf is part of."""
     start: I64
     """Byte offset in the region."""
     end: I64
@@ -33,32 +29,25 @@ class Blocks:
     end_pfn: I64
 
     @classmethod
-    def of(cls, vmemmap: Vmemmap, mask: Bool, at: Ranges) -> Blocks:
-        """The leaves of the block rows in ``mask`` that describe any PFN of ``at``."""
-        rows = np.flatnonzero(mask & vmemmap.valid & vmemmap.has(Attr.BLOCK))
-        size = np.array([vmemmap.layout.granule.span(int(level)) for level in vmemmap.level[rows]], dtype=np.int64)
-        offsets = vmemmap.of_pfns(at)
-        count = np.where(
-            offsets.touches(vmemmap.start[rows], vmemmap.end[rows]), vmemmap.end[rows] - vmemmap.start[rows], 0
-        )
-        count //= np.maximum(size, 1)
-        row = np.repeat(rows, count)
-        step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-        start = vmemmap.start[row] + step * np.repeat(size, count)
-        end = start + np.repeat(size, count)
-        used = offsets.touches(start, end)
-        start, end = start[used], end[used]
+    def of(cls, vmemmap: Vmemmap, at: Ranges) -> Blocks:
+        """The PMD blocks that describe any PFN of ``at``."""
+        size = vmemmap.layout.granule.span(PMD)
+        blocks = vmemmap.where(vmemmap.valid & (vmemmap.level == PMD)) & vmemmap.widen(vmemmap.of_pfns(at), size)
+        count = (blocks.end - blocks.start) // size
+        number = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        start = np.repeat(blocks.start, count) + number * size
         first, struct_page = vmemmap.layout.start_pfn, vmemmap.layout.struct_page_size
-        return cls(vmemmap, row[used], start, end, start // struct_page + first, -(-end // struct_page) + first)
+        return cls(start, start + size, start // struct_page + first, -(-(start + size) // struct_page) + first)
+
+    @property
+    def pages(self) -> I64:
+        """How many pages each describes, if only a part of them."""
+        return self.end_pfn - self.start_pfn
 
     def touching(self, pfns: Ranges) -> Bool:
         """Which leaves describe any of ``pfns``."""
         return pfns.touches(self.start_pfn, self.end_pfn)
 
-    def va(self, index: int) -> int:
-        """Address of a leaf."""
-        return self.vmemmap.va(int(self.start[index]))
-
-    def va_range(self, index: int) -> tuple[VaRange, ...]:
-        """Addresses of a leaf."""
-        return self.vmemmap.va_ranges(Ranges.one(int(self.start[index]), int(self.end[index])))
+    def offsets(self, chosen: Bool | I64) -> Ranges:
+        """Byte offsets of the chosen leaves."""
+        return Ranges.of(self.start[chosen], self.end[chosen])

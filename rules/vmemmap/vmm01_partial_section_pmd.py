@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parsers.arm64 import PMD
 from parsers.ranges import Ranges
 from rules.finding import Hit, Impact, Severity
 from rules.model.coverage import Vmemmap
@@ -60,21 +59,20 @@ def partial_section_pmd(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hi
     layout = vmemmap.layout
     if layout.page_size != 4096:
         raise NotApplicableError(f"{layout.granule.name} pages: struct pages are always mapped with base pages")
-    blocks = Blocks.of(vmemmap, vmemmap.level == PMD, at=sections.device)
-    candidates = ~blocks.touching(sections.ram_sections)
+    blocks = Blocks.of(vmemmap, at=sections.device)
     units = sections.device_units
     first = np.searchsorted(units.end_pfn, blocks.start_pfn, side="right")
     after = np.searchsorted(units.start_pfn, blocks.end_pfn, side="left")
-    valid = sections.valid.covered(blocks.start_pfn, blocks.end_pfn)
-    partial = candidates & (valid > 0) & (valid < blocks.end_pfn - blocks.start_pfn)
-    shared = candidates & (after - first > 1)
-    for index in np.flatnonzero(partial | shared).tolist():
+    partial = sections.valid.covered(blocks.start_pfn, blocks.end_pfn) != blocks.pages
+    wrong = (partial | (after - first > 1)) & ~blocks.touching(sections.ram_sections)
+    for index in np.flatnonzero(wrong).tolist():
         yield _hit(vmemmap, sections, blocks, index, range(int(first[index]), int(after[index])), partial)
     need_devices(vmemmap, sections)
 
 
 def _hit(vmemmap: Vmemmap, sections: SectionTable, blocks: Blocks, index: int, owners: range, partial: Bool) -> Hit:
     start, end = int(blocks.start_pfn[index]), int(blocks.end_pfn[index])
+    offsets = blocks.offsets(np.array([index]))
     labels = [sections.device_units.label[owner] for owner in owners]
     pages = sections.valid & Ranges.one(start, end)
     if len(owners) > 1:
@@ -87,12 +85,11 @@ def _hit(vmemmap: Vmemmap, sections: SectionTable, blocks: Blocks, index: int, o
     return Hit(
         title=f"One PMD block maps {what}",
         message=(
-            f"{case}: the 2 MiB vmemmap block at {blocks.va(index):#x} maps {what}; {populated} of PFNs "
-            f"{start:#x}-{end:#x}. Removing one range clears the block and with it the struct pages of the rest."
+            f"{case}: the 2 MiB vmemmap block at {vmemmap.va(int(blocks.start[index])):#x} maps {what}; {populated} "
+            f"of PFNs {start:#x}-{end:#x}. Removing one range clears the block, and the struct pages of the rest."
         ),
         claim=sections.claim,
         pfns=pages,
-        vas=blocks.va_range(index),
-        evidence=vmemmap.quote([int(blocks.row[index])])
-        + sections.device_units.evidence(np.arange(owners.start, owners.stop)),
+        vas=vmemmap.va_ranges(offsets),
+        evidence=vmemmap.quote_at(offsets) + sections.device_units.evidence(np.arange(owners.start, owners.stop)),
     )

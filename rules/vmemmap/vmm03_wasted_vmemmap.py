@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parsers.arm64 import PMD
 from parsers.ranges import Ranges
 from rules.finding import Hit, Impact, Severity
 from rules.model.coverage import Vmemmap
@@ -46,14 +45,14 @@ def wasted_vmemmap(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
     """
     if vmemmap.layout.page_size != 4096:
         raise NotApplicableError(f"{vmemmap.layout.granule.name} pages: struct pages are always mapped with base pages")
-    blocks = Blocks.of(vmemmap, vmemmap.level == PMD, at=sections.device)
-    valid = sections.valid.covered(blocks.start_pfn, blocks.end_pfn)
-    wasteful = ~blocks.touching(sections.ram_sections) & (valid > 0) & (valid < blocks.end_pfn - blocks.start_pfn)
+    blocks = Blocks.of(vmemmap, at=sections.device)
+    idle = blocks.pages - sections.valid.covered(blocks.start_pfn, blocks.end_pfn)
+    wasteful = (idle != 0) & ~blocks.touching(sections.ram_sections)
     if not wasteful.any():
         need_devices(vmemmap, sections)
         return
-    unused = int(((blocks.end_pfn - blocks.start_pfn) - valid)[wasteful].sum()) * vmemmap.layout.struct_page_size
-    pfns = Ranges.of(blocks.start_pfn[wasteful], blocks.end_pfn[wasteful])
+    unused = int(idle[wasteful].sum()) * vmemmap.layout.struct_page_size
+    pfns, offsets = Ranges.of(blocks.start_pfn[wasteful], blocks.end_pfn[wasteful]), blocks.offsets(wasteful)
     yield Hit(
         title=f"{unused >> 10} KiB of struct pages describe no memory",
         message=(
@@ -62,6 +61,6 @@ def wasted_vmemmap(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
         ),
         claim=sections.claim,
         pfns=pfns & sections.valid,
-        vas=vmemmap.va_ranges(Ranges.of(blocks.start[wasteful], blocks.end[wasteful])),
-        evidence=vmemmap.quote(np.unique(blocks.row[wasteful])),
+        vas=vmemmap.va_ranges(offsets),
+        evidence=vmemmap.quote_at(offsets),
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from parsers.ranges import Ranges
 from rules.finding import Hit, Impact, Severity
 from rules.model.coverage import Vmemmap
 from rules.model.sections import SectionTable
@@ -42,18 +43,16 @@ def stale_vmemmap(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
     What to do:
     Kernels before 5.7 never tear vmemmap down: update. Otherwise report it with the trace of the removal.
     """
-    if not sections.possible or sections.possible.total >= 1 << (51 - vmemmap.layout.page_shift):
+    if sections.possible == Ranges.one(0, 1 << (52 - vmemmap.layout.page_shift)):
         raise UndecidedError("device memory may have struct pages anywhere: /proc/iomem is needed", "iomem")
     needed = vmemmap.of_pfns(sections.possible)
     size = vmemmap.leaf_size
-    rows = np.flatnonzero(vmemmap.valid)
     # Leaves of a row are aligned pieces of it: a needed byte keeps the whole leaf that it lies in.
     stale = vmemmap.mapped
-    for leaf in np.unique(size[rows]).tolist():
-        kept = vmemmap.widen(needed, leaf) & vmemmap.where(vmemmap.valid & (size == leaf))
-        stale = stale - kept
+    for leaf in np.unique(size[vmemmap.valid]).tolist():
+        stale = stale - (vmemmap.widen(needed, leaf) & vmemmap.where(size == leaf))
     for lo, hi in stale.tuples():
-        offsets = stale & type(stale).one(lo, hi)
+        offsets = Ranges.one(lo, hi)
         pfns = vmemmap.pfns(vmemmap.pages(offsets))
         yield Hit(
             title="Struct pages of absent memory are mapped",

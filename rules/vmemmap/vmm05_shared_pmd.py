@@ -52,23 +52,24 @@ def shared_pmd_across_sections(vmemmap: Vmemmap, sections: SectionTable) -> Iter
     if layout.pages_per_section * layout.struct_page_size % layout.granule.span(PMD) == 0:
         raise NotApplicableError("the memmap of a section is a whole number of PMD blocks")
     units = sections.block_units
-    blocks = Blocks.of(vmemmap, vmemmap.level == PMD, at=Ranges.of(units.start_pfn, units.end_pfn))
+    blocks = Blocks.of(vmemmap, at=Ranges.of(units.start_pfn, units.end_pfn))
     first = np.searchsorted(units.end_pfn, blocks.start_pfn, side="right")
     after = np.searchsorted(units.start_pfn, blocks.end_pfn, side="left")
     for index in np.flatnonzero(after - first > 1).tolist():
         owners = np.arange(first[index], after[index])
-        pfns = Ranges.one(int(blocks.start_pfn[index]), int(blocks.end_pfn[index])) & sections.hotadded
+        offsets = blocks.offsets(np.array([index]))
+        pfns = Ranges.one(int(blocks.start_pfn[index]), int(blocks.end_pfn[index]))
         yield Hit(
             title=f"One PMD block maps struct pages of {owners.size} memory blocks",
             message=(
-                f"The vmemmap block at {blocks.va(index):#x} maps struct pages of "
+                f"The vmemmap block at {vmemmap.va(int(blocks.start[index])):#x} maps struct pages of "
                 f"{', '.join(units.label[owner] for owner in owners.tolist())} (struct page has "
                 f"{layout.struct_page_size} bytes). Removing one clears the block for all."
             ),
             claim=sections.claim if layout.facts["struct_page_size"].precision == "exact" else Claim.SUSPECTED,
             pfns=pfns,
-            vas=blocks.va_range(index),
-            evidence=vmemmap.quote([int(blocks.row[index])]) + units.evidence(owners),
+            vas=vmemmap.va_ranges(offsets),
+            evidence=vmemmap.quote_at(offsets) + units.evidence(owners),
         )
-    if Blocks.of(vmemmap, vmemmap.level == PMD, at=sections.early_unknown).start.size:
+    if Blocks.of(vmemmap, at=sections.early_unknown).start.size:
         raise UndecidedError("whether the sections that share blocks were hot-added is not known", "dmesg")

@@ -55,12 +55,11 @@ def shared_base_page(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
         raise NotApplicableError("4K pages: a page of struct pages describes less than a subsection")
     per_page = layout.page_size // layout.struct_page_size
     units = sections.device_units
-    inside = sections.ram_sections.touches(units.start_pfn, units.end_pfn)
-    page_of_end = (units.end_pfn - 1) // per_page
-    page_of_next = np.append(units.start_pfn[1:] // per_page, -1)
-    next_inside = np.append(inside[1:], True)
-    for index in np.flatnonzero((page_of_end == page_of_next) & ~inside & ~next_inside).tolist():
-        start, end = int(page_of_end[index]) * per_page, (int(page_of_end[index]) + 1) * per_page
+    page_end = -(-units.end_pfn[:-1] // per_page) * per_page
+    shared = (units.start_pfn[1:] < page_end) & ~sections.ram_sections.touches(page_end - per_page, page_end)
+    for index in np.flatnonzero(shared).tolist():
+        end = int(page_end[index])
+        start = end - per_page
         window = Ranges.one(start, end)
         pfns = window & Ranges.of(units.start_pfn[[index, index + 1]], units.end_pfn[[index, index + 1]])
         offsets = vmemmap.of_pfns(window)

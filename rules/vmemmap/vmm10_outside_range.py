@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from parsers.mapping import Mapping
 from parsers.ranges import Ranges
-from rules.finding import Claim, Hit, Impact, Severity, VaRange
+from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.coverage import Vmemmap
 from rules.rule import rule
 
@@ -23,10 +20,10 @@ MAX_PA_BITS = 52
     name="vmemmap-outside-range",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Mapping, Vmemmap),
+    needs=(Vmemmap,),
     references=("arch/arm64/mm/mmu.c vmemmap_populate(), vmemmap_free(): the range checks that warn (v5.10 to 6.12)",),
 )
-def vmemmap_outside_range(mapping: Mapping, vmemmap: Vmemmap) -> Iterator[Hit]:
+def vmemmap_outside_range(vmemmap: Vmemmap) -> Iterator[Hit]:
     """The vmemmap area maps struct pages of page frames that cannot exist.
 
     What it means:
@@ -43,21 +40,16 @@ def vmemmap_outside_range(mapping: Mapping, vmemmap: Vmemmap) -> Iterator[Hit]:
     Check the layout in the report. If it is right, take a crash dump and stop memory hotplug.
     """
     layout = vmemmap.layout
-    pages = vmemmap.pages_touched(vmemmap.mapped)
-    pfns = vmemmap.pfns(pages)
+    pfns = vmemmap.pfns(vmemmap.pages_touched(vmemmap.mapped))
     impossible = pfns - Ranges.one(0, 1 << (MAX_PA_BITS - layout.page_shift))
     if impossible:
-        offsets = vmemmap.of_pfns(impossible) & vmemmap.mapped
-        rows = offsets.touches(vmemmap.start, vmemmap.end)
+        offsets = vmemmap.of_pfns(impossible)
         inferred = layout.facts["phys_offset"].precision == "inferred"
         yield Hit(
             title="Struct pages of impossible page frames are mapped",
             message=f"{impossible.total} struct pages describe page frames outside of the 52-bit physical space.",
             claim=Claim.SUSPECTED if inferred else Claim.PROVEN,
             severity=Severity.HIGH if inferred else None,
-            vas=tuple(
-                VaRange(int(mapping.start[row]), int(mapping.start[row]) + int(mapping.size[row]), "vmemmap")
-                for row in vmemmap.rows[rows].tolist()[:16]
-            ),
-            evidence=vmemmap.quote(np.flatnonzero(rows)),
+            vas=vmemmap.va_ranges(offsets)[:16],
+            evidence=vmemmap.quote_at(offsets),
         )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rules.finding import Claim, Hit, Impact, Severity
+from parsers.ranges import Ranges
+from rules.finding import Hit, Impact, Severity
 from rules.model.coverage import Vmemmap
 from rules.model.sections import SectionTable
 from rules.rule import UndecidedError, rule
@@ -44,12 +45,12 @@ def boot_section_hole(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]
         raise UndecidedError("which memory was present at boot is not known", "dmesg")
     missing = sections.early & vmemmap.pfns(vmemmap.pages_missing)
     for lo, hi in missing.tuples():
-        lost = missing & type(missing).one(lo, hi)
+        lost = Ranges.one(lo, hi)
         offsets = vmemmap.of_pfns(lost)
         yield Hit(
             title="Struct pages of boot memory are not mapped",
             message=f"{lost.total} pages (PFNs {lo:#x}-{hi:#x}) of boot sections have no struct page mapped.",
-            claim=sections.claim if sections.claim is Claim.PROVEN else Claim.PROBABLE,
+            claim=sections.claim,
             pfns=lost,
             vas=vmemmap.va_ranges(offsets),
             evidence=vmemmap.quote_at(offsets),
