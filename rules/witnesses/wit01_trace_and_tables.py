@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from parsers.ranges import Ranges
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.model.coverage import LinearMap, Vmemmap
+from rules.model.replay_state import NO, YES
 from rules.model.sections import SectionTable
 from rules.model.timeline import Timeline
 from rules.rule import UndecidedError, rule
@@ -51,24 +52,21 @@ def trace_against_tables(
     """
     if timeline.undecided:
         raise UndecidedError("the trace lost events: " + timeline.undecided[0].message, Timeline)
-    if section_table is None and vmemmap is None and linear_map is None:
+    if section_table is None and vmemmap is None:
         raise UndecidedError("there is nothing to compare the trace with", Vmemmap, SectionTable)
     state = timeline.state
-    told = timeline.where(state.valid >= 0)
+    valid, removed = timeline.where(state.valid == YES), timeline.where(state.valid == NO)
     if section_table is not None:
-        valid = timeline.where(state.valid == 1)
-        removed = timeline.where(state.valid == 0)
         yield from _differing(
             "valid memory", "section table", valid - section_table.possible, removed & section_table.valid
         )
     for region, column in ((vmemmap, state.mapped), (linear_map, state.linear)):
-        if region is None or not region.layout.knows("phys_offset"):
+        if region is None:
             continue
-        seen = region.pfns(region.pages_observed) & told
-        mapped = region.pfns(region.pages_mapped)
         # Struct pages of removed memory share their leaf with others: only those of valid memory are compared.
-        there = timeline.where((column == 1) & (state.valid == 1)) & seen
-        gone = timeline.where((column == 0) & (state.valid == 1)) & seen
+        seen = valid & region.pfns(region.pages_observed)
+        mapped = region.pfns(region.pages_mapped)
+        there, gone = timeline.where(column == YES) & seen, timeline.where(column == NO) & seen
         what = "struct pages" if region is vmemmap else "linear map"
         yield from _differing(what, "page tables", there - mapped, gone & mapped, region)
 

@@ -11,8 +11,7 @@ from parsers.ranges import EMPTY, Ranges
 from rules.finding import Claim, Hit, Impact, Severity, VaRange
 from rules.model.coverage import LinearMap, Vmemmap
 from rules.model.second_witness import PrintedTables
-from rules.model.walk import PageWalk
-from rules.rule import NotApplicableError, UndecidedError, rule
+from rules.rule import NotApplicableError, rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,12 +28,10 @@ MAX_RANGES = 64
     severity=Severity.MEDIUM,
     impact=Impact.INFORMATIONAL,
     needs=(LinearMap, Vmemmap),
-    uses=(PrintedTables, PageWalk),
+    uses=(PrintedTables,),
     references=("mm/ptdump.c and arch/arm64/mm/ptdump.c (5.10 to 7.3): what the kernel prints of its own tables",),
 )
-def dump_against_walk(
-    linear: LinearMap, vmemmap: Vmemmap, *, printed_tables: PrintedTables | None, page_walk: PageWalk | None
-) -> Iterator[Hit]:
+def dump_against_walk(linear: LinearMap, vmemmap: Vmemmap, *, printed_tables: PrintedTables | None) -> Iterator[Hit]:
     """The page tables that the kernel printed are not those in the crash dump.
 
     What it means:
@@ -68,9 +65,6 @@ def dump_against_walk(
             vas=tuple(VaRange(lo % 2**64, (hi - 1) % 2**64 + 1, "kernel") for lo, hi in lacking.tuples()[:MAX_RANGES]),
             key="text",
         )
-    unseen = printed.linear.observed - linear.observed
-    if page_walk is not None and unseen:
-        raise UndecidedError(f"{unseen.total >> 20} MiB of the linear map's tables are not in the crash dump", "vmcore")
 
 
 def _aspects(region: RegionMap, other: RegionMap) -> Iterator[tuple[str, Ranges, Ranges]]:
@@ -102,14 +96,12 @@ def _differing(region: RegionMap, what: str, printed: Ranges, walked: Ranges) ->
 def _executable(mapping: Mapping) -> Ranges:
     """Addresses that the kernel may execute, as signed numbers."""
     attrs = mapping.attrs
-    mine = ((attrs & np.uint16(Attr.VALID)) != 0) & ((attrs & np.uint16(Attr.PXN)) == 0)
+    mine = attrs & np.uint16(Attr.VALID | Attr.PXN) == np.uint16(Attr.VALID)
     return Ranges.of(mapping.start[mine].view(np.int64), mapping.last[mine].view(np.int64) + 1)
 
 
 def _text(mapping: Mapping) -> Ranges:
     """The largest of them: the kernel's own text; modules and programs come and go."""
     found = _executable(mapping)
-    if not found:
-        return EMPTY
-    largest = int(np.argmax(found.end - found.start))
-    return Ranges.one(int(found.start[largest]), int(found.end[largest]))
+    largest = np.argsort(found.end - found.start)[-1:]
+    return Ranges.of(found.start[largest], found.end[largest])

@@ -46,7 +46,7 @@ def lists_against_sections(sections: SectionTable, *, listed_sections: ListedSec
         raise NotApplicableError("there is no /proc/iomem beside a crash dump")
     table = listed_sections.table
     unknown = sections.possible - sections.valid
-    yield from _differing("valid", "the lists", table.source, table.valid - sections.valid - unknown)
+    yield from _differing("valid", "the lists", table.source, table.valid - sections.possible)
     yield from _differing("valid", "the section table", sections.source, sections.valid - table.possible)
     if not table.blocks_known:
         raise UndecidedError("which memory is online was not read from sysfs", "memory blocks")

@@ -12,13 +12,12 @@ from analyzer.audit import audit
 from analyzer.sources.read import Request
 from parsers.arm64 import Attr
 from parsers.ranges import Ranges
-from rules.engine import Outcome
+from rules.engine import Outcome, builtin_rules, run
+from rules.facts import Facts
 from rules.model.coverage import LinearMap, Vmemmap
 from rules.model.second_witness import ListedSections, PrintedTables
 from rules.model.sections import SectionTable
 from rules.model.timeline import Timeline
-from rules.witnesses.wit02_dump_and_walk import dump_against_walk
-from rules.witnesses.wit03_lists_and_sections import lists_against_sections
 from tests.rules.witnesses import compared, differing_lists, differing_tables, disagreements, moments
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -79,63 +78,159 @@ def test_iomem_and_section_table_agree_on_every_page(core):
     assert "sysfs" in outcome.reason
 
 
-def test_a_printed_hole_that_the_dump_does_not_have_is_reported():
-    facts = facts_of_core(CORES[0]).facts
-    printed, linear = facts.get(PrintedTables), facts.get(LinearMap)
-    rows = printed.linear.rows[printed.linear.valid]
+def judged(code, facts, *changed):
+    """The verdict of one rule about facts of which some are exchanged."""
+    known = dict(facts.known) | {type(one): one for one in changed}
+    (verdict,) = run([rule for rule in builtin_rules() if rule.code == code], Facts(known, facts.missing))
+    return verdict
+
+
+def titles(verdict):
+    return [one.hit.title for one in verdict.findings]
+
+
+def printed_as(facts, **columns):
+    """The printed tables with other columns, or read less far."""
+    mapping = replace(facts.get(PrintedTables).mapping, **columns)
+    layout = facts.get(LinearMap).layout
+    return PrintedTables(mapping, LinearMap.of(mapping, layout), Vmemmap.of(mapping, layout))
+
+
+def walked_as(facts, **columns):
+    """The same of the walked tables."""
+    mapping = replace(facts.get(LinearMap).mapping, **columns)
+    layout = facts.get(LinearMap).layout
+    return LinearMap.of(mapping, layout), Vmemmap.of(mapping, layout)
+
+
+@pytest.fixture(scope="module")
+def facts():
+    return facts_of_core(CORES[0]).facts
+
+
+@pytest.mark.parametrize("name", ["linear", "vmemmap"])
+def test_a_printed_hole_that_the_dump_does_not_have_is_reported(facts, name):
+    printed = facts.get(PrintedTables)
+    region = getattr(printed, name)
+    last = np.flatnonzero(region.valid)[-1]
     attrs = printed.mapping.attrs.copy()
-    attrs[rows[-1]] = 0
-    mapping = replace(printed.mapping, attrs=attrs)
-    changed = PrintedTables(mapping, LinearMap.of(mapping, linear.layout), printed.vmemmap)
-    (hit,) = dump_against_walk(linear, printed.vmemmap, printed_tables=changed, page_walk=None)
-    assert hit.title == "The linear area is mapped in the crash dump only"
-    size = int(printed.linear.end[printed.linear.valid][-1] - printed.linear.start[printed.linear.valid][-1])
-    assert sum(one.end - one.start for one in hit.vas) == size
+    attrs[region.rows[last]] = 0
+    verdict = judged("WIT-02", facts, printed_as(facts, attrs=attrs))
+    assert titles(verdict) == [f"The {name} area is mapped in the crash dump only"]
+    (hit,) = (one.hit for one in verdict.findings)
+    hole = Ranges.one(int(region.start[last]), int(region.end[last]))
+    assert hit.vas == region.va_ranges(hole)
+    assert hit.pfns == region.pfns(region.pages(hole))
 
 
-def test_a_leaf_of_another_size_is_reported():
-    facts = facts_of_core(CORES[0]).facts
-    printed, linear = facts.get(PrintedTables), facts.get(LinearMap)
-    rows = printed.linear.rows[printed.linear.valid & (printed.linear.level == 2)]
-    level = printed.mapping.level.copy()
-    level[rows[0]] = 3
-    mapping = replace(printed.mapping, level=level)
-    changed = PrintedTables(mapping, LinearMap.of(mapping, linear.layout), printed.vmemmap)
-    titles = {hit.title for hit in dump_against_walk(linear, printed.vmemmap, printed_tables=changed, page_walk=None)}
-    assert titles == {
-        "The linear area is mapped by blocks in the crash dump only",
-        "The linear area is mapped by pages in the page-table dump only",
+def test_a_hole_in_the_dump_that_was_not_printed_is_reported(facts):
+    linear = facts.get(LinearMap)
+    attrs = linear.mapping.attrs.copy()
+    attrs[linear.rows[linear.valid][-1]] = 0
+    verdict = judged("WIT-02", facts, *walked_as(facts, attrs=attrs))
+    assert titles(verdict) == ["The linear area is mapped in the page-table dump only"]
+
+
+@pytest.mark.parametrize(("level", "name"), [(2, "blocks"), (3, "pages")])
+def test_a_leaf_of_another_size_is_reported(facts, level, name):
+    other, other_name = {2: (1, "large blocks"), 3: (2, "blocks")}[level]
+    printed = facts.get(PrintedTables)
+    rows = printed.linear.rows[printed.linear.valid & (printed.linear.level == level)]
+    changed = printed.mapping.level.copy()
+    changed[rows[0]] = other
+    assert set(titles(judged("WIT-02", facts, printed_as(facts, level=changed)))) == {
+        f"The linear area is mapped by {name} in the crash dump only",
+        f"The linear area is mapped by {other_name} in the page-table dump only",
     }
 
 
-def test_text_that_lost_its_right_to_execute_is_reported():
-    facts = facts_of_core(CORES[0]).facts
-    printed, linear = facts.get(PrintedTables), facts.get(LinearMap)
-    walked = replace(linear.mapping, attrs=linear.mapping.attrs | np.uint16(Attr.PXN))
-    found = dump_against_walk(
-        LinearMap.of(walked, linear.layout),
-        Vmemmap.of(walked, linear.layout),
-        printed_tables=printed,
-        page_walk=None,
-    )
-    assert [hit.title for hit in found] == [
-        "The kernel's text is mapped otherwise in the page-table dump and in the crash dump"
-    ]
+def test_what_one_of_them_does_not_show_is_not_compared(facts):
+    """The printed dump ends within the struct pages; the walk lacks a table of them."""
+    printed, vmemmap = facts.get(PrintedTables), facts.get(Vmemmap)
+    for make, mapping in ((printed_as, printed.mapping), (walked_as, vmemmap.mapping)):
+        kept = mapping.start < np.uint64(vmemmap.base)
+        changed = make(
+            facts,
+            attrs=np.where(kept, mapping.attrs, 0).astype(np.uint16),
+            observed_start=mapping.start[:1],
+            observed_last=np.array([vmemmap.base - 1], dtype=np.uint64),
+        )
+        verdict = judged("WIT-02", facts, *(changed if isinstance(changed, tuple) else (changed,)))
+        assert titles(verdict) == []
 
 
-def test_memory_that_only_iomem_lists_is_reported():
-    facts = facts_of_core(CORES[0]).facts
-    sections, listed = facts.get(SectionTable), facts.get(ListedSections)
+TEXT = (0xFFFF800080010000, 0xFFFF800080700000)
+"""The kernel's text in the dump; a trampoline lies behind it."""
+
+
+def test_text_that_lost_its_right_to_execute_is_reported(facts):
+    walked = facts.get(LinearMap).mapping
+    verdict = judged("WIT-02", facts, *walked_as(facts, attrs=walked.attrs | np.uint16(Attr.PXN)))
+    assert titles(verdict) == ["The kernel's text is mapped otherwise in the page-table dump and in the crash dump"]
+    assert [(one.start, one.end) for one in verdict.findings[0].hit.vas] == [TEXT]
+
+
+def test_text_that_is_not_mapped_at_all_is_reported(facts):
+    """Its rows keep their attributes; what is not valid does not translate."""
+    walked = facts.get(LinearMap).mapping
+    text = (walked.attrs & np.uint16(Attr.PXN)) == 0
+    attrs = np.where(text, walked.attrs & ~np.uint16(Attr.VALID), walked.attrs)
+    assert len(titles(judged("WIT-02", facts, *walked_as(facts, attrs=attrs)))) == 1
+
+
+def test_a_page_of_a_module_that_comes_and_goes_is_not_reported(facts):
+    mapping = facts.get(PrintedTables).mapping
+    behind = (mapping.start >= np.uint64(TEXT[1])) & (mapping.start < np.uint64(facts.get(Vmemmap).base))
+    page = np.flatnonzero(behind & mapping.valid & (mapping.last - mapping.start == 4095))[-1]
+    attrs = mapping.attrs.copy()
+    attrs[page] &= ~np.uint16(Attr.PXN)
+    assert titles(judged("WIT-02", facts, printed_as(facts, attrs=attrs))) == []
+
+
+@pytest.fixture(scope="module")
+def known(facts):
+    """The lists, with sysfs: what it says is online, as the dump has it."""
+    listed = facts.get(ListedSections).table
+    return ListedSections(replace(listed, blocks_known=True, online=facts.get(SectionTable).online))
+
+
+def test_lists_and_sections_that_agree_are_not_reported(facts, known):
+    assert judged("WIT-03", facts, known).outcome is Outcome.PASSED
+
+
+def a_section(sections):
     start = int(sections.valid.shrink(sections.pages_per_section).start[0])
-    first = Ranges.one(start, start + sections.pages_per_section)
-    fewer = replace(sections, valid=sections.valid - first, possible=sections.possible - first)
-    known = ListedSections(replace(listed.table, blocks_known=True, online=sections.online))
-    titles = [hit.title for hit in lists_against_sections(fewer, listed_sections=known)]
-    assert titles == ["Memory is valid in the lists only"]
-    more = replace(sections, online=sections.online - first)
-    assert [hit.title for hit in lists_against_sections(more, listed_sections=known)] == [
-        "Memory is online in the lists only"
-    ]
+    return Ranges.one(start, start + sections.pages_per_section)
+
+
+@pytest.mark.parametrize("what", ["valid", "online"])
+def test_memory_that_only_one_of_them_has_is_reported(facts, known, what):
+    sections = facts.get(SectionTable)
+    first = a_section(sections)
+    fewer = {what: getattr(sections, what) - first} | (
+        {"possible": sections.possible - first} if what == "valid" else {}
+    )
+    verdict = judged("WIT-03", facts, known, replace(sections, **fewer))
+    assert titles(verdict) == [f"Memory is {what} in the lists only"]
+    table = known.table
+    listed = {what: getattr(table, what) - first} | ({"possible": table.possible - first} if what == "valid" else {})
+    other = judged("WIT-03", facts, ListedSections(replace(table, **listed)))
+    assert titles(other) == [f"Memory is {what} in the section table only"]
+    for one in (verdict, other):
+        (finding,) = one.findings
+        assert finding.hit.pfns == first & getattr(table, what)
+
+
+def test_sections_that_the_dump_leaves_open_are_not_reported(facts, known):
+    sections = facts.get(SectionTable)
+    first = a_section(sections)
+    unknown = replace(sections, valid=sections.valid - first, online=sections.online - first)
+    assert judged("WIT-03", facts, known, unknown).outcome is Outcome.PASSED
+
+
+def test_memory_that_the_lists_do_not_exclude_is_not_reported(facts, known):
+    table = replace(known.table, valid=known.table.valid - a_section(facts.get(SectionTable)))
+    assert judged("WIT-03", facts, ListedSections(table)).outcome is Outcome.PASSED
 
 
 def test_one_witness_has_nothing_to_be_compared_with():
