@@ -64,11 +64,16 @@ def _never(_: bytes) -> bool:
 
 KINDS: tuple[Kind, ...] = (
     Kind("ptdump", _paths(r"kernel_page_tables(?:\.txt)?"), ptdump.looks_like, ptdump.parse),
-    Kind("iomem", _paths(r"(?:proc_)?iomem(?:\.txt)?"), _has(rb"^\s*[0-9a-f]{8,16}-[0-9a-f]{8,16} : \S"), parse_iomem),
+    Kind(
+        "iomem",
+        _paths(r"(?:proc_)?iomem(?:\.txt)?"),
+        _has(rb"^[^\S\n]*[0-9a-f]{8,16}-[0-9a-f]{8,16} : \S"),
+        parse_iomem,
+    ),
     Kind(
         "memory_blocks",
         _paths(r"memory_blocks(?:\.txt)?"),
-        _has(rb"memory\d+/state:|^(?:\S*/)?block_size_bytes:"),
+        _has(rb"^(?:> ?)*(?:\S*/)?(?:memory\d+/state: *(?:online|offline|going)|block_size_bytes:)"),
         parse_memory_blocks,
     ),
     Kind("memory_nodes", _paths("memory_nodes"), _has(rb"\bnode\d+ -> \S*node\d+"), parse_memory_nodes),
