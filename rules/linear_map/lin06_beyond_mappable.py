@@ -58,8 +58,7 @@ def beyond_mappable(layout: KernelLayout, *, dmesg: Dmesg | None, section_table:
             evidence=quote_messages(dmesg, said),
             key="refused",
         )
-    known = layout.knows("page_offset", "linear_end", "phys_offset")
-    if section_table is not None and known:
+    if section_table is not None:
         reach = (layout.linear_end - layout.page_offset) >> layout.page_shift
         outside = section_table.valid - Ranges.one(layout.start_pfn, layout.start_pfn + reach)
         if outside:
@@ -76,8 +75,8 @@ def beyond_mappable(layout: KernelLayout, *, dmesg: Dmesg | None, section_table:
             )
     if dmesg is None:
         raise UndecidedError("whether memory was refused is not known", Dmesg)
-    if section_table is None or not known:
-        raise UndecidedError("which memory is valid, or how far the linear map reaches, is not known", SectionTable)
+    if section_table is None:
+        raise UndecidedError("which memory is valid is not known", SectionTable)
     need_whole_log(dmesg)
 
 

@@ -48,10 +48,7 @@ class Drawn:
             "iomem": "".join(f"{lo:08x}-{hi - 1:08x} : {what}\n" for lo, hi, what in self.iomem),
             "dmesg": self.log(),
             "uname": f"Linux host {self.release} #1 SMP aarch64 GNU/Linux\n",
-            "vmcoreinfo": (
-                f"OSRELEASE={self.release}\nPAGESIZE=4096\nNUMBER(VA_BITS)=48\nNUMBER(TCR_EL1_T1SZ)=0x10\n"
-                f"NUMBER(PHYS_OFFSET)={RAM:#x}\nSIZE(page)={self.struct_page}\nNUMBER(SECTION_SIZE_BITS)=27\n"
-            ),
+            "vmcoreinfo": self.vmcoreinfo(RAM),
         }
         for name, text in (texts | self.files).items():
             if text:
@@ -86,6 +83,13 @@ class Drawn:
         """Virtual address of the struct page of a physical address."""
         return VMEMMAP + (pa - RAM) // 4096 * self.struct_page
 
+    def vmcoreinfo(self, phys_offset: int) -> str:
+        """What the kernel exports about itself."""
+        return (
+            f"OSRELEASE={self.release}\nPAGESIZE=4096\nNUMBER(VA_BITS)=48\nNUMBER(TCR_EL1_T1SZ)=0x10\n"
+            f"NUMBER(PHYS_OFFSET)={phys_offset:#x}\nSIZE(page)={self.struct_page}\nNUMBER(SECTION_SIZE_BITS)=27\n"
+        )
+
     def log(self) -> str:
         """The kernel log."""
         said = [f"Linux version {self.release} (gcc) #1 SMP", "Early memory node ranges"]
@@ -113,7 +117,7 @@ def _holes(start: int, end: int) -> list[str]:
     at, at_level, upto = start, "", start
     while upto < end:
         level = next(
-            name for name, span in reversed(SPANS.items()) if upto % span == 0 and upto + span <= end or name == "PTE"
+            name for name, span in reversed(SPANS.items()) if (upto % span == 0 and upto + span <= end) or name == "PTE"
         )
         if level != at_level and upto > at:
             lines.append(_line(at, upto, at_level, ""))

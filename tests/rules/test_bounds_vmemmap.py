@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from analyzer.audit import audit
+from analyzer.sources.read import Request
 from rules.engine import Outcome
-from tests.rules.drawn import BLOCK, CONT_BLOCK, GIB, MIB, NORMAL, RAM, Drawn, memory_blocks
+from rules.finding import Severity
+from tests.rules.drawn import BLOCK, MIB, NORMAL, RAM, Drawn
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
 
 NVDIMM = 0x80000000
 """Right behind the RAM, on a section edge."""
@@ -40,7 +47,7 @@ def struct_pages(*ranges):
     return [tuple(machine.struct_page_of(NVDIMM + at * MIB) for at in pair) for pair in ranges]
 
 
-# VMM-01, VMM-03: blocks under parts of sections ------------------------------------------------------------------------
+# VMM-01, VMM-03: blocks under parts of sections -----------------------------------------------------------------------
 
 
 def test_blocks_of_devices_in_several_places(tmp_path):
@@ -73,3 +80,143 @@ def test_namespaces_beside_no_map_memory_have_its_section(tmp_path):
     machine = replace(machine, iomem=(*machine.iomem, (NVDIMM + 64 * MIB, NVDIMM + 128 * MIB, "reserved")))
     for code in ("VMM-01", "VMM-03"):
         assert machine.verdict(tmp_path, code).outcome is Outcome.PASSED
+
+
+# VMM-02: lost struct pages --------------------------------------------------------------------------------------------
+
+
+def verdict_of(code, *paths):
+    return next(one for one in audit(Request(paths)).verdicts if one.rule.code == code)
+
+
+def test_a_trace_without_harm_proves_nothing():
+    trace = FIXTURES / "captures" / "pmem-6.12-fixed" / "02-one-removed" / "trace"
+    assert verdict_of("VMM-02", trace).outcome is Outcome.UNDECIDED
+
+
+def test_sections_that_lost_their_struct_pages_are_told_one_by_one(tmp_path):
+    machine = namespaces((0, 128), (512, 640))
+    machine = replace(machine, pages=machine.pages[:1])
+    assert pfns(machine.verdict(tmp_path, "VMM-02")) == [[(0x80000, 0x88000)], [(0xA0000, 0xA8000)]]
+
+
+def test_without_sections_the_linear_map_stands_for_them(tmp_path):
+    machine = replace(namespaces((0, 128)), files={"iomem": ""})
+    assert machine.verdict(tmp_path, "VMM-02").outcome is Outcome.UNDECIDED
+    (finding,) = replace(machine, pages=machine.pages[:1]).verdict(tmp_path, "VMM-02").findings
+    assert finding.severity is Severity.HIGH
+
+
+def test_struct_pages_alone_prove_nothing(tmp_path):
+    dump = Drawn().dump()
+    files = {"iomem": "", "kernel_page_tables": dump[dump.index("---[ vmemmap start") :]}
+    verdict = replace(Drawn(), files=files).verdict(tmp_path, "VMM-02")
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert "neither" in verdict.reason
+
+
+def test_an_oops_on_boot_memory_is_no_loss_to_hotplug(tmp_path):
+    """The same oops, on a machine that had the memory at boot."""
+    boot = (FIXTURES / "rules/OOP-01/quiet-boot/dmesg").read_text()
+    oops = (FIXTURES / "oops/pmem-6.12-vuln.txt").read_text()
+    early = "[    0.000000]   node   0: [mem 0x0000000080000000-0x000000009fffffff]\n"
+    for more, outcome in (("", Outcome.FIRED), (early, Outcome.UNDECIDED)):
+        lines = boot.splitlines(keepends=True)
+        last = max(at for at, line in enumerate(lines) if "node   0: [mem" in line)
+        (tmp_path / "dmesg").write_text("".join([*lines[: last + 1], more, *lines[last + 1 :]]) + oops)
+        assert verdict_of("VMM-02", tmp_path / "dmesg").outcome is outcome
+
+
+# VMM-04: struct pages of nothing --------------------------------------------------------------------------------------
+
+
+def test_pages_and_blocks_of_struct_pages_are_kept_by_what_they_describe(tmp_path):
+    """A page describes 256 KiB, a block 128 MiB: a namespace of 2 MiB keeps eight pages, or all of a block."""
+    machine = namespaces((0, 2), (128, 130))
+    rows = ((NVDIMM, NVDIMM + 64 * MIB, "PTE", NORMAL), (NVDIMM + 128 * MIB, NVDIMM + 384 * MIB, "PMD", BLOCK))
+    machine = replace(machine, pages=(*Drawn().pages, *rows))
+    assert pfns(machine.verdict(tmp_path, "VMM-04")) == [[(0x80200, 0x84000)], [(0x90000, 0x98000)]]
+
+
+# VMM-06: one page of struct pages, two owners -------------------------------------------------------------------------
+
+
+PAGED = FIXTURES / "rules" / "VMM-06" / "quiet-tail-of-boot-section"
+"""64K pages: sections of 512 MiB, and a page of struct pages for 64 MiB. RAM ends at 0x5e000000."""
+LARGE = 16
+"""64K pages in a MiB."""
+
+
+def with_large_pages(folder, *ranges, end=0x5E000000):
+    """That machine with these namespaces (MiB from 0x40000000) and the linear map up to the last."""
+    shutil.copytree(PAGED, folder)
+    base, virtual = 0x40000000, 0xFFFF000000000000
+    iomem = [
+        line for line in (folder / "iomem").read_text().splitlines(keepends=True) if int(line[:8].strip(), 16) < end
+    ]
+    iomem += [f"{base + lo * MIB:08x}-{base + hi * MIB - 1:08x} : dax0.{at}\n" for at, (lo, hi) in enumerate(ranges)]
+    (folder / "iomem").write_text("".join(iomem))
+    lines = []
+    for line in (folder / "kernel_page_tables").read_text().splitlines(keepends=True):
+        if line.startswith(f"{virtual + end:#x}"):
+            at = end
+            for lo, hi in ranges:
+                lines.append(row(virtual + at, virtual + base + lo * MIB, ""))
+                lines.append(row(virtual + base + lo * MIB, virtual + base + hi * MIB, NORMAL))
+                at = base + hi * MIB
+            lines.append(row(virtual + at, virtual + 0xC0000000, ""))
+            lines.append(f"{virtual + 0xC0000000:#x}-0xffff040000000000 {4193280 - 2048:12d}M PMD\n")
+        elif not line.startswith(f"{virtual + 0x60000000:#x}"):
+            lines.append(line)
+    (folder / "kernel_page_tables").write_text("".join(lines))
+    return verdict_of("VMM-06", folder)
+
+
+def row(start, end, what):
+    return f"{start:#x}-{end:#x} {end - start >> 10:12d}K PTE       {what}\n" if start < end else ""
+
+
+def large(*ranges):
+    return [(0x4000 + lo * LARGE, 0x4000 + hi * LARGE) for lo, hi in ranges]
+
+
+@pytest.mark.parametrize(
+    ("ranges", "expected"),
+    [
+        (((1024, 1040), (1056, 1072)), [large((1024, 1040), (1056, 1072))]),
+        (((1024, 1088), (1088, 1104)), []),
+        (((1024, 1072), (1088, 1104)), []),  # what is left of the page has no owner
+        (((480, 496), (496, 512)), []),  # in the last boot section, whose struct pages stay
+        (((480, 544), (544, 576)), [large((512, 576))]),  # the first begins there, the shared page does not
+        (((480, 496), (1024, 1040), (1040, 1104)), [large((1024, 1088))]),
+    ],
+)
+def test_who_shares_a_page_of_struct_pages(tmp_path, ranges, expected):
+    assert pfns(with_large_pages(tmp_path / "case", *ranges)) == expected
+
+
+# VMM-10: page frames that cannot be -----------------------------------------------------------------------------------
+
+TOP = 1 << 52
+
+
+@pytest.mark.parametrize(("end", "outcome"), [(TOP, Outcome.PASSED), (TOP + 256 * MIB, Outcome.FIRED)])
+def test_struct_pages_at_the_end_of_physical_memory(tmp_path, end, outcome):
+    """PHYS_OFFSET lies 1 GiB before it."""
+    moved = {"vmcoreinfo": Drawn().vmcoreinfo(TOP - (NVDIMM - RAM))}
+    machine = replace(Drawn(), pages=((RAM, end - TOP + NVDIMM, "PMD", BLOCK),), files=moved)
+    verdict = machine.verdict(tmp_path, "VMM-10")
+    assert verdict.outcome is outcome
+    assert vas(verdict) == [struct_pages((0, 256)) for _ in range(outcome is Outcome.FIRED)]
+
+
+# VMM-12: attributes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "flags", ["RW NX SHD AF        BLK        MEM/NORMAL", "RW x  SHD AF        BLK UXN    MEM/NORMAL"]
+)
+def test_struct_pages_that_kernel_or_user_space_may_execute(tmp_path, flags):
+    machine = replace(Drawn(), pages=((RAM, NVDIMM, "PMD", flags),))
+    (finding,) = machine.verdict(tmp_path, "VMM-12").findings
+    assert finding.severity is Severity.HIGH
