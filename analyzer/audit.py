@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from analyzer.baseline import Baseline, Entry
@@ -32,21 +33,22 @@ class Report:
     baseline: Baseline = field(default_factory=Baseline)
     when: datetime = field(default_factory=lambda: datetime.now(UTC))
 
-    @property
+    @cached_property
     def findings(self) -> list[Finding]:
         """Findings of at least the wanted severity that the baseline does not accept, worst first."""
-        return [one for one, entry in self._judged() if entry is None]
+        return [one for one, entry in self._judged if entry is None]
 
-    @property
+    @cached_property
     def accepted(self) -> list[tuple[Finding, Entry]]:
         """Findings that the baseline accepts, each with the entry that does."""
-        return [(one, entry) for one, entry in self._judged() if entry is not None]
+        return [(one, entry) for one, entry in self._judged if entry is not None]
 
     @property
     def stale(self) -> list[tuple[Entry, str]]:
         """Entries of the baseline that accept nothing any more, each with the reason."""
         return self.baseline.stale(self.verdicts, self.when.date())
 
+    @cached_property
     def _judged(self) -> list[tuple[Finding, Entry | None]]:
         every = (finding for verdict in self.verdicts for finding in verdict.findings)
         wanted = sorted((one for one in every if one.severity >= self.min_severity), key=lambda one: one.order)

@@ -20,6 +20,7 @@ import json
 import tomllib
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from parsers.errors import FormatError, InputError
@@ -39,6 +40,7 @@ SCHEMA = "ptaudit.baseline/1"
 VALID_DAYS = 90
 """How long a written entry holds until somebody looks at it again."""
 MAX_BYTES = 16 << 20
+MAX_LINE = 16 << 10
 _KEYS = {"rule": str, "fingerprint": str, "reason": str, "expires": date}
 
 
@@ -56,34 +58,46 @@ class Entry:
         return self.expires is None or today <= self.expires
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Baseline:
     """The accepted findings of a file."""
 
     path: str = ""
     entries: tuple[Entry, ...] = ()
 
+    @cached_property
+    def _named(self) -> dict[tuple[str, str], list[Entry]]:
+        """Entries by rule and fingerprint."""
+        named: dict[tuple[str, str], list[Entry]] = {}
+        for one in self.entries:
+            named.setdefault((one.rule, one.fingerprint), []).append(one)
+        return named
+
     def accepting(self, finding: Finding, today: date) -> Entry | None:
         """The entry by which a finding is accepted today."""
-        return next((one for one in self.entries if _matches(one, finding) and one.holds(today)), None)
+        if not self.entries:
+            return None
+        return next((one for one in self._named.get(_name(finding), ()) if one.holds(today)), None)
 
     def stale(self, verdicts: Iterable[Verdict], today: date) -> list[tuple[Entry, str]]:
         """Entries that have expired, and entries of rules that were decided and did not find that.
 
         A rule that was left out or is undecided says nothing about its entries.
         """
-        decided = {verdict.rule.code: verdict for verdict in verdicts if _is_decided(verdict)}
+        decided = {
+            verdict.rule.code: {_name(one) for one in verdict.findings} for verdict in verdicts if _is_decided(verdict)
+        }
         found: list[tuple[Entry, str]] = []
         for entry in self.entries:
             if not entry.holds(today):
                 found.append((entry, f"expired on {entry.expires}"))
-            elif entry.rule in decided and not any(_matches(entry, one) for one in decided[entry.rule].findings):
+            elif entry.rule in decided and (entry.rule, entry.fingerprint) not in decided[entry.rule]:
                 found.append((entry, "not found any more"))
         return found
 
 
-def _matches(entry: Entry, finding: Finding) -> bool:
-    return entry.fingerprint == finding.fingerprint and entry.rule == finding.rule.code
+def _name(finding: Finding) -> tuple[str, str]:
+    return finding.rule.code, finding.fingerprint
 
 
 def _is_decided(verdict: Verdict) -> bool:
@@ -97,10 +111,13 @@ def read_baseline(path: Path) -> Baseline:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"larger than {MAX_BYTES >> 20} MiB, no baseline", path=str(path))
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if max(map(len, text.split("\n"))) > MAX_LINE:
+            raise FormatError(f"a line of more than {MAX_LINE} characters, no baseline", path=str(path))
+        document = tomllib.loads(text)
     except OSError as error:
         raise InputError(error.strerror or str(error), path=str(path)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # numbers of too many digits, lists in lists without end
         raise FormatError(f"no baseline, which is TOML: {error}", path=str(path)) from error
     if document.get("schema") != SCHEMA:
         raise FormatError(f'no baseline: schema = "{SCHEMA}" is missing', path=str(path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from parsers.ranges import EMPTY, Ranges
@@ -109,7 +110,7 @@ class Finding:
         """The hit's severity, never above the rule's."""
         return self.rule.severity if self.hit.severity is None else min(self.hit.severity, self.rule.severity)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Stable across captures of the same damage: rule and physical place, or virtual place if that is all.
 

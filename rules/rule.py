@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Rule:
         """The first line of the docstring."""
         return inspect.getdoc(self.check).splitlines()[0]  # type: ignore[union-attr]
 
-    @property
+    @cached_property
     def pages(self) -> dict[str, str]:
         """The docstring's parts by heading (`SECTIONS`)."""
         text = inspect.getdoc(self.check) or ""

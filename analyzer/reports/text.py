@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import click
 
 from analyzer.reports.send_back import send_back
 from parsers.layout import KernelLayout
+from parsers.ranges import Ranges
 from parsers.uname import KernelRelease
 from rules.engine import Outcome
 from rules.finding import Severity
@@ -24,6 +26,11 @@ __all__ = ["printable", "render", "summary"]
 
 WIDTH = 100
 MAX_RANGES = 8
+MAX_ALIKE = 8
+"""Findings of one rule and severity that are printed each; of more, the first `SHOWN` and then what the rest is."""
+SHOWN = 3
+MAX_LISTED = 20
+"""Entries of a baseline that are listed."""
 _COLOURS = {
     Severity.CRITICAL: "bright_red",
     Severity.HIGH: "red",
@@ -36,8 +43,13 @@ _COLOURS = {
 def render(report: Report, *, verbose: bool = False, colour: bool = False) -> str:
     """The whole report as text; styled for a terminal if ``colour``."""
     lines = [*_header(report), ""]
-    for finding in report.findings:
-        lines += [*_finding(finding), ""]
+    for _, alike in groupby(report.findings, key=lambda one: (one.rule, one.severity)):
+        every = list(alike)
+        shown = len(every) if len(every) <= MAX_ALIKE else SHOWN
+        for finding in every[:shown]:
+            lines += [*_finding(finding), ""]
+        if rest := every[shown:]:
+            lines += [*_rest(rest), ""]
     lines += [summary(report), *_baseline(report)]
     if verbose:
         lines += ["", *_outcomes(report)]
@@ -74,12 +86,28 @@ def _header(report: Report) -> Iterator[str]:
         yield f"note: {printable(message)}"
 
 
+def _head(finding: Finding, title: str) -> str:
+    badge = click.style(f"{str(finding.severity).upper():<8}", fg=_COLOURS[finding.severity], bold=True)
+    return f"{badge} {click.style(finding.rule.code, bold=True)} {printable(title)}"
+
+
+def _rest(findings: list[Finding]) -> Iterator[str]:
+    """Many findings of one rule and severity as one: how many of what, and where."""
+    titles = Counter(one.hit.title for one in findings).most_common()
+    yield _head(findings[0], f"and {len(findings)} more like these")
+    yield from _field("where", _place(findings))
+    for index, (title, count) in enumerate(titles[:MAX_RANGES]):
+        yield from _field("what" if index == 0 else "", f"{count} x {title}")
+    if len(titles) > MAX_RANGES:
+        yield from _field("", f"and {len(titles) - MAX_RANGES} other titles")
+    yield from _field("all", "--format json has every one of them")
+
+
 def _finding(finding: Finding) -> Iterator[str]:
     rule, hit = finding.rule, finding.hit
-    badge = click.style(f"{str(finding.severity).upper():<8}", fg=_COLOURS[finding.severity], bold=True)
-    yield f"{badge} {click.style(rule.code, bold=True)} {printable(hit.title)}"
+    yield _head(finding, hit.title)
     yield from _field("claim", f"{hit.claim}, {rule.impact}  [{rule.name}]")
-    yield from _field("where", _where(finding))
+    yield from _field("where", _place([finding]))
     yield from _field("what", hit.message)
     if hit.cause is not None:
         yield from _field("cause", hit.cause.text)
@@ -104,24 +132,30 @@ def _evidence(name: str, evidence: Evidence) -> Iterator[str]:
     )
 
 
-def _where(finding: Finding) -> str:
-    hit = finding.hit
+def _place(findings: list[Finding]) -> str:
+    """Where they are, together."""
+    sections = sorted({number for one in findings for number in one.sections})
+    pfns = Ranges.pairs(pair for one in findings for pair in one.hit.pfns.tuples())
+    vas = [va for one in findings for va in one.hit.vas]
     parts = []
-    if finding.sections:
-        parts.append(("section " if len(finding.sections) == 1 else "sections ") + _numbers(finding.sections))
-    if hit.pfns:
-        parts.append("PFN " + _ranges(hit.pfns.tuples()))
-    if hit.vas:
-        parts.append(f"{hit.vas[0].region} " + _ranges([(va.start, va.end) for va in hit.vas]))
+    if sections:
+        parts.append(("section " if len(sections) == 1 else "sections ") + _numbers(sections))
+    if pfns:
+        parts.append("PFN " + _ranges(pfns.tuples()))
+    parts += [
+        f"{region} " + _ranges([(va.start, va.end) for va in vas if va.region == region])
+        for region in dict.fromkeys(va.region for va in vas)
+    ]
     return "; ".join(parts) or "the whole machine"
 
 
 def _ranges(ranges: list[tuple[int, int]]) -> str:
     shown = ", ".join(f"{lo:#x}-{hi:#x}" for lo, hi in ranges[:MAX_RANGES])
-    return shown + (f" and {len(ranges) - MAX_RANGES} more" if len(ranges) > MAX_RANGES else "")
+    last = f"the last {ranges[-1][0]:#x}-{ranges[-1][1]:#x}" if ranges else ""
+    return shown + (f" and {len(ranges) - MAX_RANGES} more, {last}" if len(ranges) > MAX_RANGES else "")
 
 
-def _numbers(numbers: tuple[int, ...]) -> str:
+def _numbers(numbers: list[int]) -> str:
     shown = ", ".join(str(number) for number in numbers[:MAX_RANGES])
     return shown + (f" and {len(numbers) - MAX_RANGES} more" if len(numbers) > MAX_RANGES else "")
 
@@ -141,13 +175,20 @@ def _baseline(report: Report) -> Iterator[str]:
     accepted, stale = report.accepted, report.stale
     if accepted:
         yield f"{len(accepted)} accepted by {printable(report.baseline.path)}:"
-    for finding, entry in accepted:
+    for finding, entry in accepted[:MAX_LISTED]:
         reason = printable(entry.reason) + (f", until {entry.expires}" if entry.expires else "")
         yield f"  {finding.rule.code} {finding.fingerprint} {printable(finding.hit.title)} ({reason})"
+    yield from _unlisted(len(accepted))
     if stale:
         yield f"{len(stale)} stale entries in {printable(report.baseline.path)}, to be removed:"
-    for entry, why in stale:
+    for entry, why in stale[:MAX_LISTED]:
         yield f"  {printable(entry.rule)} {printable(entry.fingerprint)} {why} ({printable(entry.reason)})"
+    yield from _unlisted(len(stale))
+
+
+def _unlisted(count: int) -> Iterator[str]:
+    if count > MAX_LISTED:
+        yield f"  and {count - MAX_LISTED} more: --format json has every one of them"
 
 
 def _outcomes(report: Report) -> Iterator[str]:
