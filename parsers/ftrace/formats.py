@@ -89,7 +89,9 @@ class RecordBytes:
         return self.data[np.minimum(index, self.data.size - 1)], whole
 
     def number(self, field: Field) -> tuple[U64, NDArray[np.bool_]]:
-        """(values in two's complement, present) of an integer field of 1, 2, 4 or 8 bytes."""
+        """(values in two's complement, present) of an integer field; no field of another size than an integer's is."""
+        if field.size not in {1, 2, 4, 8}:
+            return np.zeros(self.offset.size, dtype=np.uint64), np.zeros(self.offset.size, dtype=np.bool_)
         raw, whole = self.take(field.offset, field.size)
         kind = f"{'>' if self.big_endian else '<'}{'i' if field.signed else 'u'}{field.size}"
         value = np.ascontiguousarray(raw).view(kind).reshape(-1)

@@ -38,6 +38,8 @@ _SWITCH = re.compile(rb"[^\n]*?(\d+)\) +(\S[^\n|]*?)-(\d+) +=> +([^\n|]*?)-(\d+)
 _ARROW = re.compile(rb"=> +")
 _CALL = re.compile(rb"([A-Za-z_][\w.]*)\((.*?)\)(?: \[\w+\])?(;| \{)(?: /\*(.*)\*/)?")
 _RESULT = re.compile(rb"(?:^| )(?:ret)?= ?(-?\w+)")
+_SEARCHES = 16
+"""How often a log may be searched for the ends of calls; most are a few lines on."""
 _CALLER = re.compile(rb"<-([^\s*]+)")
 _GRAPH_LINE = re.compile(
     rb"^(?:[^|\n]*\|)? *(?:[A-Za-z_][\w.]*\([^\n]*\)(?:;| \{)|\}(?: /\*.*\*/)?|/\* .* \*/)\s*(?:/\*.*\*/)?$",
@@ -94,13 +96,14 @@ class _GraphReader:
     _task_of_cpu: dict[int, tuple[str, int]] = field(default_factory=dict)
     _switches: dict[int, tuple[list[int], list[tuple[str, int]]]] = field(default_factory=dict)
     _last_cpu: list[tuple[int, int]] = field(default_factory=list)
-    _budget: int = 2 << 30
+    _budget: int = 64 << 20
     """Bytes that may still be searched for the ends of calls: a log of calls that never end must not take forever."""
 
     def read(self, block: Block) -> None:
         """Take the calls and events of a block."""
         data = block.data
         self.scanned += len(data)
+        self._budget += _SEARCHES * len(data)
         self.gaps += find_losses(block, _MAX_OPEN - len(self.gaps))
         self._switches = {cpu: ([-1], [task]) for cpu, task in self._task_of_cpu.items()}
         self._last_cpu = self._last_cpu[-1:] and [(-1, self._last_cpu[-1][1])]

@@ -125,7 +125,7 @@ class MessageParser:
 
     def parse(self, messages: Sequence[bytes]) -> Messages:
         """Events of ``messages``."""
-        found = _MESSAGE.findall(b"\n".join(messages))
+        found = _MESSAGE.findall(b"\n".join(messages).replace(b"\0", b" "))
         keys, arguments = [], []
         if found:
             graph, function, func_args, parent, lone, event, where, args = zip(*found, strict=True)

@@ -101,7 +101,7 @@ def search(name: str, seconds: float, work: Path, findings: Path) -> int:
         with contextlib.suppress(PtauditError):
             target.run(target.seeds()[0])  # imports what it needs, instrumented
     from tests.fuzz.invariants import hold, sampled
-    from tests.fuzz.mutate import grow, mutate
+    from tests.fuzz.mutate import grow, mutate, stretch
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     sys.setrecursionlimit(1000)
@@ -130,8 +130,9 @@ def search(name: str, seconds: float, work: Path, findings: Path) -> int:
         kind = rng.random()
         if kind < 0.25:
             return atheris.Mutate(data, limit)
-        if kind < 0.253 and not target.binary:
-            return grow(rng, mutate(rng, data, words, target.limit), MEGABYTE)
+        if kind < 0.254 and not target.binary:
+            larger = rng.choice((grow, stretch))
+            return larger(rng, mutate(rng, data[: target.limit], words, target.limit), MEGABYTE)
         return mutate(rng, data[: target.limit], words, target.limit)
 
     atheris.Setup(

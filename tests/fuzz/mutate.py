@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
-__all__ = ["grow", "mutate"]
+__all__ = ["grow", "mutate", "stretch"]
 
 _NUMBER = re.compile(rb"(?<![0-9a-zA-Z])(?:0x)?[0-9a-fA-F]*[0-9][0-9a-fA-F]*(?![g-zG-Z])")
 _WORD = re.compile(rb"[^\s:=,()\[\]<>-]+")
@@ -49,6 +49,38 @@ def grow(rng: random.Random, data: bytes, size: int) -> bytes:
         stop = data.find(b"\n", stop) + 1 or len(data)
     piece = data[start:stop] or b"\n"
     return data[:start] + piece * max((size - len(data)) // len(piece), 1) + data[stop:]
+
+
+def stretch(rng: random.Random, data: bytes, size: int) -> bytes:
+    """One place in ``data`` becomes a run of one or two characters up to ``size`` bytes: what backtracks shows."""
+    at = rng.choice([match.start() for match in _EDGE.finditer(data[: 1 << 13])] or [0]) + rng.choice((0, 0, 1))
+    run = rng.choice((*_RUNS, data[at : at + 1] or b" ", data[at : at + 2] or b" "))
+    run *= max(size - len(data), 0) // len(run)
+    return data[:at] + run + rng.choice((data[at:], b"", b"\n" + data[at:], b"\0"))
+
+
+_EDGE = re.compile(rb"\b|(?=[^\w\s])|$", re.MULTILINE)
+_RUNS = (
+    b" ",
+    b"\t",
+    b"\n",
+    b"0",
+    b"f",
+    b"a",
+    b"1.",
+    b"a ",
+    b"0 ",
+    b"(",
+    b"[",
+    b"<",
+    b"=",
+    b",",
+    b"-",
+    b'"',
+    b"\\",
+    b"> ",
+    b"\r",
+)
 
 
 def _span(rng: random.Random, data: bytes | bytearray) -> tuple[int, int]:

@@ -1,0 +1,55 @@
+"""Inputs that once took too long or too much memory, and lines stretched to find the next one."""
+
+import random
+import struct
+
+import pytest
+
+from tests.fuzz.invariants import hold
+from tests.fuzz.mutate import grow, stretch
+from tests.fuzz.targets import TARGETS
+
+NEVER_ENDS = b"  10.000002 |   1)   bash-99     |         |  offline_pages() {\n"
+ADD = b"  sh-58  [001] d....  2.2255%02d: arch_add_memory: (arch_add_memory+0x0/0x68) start=0x0 size=0x80000000000\n"
+
+
+def flattened_with_a_hole() -> bytes:
+    """A flattened kdump of two pages whose bitmap, of half a gibibyte, no piece of it gives."""
+    from tests.fuzz.seeds import expanded, kdumps
+
+    plain = bytearray(expanded(kdumps()[1])[: 3 * 4096])
+    place = 8 + 4 + 6 * 65 + 22 + 4 + 4 + 4
+    plain[place : place + 4] = struct.pack("<I", 1 << 18)
+    pieces = (
+        struct.pack(">qq", 0, len(plain)) + plain + struct.pack(">qq", 1 << 40, 1) + b"x" + struct.pack(">qq", -1, -1)
+    )
+    return b"makedumpfile\0\0\0\0".ljust(4096, b"\0") + bytes(pieces)
+
+
+def as_target(name: str, data: bytes) -> bytes:
+    from tests.fuzz.seeds import squeezed
+
+    return squeezed(data) if name == "kdump" else data
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("single", b"\n" * 200_000 + b"x"),
+        ("trace", b"# tracer: function_graph\n" + NEVER_ENDS * 15_000),
+        ("baseline", b"1." * 400_000),
+        ("replay", b"# tracer: nop\n" + b"".join(ADD % number for number in range(40))),
+        ("kdump", flattened_with_a_hole),
+    ],
+    ids=["blank lines", "calls that never end", "dotted key", "8 TiB forty times", "bitmap of holes"],
+)
+def test_time_and_memory_are_bounded(name, data):
+    hold(TARGETS[name], as_target(name, data() if callable(data) else data), twice=False)
+
+
+@pytest.mark.parametrize("name", [name for name, target in TARGETS.items() if not target.binary])
+def test_stretched_lines(name):
+    rng = random.Random(name)
+    target = TARGETS[name]
+    for larger in (stretch, stretch, grow):
+        hold(target, larger(rng, rng.choice(target.seeds()), 200_000), twice=False)
