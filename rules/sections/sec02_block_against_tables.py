@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.memory_blocks import BlockState, MemoryBlocks
-from parsers.ranges import Ranges
+from parsers.ranges import EMPTY, Ranges
 from parsers.vmcore.rows import BlockRows, SectionRows
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.model.coverage import LinearMap, Vmemmap
@@ -24,8 +24,6 @@ from rules.rule import rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from parsers.mapping import Bool
 
 
 @rule(
@@ -69,18 +67,20 @@ def block_against_tables(
     """
     pages = linear.layout.need("block_size") // linear.layout.page_size
     if block_rows is not None and section_rows is not None and section_table is not None:
-        lingering = blocks_of_no_section(block_rows, section_rows)
+        gone = blocks_of_no_section(block_rows, section_rows)
+        start, end = block_pfns(block_rows, section_table.pages_per_section)
+        lingering = Ranges.of(start[gone], end[gone])
         yield from _states(block_rows, section_rows, section_table)
         yield from _without_block(block_rows, section_rows, section_table)
     else:
-        lingering = np.zeros(len(blocks), dtype=np.bool_)
+        lingering = EMPTY
     yield from _stale(blocks, pages, linear, vmemmap, lingering)
 
 
-def _stale(blocks: MemoryBlocks, pages: int, linear: LinearMap, vmemmap: Vmemmap, lingering: Bool) -> Iterator[Hit]:
+def _stale(blocks: MemoryBlocks, pages: int, linear: LinearMap, vmemmap: Vmemmap, lingering: Ranges) -> Iterator[Hit]:
     """Blocks of so many ``pages`` that nothing maps; those that are ``lingering`` and offline are SEC-13."""
     start = blocks.block * pages
-    empty = ~lingering | blocks.online
+    empty = ~lingering.contains(start) | blocks.online
     for region in (linear, vmemmap):
         missing = region.pfns(region.pages_missing).covered(start, start + pages)
         empty &= missing == pages

@@ -32,11 +32,13 @@ class _Zones:
     present: I64
     source: str
     line: tuple[int | None, ...]
+    complete: bool
+    """Whether no zone can be missing."""
 
     @classmethod
     def of_zoneinfo(cls, zoneinfo: Zoneinfo) -> _Zones:
         """The file does not print the start of a zone that has no present page, as ZONE_DEVICE."""
-        rows = np.flatnonzero((zoneinfo.start_pfn >= 0) & (zoneinfo.spanned > 0))
+        rows = np.flatnonzero(zoneinfo.start_pfn >= 0)
         return cls(
             zoneinfo.node[rows],
             tuple(zoneinfo.zone[row] for row in rows.tolist()),
@@ -45,12 +47,13 @@ class _Zones:
             zoneinfo.present[rows],
             zoneinfo.path,
             tuple(zoneinfo.line[rows].tolist()),
+            zoneinfo.complete,
         )
 
     @classmethod
     def of_dump(cls, rows: ZoneRows, source: str) -> _Zones:
         end = rows.start_pfn + rows.spanned
-        return cls(rows.node, rows.name, rows.start_pfn, end, rows.present, source, (None,) * len(rows))
+        return cls(rows.node, rows.name, rows.start_pfn, end, rows.present, source, (None,) * len(rows), complete=True)
 
     def spans(self, chosen: Bool) -> Ranges:
         """PFNs of the chosen zones."""
@@ -105,12 +108,12 @@ def zone_span(
     Capture again; if it stays, take a crash dump and report it.
     """
     zones = _known_zones(zoneinfo, zone_rows, sections)
-    if not sections.blocks_known:
+    if memory_blocks is None:
         raise UndecidedError("which memory is online is not known", "memory blocks")
     every = np.ones(len(zones.name), dtype=np.bool_)
     online = sections.online & sections.ram
     lost = online - zones.spans(every)
-    if lost and zone_rows is None and zoneinfo is not None and not zoneinfo.complete:
+    if lost and not zones.complete:
         raise UndecidedError("zones are missing in /proc/zoneinfo: it is cut short", Zoneinfo)
     if unlisted := _unlisted(memory_blocks, zones, sections, lost):
         raise UndecidedError(
@@ -126,8 +129,7 @@ def zone_span(
             pfns=lost,
             evidence=zones.quote(every),
         )
-    if memory_blocks is not None:
-        yield from _elsewhere(memory_blocks, zones, sections, lost)
+    yield from _elsewhere(memory_blocks, zones, sections, online - lost)
     if not lost:
         yield from _impossible(zones, sections)
     if zone_rows is not None:
@@ -145,28 +147,31 @@ def _known_zones(zoneinfo: Zoneinfo | None, rows: ZoneRows | None, sections: Sec
     return zones
 
 
-def _unlisted(blocks: MemoryBlocks | None, zones: _Zones, sections: SectionTable, lost: Ranges) -> str:
+def _block_pfns(blocks: MemoryBlocks, sections: SectionTable) -> tuple[I64, I64]:
+    """First and end PFN of each block."""
+    pages = sections.layout.need("block_size") // sections.layout.page_size
+    return blocks.block * pages, (blocks.block + 1) * pages
+
+
+def _unlisted(blocks: MemoryBlocks, zones: _Zones, sections: SectionTable, lost: Ranges) -> str:
     """A zone that memory outside of every zone says it is in, and that is not among those whose start is known."""
-    if blocks is None or not lost:
-        return ""
-    pages = (blocks.block_size_bytes or 0) // sections.layout.page_size
-    mine = blocks.online & lost.touches(blocks.block * pages, (blocks.block + 1) * pages)
+    mine = lost.touches(*_block_pfns(blocks, sections))
     named = {blocks.valid_zones[row] for row in np.flatnonzero(mine).tolist()}
     return min((name for name in named if name.isalnum() and name != "none" and name not in zones.name), default="")
 
 
-def _elsewhere(blocks: MemoryBlocks, zones: _Zones, sections: SectionTable, lost: Ranges) -> Iterator[Hit]:
+def _elsewhere(blocks: MemoryBlocks, zones: _Zones, sections: SectionTable, online: Ranges) -> Iterator[Hit]:
     """Online blocks that name one zone and lie outside of all zones of that name (on their node, if it is known)."""
-    pages = (blocks.block_size_bytes or 0) // sections.layout.page_size
+    start, end = _block_pfns(blocks, sections)
     named = np.array(blocks.valid_zones, dtype=object)
-    for name, node in sorted({(str(named[row]), int(blocks.node[row])) for row in np.flatnonzero(blocks.online)}):
+    for name, node in sorted(set(zip(blocks.valid_zones, blocks.node.tolist(), strict=True))):
         mine = np.array([zone == name for zone in zones.name], dtype=np.bool_)
         if node >= 0:
             mine &= zones.node == node
         if not mine.any():  # several zones, none, or one whose start is not known
             continue
-        start = blocks.block[blocks.online & (named == name) & (blocks.node == node)] * pages
-        outside = (Ranges.of(start, start + pages) & sections.online & sections.ram) - zones.spans(mine) - lost
+        chosen = (named == name) & (blocks.node == node)
+        outside = (Ranges.of(start[chosen], end[chosen]) & online) - zones.spans(mine)
         if outside:
             yield Hit(
                 title=f"Online memory lies outside of its zone {name}",

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("drgn", reason="drgn has wheels for x86-64 only")
@@ -11,14 +12,20 @@ from analyzer.audit import audit
 from analyzer.sources.read import Request
 from parsers.arm64 import PMD
 from parsers.dmesg import parse_dmesg
+from parsers.layout import KernelLayout
 from parsers.vmcore.dump import Dump
+from parsers.vmcore.rows import BlockRows, SectionRows
 from rules.engine import Outcome, builtin_rules, run
+from rules.facts import Facts
 from rules.finding import Claim, Severity
 from rules.model.captured import Captured
 from rules.model.captured import facts_of as facts_of_captured
-from tests.rules.patched import Machine
+from tests.rules.patched import Machine, table_page
 
+MIB = 1 << 20
 LINEAR, VMEMMAP = 0xFFFF000000000000, 0xFFFFFDFFC0000000
+FREE_PAGE = 0x41100000
+"""Memory of the machine that the small cores leave out."""
 PRESENT, HAS_MEM_MAP, ONLINE, EARLY, DEVICE = 1, 2, 4, 8, 16
 MEM_SECTION = 16
 NOWHERE = 24
@@ -121,10 +128,24 @@ def test_nothing_is_wrong_with_the_machines(dimm, pmem):
     assert {dimm.audit()[code].outcome for code in SELF_HOSTED} == {Outcome.PASSED}
 
 
-def test_online_and_not_there(dimm):
+def judged(code, facts, **without):
+    """The verdict of one rule about facts, some of them left out."""
+    known = {kind: fact for kind, fact in facts.known.items() if kind.__name__ not in without}
+    (verdict,) = run([rule for rule in builtin_rules() if rule.code == code], Facts(known, facts.missing))
+    return verdict
+
+
+def facts_of(machine, *changed, **captured):
+    """What is known of a machine, some facts exchanged."""
+    facts = facts_of_captured(Captured(vmcore=machine.facts, **captured))
+    return Facts(dict(facts.known) | {type(one): one for one in changed}, facts.missing)
+
+
+@pytest.mark.parametrize("flags", [ONLINE, ONLINE | PRESENT, ONLINE | HAS_MEM_MAP])
+def test_online_and_not_there(dimm, flags):
     place, _ = dimm.section(NOWHERE)
-    codes, verdicts = dimm.caused({place: ONLINE})
-    assert codes == {"SEC-01"}
+    codes, verdicts = dimm.caused({place: flags})
+    assert codes - {"SEC-02", "SEC-05", "SEC-07", "VMM-02"} == {"SEC-01"}
     assert proven(verdicts, "SEC-01", Severity.CRITICAL) == [(NOWHERE << 15, NOWHERE + 1 << 15)]
     assert the_finding(verdicts, "SEC-01").hit.evidence[0].address == place
 
@@ -147,6 +168,26 @@ def test_a_section_of_ram_without_a_block(dimm):
     assert "SEC-02" in codes
     lone = [one for one in verdicts["SEC-02"].findings if one.hit.key == "no block"]
     assert [one.hit.pfns.tuples() for one in lone] == [[(19 << 15, 20 << 15)]]
+    stale = [one.hit for one in verdicts["SEC-02"].findings if "neither struct pages" in one.hit.title]
+    assert [(one.claim, one.pfns.tuples()) for one in stale] == [(Claim.PROVEN, [(30 << 15, 31 << 15)])]
+
+
+def test_an_offline_section_of_ram_without_a_block(dimm):
+    _, verdicts = dimm.caused({dimm.block(19, "start_section_nr"): 30} | dimm.flags(19, take=ONLINE))
+    lone = [one for one in verdicts["SEC-02"].findings if one.hit.key == "no block"]
+    assert [one.hit.pfns.tuples() for one in lone] == [[(19 << 15, 20 << 15)]]
+
+
+@pytest.mark.parametrize("kind", ["BlockRows", "SectionRows", "SectionTable"])
+def test_blocks_are_compared_with_tables_alone_where_structures_are_not_known(dimm, kind):
+    assert judged("SEC-02", facts_of(dimm), **{kind: None}).outcome is Outcome.PASSED
+
+
+def test_a_kernel_without_blocks_has_none_missing(dimm):
+    facts = facts_of(dimm)
+    blocks = facts.get(BlockRows)
+    columns = {name: value[:0] for name, value in vars(blocks).items() if hasattr(value, "__len__")}
+    assert judged("SEC-02", facts_of(dimm, replace(blocks, **columns))).outcome is Outcome.PASSED
 
 
 def test_an_offline_block_without_sections_lingers(dimm):
@@ -169,6 +210,34 @@ def test_a_zone_that_begins_in_nothing(dimm):
     assert the_finding(verdicts, "SEC-03").hit.key == "ends"
 
 
+def test_a_zone_that_ends_in_nothing(dimm):
+    """By one page: what follows the last page of the span is the start of a section that is not there."""
+    codes, verdicts = dimm.caused({dimm.zone("Movable", "spanned_pages"): 0x20001})
+    assert codes == {"SEC-03"}
+    assert {one.hit.key for one in verdicts["SEC-03"].findings} == {"ends", "node 0"}
+
+
+@pytest.mark.parametrize(("present", "keys"), [(0, set()), (1, {"ends", "node 0"})])
+def test_the_span_of_an_empty_zone_says_nothing(dimm, present, keys):
+    zone = {"zone_start_pfn": 0x60000, "spanned_pages": 0x8000, "present_pages": present}
+    _, verdicts = dimm.caused({dimm.zone("Normal", name): value for name, value in zone.items()})
+    assert {one.hit.key for one in verdicts["SEC-03"].findings} == keys
+
+
+def test_a_zone_with_more_pages_than_it_spans(dimm):
+    _, verdicts = dimm.caused({dimm.zone("Movable", "present_pages"): 0x20001})
+    assert {one.hit.key for one in verdicts["SEC-03"].findings} == {"present", "node 0"}
+
+
+def test_a_node_that_does_not_span_its_zones(dimm):
+    """DMA32 is empty and lies where there is no memory, and outside of the node."""
+    zone = {"zone_start_pfn": 0x100000, "spanned_pages": 0x8000}
+    codes, verdicts = dimm.caused({dimm.zone("Normal", name): value for name, value in zone.items()})
+    assert codes == {"SEC-03"}
+    finding = the_finding(verdicts, "SEC-03")
+    assert (finding.hit.key, finding.hit.pfns.tuples()) == ("node 0", [(0x100000, 0x108000)])
+
+
 def test_a_node_that_miscounts(dimm):
     codes, verdicts = dimm.caused({dimm.zone("Movable", "present_pages"): 0x1FFFF})
     assert codes == {"SEC-03"}
@@ -188,6 +257,16 @@ def test_a_memmap_pointer_that_leads_elsewhere(dimm):
     codes, verdicts = dimm.caused({place: dimm.word(place) + (1 << 24)})
     assert codes == {"SEC-05"}
     assert proven(verdicts, "SEC-05", Severity.CRITICAL) == [(17 << 15, 18 << 15)]
+
+
+def test_the_memmap_pointer_is_counted_from_pfn_0(dimm):
+    """The same kernel with memory from 1 GiB on: the struct page of PFN 0 lies 16 MiB below the array."""
+    facts = facts_of(dimm)
+    rows, layout = facts.get(SectionRows), facts.get(KernelLayout)
+    place = replace(layout.facts["phys_offset"], value=1 << 30)
+    moved = replace(rows, section_mem_map=rows.section_mem_map - np.where(rows.has_memmap, np.uint64(1 << 24), 0))
+    layout = replace(layout, facts={**layout.facts, "phys_offset": place})
+    assert judged("SEC-05", facts_of(dimm, moved, layout)).outcome is Outcome.PASSED
 
 
 def test_all_memmap_pointers_elsewhere_put_the_layout_in_doubt(dimm):
@@ -212,11 +291,37 @@ def test_subsections_of_no_section(dimm):
     assert proven(verdicts, "SEC-06", Severity.HIGH) == [(NOWHERE << 15, NOWHERE + 1 << 15)]
 
 
-@pytest.mark.parametrize("usage", [0, 0xDEAD000000000100, 0x6B6B6B6B6B6B6B6B, VMEMMAP])
+def test_an_empty_map_of_no_section(dimm):
+    place, usage = dimm.section(NOWHERE)
+    codes, _ = dimm.caused({place: PRESENT, usage: LINEAR + FREE_PAGE}, {FREE_PAGE: bytes(4096)})
+    assert codes == set()
+
+
+def test_boot_memory_is_valid_whatever_the_map_says(dimm):
+    codes, _ = dimm.caused({dimm.subsections(9): 0})
+    assert codes == set()
+
+
+@pytest.mark.parametrize("usage", [0, 0xDEAD000000000100, 0x6B6B6B6B6B6B6B6B, VMEMMAP, LINEAR - 8, LINEAR + (1 << 47)])
 def test_a_valid_section_without_usage(dimm, usage):
     codes, verdicts = dimm.caused({dimm.section(17)[1]: usage})
     assert codes == {"SEC-07"}
     assert proven(verdicts, "SEC-07", Severity.CRITICAL) == [(17 << 15, 18 << 15)]
+    assert verdicts["SEC-06"].outcome is (Outcome.UNDECIDED if usage else Outcome.PASSED)
+
+
+@pytest.mark.parametrize("tag", [0x34, 0xF5, 0xFF])
+def test_a_usage_pointer_may_have_a_tag(dimm, tag):
+    usage = dimm.section(17)[1]
+    codes, verdicts = dimm.caused({usage: dimm.word(usage) & ~(0xFF << 56) | tag << 56})
+    assert codes == set()
+    assert verdicts["SEC-07"].outcome is Outcome.PASSED
+
+
+@pytest.mark.parametrize("usage", [LINEAR, LINEAR + (1 << 47) - 8])
+def test_a_usage_pointer_at_an_end_of_the_linear_map(dimm, usage):
+    codes, _ = dimm.caused({dimm.section(17)[1]: usage})
+    assert codes == set()
 
 
 def test_a_usage_map_that_the_dump_does_not_hold_is_unknown(dimm):
@@ -225,10 +330,47 @@ def test_a_usage_map_that_the_dump_does_not_hold_is_unknown(dimm):
     assert verdicts["SEC-07"].outcome is Outcome.PASSED
 
 
+def test_an_unread_map_of_boot_memory_decides_nothing(dimm):
+    rows = dimm.facts.sections
+    unread = replace(rows, subsections_known=rows.subsections_known & (rows.section_nr != 9))
+    assert judged("SEC-06", facts_of(dimm, unread)).outcome is Outcome.PASSED
+
+
 def test_boot_memory_that_lost_its_mark(dimm):
     codes, verdicts = dimm.caused(dimm.flags(9, take=EARLY))
     assert "SEC-08" in codes
     assert proven(verdicts, "SEC-08", Severity.HIGH) == [(9 << 15, 10 << 15)]
+
+
+def boot_log(last):
+    return parse_dmesg(
+        b"[    0.000000] Linux version 6.12.117 (root@vm) #1 SMP\n[    0.000000] Early memory node ranges\n"
+        b"[    0.000000]   node   0: [mem 0x%016x-0x%016x]\n" % last,
+        "dmesg",
+    )
+
+
+@pytest.mark.parametrize(
+    ("memory", "sections"),
+    [
+        ((0x40000000, 0x7FFFFFFF), []),  # ends where the DIMM begins
+        ((0x40000000, 0x80000000), [(16 << 15, 17 << 15)]),
+        ((NOWHERE << 27, (NOWHERE + 1 << 27) - 1), []),  # not present
+    ],
+)
+def test_the_log_tells_which_sections_are_boot_memory(dimm, memory, sections):
+    verdict = judged("SEC-08", facts_of(dimm, boot_log(memory)))
+    assert [lo for one in verdict.findings for lo in one.hit.pfns.tuples()] == sections
+
+
+def test_kernels_that_do_not_mark_sections(dimm):
+    """Without the flag (before 5.12, before 5.3) nothing follows from it."""
+    facts = facts_of(dimm)
+    rows = facts.get(SectionRows)
+    unmarked = replace(rows, flags={"SECTION_MARKED_PRESENT": 1, "SECTION_HAS_MEM_MAP": 2, "SECTION_IS_ONLINE": 4})
+    changed = facts_of(dimm, unmarked, boot_log((0x40000000, 0x5FFFFFFF)))
+    assert judged("SEC-08", changed).outcome is Outcome.PASSED
+    assert judged("SEC-09", changed).outcome is Outcome.NOT_APPLICABLE
 
 
 def test_ram_and_a_device_in_one_section(dimm):
@@ -264,6 +406,18 @@ def test_an_area_that_begins_elsewhere(dimm):
     assert proven(verdicts, "MOM-01", Severity.CRITICAL) == [(17 << 15, 18 << 15)]
 
 
+def test_an_area_of_which_the_start_is_not_told(dimm):
+    codes, _ = dimm.caused({dimm.altmap(17, "base_pfn"): 0})
+    assert codes == set()
+
+
+def test_an_area_that_leaves_nothing(dimm):
+    _, verdicts = dimm.caused({dimm.altmap(17, "free"): 0x8000})
+    assert {one.hit.key for one in verdicts["MOM-01"].findings} == {"leaves nothing of the block"}
+    finding = the_finding(verdicts, "MOM-01")
+    assert finding.hit.pfns.tuples() == [(17 << 15, 18 << 15)]
+
+
 def test_an_area_that_is_too_small(dimm):
     codes, verdicts = dimm.caused({dimm.altmap(17, "free"): 256})
     assert codes == {"MOM-01", "MOM-02"}
@@ -289,6 +443,20 @@ def test_struct_pages_of_a_self_hosted_block_in_other_memory(dimm, pa, more, sev
     assert codes - {"MOM-09"} == {"MOM-02"}
     assert proven(verdicts, "MOM-02", severity) == [(17 << 15, 18 << 15)]
     assert words in the_finding(verdicts, "MOM-02").hit.message
+
+
+def test_struct_pages_across_an_online_and_an_offline_block(dimm):
+    """One run of pages, half in block 18 and half in block 19, which is offline."""
+    first = (19 << 27) - MIB
+    page = {index: 0xE8000000000703 + first + 4096 * index for index in range(512)}
+    entry = dimm.entry(VMEMMAP + 64 * (17 << 15), PMD)
+    _, verdicts = dimm.caused({entry: FREE_PAGE | 3} | dimm.offline(19), {FREE_PAGE: table_page(page)})
+    found = {(one.severity, tuple(one.hit.pfns.tuples())) for one in verdicts["MOM-02"].findings}
+    half = (17 << 15) + (1 << 14)
+    assert found == {
+        (Severity.HIGH, ((17 << 15, half),)),
+        (Severity.CRITICAL, ((half, 18 << 15),)),
+    }
 
 
 def test_struct_pages_of_a_self_hosted_block_in_removed_memory(dimm):
