@@ -49,7 +49,7 @@ def incomplete_run(mapping: Mapping, layout: KernelLayout) -> Iterator[Hit]:
     Typical cause: part of a contiguous range was removed. Boot with rodata=full, do not remove
     parts of what was added, take a crash dump.
     """
-    first, last = whole_runs(mapping)
+    first, last = groups(mapping)
     broken = np.flatnonzero(_broken(mapping, layout, first, last))[:MAX_HITS]
     for row, end in zip(first[broken].tolist(), last[broken].tolist(), strict=True):
         start = int(mapping.start[row])
@@ -71,12 +71,19 @@ def incomplete_run(mapping: Mapping, layout: KernelLayout) -> Iterator[Hit]:
         )
 
 
-def whole_runs(mapping: Mapping) -> tuple[I64, I64]:
-    """First and last row of each group of neighbours alike in level and attributes (a walk splits rows by address)."""
-    joined = (mapping.start[1:] == mapping.last[:-1] + np.uint64(1)) & (mapping.level[1:] == mapping.level[:-1])
-    joined &= (mapping.attrs[1:] == mapping.attrs[:-1]) & (mapping.memtype[1:] == mapping.memtype[:-1])
-    first = np.flatnonzero(np.concatenate((np.ones(min(len(mapping), 1), np.bool_), ~joined)))
-    return first, np.append(first[1:] - 1, len(mapping) - 1)[: first.size]
+def alike(mapping: Mapping) -> Bool:
+    """Rows that go on where the one before ends, alike in level and attributes (a walk splits rows by address)."""
+    joined = np.zeros(len(mapping), dtype=np.bool_)
+    joined[1:] = mapping.start[1:] == mapping.last[:-1] + np.uint64(1)
+    for column in (mapping.level, mapping.attrs, mapping.memtype):
+        joined[1:] &= column[1:] == column[:-1]
+    return joined
+
+
+def groups(mapping: Mapping) -> tuple[I64, I64]:
+    """First and last row of each group of neighbours that are alike."""
+    first = np.flatnonzero(~alike(mapping))
+    return first, np.append(first, len(mapping))[1:] - 1
 
 
 def _broken(mapping: Mapping, layout: KernelLayout, first: I64, last: I64) -> Bool:
@@ -84,6 +91,6 @@ def _broken(mapping: Mapping, layout: KernelLayout, first: I64, last: I64) -> Bo
     broken = np.zeros(first.size, dtype=np.bool_)
     edges = mapping.start[first] | (mapping.last[last] + np.uint64(1))
     for level in (PTE, PMD):
-        odd = np.uint64(layout.granule.cont_span(level) - 1)
-        broken |= (mapping.has(Attr.CONT) & (mapping.level == level))[first] & ((edges & odd) != 0)
+        odd = edges % np.uint64(layout.granule.cont_span(level)) != 0
+        broken |= (mapping.has(Attr.CONT) & (mapping.level == level))[first] & odd
     return broken

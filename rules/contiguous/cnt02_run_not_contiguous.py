@@ -9,7 +9,7 @@ import numpy as np
 from parsers.arm64 import PMD, PTE, Attr
 from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
-from rules.contiguous.cnt01_incomplete_run import whole_runs
+from rules.contiguous.cnt01_incomplete_run import alike, groups
 from rules.finding import Claim, Evidence, Hit, Impact, Severity, VaRange
 from rules.model.walk import PageWalk
 from rules.rule import rule
@@ -17,7 +17,7 @@ from rules.rule import rule
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from parsers.mapping import U64, Bool
+    from parsers.mapping import U64
 
 MAX_HITS = 256
 
@@ -52,9 +52,13 @@ def run_not_contiguous(mapping: Mapping, layout: KernelLayout, walk: PageWalk) -
     run = np.ones(len(mapping), dtype=np.uint64)
     for level in (PTE, PMD):
         run[mapping.level == level] = layout.granule.cont_span(level)
-    marked = mapping.valid & mapping.has(Attr.CONT) & (run > 1) & _in_whole_runs(mapping, run)
-    wrong = marked & (((mapping.pa - mapping.start) & (run - np.uint64(1)) != 0) | walk.repeated)
-    wrong |= _broken_inside(mapping, marked, run)
+    low, high = _whole_runs(mapping, run)
+    begins, ends = mapping.start // run, mapping.last // run
+    marked = mapping.valid & mapping.has(Attr.CONT) & (run > 1) & (begins <= high) & (ends >= low)
+    wrong = marked & (((mapping.pa - mapping.start) % run != 0) | walk.repeated)
+    # A row that begins inside of a run, where a row like it goes on at another output address.
+    cut = marked & alike(mapping) & (begins >= low) & (mapping.start % run != 0)
+    wrong |= cut | np.roll(cut, -1)
     for row in np.flatnonzero(wrong)[:MAX_HITS].tolist():
         start, size, pa = int(mapping.start[row]), int(mapping.size[row]), int(mapping.pa[row])
         yield Hit(
@@ -69,23 +73,12 @@ def run_not_contiguous(mapping: Mapping, layout: KernelLayout, walk: PageWalk) -
         )
 
 
-def _in_whole_runs(mapping: Mapping, run: U64) -> Bool:
-    """Rows that hold a part of a run of which all entries are alike (the others are CNT-01)."""
-    first, last = whole_runs(mapping)
+def _whole_runs(mapping: Mapping, run: U64) -> tuple[U64, U64]:
+    """For each row, the numbers of the first and the last run of which all entries are there and alike.
+
+    What lies before the first or behind the last of a row's neighbours is CNT-01.
+    """
+    first, last = groups(mapping)
     group = np.repeat(np.arange(first.size), last - first + 1)
     start, end = mapping.start[first][group], mapping.last[last][group]
-    low = start // run + (start % run != 0)
-    high = end // run + (end % run == run - np.uint64(1))
-    return np.asarray((mapping.start // run < high) & (mapping.last // run >= low))
-
-
-def _broken_inside(mapping: Mapping, marked: Bool, run: U64) -> Bool:
-    """Rows that end or begin inside of a run where a row like them goes on at another output address."""
-    broken = np.zeros(len(mapping), dtype=np.bool_)
-    edge = mapping.last[:-1] + np.uint64(1)
-    inside = marked[1:] & marked[:-1] & (mapping.start[1:] == edge) & (edge & (run[1:] - np.uint64(1)) != 0)
-    inside &= (mapping.level[1:] == mapping.level[:-1]) & (mapping.attrs[1:] == mapping.attrs[:-1])
-    inside &= mapping.memtype[1:] == mapping.memtype[:-1]
-    broken[1:] |= inside
-    broken[:-1] |= inside
-    return broken
+    return start // run + (start % run != 0), (end - (run - np.uint64(1))) // run
