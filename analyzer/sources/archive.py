@@ -33,6 +33,8 @@ _CHUNK = 1 << 20
 _BLOCK = 512
 _MAX_HEADER = 1 << 20
 _WINDOW = 1 << 30
+_MAX_ENDS = 64
+"""How often the end of an archive is met: tarfile skips what a member claims to hold in steps, also where nothing is."""
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _SUFFIXES = {".gz", ".bz2", ".xz", ".zst", ".zstd"}
 _TARBALLS = {".tgz", ".tbz", ".tbz2", ".txz", ".tzst"}
@@ -212,7 +214,7 @@ class _Reading:
         with zipfile.ZipFile(seekable) as archive:
             for info in archive.infolist():
                 inner = self.member(info.filename, name)
-                if inner is None or info.is_dir():
+                if inner is None or info.filename.endswith("/"):
                     continue
                 full, path = f"{name}:{inner}", f"{relative}/{inner}".lstrip("/")
                 mode = info.external_attr >> 28
@@ -338,7 +340,7 @@ class _Guarded(_Forward):
 
     def __init__(self, reading: _Reading, inner: _Stream, packed: Callable[[], int] | None, name: str) -> None:
         self.reading, self.inner, self.packed, self.name = reading, inner, packed, name
-        self.total, self.tail = 0, b""
+        self.total, self.tail, self.ends = 0, b"", 0
 
     def read(self, size: int = -1, /) -> bytes:
         data = self.inner.read(_CHUNK if size < 0 else min(size, _CHUNK))
@@ -346,6 +348,9 @@ class _Guarded(_Forward):
         self.total += len(data)
         self.reading.total += len(data)
         self.tail = (self.tail + data)[-_BLOCK:]
+        self.ends += not data
+        if self.ends > _MAX_ENDS:
+            raise EOFError("a member reaches beyond the end")
         if self.reading.total > limits.total_bytes:
             raise InputError(f"unpacks to more than {limits.total_bytes >> 30} GiB", path=self.name)
         if self.packed is not None and self.total > max(limits.ratio_from, limits.ratio * self.packed()):
