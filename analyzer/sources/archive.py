@@ -34,7 +34,7 @@ _BLOCK = 512
 _MAX_HEADER = 1 << 20
 _WINDOW = 1 << 30
 _MAX_ENDS = 64
-"""How often the end of an archive is met: tarfile skips what a member claims to hold in steps, also where nothing is."""
+"""How often the end of an archive is met: tarfile skips in steps what a member claims to hold, where nothing is too."""
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _SUFFIXES = {".gz", ".bz2", ".xz", ".zst", ".zstd"}
 _TARBALLS = {".tgz", ".tbz", ".tbz2", ".txz", ".tzst"}
