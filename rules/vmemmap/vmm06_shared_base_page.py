@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     impact=Impact.LATENT,
     needs=(Vmemmap, SectionTable),
     references=(
-        "Derived from mm/sparse-vmemmap.c vmemmap_populate_basepages() and arch/arm64/mm/mmu.c "
-        "unmap_hotplug_pte_range() (6.12); no upstream report known",
+        "mm/sparse-vmemmap.c vmemmap_populate_basepages(), arch/arm64/mm/mmu.c unmap_hotplug_pte_range() (6.12 to 7.3)",
+        "Seen on Debian's 6.12.117 and 7.3.4 (docs/kernel-findings.md); no upstream report known",
     ),
     foretold=foretold.shared_base_pages,
 )

@@ -52,6 +52,15 @@ ALARMS: dict[str, list[tuple[str, Severity, Ranges]]] = {
         ("TRC-07", Severity.CRITICAL, [(0x8000, 0x8100), (0x8200, 0x8400)]),
         ("VMM-06", Severity.HIGH, [(0x8000, 0x8100), (0x8200, 0x8400)]),
     ],
+    "pmem-7.3-64k/01-namespaces": [
+        ("VMM-06", Severity.HIGH, [(0x8000, 0x8200)]),
+        ("VMM-06", Severity.HIGH, [(0x8100, 0x8400)]),
+    ],
+    "pmem-7.3-64k/02-one-removed": [
+        ("VMM-02", Severity.CRITICAL, [(0x8000, 0x8100), (0x8200, 0x8400)]),
+        ("TRC-07", Severity.CRITICAL, [(0x8000, 0x8100), (0x8200, 0x8400)]),
+        ("VMM-06", Severity.HIGH, [(0x8000, 0x8100), (0x8200, 0x8400)]),
+    ],
     # 48 MiB then 32 MiB: the second crosses into the next 64 MiB, whose page of struct pages was not populated.
     "pmem-6.12-64k-cross/01-namespaces": [
         ("VMM-02", Severity.CRITICAL, [(0x8400, 0x8500)]),
@@ -166,6 +175,15 @@ def test_dimm_comes_and_goes_without_trace(moment: str) -> None:
 def test_leaf_over_many_blocks_is_reported_leaf_by_leaf() -> None:
     pfns = [one.hit.pfns.tuples() for one in findings("pud-6.12-4k/02-dimm-online", "LIN-02")]
     assert pfns == [[(0x80000, 0xC0000)], [(0xC0000, 0x100000)]]
+
+
+def test_blocks_that_7_3_does_not_offline_are_named() -> None:
+    blocks = [(0x80000 + 0x8000 * block, 0x88000 + 0x8000 * block) for block in range(8)]
+    (leaf,) = findings("dimm-1g-leaves-7.3-4k/04-dimm-removed", "LIN-04")
+    assert (leaf.hit.claim, leaf.hit.pfns.tuples()) == (Claim.PROVEN, [(blocks[0][0], blocks[-1][1])])
+    (hosted,) = findings("dimm-7.3-4k-mom/03-half-offline", "MOM-14")
+    assert hosted.hit.claim is Claim.PROVEN
+    assert hosted.hit.pfns.tuples() == [(start + 0x200, end) for start, end in blocks[:2]]
 
 
 def test_fallback_to_base_pages_is_counted_by_section() -> None:
