@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from parsers.arm64 import PTE
 from parsers.ranges import Ranges
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.coverage import LinearMap, RegionMap, Vmemmap
@@ -68,7 +69,7 @@ def empty_tables(region: RegionMap) -> dict[int, int]:
     """Number of empty tables by their level."""
     first = region.layout.granule.first_level(region.layout.va_bits_actual)
     counts = {}
-    for level in range(3, first, -1):
+    for level in range(PTE, first, -1):
         span = region.layout.granule.span(level - 1)
         number = _whole_tables(region, level).total // span
         if number:

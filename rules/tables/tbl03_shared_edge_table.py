@@ -11,14 +11,11 @@ from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity, VaRange
-from rules.model.coverage import LinearMap, Vmemmap
 from rules.model.earlier import Earlier
 from rules.rule import NotApplicableError, UndecidedError, rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from parsers.mapping import Bool
 
 
 class _Shared(NamedTuple):
@@ -26,10 +23,11 @@ class _Shared(NamedTuple):
 
     area: str
     level: int
-    start: int
-    end: int
+    first: int
+    """First and last address that it translates."""
+    last: int
     beside: tuple[int, int]
-    """The part of ``[start, end)`` that is not the area's."""
+    """First and last of those that are not the area's."""
 
 
 @rule(
@@ -37,7 +35,7 @@ class _Shared(NamedTuple):
     name="shared-edge-table",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Mapping, KernelLayout, LinearMap, Vmemmap),
+    needs=(Mapping, KernelLayout),
     uses=(Earlier, KernelRelease),
     references=(
         "arch/arm64/mm/mmu.c free_empty_tables(): floor and ceiling keep tables that an edge goes through "
@@ -47,8 +45,6 @@ class _Shared(NamedTuple):
 def shared_edge_table(
     mapping: Mapping,
     layout: KernelLayout,
-    linear: LinearMap,
-    vmemmap: Vmemmap,
     *,
     earlier: Earlier | None,
     kernel_release: KernelRelease | None,
@@ -73,7 +69,7 @@ def shared_edge_table(
     What to do:
     Reboot. See that the kernel's free_empty_tables() has a floor and a ceiling.
     """
-    shared = list(_shared(layout, linear, vmemmap))
+    shared = list(_shared(layout))
     if not shared:
         raise NotApplicableError("no edge of the linear map or the vmemmap area goes through a table")
     if earlier is None:
@@ -83,56 +79,61 @@ def shared_edge_table(
     before = earlier.linear.mapping
     gone: list[_Shared] = []
     for table in shared:
-        inside = any(above.start <= table.start and table.end <= above.end for above in gone)
+        inside = any(table.first in range(above.first, above.last) for above in gone)
         if not inside and _linked(before, table) and _missing(mapping, table):
             gone.append(table)
             yield _hit(before, mapping, table)
 
 
-def _shared(layout: KernelLayout, linear: LinearMap, vmemmap: Vmemmap) -> Iterator[_Shared]:
+def _shared(layout: KernelLayout) -> Iterator[_Shared]:
     """Every table below the root that an edge goes through, the uppermost first."""
-    for area in (linear, vmemmap):
-        first, last = area.base + area.first, area.base + area.size
-        for level in range(layout.granule.first_level(layout.va_bits_actual) + 1, PTE + 1):
-            span = layout.granule.span(level - 1)
-            for edge in (first, last):
-                start = edge // span * span
-                if start != edge:
-                    beside = (start, edge) if edge == first else (edge, start + span)
-                    yield _Shared(area.name, level, start, start + span, beside)
+    areas = (
+        ("linear", layout.linear_start, layout.linear_end),
+        ("vmemmap", layout.vmemmap_start, layout.vmemmap_end),
+    )
+    root = layout.granule.first_level(layout.va_bits_actual)
+    for area, start, end in areas:
+        for above in range(root, PTE):
+            span = layout.granule.span(above)
+            for edge in (start, end):
+                first, last = edge // span * span, edge // span * span + span - 1
+                if first != edge:
+                    yield _Shared(area, above + 1, first, last, (first, edge - 1) if edge == start else (edge, last))
 
 
-def _rows(mapping: Mapping, start: int, end: int) -> Bool:
-    """Rows in ``[start, end)``."""
-    return np.asarray((mapping.start <= np.uint64(end - 1)) & (mapping.last >= np.uint64(start)))
+def _rows(mapping: Mapping, first: int, last: int) -> slice:
+    """Rows with any of these addresses."""
+    begin = np.searchsorted(mapping.last, np.uint64(first))
+    return slice(int(begin), int(np.searchsorted(mapping.start, np.uint64(last))))
 
 
 def _linked(mapping: Mapping, table: _Shared) -> bool:
     """Whether the source shows entries of the table, or of tables below it."""
-    return bool((mapping.level[_rows(mapping, table.start, table.end)] >= table.level).any())
+    return bool((mapping.level[_rows(mapping, table.first, table.last)] >= table.level).any())
 
 
 def _missing(mapping: Mapping, table: _Shared) -> bool:
     """Whether the source speaks for all of the table's range and shows no such entry."""
-    first, last = np.uint64(table.start), np.uint64(table.end - 1)
+    first, last = np.uint64(table.first), np.uint64(table.last)
     seen = (mapping.observed_start <= first) & (mapping.observed_last >= last)
     return bool(seen.any()) and not _linked(mapping, table)
 
 
 def _hit(before: Mapping, now: Mapping, table: _Shared) -> Hit:
-    beside = _rows(before, *table.beside) & before.valid
-    rows = [(before, int(row)) for row in np.flatnonzero(beside)[:2]]
-    rows += [(now, int(np.flatnonzero(_rows(now, table.start, table.end))[0]))]
-    lost = "what was mapped beside it is gone" if beside.any() else "what walks it beside the area uses freed memory"
+    beside = _rows(before, *table.beside)
+    mapped = np.flatnonzero(before.valid[beside]) + beside.start
+    rows = [(before, int(row)) for row in mapped[:2]]
+    rows += [(now, _rows(now, table.first, table.last).start)]
+    lost = "what was mapped beside it is gone" if mapped.size else "what walks it beside the area uses freed memory"
     return Hit(
         title=f"A level {table.level} table that the {table.area} area shares with its neighbour was freed",
         message=(
             f"The edge of the {table.area} area lies inside of what one level {table.level} table translates "
-            f"({table.start:#x}-{table.end:#x}). The table is in the earlier dump and not in the later: {lost}."
+            f"({table.first:#x}-{table.last + 1:#x}). The table is in the earlier dump and not in the later: {lost}."
         ),
         claim=Claim.PROBABLE,
-        severity=Severity.CRITICAL if beside.any() else Severity.HIGH,
-        vas=(VaRange(table.start, table.end, table.area),),
+        severity=Severity.CRITICAL if mapped.size else Severity.HIGH,
+        vas=(VaRange(table.first, table.last + 1, table.area),),
         evidence=tuple(
             Evidence(one.source, one.describe(row), None if one.line is None else int(one.line[row]))
             for one, row in rows

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from parsers.dmesg import Message
 
+NEAR = 60
+"""Lines between the first line of a report and the last frame of its trace."""
+
 
 @rule(
     code="TBL-04",
@@ -46,8 +49,8 @@ def missing_destructor(release: KernelRelease, *, dmesg: Dmesg | None, meminfo: 
     Update. Compare PageTables in /proc/meminfo before and after a removal to see the leak.
     """
     entry = bug("pgtable-dtor")
-    said = _bad_tables(dmesg) if dmesg is not None else ()
-    if dmesg is not None and said:
+    said = _bad_tables(dmesg)
+    if said:
         yield Hit(
             title="Hot-remove freed a page table without its destructor",
             message=f'The log reports a bad page of type "table" freed by hot-remove; {describe_fixes(entry)}.',
@@ -78,13 +81,15 @@ def missing_destructor(release: KernelRelease, *, dmesg: Dmesg | None, meminfo: 
     need_whole_log(dmesg)
 
 
-def _bad_tables(dmesg: Dmesg) -> tuple[Message, ...]:
+def _bad_tables(dmesg: Dmesg | None) -> tuple[Message, ...]:
     """The messages of a bad page of type table whose trace goes through hot-remove."""
+    if dmesg is None:
+        return ()
     bad = [message for message in dmesg.boot.of(Kind.BAD_PAGE) if "(table)" in message.text]
     frames = [
         message
         for message in dmesg.boot.of(Kind.CALL_TRACE)
         if any(name in message.text for name in ("free_hotplug_", "free_empty_", "arch_remove_memory"))
     ]
-    near = [frame for frame in frames if any(0 < frame.line - page.line < 60 for page in bad)]
+    near = [frame for frame in frames if any(frame.line - page.line in range(NEAR) for page in bad)]
     return (*bad, *near) if near else ()
