@@ -27,7 +27,7 @@ from parsers.vmcoreinfo import VmcoreInfo
 from parsers.zoneinfo import Zoneinfo
 from rules.facts import Facts
 from rules.model.coverage import LinearMap, Vmemmap
-from rules.model.earlier import Earlier
+from rules.model.earlier import Earlier, Present
 from rules.model.layout import LayoutBuilder
 from rules.model.oops import Oopses
 from rules.model.phys_offset import fit_phys_offset
@@ -284,7 +284,9 @@ class _Building:
             self.known[HotplugLog] = HotplugLog(trace)
             self.missing[Timeline] = "the kernel log tells of hotplug in words only; no trace was collected"
             return
-        timeline = Timeline.replay(trace, layout, self.known.get(KernelRelease), self.known.get(Earlier))
+        sections: SectionTable | None = self.known.get(SectionTable)
+        present = None if sections is None else Present(sections.valid, self.known.get(Vmemmap))
+        timeline = Timeline.replay(trace, layout, self.known.get(KernelRelease), self.known.get(Earlier), present)
         if stranger := timeline.calibration.foreign_to(layout):
             self.missing[Timeline] = f"the trace is of another boot: {stranger}"
         else:

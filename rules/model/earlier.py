@@ -1,4 +1,4 @@
-"""The page tables of an earlier moment of the same boot, where two dumps are given."""
+"""The other moments that a trace is seen against: page tables of an earlier one, memory at the end."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from parsers.ranges import Ranges
     from rules.model.coverage import LinearMap, Vmemmap
 
-__all__ = ["Earlier"]
+__all__ = ["Earlier", "Present"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,3 +18,11 @@ class Earlier:
 
     linear: LinearMap
     vmemmap: Vmemmap
+
+
+@dataclass(frozen=True, eq=False)
+class Present:
+    """The memory that is valid when the trace ends, and what maps struct pages then, if that was captured."""
+
+    valid: Ranges
+    vmemmap: Vmemmap | None

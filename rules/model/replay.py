@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from parsers.mapping import I64, Bool
     from rules.model.calibration import Calibration
-    from rules.model.earlier import Earlier
+    from rules.model.earlier import Earlier, Present
     from rules.model.replay_state import Glimpse
 
 __all__ = ["Replay", "Step"]
@@ -65,7 +65,12 @@ class Replay:
     """One pass over the calls, in the order of the trace."""
 
     def __init__(
-        self, calls: Calls, calibration: Calibration, behaviour: Behaviour, earlier: Earlier | None = None
+        self,
+        calls: Calls,
+        calibration: Calibration,
+        behaviour: Behaviour,
+        earlier: Earlier | None = None,
+        present: Present | None = None,
     ) -> None:
         self.calls, self.calibration, self.behaviour = calls, calibration, behaviour
         self.anomalies: list[Anomaly] = []
@@ -98,6 +103,8 @@ class Replay:
         self.state = State.unknown(self.extents.start_pfn)
         if earlier is not None and earlier.vmemmap.layout.knows("phys_offset"):
             self.state.begin_with(earlier, self._before_the_trace())
+        if present is not None:
+            self.state.begin_like(present, self.extents.pages, self._never_added())
         self._look_up()
 
     def _order(self, mine: I64) -> I64:
@@ -135,6 +142,14 @@ class Replay:
                 rows[mine] &= seen[mine]
             seen[mine] = True
         return rows
+
+    def _never_added(self) -> Bool:
+        """Subsections that no call of the trace adds."""
+        adds = self.order[np.isin(self.calls.kind[self.order], _ADDS)]
+        depth = np.zeros(self.extents.start_pfn.size + 1, dtype=np.int64)
+        np.add.at(depth, self.extents.first[adds], 1)
+        np.subtract.at(depth, self.extents.end[adds], 1)
+        return np.asarray(np.cumsum(depth)[:-1] == 0)
 
     def run(self) -> None:
         """Apply every call."""
@@ -362,14 +377,13 @@ class Replay:
             )  # fmt: skip
         elif (online == UNKNOWN).any():
             self.blind.setdefault(Trouble.FREE_BEFORE_OFFLINE, call)
-        leaves = state.leaf[rows]
-        by_block = (leaves == Leaf.PMD).any()
         wide = slice(self.window_first[call], self.window_end[call])
+        by_block = (state.leaf[wide] == Leaf.PMD).any()  # what lies beside the range has the same leaf, if it is one
         if by_block or self.calibration.page_size != 4096:
             cleared = wide
         else:
             cleared = rows
-            if (leaves == Leaf.UNKNOWN).any():
+            if (state.leaf[rows] == Leaf.UNKNOWN).any():
                 self._may_take_others(call, rows, wide)
         if cleared.stop - cleared.start > rows.stop - rows.start:
             self._takes_others(call, rows, cleared)

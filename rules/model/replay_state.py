@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from parsers.ftrace.events import I32
     from parsers.mapping import I8, I64, Bool
     from parsers.ranges import Ranges
-    from rules.model.earlier import Earlier
+    from rules.model.earlier import Earlier, Present
 
 __all__ = ["NO", "SUBSECTION", "UNKNOWN", "YES", "Anomaly", "Glimpse", "State", "Trouble"]
 
@@ -125,6 +125,22 @@ class State:
         self.leaf[rows & (self.mapped == NO)] = Leaf.NONE
         agreed = rows & (self.mapped == self.linear) & (self.mapped != UNKNOWN)
         self.valid[agreed] = self.mapped[agreed]
+
+    def begin_like(self, present: Present, pages: int, rows: Bool) -> None:
+        """Take ``rows``, subsections of ``pages``: no call of the trace adds them, so what is valid then was so before.
+
+        So is the leaf that maps their struct pages: nothing joins pages to a block while they are in use.
+        """
+        there = rows & (self.valid == UNKNOWN)
+        there &= present.valid.covered(self.start_pfn, self.start_pfn + pages) == pages
+        self.valid[there] = YES
+        vmemmap = present.vmemmap
+        if vmemmap is None or not vmemmap.layout.knows("phys_offset"):
+            return
+        for level, leaf in ((2, Leaf.PMD), (3, Leaf.PTE)):
+            offsets = vmemmap.pages_touched(vmemmap.where(vmemmap.valid & (vmemmap.level == level)))
+            low = self.start_pfn - vmemmap.layout.start_pfn
+            self.leaf[there & (self.leaf == Leaf.UNKNOWN) & offsets.touches(low, low + pages)] = leaf
 
     def glimpse(self, rows: slice) -> Glimpse:
         """The state of ``rows``, counted."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from parsers.layout import KernelLayout
     from parsers.mapping import Bool
     from parsers.uname import KernelRelease
-    from rules.model.earlier import Earlier
+    from rules.model.earlier import Earlier, Present
 
 __all__ = ["Anomaly", "Calibration", "HotplugLog", "State", "Step", "Timeline", "Trouble"]
 
@@ -64,6 +64,7 @@ class Timeline:
     """How often each trouble was met; only the first thousand are kept."""
     release: KernelRelease | None
     earlier: Earlier | None
+    present: Present | None
     notes: tuple[str, ...] = field(default=())
 
     @cached_property
@@ -133,7 +134,7 @@ class Timeline:
 
     def steps(self) -> Iterator[Step]:
         """Every replayed call in the order in which it took effect, with the state before and after."""
-        return Replay(self.calls, self.calibration, self.behaviour, self.earlier).steps()
+        return Replay(self.calls, self.calibration, self.behaviour, self.earlier, self.present).steps()
 
     def cause_of(self, pfns: Ranges) -> Cause | None:
         """The event that took the struct pages of ``pfns`` away."""
@@ -208,11 +209,12 @@ class Timeline:
         layout: KernelLayout | None,
         release: KernelRelease | None,
         earlier: Earlier | None = None,
+        present: Present | None = None,
     ) -> Timeline:
         """Replay a trace.
 
         ``layout`` and ``release`` fill in what the trace does not tell of itself, ``earlier`` what memory
-        looked like that the trace does not see added.
+        looked like that the trace does not see added, ``present`` which of it is there at the end.
         """
         release = release or _release_of(trace)
         calls = calls_of(trace)
@@ -220,7 +222,7 @@ class Timeline:
         behaviour = Behaviour.of(
             calibration.page_size, calibration.pages_per_section, release, seen_behaviour(calls, calibration)
         )
-        replay = Replay(calls, calibration, behaviour, earlier)
+        replay = Replay(calls, calibration, behaviour, earlier, present)
         replay.run()
         return cls(
             calls,
@@ -234,6 +236,7 @@ class Timeline:
             replay.counts,
             release,
             earlier,
+            present,
             tuple(replay.notes),
         )
 

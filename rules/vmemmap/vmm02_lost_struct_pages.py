@@ -121,7 +121,7 @@ def _hidden(timeline: Timeline, seen: Ranges) -> Iterator[Hit]:
                 f"{lost.total} pages ({', '.join(f'PFNs {lo:#x}-{hi:#x}' for lo, hi in lost.tuples()[:4])}) are valid "
                 "and lost their struct pages to a removal next to them. If they are mapped again, they are blank."
             ),
-            claim=Claim.PROBABLE,
+            claim=Claim.SUSPECTED if timeline.undecided else Claim.PROBABLE,  # an add may be among what is lost
             pfns=lost,
             evidence=timeline.evidence(*calls),
             cause=cause,

@@ -157,3 +157,34 @@ def test_memory_that_one_list_does_not_have_is_suspected_at_most(changed, lackin
     torn = [one for one in report.findings if one.rule.code in {"LIN-03", "VMM-02"}]
     assert {one.hit.claim for one in torn} == {Claim.SUSPECTED}
     assert "SEC-04" in alarms(report)
+
+
+AGAIN = CAPTURES.parent / "rules/VMM-02/fires-mapped-again-64k"
+
+
+def begun_late(trace):
+    """The trace from the first removal on: everything there was added before."""
+    head, lines = trace.splitlines(keepends=True)[:1], trace.splitlines(keepends=True)
+    first = next(number for number, line in enumerate(lines) if "arch_remove_memory: " in line)
+    return "".join(head + lines[first:])
+
+
+def test_a_trace_that_begins_later_shows_the_same_loss(tmp_path):
+    """What is valid at the end and was added by no call of the trace was valid before the removal too."""
+    shutil.copytree(AGAIN, tmp_path / "again")
+    whole = audit(Request((AGAIN,)))
+    (tmp_path / "again/trace").write_text(begun_late((AGAIN / "trace").read_text()))
+    late = audit(Request((tmp_path / "again",)))
+
+    def lost(report):
+        return [(one.hit.pfns.tuples(), one.hit.claim) for one in report.findings if one.rule.code == "VMM-02"]
+
+    assert lost(late) == lost(whole)
+    assert [pfns for pfns, _ in lost(late)] == [[(0x8000, 0x8100), (0x8200, 0x8400)]]
+
+
+@pytest.mark.parametrize("moment", ["pmem-6.12-fixed/02-one-removed", "dimm-6.12-16k/04-dimm-removed"])
+def test_a_trace_that_begins_later_makes_no_alarm(changed, moment):
+    report = changed(moment, trace=lambda data: begun_late(data.decode()).encode())
+    assert verdict(report, "TRC-07").outcome is not Outcome.ERROR
+    assert alarms(report) == set()
