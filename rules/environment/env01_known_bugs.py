@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     name="known-bugs",
     severity=Severity.INFO,
     impact=Impact.INFORMATIONAL,
-    needs=(KernelRelease,),
-    uses=(KernelLayout,),
+    needs=(KernelRelease, KernelLayout),
     references=("Each bug names its commit and the stable releases that carry the fix",),
 )
-def known_bugs(release: KernelRelease, *, kernel_layout: KernelLayout | None) -> Iterator[Hit]:
+def known_bugs(release: KernelRelease, layout: KernelLayout) -> Iterator[Hit]:
     """Bugs of memory hotplug and page tables that a kernel of this release can have.
 
     What it means:
@@ -41,8 +40,8 @@ def known_bugs(release: KernelRelease, *, kernel_layout: KernelLayout | None) ->
     """
     if release.arch not in {"", "aarch64"}:
         raise NotApplicableError(f"the machine is {release.arch}")
-    page_size = kernel_layout.get("page_size") if kernel_layout is not None else None
-    possible = [entry for entry in KNOWN_BUGS if entry.possible_in(release) and (page_size or 4096) in entry.page_sizes]
+    page_size = layout.get("page_size") or 4096
+    possible = [entry for entry in KNOWN_BUGS if entry.possible_in(release) and page_size in entry.page_sizes]
     if not possible:
         return
     vendor = f" {release.vendor} kernels may have fixed them without showing it." if release.is_vendor else ""

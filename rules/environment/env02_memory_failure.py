@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.dmesg import Dmesg
-from parsers.ranges import Ranges
+from parsers.ranges import EMPTY, Ranges
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.model.coverage import Vmemmap
+from rules.model.outputs import Outputs
 from rules.model.sections import SectionTable
+from rules.model.walk import PageWalk
 from rules.rule import rule
 
 if TYPE_CHECKING:
@@ -23,10 +25,12 @@ if TYPE_CHECKING:
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
     needs=(Dmesg, SectionTable),
-    uses=(Vmemmap,),
+    uses=(Vmemmap, PageWalk),
     references=("mm/memory-failure.c; arm64 has no set_mce_nospec(): a poisoned page stays in the linear map",),
 )
-def memory_failure(dmesg: Dmesg, sections: SectionTable, *, vmemmap: Vmemmap | None) -> Iterator[Hit]:
+def memory_failure(
+    dmesg: Dmesg, sections: SectionTable, *, vmemmap: Vmemmap | None, page_walk: PageWalk | None
+) -> Iterator[Hit]:
     """Poisoned page frames hold struct pages, or lie in memory that can be removed.
 
     What it means:
@@ -50,7 +54,7 @@ def memory_failure(dmesg: Dmesg, sections: SectionTable, *, vmemmap: Vmemmap | N
         Evidence(dmesg.path, f"Memory failure: {number:#x}", line)
         for number, line in zip(poison.pfn.tolist(), poison.line.tolist(), strict=True)
     )
-    backing = _backing(vmemmap) & bad
+    backing = _backing(vmemmap, page_walk) & bad
     if backing:
         yield Hit(
             title="Poisoned memory holds struct pages",
@@ -73,11 +77,8 @@ def memory_failure(dmesg: Dmesg, sections: SectionTable, *, vmemmap: Vmemmap | N
         )
 
 
-def _backing(vmemmap: Vmemmap | None) -> Ranges:
-    """PFNs that the vmemmap area is made of, where the source tells."""
-    if vmemmap is None or vmemmap.pa is None:
-        return Ranges.of([], [])
-    shift = np.uint64(vmemmap.layout.page_shift)
-    start = (vmemmap.pa[vmemmap.valid] >> shift).astype(np.int64)
-    pages = (vmemmap.end - vmemmap.start)[vmemmap.valid] >> vmemmap.layout.page_shift
-    return Ranges.of(start, start + pages)
+def _backing(vmemmap: Vmemmap | None, walk: PageWalk | None) -> Ranges:
+    """PFNs that the vmemmap area is made of, where a crash dump tells."""
+    if vmemmap is None or walk is None:
+        return EMPTY
+    return Outputs.of(vmemmap, walk).memory.divide(vmemmap.layout.page_size, outward=True)

@@ -48,14 +48,13 @@ def offline_retry_storm(timeline: Timeline) -> Iterator[Hit]:
     mine = calls.of(Kind.ONLINE_PAGES, Kind.OFFLINE_PAGES)
     mine = mine[calls.start_known[mine]]
     mine = mine[np.argsort(calls.start[mine], kind="stable")]
-    kind, start = calls.kind[mine], calls.start[mine]
-    # A run ends where the range changes or an online succeeds to come between.
-    border = np.append(True, (start[1:] != start[:-1]) | (kind[1:] == Kind.ONLINE_PAGES))[: mine.size]
-    offline = kind == Kind.OFFLINE_PAGES
-    number = np.cumsum(border) - 1
-    attempts = np.bincount(number[offline], minlength=1)
+    online, start = calls.kind[mine] == Kind.ONLINE_PAGES, calls.start[mine]
+    # A run ends where the range changes or an online comes between.
+    number = np.cumsum(np.append(True, (start[1:] != start[:-1]) | online[1:])[: mine.size])
+    mine, number = mine[~online], number[~online]
+    attempts = np.bincount(number)
     for run in np.flatnonzero(attempts >= MANY)[:MAX_HITS].tolist():
-        first, *_, last = mine[offline & (number == run)].tolist()
+        first, *_, last = mine[number == run].tolist()
         begin, end = timeline.time(first), timeline.time(last)
         took = "" if begin is None or end is None else f" in {end - begin:.1f} s"
         hit = hit_of_call(

@@ -54,7 +54,8 @@ def long_removal(timeline: Timeline) -> Iterator[Hit]:
                 f"{timeline.describe(call)} took {seconds:.1f} s.",
             )  # fmt: skip
     unmap, count = flushes_by_unmap(calls)
-    for call, flushes in zip(unmap[count >= MANY].tolist(), count[count >= MANY].tolist(), strict=True):
+    many = count >= MANY
+    for call, flushes in zip(unmap[many].tolist(), count[many].tolist(), strict=True):
         yield hit_of_call(
             timeline, call, f"One unmapping flushed the TLB {flushes} times",
             f"{timeline.describe(call)} invalidated the TLB {flushes} times.",
