@@ -47,6 +47,7 @@ class Kind(StrEnum):
 
     BANNER = "banner"
     MACHINE = "machine"
+    HOST_NAME = "host_name"
     COMMAND_LINE = "command_line"
     BOOT_MEMORY = "boot_memory"
     ZONE_RANGE = "zone_range"
@@ -74,6 +75,7 @@ class Kind(StrEnum):
 _MESSAGES: Mapping[Kind, bytes] = {
     Kind.BANNER: rb"Linux version \d",
     Kind.MACHINE: rb"DMI: (?!Memory slots)|Machine model: |Hardware name: ",
+    Kind.HOST_NAME: rb"systemd\[1\]: (?:Set hostname to|Hostname set to) <",
     Kind.COMMAND_LINE: rb"Kernel command line: ",
     Kind.BOOT_MEMORY: rb"  node +\d+: \[mem ",
     Kind.ZONE_RANGE: rb"  (?:DMA|DMA32|Normal|Movable|Device) +(?:\[mem |empty)",
@@ -126,6 +128,7 @@ _ZONE_RANGE = re.compile(r"\s*(\w+) +(?:\[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,1
 _FEATURE = re.compile(r"CPU features: detected(?: feature)?: (.+)")
 # drivers/firmware/dmi_scan.c and drivers/of/fdt.c at boot; lib/dump_stack.c with every trace, then with " (DT)" behind.
 _MACHINE = re.compile(r"(?:DMI|Machine model|Hardware name): (.{1,200}?)(?:, BIOS .*| \(DT\))?$")
+_HOST_NAME = re.compile(r"[^<]*<([^<>]{1,64})>")
 _POISON = re.compile(r"Memory failure: 0x([0-9a-f]{1,16}): (?!memory outside kernel control)")
 
 
@@ -182,6 +185,8 @@ class Boot:
     release: KernelRelease | None
     machine: str | None
     """What the log calls the hardware, or the virtual machine: ``QEMU QEMU Virtual Machine``."""
+    host_names: tuple[str, ...]
+    """What systemd named the host, in the initial RAM disk and after; empty where the log does not say."""
     command_line: CommandLine | None
     memory: BootMemory
     zones: tuple[ZoneRange, ...]
@@ -285,6 +290,7 @@ def _boot(messages: Sequence[Message], path: str) -> Boot:
         messages=tuple(messages),
         release=_release(by_kind[Kind.BANNER], path),
         machine=_machine(by_kind[Kind.MACHINE]),
+        host_names=tuple(match[1] for message in by_kind[Kind.HOST_NAME] if (match := _HOST_NAME.match(message.text))),
         command_line=_command_line(by_kind[Kind.COMMAND_LINE], path),
         memory=_memory(by_kind[Kind.BOOT_MEMORY]),
         zones=tuple(_zones(by_kind[Kind.ZONE_RANGE])),

@@ -22,7 +22,7 @@ Version = tuple[int, int, int]
 _RELEASE = r"(?P<release>[1-9]\d?\.\d{1,3}[^\s()]{0,120})"
 _SHAPES = (
     re.compile(rf"Linux version {_RELEASE} (?:\([^()\n]*\) )?(?P<rest>[^\n]*)"),
-    re.compile(rf"^Linux \S+ {_RELEASE} (?P<rest>[^\n]*)", re.MULTILINE),
+    re.compile(rf"^Linux (?P<node>\S+) {_RELEASE} (?P<rest>[^\n]*)", re.MULTILINE),
     re.compile(rf"^[^\S\n]*{_RELEASE}(?P<rest>)[^\S\n]*$", re.MULTILINE),
 )
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d{1,5}))?(.*)")
@@ -93,6 +93,8 @@ class KernelRelease:
     """The stable release that the kernel contains, where that is known; None for a release candidate."""
     build: str
     """The text after the release: compiler, build number, date."""
+    nodename: str = ""
+    """The host's name as ``uname -n`` prints it; empty if the text does not say."""
     diagnostics: tuple[Diagnostic, ...] = ()
 
     @property
@@ -150,6 +152,7 @@ def parse_uname(data: bytes, path: str) -> KernelRelease:
         rc=rc,
         upstream=_upstream(kernel_build) if vendor else version if rc is None else None,
         build=rest,
+        nodename=match.groupdict().get("node", ""),
         diagnostics=() if arch in {"", "aarch64"} else (Diagnostic(f"the machine is {arch}, not aarch64", path, line),),
     )
 

@@ -1,19 +1,22 @@
 """One evidence set is one machine in one boot: what was read must not contradict that.
 
-Only what cannot both be true is refused.  A log may hold several boots, so it agrees with any of them.
+Only what cannot both be true is refused.  A log may hold several boots, so it agrees with any of them.  A host may
+be given another name while it runs, so names that differ are a doubt and no contradiction.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from parsers.errors import UsageError
+from parsers.errors import Diagnostic, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["own_configs", "refuse_strangers"]
+__all__ = ["doubt_of_names", "own_configs", "refuse_strangers"]
 
 
 _SERIES = re.compile(r"\d+\.\d+")
@@ -83,6 +86,19 @@ _SAID: Mapping[str, tuple[tuple[str, Callable[[Any], frozenset[object]]], ...]] 
 }
 
 
+def _names(*names: str) -> frozenset[object]:
+    """Host names without their domain; what a host is called before it has a name says nothing."""
+    short = {name.strip().partition(".")[0].lower() for name in names}
+    return frozenset(short - {"", "(none)", "localhost"})
+
+
+_CALLED: tuple[tuple[str, Callable[[Any], frozenset[object]]], ...] = (
+    ("uname", lambda one: _names(one.nodename)),
+    ("dmesg", lambda one: _names(*(name for boot in one.boots for name in boot.host_names))),
+    ("vmcore", lambda one: _names(one.nodename)),
+)
+
+
 def own_configs(parsed: Mapping[str, Sequence[Any]]) -> list[Any]:
     """The configurations without those of other kernels installed: /boot/config-RELEASE names its kernel."""
     running = {one.raw for one in parsed.get("uname", ())}
@@ -93,14 +109,25 @@ def own_configs(parsed: Mapping[str, Sequence[Any]]) -> list[Any]:
 def refuse_strangers(parsed: Mapping[str, Sequence[Any]]) -> None:
     """UsageError where two sources, by kind, say what cannot both be true of one machine in one boot."""
     for what, readers in _SAID.items():
-        statements = list(_statements(parsed, readers))
-        for number, first in enumerate(statements):
-            for second in statements[number + 1 :]:
-                if not first.values & second.values:
-                    raise UsageError(
-                        f"two machines or two boots: the {what} is {_words(first)} and {_words(second)}; "
-                        "audit them one by one, or compare them with diff"
-                    )
+        for first, second in _contradictions(parsed, readers):
+            raise UsageError(
+                f"two machines or two boots: the {what} is {_words(first)} and {_words(second)}; "
+                "audit them one by one, or compare them with diff"
+            )
+
+
+def doubt_of_names(parsed: Mapping[str, Sequence[Any]]) -> Diagnostic | None:
+    """What is odd if two sources call the host by different names, with the path of the second."""
+    for first, second in _contradictions(parsed, _CALLED):
+        return Diagnostic(f"two machines? The host is called {_words(first)} and {_words(second)}", second.source)
+    return None
+
+
+def _contradictions(
+    parsed: Mapping[str, Sequence[Any]], readers: Sequence[tuple[str, Callable[[Any], frozenset[object]]]]
+) -> Iterator[tuple[_Statement, _Statement]]:
+    statements = _statements(parsed, readers)
+    return ((one, other) for one, other in combinations(statements, 2) if not one.values & other.values)
 
 
 def _statements(

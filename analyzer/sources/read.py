@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from analyzer.sources.archive import HEAD_BYTES, archive_format, inner_format, p
 from analyzer.sources.crashdump import Symbols, is_vmcore, read_vmcore, whole_dumps
 from analyzer.sources.folder import below
 from analyzer.sources.found import UNENDED, Found, digest, head_of
-from analyzer.sources.identity import own_configs, refuse_strangers
+from analyzer.sources.identity import doubt_of_names, own_configs, refuse_strangers
 from analyzer.sources.kinds import BY_NAME, SNIFF_BYTES, Kind, kind_of_content, kind_of_path
 from parsers import ftrace
 from parsers.errors import Diagnostic, InputError, PtauditError, UsageError
@@ -225,6 +225,11 @@ class _Reading:
         self.parsed.setdefault(kind, []).append(parsed)
         self.sources.append(Source(kind, name, digest, (*parsed.diagnostics, *notes)))
 
+    def _note(self, note: Diagnostic) -> None:
+        """Say what is odd about a source when others were read too."""
+        at = next(number for number, one in enumerate(self.sources) if one.path == note.path)
+        self.sources[at] = replace(self.sources[at], diagnostics=(*self.sources[at].diagnostics, note))
+
     def _last(self, *kinds: str) -> Any:  # noqa: ANN401
         return next((self.parsed[kind][-1] for kind in kinds if kind in self.parsed), None)
 
@@ -248,6 +253,8 @@ class _Reading:
         if "config" in self.parsed and not self._own_config():
             del self.parsed["config"]
         refuse_strangers(self.parsed)
+        if (doubt := doubt_of_names(self.parsed)) is not None:
+            self._note(doubt)
         dumps, vmcores = self.parsed.get("ptdump", []), self.parsed.get("vmcore", [])
         blocks, nodes = self._last("memory_blocks", "lsmem"), self._last("memory_nodes")
         if blocks is not None and nodes is not None:

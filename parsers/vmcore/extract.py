@@ -24,7 +24,7 @@ from parsers.vmcore.printk import read_dmesg
 from parsers.vmcore.resources import read_iomem
 from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows, ZoneRows
 from parsers.vmcore.sparsemem import read_sections
-from parsers.vmcore.texts import read_cmdline, read_config
+from parsers.vmcore.texts import read_cmdline, read_config, read_nodename
 from parsers.vmcore.zones import read_zones
 from parsers.vmcoreinfo import VmcoreInfo
 
@@ -39,6 +39,8 @@ class VmcoreFacts:
 
     path: str
     release: str | None
+    nodename: str
+    """The host's name; empty where the dump does not tell."""
     vmcoreinfo: VmcoreInfo
     addresses: AddressMap
     walk: Walk
@@ -91,6 +93,7 @@ def facts_of(
     vmlinux: Path | None = None,
     system_map: Path | None = None,
     with_dmesg: bool = True,
+    with_nodename: bool = True,
 ) -> VmcoreFacts:
     """The facts of an opened dump; ``memory`` may stand in for its own."""
     dump = Dump(raw, memory=memory, vmlinux=vmlinux, system_map_path=system_map)
@@ -112,6 +115,7 @@ def facts_of(
     return VmcoreFacts(
         path=raw.path,
         release=raw.vmcoreinfo.osrelease,
+        nodename=read_nodename(dump) if with_nodename else "",
         vmcoreinfo=raw.vmcoreinfo,
         addresses=dump.addresses,
         walk=walk,
@@ -152,6 +156,6 @@ def distill(
     """Write the small core of a dump: the pages that :func:`extract` reads of it, and no other."""
     raw = open_dump(path, vmcoreinfo=vmcoreinfo)
     recorder = RecordingMemory(raw.memory)
-    facts_of(raw, memory=recorder, vmlinux=vmlinux, system_map=system_map, with_dmesg=with_dmesg)
+    facts_of(raw, memory=recorder, vmlinux=vmlinux, system_map=system_map, with_dmesg=with_dmesg, with_nodename=False)
     units = recorder.units
     return Distilled(units.size, write_core(output, raw.memory, units, raw.vmcoreinfo_bytes))

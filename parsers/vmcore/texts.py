@@ -1,16 +1,17 @@
-"""Texts that a kernel keeps in its memory: command line and configuration."""
+"""Texts that a kernel keeps in its memory: command line, configuration, the host's name."""
 
 from __future__ import annotations
 
 import zlib
 
-from parsers.errors import FormatError
+from parsers.errors import FormatError, PtauditError
 from parsers.vmcore.dump import Dump
 
-__all__ = ["read_cmdline", "read_config"]
+__all__ = ["read_cmdline", "read_config", "read_nodename"]
 
 _MAX_CONFIG = 16 << 20
 _CONFIG_START = b"IKCFG_ST"
+_NAME_BYTES = 65  # of each member of struct new_utsname: sysname, nodename … (include/uapi/linux/utsname.h)
 _GZIP = 31  # zlib's wbits for a gzip member
 
 
@@ -35,3 +36,14 @@ def read_config(dump: Dump) -> bytes:
     except zlib.error as error:
         raise FormatError(f"the kernel's configuration is damaged: {error}") from error
     return text
+
+
+def read_nodename(dump: Dump) -> str:
+    """The host's name when it crashed (init_uts_ns); empty where the dump does not tell, as small cores do not."""
+    names, offset = dump.vmcoreinfo.symbol("init_uts_ns"), dump.vmcoreinfo.offset("uts_namespace.name")
+    if names is None or offset is None:
+        return ""
+    try:
+        return dump.string(names + offset + _NAME_BYTES, _NAME_BYTES).decode("utf-8", "replace")
+    except PtauditError:
+        return ""

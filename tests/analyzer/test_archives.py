@@ -387,6 +387,30 @@ def test_what_cannot_be_one_machine_is_refused(tmp_path: Path, files: dict[str, 
         audit(Request((write(tmp_path / "one", uname=UNAME, **files),)))
 
 
+NAMED = b"[    0.000000] Linux version 6.12.117 (a@b) #1 SMP\n[    4.100000] systemd[1]: Hostname set to <%s>.\n"
+
+
+@pytest.mark.parametrize(
+    ("uname", "log", "doubt"),
+    [
+        (b"web1", b"db2", True),
+        (b"web1.example.com", b"Web1", False),
+        (b"(none)", b"db2", False),
+        (b"web1", b"localhost", False),
+        (b"web1", b"dracut>.\n[    9.000000] systemd[1]: Hostname set to <web1", False),
+    ],
+)
+def test_host_names_that_differ_are_a_doubt(tmp_path: Path, uname: bytes, log: bytes, doubt: bool) -> None:
+    files = {"uname": UNAME.replace(b" h ", b" %s " % uname), "dmesg": NAMED % log}
+    sources = document(audit(Request((write(tmp_path / "one", **files),))))["sources"]
+    notes = {one["kind"]: [note for note in one["diagnostics"] if "two machines?" in str(note)] for one in sources}
+    assert notes["uname"] == []
+    assert len(notes["dmesg"]) == doubt
+    if doubt:
+        assert "The host is called web1 in" in str(notes["dmesg"])
+        assert "db2 in" in str(notes["dmesg"])
+
+
 def test_log_with_an_older_kernel_before_is_one_machine(tmp_path: Path) -> None:
     log = b"[    0.000000] Linux version 6.1.90 (a@b) #1 SMP\n[    0.000000] Linux version 6.12.117 (a@b) #1 SMP\n"
     report = audit(Request((write(tmp_path / "one", uname=UNAME, dmesg=log),)))

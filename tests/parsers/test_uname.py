@@ -127,3 +127,8 @@ def test_plain_releases_compare_as_tuples(version, asked):
 def test_any_text_parses_or_raises_format_error(text):
     with suppress(FormatError):
         assert parse_uname(text.encode("utf-8", "surrogatepass"), "uname").raw in text
+
+
+def test_node_name():
+    assert parse_uname(b"Linux web1 6.12.117 #1 SMP aarch64 GNU/Linux", "uname").nodename == "web1"
+    assert parse_uname(b"6.12.117", "osrelease").nodename == ""
