@@ -71,18 +71,13 @@ def incomplete_run(mapping: Mapping, layout: KernelLayout) -> Iterator[Hit]:
         )
 
 
-def alike(mapping: Mapping) -> Bool:
-    """Rows that go on where the one before ends, alike in level and attributes (a walk splits rows by address)."""
-    joined = np.zeros(len(mapping), dtype=np.bool_)
-    joined[1:] = mapping.start[1:] == mapping.last[:-1] + np.uint64(1)
-    for column in (mapping.level, mapping.attrs, mapping.memtype):
-        joined[1:] &= column[1:] == column[:-1]
-    return joined
-
-
 def groups(mapping: Mapping) -> tuple[I64, I64]:
-    """First and last row of each group of neighbours that are alike."""
-    first = np.flatnonzero(~alike(mapping))
+    """First and last row of each group of neighbours alike in level and attributes (a walk splits rows by address)."""
+    alike = np.zeros(len(mapping), dtype=np.bool_)
+    alike[1:] = mapping.start[1:] == mapping.last[:-1] + np.uint64(1)
+    for column in (mapping.level, mapping.attrs, mapping.memtype):
+        alike[1:] &= column[1:] == column[:-1]
+    first = np.flatnonzero(~alike)
     return first, np.append(first, len(mapping))[1:] - 1
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from parsers.arm64 import PMD, PTE, Attr
 from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
-from rules.contiguous.cnt01_incomplete_run import alike, groups
+from rules.contiguous.cnt01_incomplete_run import groups
 from rules.finding import Claim, Evidence, Hit, Impact, Severity, VaRange
 from rules.model.walk import PageWalk
 from rules.rule import rule
@@ -57,7 +57,7 @@ def run_not_contiguous(mapping: Mapping, layout: KernelLayout, walk: PageWalk) -
     marked = mapping.valid & mapping.has(Attr.CONT) & (run > 1) & (begins <= high) & (ends >= low)
     wrong = marked & (((mapping.pa - mapping.start) % run != 0) | walk.repeated)
     # A row that begins inside of a run, where a row like it goes on at another output address.
-    cut = marked & alike(mapping) & (begins >= low) & (mapping.start % run != 0)
+    cut = marked & (begins >= low) & (mapping.start % run != 0)
     wrong |= cut | np.roll(cut, -1)
     for row in np.flatnonzero(wrong)[:MAX_HITS].tolist():
         start, size, pa = int(mapping.start[row]), int(mapping.size[row]), int(mapping.pa[row])

@@ -89,12 +89,14 @@ def test_runs_that_are_not_whole(layout, rows, expected):
         ([row(0, 16, 1)], [(0, 16)]),
         ([row(0, 16, 0, repeated=True)], [(0, 16)]),
         ([row(0, 16, 1, attrs=PLAIN)], []),
+        ([row(0, 8, 0, attrs=PLAIN), row(8, 16, 24, attrs=PLAIN)], []),
         ([row(0, 16, 1, attrs=CONT & ~Attr.VALID)], []),
         ([row(0, 16, 0, level=PUD, repeated=True)], []),
         ([row(0, 8192, RUN, level=PMD)], [(0, 8192)]),
         # Each half goes on where its run would, but they are two runs.
         ([row(0, 8, 0), row(8, 16, 24)], [(0, 8), (8, 16)]),
         ([row(0, 16, 0), row(16, 24, 32), row(24, 48, 8)], [(16, 24), (24, 48)]),
+        ([row(0, 16, 0, attrs=PLAIN), row(16, 24, 16), row(24, 32, 40)], [(16, 24), (24, 32)]),
         ([row(0, 16, 0), row(16, 32, 64)], []),
         # What is not whole is CNT-01, wherever it leads.
         ([row(8, 16, 9)], []),
