@@ -25,13 +25,14 @@ _IS_CONTROL[list(b"\t\n\r\x1b")] = False
 
 _COLLECT = "collect /sys/kernel/debug/kernel_page_tables of the arm64 machine, as root"
 
+# No row is longer than 300 bytes: what is searched within one ends there, else a line of rows would take forever.
 _RANGE = rb"(?:0x)?[0-9a-fA-F]{8,16}-(?:0x)?[0-9a-fA-F]{8,16}\s+"
 _ANY_ROW = re.compile(_RANGE + rb"(?:0x[0-9a-fA-F]+\s+)?\d+[BKMGTPE](?=\s|$)", re.MULTILINE)
 _ANY_MARKER = re.compile(
     rb"---\[ (?:Linear Mapping|Modules|vmalloc\(\)|vmemmap|Kasan shadow|Fixmap|Guest IPA|UEFI runtime)[^\]\n]* \]---"
 )
 _ARM64_ROW = re.compile(
-    rb"0xfff[0-9a-f]{13}-0x[0-9a-f]{16}\s+\d+[KMGTPE](?:\s+(?:PGD|P4D|PUD|PMD|PTE)(?:\s*$|\s)|\s.*\b(?:MEM|DEVICE)/)",
+    rb"0xfff[0-9a-f]{13}-0x[0-9a-f]{16}\s+\d+[KMGTPE](?:\s+(?:PGD|P4D|PUD|PMD|PTE)(?:\s*$|\s)|\s.{0,300}\b(?:MEM|DEVICE)/)",
     re.MULTILINE,
 )
 
@@ -49,10 +50,10 @@ _KINDS = (
     _Kind(re.compile(rb"---\[ (?:Guest IPA|IPA start) \]---"), "a stage-2 page-table dump (a guest's memory)"),
     _Kind(_rows_with(rb"\d+[KMGTPE] [0-4](?:\s|$)"), "a stage-2 page-table dump (a guest's memory)"),
     _Kind(re.compile(rb"---\[ UEFI runtime start \]---"), "efi_page_tables, the firmware's page tables"),
-    _Kind(_rows_with(rb"0x[0-9a-f]+\s+\d+[KMGTPE]\s.*\b(?:valid|present|pte|dirty)\b"), "a powerpc page-table dump"),
+    _Kind(_rows_with(rb"0x[0-9a-f]+\s+\d+[KMGTPE]\s.{0,300}\b(?:valid|present|pte|dirty)\b"), "a powerpc page-table dump"),
     _Kind(_rows_with(rb"0x[0-9a-f]+\s+\d+[KMGTPE]\s"), "a riscv page-table dump"),
     _Kind(
-        _rows_with(rb"\d+[KMGTPE]\s.*(?:\b(?:PSE|GLB|PCD|PWT)\b|\b(?:pgd|p4d|pud|pmd|pte)\s*$)"),
+        _rows_with(rb"\d+[KMGTPE]\s.{0,300}(?:\b(?:PSE|GLB|PCD|PWT)\b|\b(?:pgd|p4d|pud|pmd|pte)\s*$)"),
         "an x86 page-table dump",
     ),
     _Kind(re.compile(rb"---\[ (?:Low Kernel|High Kernel|User Space|Kernel Space|ESPfix)\b"), "an x86 page-table dump"),

@@ -37,11 +37,19 @@ def as_target(name: str, data: bytes) -> bytes:
     [
         ("single", b"\n" * 200_000 + b"x"),
         ("trace", b"# tracer: function_graph\n" + NEVER_ENDS * 15_000),
+        ("ptdump", b"0xffff000000000000-0xffff000040000000           1G PUD" * 18_000),
         ("baseline", b"1." * 400_000),
         ("replay", b"# tracer: nop\n" + b"".join(ADD % number for number in range(40))),
         ("kdump", flattened_with_a_hole),
     ],
-    ids=["blank lines", "calls that never end", "dotted key", "8 TiB forty times", "bitmap of holes"],
+    ids=[
+        "blank lines",
+        "calls that never end",
+        "rows without ends",
+        "dotted key",
+        "8 TiB forty times",
+        "bitmap of holes",
+    ],
 )
 def test_time_and_memory_are_bounded(name, data):
     hold(TARGETS[name], as_target(name, data() if callable(data) else data), twice=False)

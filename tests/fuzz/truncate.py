@@ -3,9 +3,9 @@
 **Texts.**  Prefixes of every text fixture that a reader takes, unpacked where it is compressed, by the reader of its kind
 and, at the ends of lines, as a file of unknown kind.  Files of a kind are taken in the order of their contents, so
 a prefix that two of them share is read once.  ``--every`` reads every prefix, which takes hours.  Without it, beyond
-the first `EVERY` bytes of a file, lines are cut after every byte only if none of their shape (numbers made equal) was
-cut so in that kind before, and the others at their end and one byte to either side: the readers work line by line, so
-what half a line does depends on what it looks like, not on the number in it.
+the first `EVERY` bytes of a file, lines are cut after every byte only if none of their shape (numbers, blanks and names
+of options made equal) was cut so in that kind before, and the others at their end and one byte to either side: the
+readers work line by line, so what half a line does depends on what it looks like, not on the number in it.
 
 **Binaries.**  A thousand damages (``--damages``) of every dump, trace.dat and archive, half of them truncations, half
 flipped bits, always the same ones; of compressed ones as they are and of what is in them.
@@ -43,7 +43,7 @@ from tests.fuzz.targets import FIXTURES, Target, as_file
 __all__ = ["Text", "binaries", "damaged", "lengths", "target_of", "texts"]
 
 EVERY = 512
-_NUMBERS = re.compile(rb"(?:0x)?[0-9a-f]*[0-9][0-9a-f]*")
+_SHAPELESS = re.compile(rb"CONFIG_\w+|(?:0x)?[0-9a-f]*[0-9][0-9a-f]*|[ \t]+")
 _UNPACK = {"xz": lzma.decompress, "gzip": gzip.decompress, "zstd": lambda data: zstandard.decompress(data, 1 << 30)}
 
 
@@ -92,7 +92,7 @@ def lengths(text: Text, shapes: set[bytes], *, every: bool) -> Iterator[int]:
     """Lengths of the prefixes that are read, ascending; ``shapes`` of lines that were cut after every byte grow."""
     start = 0
     for line in text.data.splitlines(keepends=True):
-        end, shape = start + len(line), _NUMBERS.sub(b"0", line)
+        end, shape = start + len(line), _SHAPELESS.sub(b"0", line)
         whole = every or shape not in shapes or start < EVERY
         shapes.add(shape)
         chosen = range(start + 1, end + 1) if whole else sorted({start + 1, end - 1, end})
@@ -169,7 +169,7 @@ def _cut_texts(parts: tuple[str, ...], *, every: bool) -> int:
     broken, known, by_kind = 0, texts(*parts), {}
     for text in known:
         by_kind.setdefault(text.kind, []).append(text)
-    for kind, mine in by_kind.items():
+    for kind, mine in sorted(by_kind.items(), key=lambda item: sum(len(text.data) for text in item[1])):
         outcomes, seconds, shapes = Counter[str](), time.monotonic(), set[bytes]()
         for text in mine:
             for length in lengths(text, shapes, every=every):
