@@ -10,7 +10,7 @@ pytest.importorskip("drgn", reason="drgn has wheels for x86-64 only")
 
 from analyzer.audit import audit
 from analyzer.sources.read import Request
-from parsers.arm64 import PMD
+from parsers.arm64 import PMD, PTE
 from parsers.dmesg import parse_dmesg
 from parsers.layout import KernelLayout
 from parsers.vmcore.dump import Dump
@@ -101,6 +101,11 @@ def dimm():
 
 
 @pytest.fixture(scope="module")
+def hvo():
+    return Sections("hvo-6.1-allocated.core.zst")
+
+
+@pytest.fixture(scope="module")
 def pmem():
     return Sections("pmem-6.12-vuln-before.core.zst")
 
@@ -176,6 +181,13 @@ def test_an_offline_section_of_ram_without_a_block(dimm):
     _, verdicts = dimm.caused({dimm.block(19, "start_section_nr"): 30} | dimm.flags(19, take=ONLINE))
     lone = [one for one in verdicts["SEC-02"].findings if one.hit.key == "no block"]
     assert [one.hit.pfns.tuples() for one in lone] == [[(19 << 15, 20 << 15)]]
+
+
+def test_online_memory_without_a_block_of_which_no_list_tells(dimm):
+    dump = replace(dimm.dump({dimm.block(9, "start_section_nr"): 30}), iomem=None)
+    verdict = judged("SEC-02", facts_of_captured(Captured(vmcore=dump)))
+    lone = [one.hit.pfns.tuples() for one in verdict.findings if one.hit.key == "no block"]
+    assert lone == [[(9 << 15, 10 << 15)]]
 
 
 @pytest.mark.parametrize("kind", ["BlockRows", "SectionRows", "SectionTable"])
@@ -484,6 +496,34 @@ def test_poison_in_a_self_hosted_area(dimm, pfn, outcome):
     assert verdicts["MOM-12"].outcome is outcome
     if outcome is Outcome.FIRED:
         assert proven(verdicts, "MOM-12", Severity.HIGH) == [(pfn, pfn + 1)]
+
+
+# Poison ---------------------------------------------------------------------------------------------------------------
+
+
+def poisoned(machine, pfn):
+    log = parse_dmesg(b"[    9.000000] Memory failure: 0x%x: recovery action for free page\n" % pfn, "dmesg")
+    facts = facts_of_captured(Captured(vmcore=replace(machine.facts, dmesg=None), dmesg=log))
+    verdict = judged("ENV-02", facts)
+    return [(one.hit.key, one.severity, one.hit.claim, one.hit.pfns.tuples()) for one in verdict.findings]
+
+
+def test_poison_in_what_holds_struct_pages(dimm):
+    first = dimm.word(dimm.entry(VMEMMAP + 64 * 0x48000, PMD)) & 0xFFFFFFFFF000
+    for pfn in (first >> 12, (first >> 12) + 511):
+        assert poisoned(dimm, pfn) == [("backing", Severity.CRITICAL, Claim.PROVEN, [(pfn, pfn + 1)])]
+    assert poisoned(dimm, 0x41100) == []
+
+
+def test_poison_in_hot_added_memory(dimm):
+    assert poisoned(dimm, 0x88300) == [("removable", Severity.MEDIUM, Claim.PROBABLE, [(0x88300, 0x88301)])]
+
+
+def test_tails_of_a_huge_page_are_all_in_one_page(hvo):
+    """The pages behind it were given away: poison there is nobody's struct page."""
+    tail = hvo.word(hvo.entry(0xFFFFFC0001051000, PTE)) & 0xFFFFFFFFF000
+    assert poisoned(hvo, tail >> 12)[0][0] == "backing"
+    assert poisoned(hvo, (tail >> 12) + 1) == []
 
 
 @pytest.mark.parametrize("code", [*FROM_DUMPS, *SELF_HOSTED])

@@ -135,10 +135,25 @@ def test_a_removal_of_which_the_range_was_not_traced(judged):
 
 
 def test_an_announcement_that_no_call_encloses(judged):
-    """Somebody else's notifier chain, or a call that began before the trace."""
+    """Somebody else's notifier chain, or a call that began before the trace; the last call of the trace ends."""
     call = "notify: (memory_notify+0x0/0x38) action=3 w0=0x0 w1=0x0 w2=0x80000 w3=0x8000"
     lone = f"              sh-58      [001] d....     7.000000: {call}"
-    assert judged("TRC-10", "quiet", at_place("online: ", lone)).outcome is PASSED
+
+    def change(lines):
+        call, end = (next(line for line in lines if f": online{word}: " in line) for word in ("", "_ret"))
+        last = [re.sub(r" 7\.", "97.", line) for line in (call, end)]
+        return [*at_place("online: ", lone)(lines), *last]
+
+    assert judged("TRC-10", "quiet", change).outcome is PASSED
+
+
+def test_the_first_call_of_the_trace_counts(judged):
+    def change(lines):
+        second = [at for at, line in enumerate(lines) if ": online: " in line][1]
+        return ["# tracer: nop", *lines[second:]]
+
+    verdict = judged("TRC-10", "fires", change)
+    assert [one.hit.title for one in verdict.findings] == ["MEM_GOING_ONLINE without its conclusion"]
 
 
 def test_an_announcement_of_a_call_that_does_not_end_in_the_trace(judged):
