@@ -196,13 +196,14 @@ def _spread(scope: ast.Module | ast.FunctionDef, printed: set[ast.AST]) -> None:
     """Take in the statements of a scope that compute what is only printed."""
     read = {name for node in ast.walk(scope) for name in _name(node)}
     live = {name for node in ast.walk(scope) if node not in printed for name in _name(node)}
+    called = live | {node.attr for node in ast.walk(scope) if isinstance(node, ast.Attribute) and node not in printed}
     for node in ast.walk(scope):
         if isinstance(node, ast.Assign):
             feeds = {name for target in node.targets for name in _targets(target)}
             idle = bool(feeds) and feeds <= read - live
         elif isinstance(node, ast.FunctionDef):
             text = node.returns is not None and ast.unparse(node.returns) in PRINTED_TYPES
-            idle = node.name not in live and (text or node.name in read)
+            idle = node.name not in called and (text or node.name in read)
         elif isinstance(node, ast.If | ast.For):
             idle = all(one in printed for one in node.body + node.orelse)
         else:
@@ -214,8 +215,6 @@ def _spread(scope: ast.Module | ast.FunctionDef, printed: set[ast.AST]) -> None:
 def _name(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
         yield node.id
-    elif isinstance(node, ast.Attribute):
-        yield node.attr
 
 
 def _targets(target: ast.AST) -> Iterator[str]:

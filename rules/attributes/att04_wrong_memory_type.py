@@ -30,14 +30,14 @@ MAX_ALIASES = 64
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
     needs=(LinearMap,),
-    uses=(SectionTable, PageWalk, Mapping),
+    uses=(SectionTable, PageWalk),
     references=(
         "mm/memremap.c: PCI peer-to-peer memory is mapped with pgprot_noncached() (v5.7)",
         "Arm ARM B2.16: mismatched memory attributes",
     ),
 )
 def wrong_memory_type(
-    linear: LinearMap, *, section_table: SectionTable | None, page_walk: PageWalk | None, mapping: Mapping | None
+    linear: LinearMap, *, section_table: SectionTable | None, page_walk: PageWalk | None
 ) -> Iterator[Hit]:
     """RAM is mapped as device or non-cacheable memory, in the linear map or beside it.
 
@@ -56,8 +56,8 @@ def wrong_memory_type(
     What to do:
     Take a crash dump, find out who changed the attributes (/proc/vmallocinfo names who mapped an address).
     """
-    if page_walk is not None and mapping is not None:
-        yield from _aliases(linear, section_table, page_walk, mapping)
+    if page_walk is not None:
+        yield from _aliases(linear, section_table, page_walk, linear.mapping)
     rows = linear.valid & np.isin(linear.memtype, _NOT_CACHED)
     if not rows.any():
         return

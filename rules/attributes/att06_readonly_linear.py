@@ -6,16 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parsers.arm64 import PTE, Attr
+from parsers.arm64 import PMD, PTE, Attr
 from parsers.ranges import Ranges
 from rules.finding import Hit, Impact, Severity
 from rules.model.coverage import LinearMap
 from rules.model.resources import Resources
 from rules.model.sections import SectionTable
 from rules.rule import UndecidedError, rule
-
-ALIGNMENT = 512
-"""Pages between text and rodata, at most: the linker aligns them to 2 MiB at the most (SEGMENT_ALIGN)."""
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,12 +49,12 @@ def readonly_linear(linear: LinearMap, sections: SectionTable, *, resources: Res
         return
     if resources is None or not resources.kernel_code:
         raise UndecidedError("where the kernel image lies is not known", "iomem")
-    image = resources.pfns(resources.kernel_code, linear.layout.page_size)
-    # The protected part ends at __init_begin, and "Kernel code" may end a little before it (rodata).
-    unit = linear.layout.granule.span(2) >> linear.layout.page_shift
-    outside = linear.pfns(linear.pages(linear.where(rows))) - image.widen(unit)
-    rodata = _following(outside, image)
-    outside = outside - rodata
+    # The protected part ends at __init_begin, "Kernel code" before it: rodata follows, aligned to a block at the most.
+    unit = linear.layout.granule.span(PMD) >> linear.layout.page_shift
+    image = resources.pfns(resources.kernel_code, linear.layout.page_size).widen(unit)
+    outside = linear.pfns(linear.pages(linear.where(rows))) - image
+    other = ~np.isin(outside.start, image.end)
+    outside = Ranges(outside.start[other], outside.end[other])
     if outside:
         offsets = linear.offsets(outside.shift(-linear.layout.start_pfn))
         yield Hit(
@@ -68,9 +65,3 @@ def readonly_linear(linear: LinearMap, sections: SectionTable, *, resources: Res
             vas=linear.va_ranges(offsets),
             evidence=linear.quote(np.flatnonzero(rows & offsets.touches(linear.start, linear.end))),
         )
-
-
-def _following(outside: Ranges, image: Ranges) -> Ranges:
-    """Read-only memory that directly follows the kernel text: its rodata."""
-    follows = np.isin(outside.start, np.concatenate((image.end, image.widen(ALIGNMENT).end)))
-    return Ranges(outside.start[follows], outside.end[follows])

@@ -73,7 +73,7 @@ def hibernation_copy(
     if command_line is not None and "nohibernate" in command_line:
         raise NotApplicableError("nohibernate: the kernel was told not to hibernate")
     invalid = linear.pfns(linear.pages(linear.where(linear.has(Attr.PRESENT) & ~linear.valid))) - sections.possible
-    gone = () if dmesg is None or _offline(sections) else messages_like(dmesg, r"^Offlined Pages ")
+    gone = () if _offline(sections) else messages_like(dmesg, r"^Offlined Pages ")
     if not invalid and not gone:
         if dmesg is None:
             raise UndecidedError("whether memory was removed is not known", Dmesg)
@@ -96,7 +96,7 @@ def hibernation_copy(
             Evidence(release.path, release.raw, release.line),
             Evidence(kconfig.path, "CONFIG_HIBERNATION=y", kconfig.line("CONFIG_HIBERNATION")),
             *linear.quote_at(offsets),
-            *(() if dmesg is None else quote_messages(dmesg, gone)),
+            *quote_messages(dmesg, gone),
         ),
     )
 

@@ -68,29 +68,29 @@ def invalid_large_leaf(
     entry = bug("invalid-large-leaf")
     possible = entry.possible_in(release)
     source = Evidence(release.path, release.raw, release.line)
-    walked = linear_map is not None and page_walk is not None
-    if linear_map is not None and page_walk is not None:
-        rows = _unexplained(linear_map, entry, release)
+    walked = None if page_walk is None else linear_map
+    if walked is not None:
+        rows = _unexplained(walked, entry, release)
         if rows.any():
-            offsets = linear_map.where(rows)
+            offsets = walked.where(rows)
             yield Hit(
                 title="Blocks of the linear map are invalid",
                 message=f"{offsets.total >> 10} KiB of the linear map lie under invalid entries; "
                 f"{_why(entry, release)}.",
                 claim=Claim.PROBABLE,
-                pfns=linear_map.pfns(linear_map.pages(offsets)),
-                vas=linear_map.va_ranges(offsets)[:64],
-                evidence=(source, *linear_map.quote(rows)),
+                pfns=walked.pfns(walked.pages(offsets)),
+                vas=walked.va_ranges(offsets)[:64],
+                evidence=(source, *walked.quote(rows)),
                 key="dump",
             )
-        if linear_map.unobserved:
+        if walked.unobserved:
             raise UndecidedError("parts of the linear map are not in the dump", "vmcore")
     if not possible:
-        if not walked:
+        if walked is None:
             raise NotApplicableError(f"{release.raw} does not have the bug, and only a crash dump shows damage")
         return
-    said = () if dmesg is None else _oopses(dmesg)
-    if dmesg is not None and said:
+    said = _oopses(dmesg)
+    if said:
         yield Hit(
             title="An access to an invalid block of the linear map oopsed",
             message=f'The log shows "{said[0].text}": the last entry is not zero and not valid; '
@@ -99,7 +99,7 @@ def invalid_large_leaf(
             evidence=(source, *quote_messages(dmesg, said)),
             key="oops",
         )
-    if not walked:
+    if walked is None:
         if dmesg is None:
             raise UndecidedError("a text dump does not show invalid blocks", "vmcore", Dmesg)
         if dmesg.boot.feature("BBM") is not None and not said:
@@ -130,11 +130,14 @@ def _why(entry: KnownBug, release: KernelRelease) -> str:
     return f"{release.raw} is too old to make any block invalid: they were damaged{taken}"
 
 
-def _oopses(dmesg: Dmesg) -> tuple[Message, ...]:
+def _oopses(dmesg: Dmesg | None) -> tuple[Message, ...]:
     """Walks in the log that end in an entry that is not zero and not valid."""
+    if dmesg is None:
+        return ()
     found = []
     for message in dmesg.boot.of(Kind.CRASH):
         match = _LAST_ENTRY.match(message.text)
-        if match and int(match[1], 16) and not int(match[1], 16) & 1:
+        last = int(match[1], 16) if match else 0
+        if last and not last & 1:
             found.append(message)
     return tuple(found)

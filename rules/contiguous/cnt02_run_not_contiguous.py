@@ -54,7 +54,7 @@ def run_not_contiguous(mapping: Mapping, layout: KernelLayout, walk: PageWalk) -
         run[mapping.level == level] = layout.granule.cont_span(level)
     low, high = _whole_runs(mapping, run)
     begins, ends = mapping.start // run, mapping.last // run
-    marked = mapping.valid & mapping.has(Attr.CONT) & (run > 1) & (begins <= high) & (ends >= low)
+    marked = mapping.valid & mapping.has(Attr.CONT) & (run != 1) & (begins <= high) & (ends >= low)
     wrong = marked & (((mapping.pa - mapping.start) % run != 0) | walk.repeated)
     # A row that begins inside of a run, where a row like it goes on at another output address.
     cut = marked & (begins >= low) & (mapping.start % run != 0)

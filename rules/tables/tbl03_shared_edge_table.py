@@ -27,7 +27,7 @@ class _Shared(NamedTuple):
     """First and last address that it translates."""
     last: int
     beside: tuple[int, int]
-    """First and last of those that are not the area's."""
+    """First and end, or last, of those that are not the area's."""
 
 
 @rule(
@@ -98,13 +98,13 @@ def _shared(layout: KernelLayout) -> Iterator[_Shared]:
             for edge in (start, end):
                 first, last = edge // span * span, edge // span * span + span - 1
                 if first != edge:
-                    yield _Shared(area, above + 1, first, last, (first, edge - 1) if edge == start else (edge, last))
+                    yield _Shared(area, above + 1, first, last, (first, edge) if edge == start else (edge, last))
 
 
-def _rows(mapping: Mapping, first: int, last: int) -> slice:
-    """Rows with any of these addresses."""
+def _rows(mapping: Mapping, first: int, before: int) -> slice:
+    """Rows that end behind ``first`` and begin before ``before``."""
     begin = np.searchsorted(mapping.last, np.uint64(first))
-    return slice(int(begin), int(np.searchsorted(mapping.start, np.uint64(last))))
+    return slice(int(begin), int(np.searchsorted(mapping.start, np.uint64(before))))
 
 
 def _linked(mapping: Mapping, table: _Shared) -> bool:
@@ -121,10 +121,10 @@ def _missing(mapping: Mapping, table: _Shared) -> bool:
 
 def _hit(before: Mapping, now: Mapping, table: _Shared) -> Hit:
     beside = _rows(before, *table.beside)
-    mapped = np.flatnonzero(before.valid[beside]) + beside.start
-    rows = [(before, int(row)) for row in mapped[:2]]
+    mapped = before.valid[beside]
+    rows = [(before, int(row)) for row in np.flatnonzero(mapped)[:2] + beside.start]
     rows += [(now, _rows(now, table.first, table.last).start)]
-    lost = "what was mapped beside it is gone" if mapped.size else "what walks it beside the area uses freed memory"
+    lost = "what was mapped beside it is gone" if mapped.any() else "what walks it beside the area uses freed memory"
     return Hit(
         title=f"A level {table.level} table that the {table.area} area shares with its neighbour was freed",
         message=(
@@ -132,7 +132,7 @@ def _hit(before: Mapping, now: Mapping, table: _Shared) -> Hit:
             f"({table.first:#x}-{table.last + 1:#x}). The table is in the earlier dump and not in the later: {lost}."
         ),
         claim=Claim.PROBABLE,
-        severity=Severity.CRITICAL if mapped.size else Severity.HIGH,
+        severity=Severity.CRITICAL if mapped.any() else Severity.HIGH,
         vas=(VaRange(table.first, table.last + 1, table.area),),
         evidence=tuple(
             Evidence(one.source, one.describe(row), None if one.line is None else int(one.line[row]))

@@ -79,10 +79,9 @@ def _blocks_above(mapping: Mapping, layout: KernelLayout) -> Iterator[tuple[int,
         return
     large = (mapping.start | mapping.size) & np.uint64(granule.span(min(levels) - 1) - 1) == 0
     for row in np.flatnonzero(blocks & large).tolist():
-        words = [word for word in mapping.quote(row).split() if word in LEVEL_WORDS]
-        level = granule.level_of(LevelWord[words[0]], layout.va_bits_actual) if words else min(levels)
-        if level < min(levels):
-            yield row, level
+        printed = (LevelWord[word] for word in mapping.quote(row).split() if word in LEVEL_WORDS)
+        above = (granule.level_of(word, layout.va_bits_actual) for word in printed)
+        yield from ((row, level) for level in above if level < min(levels))
 
 
 def _faults(layout: KernelLayout, walk: PageWalk) -> Iterator[Hit]:
