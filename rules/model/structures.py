@@ -11,9 +11,18 @@ from rules.finding import Evidence
 
 if TYPE_CHECKING:
     from parsers.mapping import I64, Bool
+    from parsers.memory_blocks import MemoryBlocks
     from parsers.vmcore.rows import BlockRows, SectionRows
 
-__all__ = ["block_pfns", "blocks_of_no_section", "name_sections", "quote_blocks", "quote_sections", "section_pfns"]
+__all__ = [
+    "block_pfns",
+    "blocks_of_no_section",
+    "name_sections",
+    "quote_blocks",
+    "quote_sections",
+    "quote_state",
+    "section_pfns",
+]
 
 MAX_QUOTED = 6
 
@@ -81,6 +90,12 @@ def _block_text(rows: BlockRows, row: int) -> str:
         free, base = int(rows.nr_vmemmap_pages[row]), int(rows.altmap_base_pfn[row])
         text += f", {free} pages of its own struct pages" + (f" from PFN {base:#x}" if base else "")
     return text
+
+
+def quote_state(blocks: MemoryBlocks, row: int) -> Evidence:
+    """The state of a memory block as sysfs shows it."""
+    line = None if blocks.line is None else int(blocks.line[row]) or None
+    return Evidence(blocks.path, f"memory{int(blocks.block[row])}/state:{blocks.state_word[row]}", line)
 
 
 def _more(picked: I64, source: str, what: str) -> tuple[Evidence, ...]:

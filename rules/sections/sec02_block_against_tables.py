@@ -9,7 +9,7 @@ import numpy as np
 from parsers.memory_blocks import BlockState, MemoryBlocks
 from parsers.ranges import EMPTY, Ranges
 from parsers.vmcore.rows import BlockRows, SectionRows
-from rules.finding import Claim, Evidence, Hit, Impact, Severity
+from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.coverage import LinearMap, Vmemmap
 from rules.model.sections import SectionTable
 from rules.model.structures import (
@@ -18,6 +18,7 @@ from rules.model.structures import (
     name_sections,
     quote_blocks,
     quote_sections,
+    quote_state,
     section_pfns,
 )
 from rules.rule import rule
@@ -86,7 +87,6 @@ def _stale(blocks: MemoryBlocks, pages: int, linear: LinearMap, vmemmap: Vmemmap
         empty &= missing == pages
     for row in np.flatnonzero(empty).tolist():
         online = blocks.state[row] == BlockState.ONLINE
-        line = None if blocks.line is None else int(blocks.line[row]) or None
         pfns = Ranges.one(int(start[row]), int(start[row]) + pages)
         yield Hit(
             title=f"Memory block {int(blocks.block[row])} has neither struct pages nor a linear map",
@@ -98,7 +98,7 @@ def _stale(blocks: MemoryBlocks, pages: int, linear: LinearMap, vmemmap: Vmemmap
             severity=None if online else Severity.MEDIUM,
             pfns=pfns,
             evidence=(
-                Evidence(blocks.path, f"memory{int(blocks.block[row])}/state:{blocks.state_word[row]}", line),
+                quote_state(blocks, row),
                 *vmemmap.quote_at(vmemmap.of_pfns(pfns)),
             ),
         )

@@ -11,6 +11,7 @@ from parsers.ranges import Ranges
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.model.resources import Resources
 from rules.model.sections import SectionTable
+from rules.model.structures import quote_state
 from rules.rule import UndecidedError, rule
 
 if TYPE_CHECKING:
@@ -60,13 +61,12 @@ def iomem_against_blocks(resources: Resources, blocks: MemoryBlocks, sections: S
     start = blocks.block * pages
     bare = blocks.online & ~resources.pfns(memory, page).touches(start, start + pages)
     for row in np.flatnonzero(bare).tolist():
-        line = None if blocks.line is None else int(blocks.line[row]) or None
         yield Hit(
             title=f"Online memory block {int(blocks.block[row])} without System RAM",
             message=f"memory{int(blocks.block[row])} is online, and /proc/iomem has no memory there.",
             claim=Claim.PROBABLE,
             pfns=Ranges.one(int(start[row]), int(start[row]) + pages),
-            evidence=(Evidence(blocks.path, f"memory{int(blocks.block[row])}/state:{blocks.state_word[row]}", line),),
+            evidence=(quote_state(blocks, row),),
             key="no RAM",
         )
 

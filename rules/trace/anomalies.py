@@ -26,15 +26,13 @@ MAX_QUOTED = 4
 _CLAIMS = {Trouble.FREE_WIDER_THAN_REMOVE: Claim.PROBABLE}
 
 
-def hits_of(
-    timeline: Timeline, trouble: Trouble, title: str, *shown: Kind, severity: Severity | None = None
-) -> Iterator[Hit]:
+def hits_of(timeline: Timeline, trouble: Trouble, title: str, *shown: Kind) -> Iterator[Hit]:
     """One hit for each anomaly of a kind, with the line of its call; suspected inside of windows of lost events.
 
     UndecidedError, after the hits, where the trace shows no call of ``shown`` or a call could not be judged.
     """
     for anomaly in timeline.of(trouble)[:MAX_HITS]:
-        yield _hit(timeline, [anomaly], title, severity)
+        yield _hit(timeline, [anomaly], title)
     judge(timeline, trouble, *shown)
 
 
@@ -42,7 +40,7 @@ def hit_of_all(timeline: Timeline, trouble: Trouble, title: str, *shown: Kind) -
     """One hit for all anomalies of a kind: a habit of the kernel, not an accident."""
     anomalies = timeline.of(trouble)
     if anomalies:
-        yield _hit(timeline, anomalies, title, None)
+        yield _hit(timeline, anomalies, title)
     judge(timeline, trouble, *shown)
 
 
@@ -69,8 +67,8 @@ def hit_of_call(timeline: Timeline, call: int, title: str, message: str, claim: 
     )
 
 
-def _hit(timeline: Timeline, anomalies: list[Anomaly], title: str, severity: Severity | None) -> Hit:
-    first = anomalies[0]
+def _hit(timeline: Timeline, anomalies: list[Anomaly], title: str) -> Hit:
+    first, *_ = anomalies
     weak = not first.certain or timeline.is_undecided(first.call)
     calls = [call for one in anomalies[:MAX_QUOTED] for call in (one.call, *_outer(timeline, one.call))]
     pfns = reduce(or_, (one.pfns for one in anomalies))
@@ -80,7 +78,7 @@ def _hit(timeline: Timeline, anomalies: list[Anomaly], title: str, severity: Sev
         title=title,
         message=f"{times}{timeline.describe(first.call)}: {first.text} ({places(pfns)}).",
         claim=Claim.SUSPECTED if weak else _CLAIMS.get(first.trouble, Claim.PROVEN),
-        severity=min(Severity.MEDIUM, severity or Severity.MEDIUM) if weak else severity,
+        severity=Severity.MEDIUM if weak else None,
         pfns=pfns,
         evidence=timeline.evidence(*calls),
         cause=timeline.cause(first.call),

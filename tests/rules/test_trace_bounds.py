@@ -8,6 +8,7 @@ import pytest
 from analyzer.audit import audit
 from analyzer.sources.read import Request
 from rules.engine import Outcome
+from rules.finding import Claim, Severity
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "rules"
 FIRED, PASSED, UNDECIDED = Outcome.FIRED, Outcome.PASSED, Outcome.UNDECIDED
@@ -17,9 +18,9 @@ FIRED, PASSED, UNDECIDED = Outcome.FIRED, Outcome.PASSED, Outcome.UNDECIDED
 def judged(tmp_path):
     """The verdict of one rule about the trace of a fixture, changed by a function of its lines."""
 
-    def verdict(code, case, change=lambda lines: lines):
+    def verdict(code, case, change=lambda lines: lines, *, left_out=("expected.json",)):
         for file in (FIXTURES / code / case).iterdir():
-            if file.name != "expected.json":
+            if file.name not in left_out:
                 (tmp_path / file.name).write_bytes(file.read_bytes())
         lines = (FIXTURES / code / case / "trace").read_text().splitlines()
         (tmp_path / "trace").write_text("".join(f"{line}\n" for line in change(lines)))
@@ -163,6 +164,24 @@ def test_an_announcement_of_a_call_that_does_not_end_in_the_trace(judged):
 
 def test_an_add_of_which_the_return_was_not_traced(judged):
     assert judged("TRC-06", "quiet", without("arch_add_memory_ret: ")).outcome is UNDECIDED
+
+
+# What the trace does not prove ----------------------------------------------------------------------------------------
+
+
+def test_what_is_found_among_lost_events_is_a_suspicion(judged):
+    found = []
+    for lost in ((), ("CPU:1 [LOST 3 EVENTS]",)):
+        (finding,) = judged("TRC-01", "fires", at_place("arch_remove_memory: ", *lost)).findings
+        found.append((finding.hit.claim, finding.severity))
+    assert found == [(Claim.PROVEN, Severity.CRITICAL), (Claim.SUSPECTED, Severity.MEDIUM)]
+
+
+def test_what_follows_from_nothing_that_was_traced_is_a_suspicion(judged):
+    """How the struct pages were populated was not traced, and no release tells: a block, or pages."""
+    unknown = without(r"vmemmap_populate_(huge|base)pages: ")
+    (finding,) = judged("TRC-07", "fires", unknown, left_out=("expected.json", "uname")).findings
+    assert (finding.hit.claim, finding.severity) == (Claim.SUSPECTED, Severity.MEDIUM)
 
 
 # The error path of self-hosted memory ---------------------------------------------------------------------------------
