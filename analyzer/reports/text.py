@@ -52,7 +52,7 @@ def render(report: Report, *, verbose: bool = False, colour: bool = False) -> st
             lines += [*_rest(rest), ""]
     lines += [summary(report), *_baseline(report)]
     if verbose:
-        lines += ["", *_outcomes(report)]
+        lines += ["", *_outcomes(report), *_ignored(report)]
     if missing := send_back(report):
         lines += ["", *missing]
     text = "\n".join(lines) + "\n"
@@ -195,3 +195,13 @@ def _outcomes(report: Report) -> Iterator[str]:
     for verdict in report.verdicts:
         reason = f"  {printable(verdict.reason)}" if verdict.reason else ""
         yield f"  {verdict.rule.code:<8} {verdict.outcome!s:<15}{verdict.rule.name}{reason}"
+
+
+def _ignored(report: Report) -> Iterator[str]:
+    """Files that were not recognised."""
+    names = report.sources.ignored
+    if names:
+        yield ""
+        yield f"{len(names)} files are of no kind that is known, and were not read:"
+        yield from (f"  {printable(name)}" for name in names[:MAX_LISTED])
+        yield from _unlisted(len(names))

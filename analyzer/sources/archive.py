@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
-from analyzer.sources.crashdump import is_vmcore
+from analyzer.sources.sniff import is_vmcore
 from parsers.errors import Diagnostic, InputError
 
 if TYPE_CHECKING:

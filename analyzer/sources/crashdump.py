@@ -1,12 +1,11 @@
-"""Crash dumps as sources: told by their first bytes, read with whatever symbols are at hand."""
+"""Crash dumps as sources, read with whatever symbols are at hand."""
 
 from __future__ import annotations
 
-import lzma
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from analyzer.sources.sniff import is_kdump
 from parsers.errors import FormatError, InputError
 
 if TYPE_CHECKING:
@@ -15,10 +14,7 @@ if TYPE_CHECKING:
 
     from parsers.vmcore.extract import Distilled, VmcoreFacts
 
-__all__ = ["Symbols", "distill_vmcore", "is_vmcore", "read_vmcore", "symbols_of", "whole_dumps"]
-
-_MAGICS = (b"\x7fELF", b"KDUMP   ", b"DISKDUMP", b"makedumpfile")
-PEEK = 64
+__all__ = ["Symbols", "distill_vmcore", "read_vmcore", "symbols_of", "whole_dumps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,35 +26,12 @@ class Symbols:
     vmcoreinfo: Path | None = None
 
 
-def is_vmcore(head: bytes) -> bool:
-    """Whether a file that starts with these bytes is a crash dump, perhaps a compressed one."""
-    return (first_bytes(head) or head).startswith(_MAGICS)
-
-
-def first_bytes(head: bytes) -> bytes | None:
-    """The first bytes inside of compressed data, None if it is not compressed or is damaged."""
-    try:
-        if head.startswith(b"\x1f\x8b"):
-            return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, PEEK)
-        if head.startswith(b"\xfd7zXZ\0"):
-            return lzma.LZMADecompressor().decompress(head, PEEK)
-        if head.startswith(b"\x28\xb5\x2f\xfd"):
-            import zstandard  # noqa: PLC0415 only where such a file is read
-
-            return zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(head).read(PEEK)
-    except (zlib.error, lzma.LZMAError, EOFError, ValueError, MemoryError):
-        return None
-    except Exception as error:  # zstandard is not imported here, so its error has no name
-        if type(error).__name__ != "ZstdError":
-            raise
-    return None
-
-
 def whole_dumps(paths: Sequence[Path]) -> list[tuple[Path, ...]]:
     """The files of each dump, in order: those of a split kdump together, every other one by itself."""
     from parsers.vmcore.opening import is_split  # noqa: PLC0415 drgn and construct are slow to import
 
-    parts = tuple(path for path in paths if len(paths) > 1 and is_split(path))
+    # A compressed file is unpacked whole to read its header, so only those that can be a part are.
+    parts = tuple(path for path in paths if len(paths) > 1 and is_kdump(path) and is_split(path))
     return [parts if path in parts else (path,) for path in paths if path not in parts[1:]]
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analyzer.sources.archive import HEAD_BYTES, archive_format, inner_format, plain_name, read_archive
-from analyzer.sources.crashdump import Symbols, is_vmcore, read_vmcore, whole_dumps
+from analyzer.sources.crashdump import Symbols, read_vmcore, whole_dumps
 from analyzer.sources.folder import below
 from analyzer.sources.found import UNENDED, Found, digest, head_of
 from analyzer.sources.identity import doubt_of_names, own_configs, refuse_strangers
 from analyzer.sources.kinds import BY_NAME, SNIFF_BYTES, Kind, kind_of_content, kind_of_path
+from analyzer.sources.sniff import is_kernel_dump, is_vmcore
 from parsers import ftrace
 from parsers.errors import Diagnostic, InputError, PtauditError, UsageError
 from parsers.hugepages import parse_hugepages_tree
@@ -34,6 +35,7 @@ __all__ = ["Request", "Source", "Sources", "read_sources"]
 
 MAX_UNNAMED = 32
 _SYSFS_MEMORY = re.compile(r"(?:^|/)sys/devices/system/memory/((?:memory\d+/)?[\w]+)$")
+_KCORE = re.compile(r"(?:^|/)proc/kcore$")  # the running kernel's memory, without end
 _SYSFS_HUGEPAGES = re.compile(r"(?:^|/)sys/kernel/mm/hugepages/(hugepages-\d+kB/\w+)$")
 
 
@@ -101,6 +103,8 @@ class _Reading:
         self.parsed: dict[str, list[Any]] = {}
         self.sources: list[Source] = []
         self.dumps: list[Path] = []
+        self.lain_beside: set[Path] = set()
+        """Dumps that a directory held; nobody named them."""
         self.ignored: list[str] = []
         self.notes: list[Diagnostic] = []
         self.failures: list[PtauditError] = []
@@ -108,11 +112,17 @@ class _Reading:
     def directory(self, root: Path) -> None:
         """Everything in a capture directory, or in a copied /proc and /sys tree, and in archives there."""
         files: dict[str, Found] = {}
+        dumps: list[Path] = []
         for relative, path in _walk(root):
-            if not _wanted(relative) and _is_archive(path, relative):
+            if not _wanted(relative) and not _KCORE.search(relative) and is_kernel_dump(path):
+                dumps.append(path)
+            elif not _wanted(relative) and _is_archive(path, relative):
                 files |= {f"{relative}/{inner}": found for inner, found in self._opened(path).items()}
             else:
                 files[relative] = Found(str(path), path)
+        _refuse_several_dumps(root, dumps)
+        self.dumps += dumps
+        self.lain_beside.update(dumps)
         self._capture(files, str(root), "/")
 
     def archive(self, path: Path) -> None:
@@ -187,7 +197,13 @@ class _Reading:
 
     def vmcore(self, paths: tuple[Path, ...]) -> None:
         """A crash dump, in several files if it is a split one."""
-        facts = read_vmcore(paths, self.symbols)
+        try:
+            facts = read_vmcore(paths, self.symbols)
+        except PtauditError as error:
+            if paths[0] not in self.lain_beside:
+                raise
+            self._failed("vmcore", error, Found(str(paths[0]), paths[0]))
+            return
         self.parsed.setdefault("vmcore", []).append(facts)
         for path in paths:
             diagnostics = facts.diagnostics if path == paths[0] else ()
@@ -210,9 +226,13 @@ class _Reading:
         except PtauditError as error:
             if strict:
                 raise
-            self.failures.append(error)
-            note = Diagnostic(error.message, error.path or name, error.line, error.column, error.offset)
-            self.sources.append(Source(kind.name, name, found.digest(), (note,)))
+            self._failed(kind.name, error, found)
+
+    def _failed(self, kind: str, error: PtauditError, found: Found) -> None:
+        """A file that nobody named and that cannot be read."""
+        self.failures.append(error)
+        note = Diagnostic(error.message, error.path or found.name, error.line, error.column, error.offset)
+        self.sources.append(Source(kind, found.name, found.digest(), (note,)))
 
     def _events_of_log(self, data: bytes, name: str) -> None:
         """A kernel log tells of hotplug in its own words, and may hold a ring buffer that was dumped into it."""
@@ -302,6 +322,14 @@ def _refuse_several(root: str, files: dict[str, Found]) -> None:
     )
     if len(homes) > 1:
         raise UsageError(f"holds several captures, name one: {', '.join(homes)}", path=root)
+
+
+def _refuse_several_dumps(root: Path, dumps: list[Path]) -> None:
+    """Of several dumps nobody but the user knows which is the state, and which came before; parts are one."""
+    several = [paths[0] for paths in whole_dumps(dumps)] if len(dumps) > 1 else []
+    if len(several) > 1:
+        names = ", ".join(str(path.relative_to(root)) for path in several)
+        raise UsageError(f"holds several crash dumps, name one, or the earlier and the later: {names}", path=str(root))
 
 
 def _worth(log: Dmesg) -> tuple[bool, bool]:

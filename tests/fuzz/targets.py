@@ -355,7 +355,7 @@ def archive(data: bytes) -> object:
 
 def container(data: bytes) -> object:
     """A compressed dump or vmlinux, before anything in it is read."""
-    from analyzer.sources.crashdump import is_vmcore
+    from analyzer.sources.sniff import is_vmcore
     from parsers.vmcore.container import open_plain
 
     with open_plain(as_file(data)) as plain:

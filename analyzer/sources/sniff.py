@@ -1,0 +1,91 @@
+"""Which file of a directory is a crash dump: told by its first bytes, whatever its name and size.
+
+Kernel cores are told from other ELF files, which a copied host is full of: from vmlinux and modules by the type, from
+the cores of processes by their addresses.  Of compressed files no more than the beginning is unpacked.
+"""
+
+from __future__ import annotations
+
+import lzma
+import struct
+import zlib
+from typing import TYPE_CHECKING
+
+from analyzer.sources.found import head_of
+from parsers.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["is_kdump", "is_kernel_dump", "is_vmcore"]
+
+_PACKED_BYTES = 1 << 18
+"""Enough for the first block of a zstd frame, which is at most 128 KiB."""
+_HEAD_BYTES = 4096
+_ELF = b"\x7fELF"
+_KDUMPS = (b"KDUMP   ", b"DISKDUMP", b"makedumpfile")
+_PACKED = (b"\x1f\x8b", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
+_ARM64_CORE = struct.Struct("<16sHH")
+_ET_CORE, _EM_AARCH64, _PT_LOAD = 4, 183, 1
+_PROGRAM_HEADERS = struct.Struct("<32xQ14xHH")  # e_phoff, e_phentsize, e_phnum
+_SEGMENT = struct.Struct("<II8xQQ")
+
+
+def is_vmcore(head: bytes) -> bool:
+    """Whether a file that is given by itself and starts with these bytes is a crash dump, perhaps a compressed one."""
+    return (_first_bytes(head, 64) or head).startswith((_ELF, *_KDUMPS))
+
+
+def is_kdump(path: Path) -> bool:
+    """Whether a file is a kdump, perhaps a compressed one."""
+    return _unpacked_head(path).startswith(_KDUMPS)
+
+
+def _unpacked_head(path: Path) -> bytes:
+    """The first bytes of a file, unpacked; empty if they cannot be had."""
+    try:
+        head = head_of(path, _HEAD_BYTES)
+        return _first_bytes(head_of(path, _PACKED_BYTES), _HEAD_BYTES) or b"" if head.startswith(_PACKED) else head
+    except InputError:
+        return b""
+
+
+def is_kernel_dump(path: Path) -> bool:
+    """Whether a file of a directory is a crash dump of a kernel; reads and unpacks its beginning only."""
+    head = _unpacked_head(path)
+    return head.startswith(_KDUMPS) or (head.startswith(_ELF) and _is_kernel_core(head))
+
+
+def _is_kernel_core(head: bytes) -> bool:
+    """A core of an arm64 machine with physical addresses, or addresses of the kernel's half, in its first segments."""
+    try:
+        _, kind, machine = _ARM64_CORE.unpack_from(head)
+        table, size, count = _PROGRAM_HEADERS.unpack_from(head)
+    except struct.error:
+        return False
+    if (kind, machine) != (_ET_CORE, _EM_AARCH64) or size < _SEGMENT.size:
+        return False
+    for place in range(table, min(table + size * count, len(head) - _SEGMENT.size + 1), size):
+        type_, _, va, pa = _SEGMENT.unpack_from(head, place)
+        if type_ == _PT_LOAD and (pa or va >> 63):
+            return True
+    return False
+
+
+def _first_bytes(head: bytes, size: int) -> bytes | None:
+    """The first ``size`` bytes inside of compressed data, None if it is not compressed or is damaged."""
+    try:
+        if head.startswith(b"\x1f\x8b"):
+            return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, size)
+        if head.startswith(b"\xfd7zXZ\0"):
+            return lzma.LZMADecompressor().decompress(head, size)
+        if head.startswith(b"\x28\xb5\x2f\xfd"):
+            import zstandard  # noqa: PLC0415 only where such a file is read
+
+            return zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(head).read(size)
+    except (zlib.error, lzma.LZMAError, EOFError, ValueError, MemoryError):
+        return None
+    except Exception as error:  # zstandard is not imported here, so its error has no name
+        if type(error).__name__ != "ZstdError":
+            raise
+    return None
