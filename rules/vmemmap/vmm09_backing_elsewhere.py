@@ -137,10 +137,11 @@ class _Backing:
 
     def other_node(self, blocks: BlockRows | None) -> Bool:
         """Pieces whose memory block has another node than that of the memory they describe, where both are known."""
-        if blocks is None or not len(blocks):
+        if blocks is None:
             return np.zeros(len(self.pieces), dtype=np.bool_)
         first, end = block_pfns(blocks, self.vmemmap.layout.pages_per_section)
-        described, stored = (_node(first, end, blocks.nid, pfn) for pfn in (self.pfn, self.stored))
+        nid = np.append(blocks.nid, -1)
+        described, stored = (nid[_index(first, end, pfn)] for pfn in (self.pfn, self.stored))
         return np.asarray((described >= 0) & (stored >= 0) & (described != stored))
 
     def hit(self, chosen: Bool, key: str, severity: Severity | None, where: str, claim: Claim) -> Hit:
@@ -168,13 +169,10 @@ class _Backing:
 
 def _unit(units: Units, pfn: I64) -> I64:
     """Index of the unit that each page is in, -1 for none."""
-    if not len(units):
-        return np.full(pfn.shape, -1, dtype=np.int64)
-    index = np.searchsorted(units.start_pfn, pfn, side="right") - 1
-    return np.where((index >= 0) & (pfn < units.end_pfn[index]), index, -1)
+    return _index(units.start_pfn, units.end_pfn, pfn)
 
 
-def _node(first: I64, end: I64, nid: I64, pfn: I64) -> I64:
-    """Node of the memory block that each page is in, -1 where unknown."""
-    index = np.searchsorted(first, pfn, side="right") - 1
-    return np.where((index >= 0) & (pfn < end[index]), nid[index], -1)
+def _index(start: I64, end: I64, pfn: I64) -> I64:
+    """Index of the range that each page is in, -1 for none."""
+    index = np.searchsorted(start, pfn, side="right") - 1
+    return np.where(pfn < np.append(end, 0)[index], index, -1)
