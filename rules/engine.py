@@ -14,6 +14,7 @@ import rules as package
 from parsers.errors import LayoutError
 from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
+from parsers.ranges import Ranges
 from rules.facts import how_to_collect
 from rules.finding import Finding
 from rules.model.coverage import RegionMap
@@ -175,7 +176,7 @@ def _with_hits(rule: Rule, facts: Facts, hits: list[Hit], reason: str, collect: 
 
 def _findings(rule: Rule, facts: Facts, hits: list[Hit]) -> Iterator[Finding]:
     layout, walk = facts.get(KernelLayout), facts.get(PageWalk)
-    for hit in hits:
+    for hit in map(_on_earth, hits):
         proven = hit if walk is None else _walked(hit, walk)
         sections: tuple[int, ...] = ()
         if hit.pfns and layout is not None and layout.knows("section_size_bits", "page_size"):
@@ -183,6 +184,11 @@ def _findings(rule: Rule, facts: Facts, hits: list[Hit]) -> Iterator[Finding]:
             if touched.total <= MAX_SECTIONS:
                 sections = tuple(number for lo, hi in touched.tuples() for number in range(lo, hi))
         yield Finding(rule, proven, sections)
+
+
+def _on_earth(hit: Hit) -> Hit:
+    """The hit without page frames below 0, which wrong addresses stand for."""
+    return replace(hit, pfns=hit.pfns & Ranges.one(0, 1 << 52)) if hit.pfns and hit.pfns.start[0] < 0 else hit
 
 
 def _walked(hit: Hit, walk: PageWalk) -> Hit:

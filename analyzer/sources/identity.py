@@ -34,6 +34,10 @@ def _one(value: object) -> frozenset[object]:
     return frozenset() if value in {None, ""} else frozenset({value})
 
 
+def _address(value: int | None) -> frozenset[object]:
+    return frozenset() if value is None else _one(value % 2**64)
+
+
 def _release_of_log(log: Any) -> frozenset[object]:  # noqa: ANN401 parsers.dmesg.Dmesg, which is slow to import
     return frozenset(boot.release.raw for boot in log.boots if boot.release is not None)
 
@@ -76,8 +80,13 @@ _SAID: Mapping[str, tuple[tuple[str, Callable[[Any], frozenset[object]]], ...]] 
         ("vmcoreinfo", lambda one: _one(one.page_size)),
         ("dmesg", _page_sizes_of_log),
     ),
+    "kimage_voffset": (
+        ("vmcoreinfo", lambda one: _address(one.number("kimage_voffset"))),
+        ("vmcore", lambda one: _one(one.addresses.kimage_voffset)),
+    ),
     "PHYS_OFFSET": (
-        ("vmcoreinfo", lambda one: _one(one.number("PHYS_OFFSET"))),
+        ("vmcoreinfo", lambda one: _address(one.number("PHYS_OFFSET"))),
+        ("vmcore", lambda one: _one(one.addresses.phys_offset)),
         (
             "dmesg",
             lambda one: frozenset(said.phys_offset for said in one.reports.panics if said.phys_offset is not None),
