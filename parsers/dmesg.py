@@ -40,6 +40,7 @@ __all__ = [
 
 MAX_BYTES = 2 << 30
 MAX_MESSAGES = 200_000
+MAX_BOOTS = 1000
 
 
 class Kind(StrEnum):
@@ -241,7 +242,7 @@ class Dmesg:
 def parse_dmesg(data: bytes, path: str) -> Dmesg:
     """Read a kernel log of any length up to MAX_BYTES; FormatError if it is none.
 
-    Of more than MAX_MESSAGES messages the last are kept.
+    Of more than MAX_MESSAGES messages or MAX_BOOTS boots the last are kept.
     """
     if len(data) > MAX_BYTES:
         raise FormatError(f"{len(data)} bytes; a kernel log is read up to {MAX_BYTES}", path=path)
@@ -255,9 +256,16 @@ def parse_dmesg(data: bytes, path: str) -> Dmesg:
     if not total and not reports.reports and not _STAMP.search(data):
         raise FormatError("no kernel message, no kernel log", path=path)
     messages = [_message(line, match) for line, match in kept]
-    boots = tuple(_boot(part, path) for part in _split(messages))
+    parts = list(_split(messages))
+    boots = tuple(_boot(part, path) for part in parts[-MAX_BOOTS:])
+    if len(parts) > len(boots):
+        reports = replace(reports, reports=tuple(one for one in reports.reports if one.line >= boots[0].line))
     boot = next((boot for boot in reversed(boots) if not boot.is_capture_kernel), boots[-1])
     doubts = (*_doubts(boots, boot, total - len(messages), path), *reports.diagnostics)
+    if len(parts) > len(boots):
+        doubts += (
+            Diagnostic(f"{len(parts) - len(boots)} earlier boots are left out, the last {MAX_BOOTS} kept", path),
+        )
     return Dmesg(path=path, boots=boots, boot=boot, reports=reports, diagnostics=doubts)
 
 

@@ -19,7 +19,7 @@ _MEMBERS = ("start", "end", "name", "sibling", "child")
 def read_iomem(dump: Dump) -> Iomem:
     """``iomem_resource`` and all below it, in the order of /proc/iomem; ``line`` counts as that file would.
 
-    Raises LookupError without symbols or types, FormatError for a tree that closes on itself, MissingMemoryError
+    Raises LookupError without symbols or types, FormatError for a damaged tree, MissingMemoryError
     where memory is missing at its root; a branch that is missing becomes a diagnostic.
     """
     root = dump.symbol("iomem_resource")
@@ -48,6 +48,8 @@ def read_iomem(dump: Dump) -> Iomem:
         except MissingMemoryError as error:
             dump.say(f"resources are incomplete: {error.message}")
             continue
+        if start > end:
+            raise FormatError(f"a resource ends before it starts at {address:#x}")
         pending.append((sibling, depth, parent))
         pending.append((child, depth + 1, len(rows)))
         rows.append((start, end, depth, parent))

@@ -36,6 +36,7 @@ def as_target(name: str, data: bytes) -> bytes:
     ("name", "data"),
     [
         ("single", b"\n" * 200_000 + b"x"),
+        ("single", b"[    0.000000] Linux version 6.12.117 (a@b)\n" * 20_000),
         ("trace", b"# tracer: function_graph\n" + NEVER_ENDS * 15_000),
         ("ptdump", b"0xffff000000000000-0xffff000040000000           1G PUD" * 18_000),
         ("baseline", b"1." * 400_000),
@@ -44,6 +45,7 @@ def as_target(name: str, data: bytes) -> bytes:
     ],
     ids=[
         "blank lines",
+        "thousands of boots",
         "calls that never end",
         "rows without ends",
         "dotted key",

@@ -203,6 +203,15 @@ def test_the_resource_tree_may_close_on_itself(raw_after, dump):
     assert any("resource tree is damaged" in item.message for item in facts.diagnostics)
 
 
+def test_a_resource_may_end_before_it_starts(raw_after, dump):
+    members = [dump.offset("resource", member) for member in ("child", "start")]
+    (first,), _ = dump.read_words(np.array([dump.symbol("iomem_resource") + members[0]], np.uint64))
+    pa, _ = dump.physical(np.array([int(first) + members[1]], np.uint64))
+    facts = facts_of(raw_after, memory=PatchedMemory(raw_after.memory, {int(pa[0]): word(1 << 60)}))
+    assert facts.iomem is None
+    assert any("ends before it starts" in item.message for item in facts.diagnostics)
+
+
 def test_a_log_whose_ends_are_far_apart_is_refused(raw_after, dump):
     ring = int.from_bytes(dump.read(raw_after.vmcoreinfo.symbol("prb"), 8), "little")
     head = ring + 24
