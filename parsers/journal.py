@@ -13,7 +13,8 @@ _STRING = rb'"((?:[^"\\\n]|\\.)*+)"'
 _AT = rb'\{(?=[^\n]*?"_SOURCE_MONOTONIC_TIMESTAMP"\s*:\s*"(\d{0,8})(\d{6})")'
 _TIMED = re.compile(rb"^" + _AT + rb'[^\n]*?"MESSAGE"\s*:\s*' + _STRING + rb"[^\n]*$", re.MULTILINE)
 _UNTIMED = re.compile(rb'^\{[^\n]*?"MESSAGE"\s*:\s*' + _STRING + rb"[^\n]*$", re.MULTILINE)
-_BYTES = re.compile(rb'"MESSAGE"\s*:\s*\[([\d,\s]{0,65536})\]')
+_BYTES = re.compile(rb'"MESSAGE"\s*:\s*\[([\d, \t\r\f\v]{0,65536})\]')
+_BYTE = re.compile(rb"\d{1,3}")
 _DMESG_MESSAGE = re.compile(rb'"time"\s*:\s*(\d{1,9}\.\d{6}),[^\S\n]*\n\s*"msg"\s*:\s*' + _STRING)
 _ESCAPES = {rb"\"": b'"', rb"\/": b"/", rb"\t": b"\t", rb"\u001b": b"\x1b", rb"\u001B": b"\x1b", rb"\\": b"\\"}
 
@@ -39,5 +40,5 @@ def without_json(data: bytes) -> bytes:
 
 def _spelled_out(match: re.Match[bytes]) -> bytes:
     """A message that journald wrote as an array of bytes, because it has colours."""
-    text = bytes(int(number) & 0xFF for number in match[1].split(b",") if number.strip())
+    text = bytes(int(number) & 0xFF for number in _BYTE.findall(match[1]))
     return b'"MESSAGE":"%b"' % text.replace(b"\\", rb"\\").replace(b'"', rb"\"").replace(b"\n", b" ")
