@@ -46,7 +46,8 @@ def stale_linear(linear: LinearMap, resources: Resources, sections: SectionTable
     """
     page = linear.layout.page_size
     known = resources.pfns(resources.everything, page) | sections.blocks
-    owned = resources.pfns(resources.nomap | resources.claimed, page) | sections.valid
+    # RAM whose section lost its memmap is no device's: SEC-06 is about that.
+    owned = resources.pfns(resources.ram | resources.nomap | resources.claimed, page) | sections.valid
     gone = _whole_leaves_outside(linear, known)
     parts = {
         "": (gone, Severity.HIGH, sections.claim, "no resource in /proc/iomem and no memory block"),

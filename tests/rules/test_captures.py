@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -10,8 +11,13 @@ import pytest
 from analyzer.audit import Report, audit
 from analyzer.sources.read import Request
 from parsers.layout import KernelLayout, Precision
+from parsers.ranges import Ranges as PfnRanges
 from rules.engine import Outcome
 from rules.finding import Claim, Finding, Severity
+from rules.linear_map.lin01_stale_linear import stale_linear
+from rules.model.coverage import LinearMap
+from rules.model.resources import Resources
+from rules.model.sections import SectionTable
 
 CAPTURES = Path(__file__).parents[2] / "fixtures" / "captures"
 MOMENTS = sorted(f"{path.parent.name}/{path.name}" for path in CAPTURES.glob("*/*") if path.is_dir())
@@ -184,6 +190,13 @@ def test_blocks_that_7_3_does_not_offline_are_named() -> None:
     (hosted,) = findings("dimm-7.3-4k-mom/03-half-offline", "MOM-14")
     assert hosted.hit.claim is Claim.PROVEN
     assert hosted.hit.pfns.tuples() == [(start + 0x200, end) for start, end in blocks[:2]]
+
+
+def test_ram_whose_section_is_not_valid_is_not_memory_that_no_driver_claims() -> None:
+    facts = report_of("dimm-6.12/02-dimm-online").facts
+    sections = facts.get(SectionTable)
+    less = replace(sections, valid=sections.valid - PfnRanges.one(0x88000, 0x90000))
+    assert list(stale_linear(facts.get(LinearMap), facts.get(Resources), less)) == []
 
 
 def test_fallback_to_base_pages_is_counted_by_section() -> None:
