@@ -27,5 +27,5 @@ def populate_skipped(vmemmap: Vmemmap, sections: SectionTable) -> Ranges:
         return EMPTY
     unit = sections.pages_per_section
     whole = (sections.valid - sections.early).shrink(unit)
-    holes = vmemmap.where(vmemmap.hole & (vmemmap.level == PTE)) & vmemmap.observed
-    return whole & vmemmap.pfns(vmemmap.pages_touched(holes)) & vmemmap.pfns(vmemmap.pages_missing)
+    holes = vmemmap.where(vmemmap.hole & (vmemmap.level == PTE))
+    return whole & vmemmap.pfns(vmemmap.pages_touched(holes))

@@ -69,12 +69,12 @@ def backing_elsewhere(
     )
     pieces = pieces[~_self_hosted(vmemmap, block_rows).contains(pieces.start)]
     backing = _Backing(vmemmap, pieces, units)
-    offline = ((sections.blocks & sections.hotadded) - sections.online).scale(page)
+    offline = (sections.blocks - sections.online).scale(page)
     gone = ~present.contains(pieces.pa)
     foreign = backing.foreign & ~gone
     in_offline = offline.contains(pieces.pa)
     in_device = sections.device.scale(page).contains(pieces.pa)
-    distant = backing.other_node(block_rows) & ~gone & backing.describes(sections.hotadded | sections.device)
+    distant = backing.other_node(block_rows) & ~gone & backing.describes(sections.hotadded)
     parts = (
         (gone, "gone", None, "memory that is not there (removed, or never was)", sections.claim),
         (foreign & in_offline, "offline", None, "another block, which is offline", sections.claim),
@@ -97,7 +97,7 @@ def _self_hosted(vmemmap: Vmemmap, blocks: BlockRows | None) -> Ranges:
     if blocks is None:
         return EMPTY
     first, end = block_pfns(blocks, vmemmap.layout.pages_per_section)
-    own = blocks.nr_vmemmap_pages > 0
+    own = blocks.nr_vmemmap_pages != 0
     return vmemmap.of_pfns(Ranges.of(first[own], end[own]))
 
 
@@ -174,5 +174,7 @@ def _unit(units: Units, pfn: I64) -> I64:
 
 def _index(start: I64, end: I64, pfn: I64) -> I64:
     """Index of the range that each page is in, -1 for none."""
+    if not start.size:
+        return np.full(pfn.shape, -1, dtype=np.int64)
     index = np.searchsorted(start, pfn, side="right") - 1
-    return np.where(pfn < np.append(end, 0)[index], index, -1)
+    return np.where(pfn < end[index], index, -1)

@@ -53,13 +53,9 @@ def half_added(sections: SectionTable, linear: LinearMap, resources: Resources) 
     if not sections.blocks_known:
         raise UndecidedError("which sections have a memory block is not known", "memory blocks")
     owned = resources.pfns(resources.everything, linear.layout.page_size) | sections.blocks | sections.online
-    lone = sections.hotadded - owned
-    seen = linear.pfns(linear.pages_observed)
-    unit = sections.pages_per_section
-    for lo, hi in lone.divide(unit, outward=True).scale(unit).tuples():
-        left = lone & Ranges.one(lo, hi) & seen - linear.pfns(linear.pages_mapped)
-        if not left:
-            continue
+    lone = (sections.hotadded - owned) & linear.pfns(linear.pages_observed - linear.pages_mapped)
+    for lo, hi in lone.widen(sections.pages_per_section).tuples():
+        left = lone & Ranges.one(lo, hi)
         offsets = linear.offsets(left.shift(-linear.layout.start_pfn))
         yield Hit(
             title="A failed hot-add left valid sections behind",

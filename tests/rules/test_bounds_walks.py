@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from parsers.layout import KernelLayout
+from analyzer.audit import audit
+from analyzer.sources.read import Request
+from parsers.arm64 import Attr
+from parsers.iomem import parse_iomem
+from parsers.layout import KernelLayout, Precision
+from parsers.mapping import TablePages
 from parsers.ranges import Ranges
+from parsers.uname import parse_uname
+from parsers.vmcore.faults import FAULTS, Fault, TableFaults
 from parsers.vmcore.rows import BlockRows
+from rules.contiguous.cnt06_output_change import output_change
 from rules.engine import Outcome, run
 from rules.finding import Severity
+from rules.linear_map.lin05_wrong_offset import wrong_linear_offset
+from rules.model.coverage import LinearMap, Vmemmap
+from rules.model.earlier import Earlier
+from rules.model.resources import Resources
 from rules.model.sections import Units
+from rules.model.walk import PageWalk
+from rules.tables.tbl02_table_in_removed_memory import table_in_removed_memory
+from rules.tables.tbl06_attribute_drift import attribute_drift
+from rules.vmemmap.vmm02_lost_struct_pages import lost_struct_pages
+from rules.vmemmap.vmm08_populate_skipped import populate_skipped_under_table
 from rules.vmemmap.vmm09_backing_elsewhere import backing_elsewhere
-from tests.rules.drawn import Drawn
-from tests.rules.walked import PFN, facts, struct_pages
+from rules.vmemmap.vmm11_vmemmap_alias import vmemmap_alias
+from rules.vmemmap.vmm14_half_added import half_added
+from tests.rules.drawn import LINEAR, MIB, VMEMMAP, Drawn
+from tests.rules.walked import PFN, VALID, facts, row, struct_pages
 
+CAPTURES = Path(__file__).parents[2] / "fixtures" / "captures"
 SECTION = 0x8000
 DIMM = PFN + 8 * SECTION
 """Behind 1 GiB of boot memory."""
@@ -48,7 +71,7 @@ BOOT = Ranges.one(PFN, DIMM)
 MACHINE = {
     "possible": BOOT | sections(0, 1, 2, 4, 5),
     "early": BOOT,
-    "hotadded": sections(0, 1, 2),
+    "hotadded": sections(0, 1, 2, 4, 5),
     "blocks": BOOT | sections(0, 1, 2),
     "online": BOOT | sections(0, 1),
     "device": sections(4, 5),
@@ -91,6 +114,7 @@ def at(section, page=0):
         (0, at(3), [("gone", Severity.CRITICAL)]),
         (0, at(6), [("gone", Severity.CRITICAL)]),
         (0, at(4), [("device", Severity.HIGH)]),
+        (2, at(2), []),
         (4, at(4), []),
         (4, at(5), [("device", Severity.HIGH)]),
         (4, at(0), [("pinned", Severity.LOW)]),
@@ -122,6 +146,7 @@ def test_what_lies_in_several_units_is_judged_by_each(layout):
         (0, [1] * 8 + [1, 1, 1], []),
         (0, [-1] * 8 + [1, 1, 1], []),
         (0, [0] * 8 + [-1, 1, 1], []),
+        (0, [1] * 8 + [0, 0, 0], ["node"]),
         (4, [0] * 8 + [1, 1, 1], []),  # nobody knows the node of a device
         (-2, [0] * 6 + [1] * 2 + [1, 1, 1], []),  # boot memory
     ],
@@ -129,6 +154,23 @@ def test_what_lies_in_several_units_is_judged_by_each(layout):
 def test_struct_pages_on_another_node(layout, describes, nid, expected):
     known = facts(layout, [struct_pages(at(describes), at(-8))], block_rows(nid=nid), **MACHINE)
     assert [one.hit.key for one in judged(backing_elsewhere, known).findings] == expected
+
+
+def test_memory_of_a_unit_that_is_gone_is_gone_and_nothing_else(layout):
+    machine = MACHINE | {"possible": BOOT | sections(0, 2)}
+    known = facts(layout, [struct_pages(at(0), at(1))], block_rows(nid=[0] * 9 + [1, 1]), **machine)
+    assert [one.hit.key for one in judged(backing_elsewhere, known).findings] == ["gone"]
+
+
+def test_memory_of_no_block_is_on_no_node(layout):
+    known = facts(layout, [struct_pages(at(0), at(4))], block_rows(nid=[1] * 11), **MACHINE)
+    assert [one.hit.key for one in judged(backing_elsewhere, known).findings] == ["device"]
+
+
+def test_memory_right_behind_a_unit_is_not_its_own(layout):
+    machine = MACHINE | {"possible": BOOT | sections(0, 1, 2, 4, 5, 6)}
+    known = facts(layout, [struct_pages(at(0), at(6))], **machine)
+    assert judged(backing_elsewhere, known).outcome is Outcome.PASSED
 
 
 def test_blocks_that_hold_their_own_struct_pages_are_left_to_their_rules(layout):
@@ -142,3 +184,293 @@ def test_blocks_that_hold_their_own_struct_pages_are_left_to_their_rules(layout)
 def test_hot_added_memory_of_no_known_unit(layout, stored, outcome):
     machine = MACHINE | {"block_units": units(), "device_units": units()}
     assert judged(backing_elsewhere, facts(layout, [struct_pages(at(0), stored)], **machine)).outcome is outcome
+
+
+# VMM-08, VMM-02: what was never populated, and what was torn out ------------------------------------------------------
+
+NOTHING = Attr(0)
+WHOLE = {"valid": sections(0, 1), "possible": sections(0, 1), "hotadded": sections(0, 1)}
+
+
+def hole(section, page, pages, *, level=3):
+    """Empty entries for the struct pages of some pages of a section."""
+    return row(VMEMMAP + (at(section, page) - PFN) * 64, pages // 64, 0, level=level, attrs=NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("rows", "machine", "skipped", "lost"),
+    [
+        ([hole(0, 64, 128)], WHOLE, [(at(0, 64), at(0, 192))], []),
+        ([hole(0, 0, SECTION), hole(1, 0, SECTION)], WHOLE, [(at(0), at(2))], []),
+        ([hole(0, 0, SECTION, level=2)], WHOLE, [], [(at(0), at(1))]),
+        ([hole(0, 64, 128)], WHOLE | {"early": sections(0)}, [], []),
+        ([hole(0, 64, 128)], WHOLE | {"valid": Ranges.one(at(0), at(0, 512))}, [], [(at(0, 64), at(0, 192))]),
+        ([struct_pages(at(0), at(-1)), hole(1, 64, 64)], WHOLE, [(at(1, 64), at(1, 128))], []),
+    ],
+)
+def test_struct_pages_that_were_never_populated(layout, rows, machine, skipped, lost):
+    known = facts(layout, [*mapped_struct_pages(rows), *rows], **machine)
+    assert places(judged(populate_skipped_under_table, known)) == skipped
+    assert places(judged(lost_struct_pages, known)) == lost
+
+
+def mapped_struct_pages(rows):
+    """Last-level entries for all struct pages of two sections that ``rows`` do not speak of."""
+    spoken = Ranges.pairs((va - VMEMMAP, va - VMEMMAP + pages * 4096) for va, pages, *_ in rows)
+    first = (at(0) - PFN) * 64
+    every = Ranges.one(first, first + 4 * MIB) - spoken
+    return [row(VMEMMAP + lo, (hi - lo) // 4096, at(-8)) for lo, hi in every.tuples()]
+
+
+def places(verdict):
+    return [one for finding in verdict.findings for one in finding.hit.pfns.tuples()]
+
+
+def test_what_is_valid_must_be_known_exactly(tmp_path):
+    assert Drawn().verdict(tmp_path, "VMM-08").outcome is Outcome.UNDECIDED
+
+
+def test_large_pages_have_no_blocks_of_struct_pages():
+    moment = CAPTURES / "dimm-6.12-64k" / "02-dimm-online"
+    (verdict,) = audit(Request((moment,)), only=("VMM-08",)).verdicts
+    assert verdict.outcome is Outcome.NOT_APPLICABLE
+
+
+# VMM-11: struct pages that are not one's own --------------------------------------------------------------------------
+
+FIRST, SECOND = struct_pages(at(0), at(-8)), struct_pages(at(1), at(-8))
+BOTH = [(at(0), at(2))]
+
+
+@pytest.mark.parametrize(
+    ("rows", "release", "device", "expected"),
+    [
+        ([FIRST, SECOND], "6.12.5", (), BOTH),
+        ([FIRST, SECOND], None, (0, 1), BOTH),
+        ([FIRST, struct_pages(at(1), at(-7))], "6.12.5", (), []),
+        ([FIRST, struct_pages(at(1), at(-8), attrs=VALID | Attr.RDONLY)], "6.12.5", (), []),
+        ([FIRST, SECOND], "6.1.100", (0, 1), []),
+        ([FIRST, SECOND], "6.1.100", (0,), BOTH),
+        ([FIRST, SECOND], "6.1.100", None, BOTH),
+        ([FIRST, SECOND], "6.12.5", (0, 1), BOTH),
+        # What is stored right before or behind is not shared.
+        ([FIRST, SECOND, struct_pages(at(2), at(-8, 512)), struct_pages(at(3), at(-8, -512))], "6.12.5", (), BOTH),
+        ([FIRST, struct_pages(at(1), at(-8, 256))], "6.12.5", (), [(at(0, SECTION // 2), at(1, SECTION // 2))]),
+    ],
+)
+def test_struct_pages_that_share_a_page(layout, rows, release, device, expected):
+    more = [] if release is None else [parse_uname(release.encode(), "uname")]
+    known = facts(layout, rows, *more, **({} if device is None else {"device": sections(*device)}))
+    assert places(judged(vmemmap_alias, known)) == expected
+
+
+# VMM-14: what a failed hot-add left -----------------------------------------------------------------------------------
+
+
+def resources(*ranges):
+    every = Ranges.pairs((lo << 12, hi << 12) for lo, hi in ranges)
+    return Resources.of(
+        parse_iomem(b"".join(b"%08x-%08x : something\n" % (lo, hi - 1) for lo, hi in every.tuples()) or IOMEM, "iomem")
+    )
+
+
+IOMEM = b"40000000-7fffffff : System RAM\n"
+LINEAR_RAM = row(LINEAR, 0x40000, PFN, level=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "listed", "linear", "expected"),
+    [
+        ({}, (), (), [(at(0), at(2))]),
+        ({"blocks": sections(0)}, (), (), [(at(1), at(2))]),
+        ({"online": sections(1)}, (), (), [(at(0), at(1))]),
+        ({"hotadded": sections(1)}, (), (), [(at(1), at(2))]),
+        ({"hotadded": sections(0, 2)}, (), (), [(at(0), at(1)), (at(2), at(3))]),
+        ({}, ((at(0), at(1)),), (), [(at(1), at(2))]),
+        ({}, (), (row(LINEAR + (at(1) - PFN) * 4096, SECTION, at(1), level=2),), [(at(0), at(1))]),
+        ({}, (), (row(LINEAR + (at(0) - PFN) * 4096, 512, at(0), level=2),), [(at(0, 512), at(2))]),
+        ({"blocks_known": False}, (), (), Outcome.UNDECIDED),
+        ({"precision": Precision.DERIVED}, (), (), Outcome.UNDECIDED),
+    ],
+)
+def test_sections_that_nobody_owns(layout, changes, listed, linear, expected):
+    known = facts(layout, [LINEAR_RAM, *linear], resources(*listed), **WHOLE | changes)
+    verdict = judged(half_added, known)
+    assert (verdict.outcome if isinstance(expected, Outcome) else places(verdict)) == expected
+    assert len(verdict.findings) == (0 if isinstance(expected, Outcome) else len(expected))
+
+
+# LIN-05: where the linear map leads -----------------------------------------------------------------------------------
+
+
+def linear(page, pages, pfn, **more):
+    return row(LINEAR + page * 4096, pages, PFN + pfn, **more)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([linear(0, 16, 0), linear(16, 16, 16)], []),
+        ([linear(0, 16, 0), linear(16, 16, 32)], [(PFN + 16, PFN + 32)]),
+        ([linear(0, 16, 0), linear(16, 16, 32, attrs=Attr.PRESENT)], []),
+        ([linear(0, 16, 0), linear(16, 16, 16, repeated=True)], [(PFN + 16, PFN + 32)]),
+        ([linear(0, 16, 0), linear(16, 16, 16, repeated=True, attrs=Attr.PRESENT)], []),
+    ],
+)
+def test_where_linear_addresses_lead(layout, rows, expected):
+    assert places(judged(wrong_linear_offset, facts(layout, rows))) == expected
+
+
+def test_repeated_entries_are_told_by_the_walk_alone(layout):
+    known = facts(layout, [linear(0, 16, 0), linear(16, 16, 16, repeated=True)])
+    del known.known[PageWalk]
+    assert judged(wrong_linear_offset, known).outcome is Outcome.PASSED
+
+
+# CNT-06: output addresses that changed --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "early", "expected"),
+    [
+        ([linear(0, 16, 0)], [linear(0, 16, 0)], (), []),
+        ([linear(0, 16, 0)], [linear(0, 16, 16)], (), [("linear other", Severity.MEDIUM, 0, 16)]),
+        ([linear(0, 16, 0)], [linear(0, 16, 16)], (-8,), [("linear boot", Severity.CRITICAL, 0, 16)]),
+        ([linear(0, 16, 0)], [linear(0, 8, 0), linear(8, 8, 8)], (), []),  # cut elsewhere
+        ([linear(0, 16, 0)], [linear(0, 8, 0), linear(8, 8, 16)], (), [("linear other", Severity.MEDIUM, 8, 16)]),
+        ([linear(0, 8, 0), linear(8, 8, 16)], [linear(0, 16, 0)], (), [("linear other", Severity.MEDIUM, 8, 16)]),
+        ([linear(0, 16, 0)], [linear(0, 16, 16, attrs=Attr.PRESENT)], (), []),
+        ([linear(0, 16, 0, attrs=Attr.PRESENT)], [linear(0, 16, 16)], (), []),
+        ([linear(0, 8, 0)], [linear(8, 8, 16)], (), []),
+    ],
+)
+def test_addresses_that_lead_elsewhere_than_before(layout, before, now, early, expected):
+    earlier = facts(layout, before)
+    known = facts(
+        layout,
+        now,
+        Earlier(earlier.known[LinearMap], earlier.known[Vmemmap]),
+        early=sections(*early),
+        valid=sections(0),
+    )
+    found = judged(output_change, known).findings
+    start, end = LINEAR, 4096
+    assert [
+        (one.hit.key, one.severity, (one.hit.vas[0].start - start) // end, (one.hit.vas[0].end - start) // end)
+        for one in found
+    ] == expected
+    assert [one.hit.pfns.tuples() for one in found] == [[(PFN + lo, PFN + hi)] for _, _, lo, hi in expected]
+
+
+def test_addresses_of_which_nothing_is_mapped(layout):
+    holes = [row(LINEAR, 16, 0, attrs=NOTHING)]
+    earlier = facts(layout, holes)
+    known = facts(layout, holes, Earlier(earlier.known[LinearMap], earlier.known[Vmemmap]))
+    assert judged(output_change, known).outcome is Outcome.PASSED
+
+
+# TBL-02, TBL-06: tables -----------------------------------------------------------------------------------------------
+
+REACH = 1 << 35
+"""Pages that a linear map of 47 bits has addresses for."""
+
+
+def with_tables(layout, tables, *, missing=(), **sections):
+    """Facts with tables (page, level, address, descriptor), and tables of these pages that are not in the dump."""
+    known = facts(layout, [linear(0, 16, 0)], **sections or WHOLE)
+    pfn, level, va, descriptor = (list(one) for one in zip(*tables, strict=True))
+    count = len(missing)
+    pages = TablePages(
+        pa=np.array([one << 12 for one in pfn], dtype=np.uint64),
+        level=np.array(level, dtype=np.int8),
+        va=np.array(va, dtype=np.uint64),
+        used=np.ones(len(pfn), dtype=np.uint32),
+        parent_pa=np.array([(PFN << 12) + 8 * one for one in range(len(pfn))], dtype=np.uint64),
+    )
+    faults = TableFaults(
+        kind=np.full(count, FAULTS.index(Fault.MISSING), dtype=np.uint8),
+        entry_pa=np.zeros(count, dtype=np.uint64),
+        level=np.full(count, 2, dtype=np.int8),
+        va=np.full(count, LINEAR, dtype=np.uint64),
+        descriptor=np.zeros(count, dtype=np.uint64),
+        table_pa=np.array([one << 12 for one in missing], dtype=np.uint64),
+        total=count,
+    )
+    known.known[PageWalk] = replace(
+        known.known[PageWalk], tables=pages, table_descriptor=np.array(descriptor, dtype=np.uint64), faults=faults
+    )
+    return known
+
+
+def a_table(pfn, *, level=3, va=LINEAR, descriptor=3):
+    return pfn, level, va, descriptor
+
+
+@pytest.mark.parametrize(
+    ("pfn", "expected"),
+    [
+        (at(-8), []),
+        (at(0), [("pinned", Severity.LOW)]),
+        (at(2), [("offline", Severity.HIGH)]),
+        (at(4), [("pinned", Severity.LOW)]),
+        (at(3), [("gone", Severity.CRITICAL)]),
+        (PFN + REACH - 1, [("gone", Severity.CRITICAL)]),
+        (PFN + REACH, []),  # no memory can be there: TBL-05
+        (PFN - 1, []),
+    ],
+)
+def test_where_tables_lie(layout, pfn, expected):
+    for tables, missing in (([a_table(at(-8)), a_table(pfn)], ()), ([a_table(at(-8))], (pfn,))):
+        verdict = judged(table_in_removed_memory, with_tables(layout, tables, missing=missing, **MACHINE))
+        assert [(one.hit.key, one.severity) for one in verdict.findings] == expected
+
+
+def test_a_boot_block_that_is_offline_holds_tables_for_good(layout):
+    machine = MACHINE | {"online": sections(0)}
+    assert not judged(table_in_removed_memory, with_tables(layout, [a_table(at(-8))], **machine)).findings
+
+
+@pytest.mark.parametrize(("missing", "outcome"), [((at(-8),), Outcome.UNDECIDED), ((), Outcome.PASSED)])
+def test_tables_that_the_dump_does_not_hold(layout, missing, outcome):
+    verdict = judged(table_in_removed_memory, with_tables(layout, [a_table(at(-8))], missing=missing, **MACHINE))
+    assert verdict.outcome is outcome
+
+
+PXN, UXN = 3 | 1 << 59, 3 | 1 << 60
+NO_EXEC = PXN | UXN
+SPAN = 2 * MIB
+LINEAR_END = 0xFFFF800000000000
+LAST = (LINEAR_END - LINEAR) // SPAN - 1
+
+
+def table_row(number, descriptor=NO_EXEC, **more):
+    return a_table(at(-8) + number, va=LINEAR + number * SPAN, descriptor=descriptor, **more)
+
+
+LACK_PXN, LACK_UXN = "lack PXNTable, which the others have", "lack UXNTable, which the others have"
+
+
+@pytest.mark.parametrize(
+    ("tables", "expected"),
+    [
+        ([table_row(0), table_row(1)], []),
+        ([table_row(0), table_row(1), table_row(2, UXN)], [(LACK_PXN, 2)]),
+        ([table_row(0), table_row(1), table_row(2, PXN)], [(LACK_UXN, 2)]),
+        ([table_row(0), table_row(1, UXN)], []),  # as many as lack it
+        ([table_row(0, 3), table_row(1, 3)], []),
+        ([table_row(0), table_row(1), table_row(2, 0)], []),  # the root has no descriptor
+        ([table_row(0), table_row(1), a_table(at(-8), level=2, descriptor=3)], []),  # another level
+        ([table_row(0), table_row(1), a_table(at(-8), va=LINEAR_END - SPAN, descriptor=UXN)], [(LACK_PXN, LAST)]),
+        ([table_row(0), table_row(1), a_table(at(-8), va=LINEAR_END, descriptor=UXN)], []),
+        ([table_row(3), table_row(4), a_table(at(-8), va=LINEAR - SPAN, descriptor=UXN)], []),
+        ([table_row(0), table_row(1), table_row(2, NO_EXEC | 1 << 63)], [("NSTable", 2)]),
+        ([table_row(0), table_row(1), table_row(2, NO_EXEC | 1 << 61)], [("APTable[0]", 2)]),
+        ([table_row(0), table_row(1), table_row(2, NO_EXEC | 1 << 62)], [("APTable[1]", 2)]),
+    ],
+)
+def test_tables_that_are_not_restricted_alike(layout, tables, expected):
+    found = judged(attribute_drift, with_tables(layout, tables)).findings
+    assert [one.hit.vas[0].start for one in found] == [LINEAR + number * SPAN for _, number in expected]
+    for one, (words, _) in zip(found, expected, strict=True):
+        assert words in one.hit.title
+        assert one.severity is (Severity.INFO if "lack" in words else Severity.MEDIUM)

@@ -52,11 +52,6 @@ def facts(layout, rows, *more, **sections):
 def table(layout, **sections):
     """A section table read from a dump; what is not named is empty."""
     ranges = ("valid", "possible", "ram", "online", "blocks", "nomap", "early", "hotadded", "device")
-    return SectionTable(
-        layout=layout,
-        precision=Precision.EXACT,
-        blocks_known=True,
-        devices_known=True,
-        source="core",
-        **dict.fromkeys(ranges, EMPTY) | {"device_units": NO_UNITS, "block_units": NO_UNITS} | sections,
-    )
+    columns = dict.fromkeys(ranges, EMPTY) | {"device_units": NO_UNITS, "block_units": NO_UNITS}
+    known = {"precision": Precision.EXACT, "blocks_known": True, "devices_known": True}
+    return SectionTable(layout=layout, source="core", **columns | known | sections)
