@@ -97,6 +97,14 @@ class AddressMap:
         """The same with the bounds of the kernel image (``_text`` and ``_end``)."""
         return replace(self, image_start=start, image_end=end)
 
+    def below_shadow(self, scale: int) -> AddressMap:
+        """The same with the linear map ending where KASAN's shadow begins, which holds a byte for 2**scale bytes.
+
+        PAGE_END is KASAN_SHADOW_START since the shadow ends where the linear map did (f4693c2716b3, 5.11).
+        """
+        shadow = self.linear_end - (1 << (self.va_actual - scale))
+        return replace(self, linear_end=shadow) if shadow > self.page_offset else self
+
     def canonical(self, va: U64) -> U64:
         """Kernel addresses without the tag that KASAN keeps in the top byte."""
         kernel = (va >> np.uint64(55)) & np.uint64(1) != 0

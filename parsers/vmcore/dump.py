@@ -8,6 +8,7 @@ Virtual addresses of the linear map and the kernel image are translated by arith
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -49,6 +50,8 @@ T = TypeVar("T")
 _CACHED_PAGES = 512
 _NOTE_GNU_BUILD_ID = "NT_GNU_BUILD_ID"
 
+_SHADOW_SCALES = {"__asan_load8_noabort": 3, "__hwasan_load8_noabort": 4}  # mm/kasan/generic.c, mm/kasan/sw_tags.c
+
 
 class Dump:
     """One opened dump, with what is known of the kernel in it.
@@ -77,6 +80,7 @@ class Dump:
             self._load_vmlinux(vmlinux)
         self._symbols = self._find_symbols(system_map_path)
         self._bound_image()
+        self._bound_linear_map()
         self._btf = self._load_btf()
         self.types = self._register()
         """Where structures are known from: ``debuginfo``, ``BTF`` or ``VMCOREINFO``."""
@@ -251,6 +255,14 @@ class Dump:
         start, end = self.symbol("_text"), self.symbol("_end")
         if start is not None and end is not None and start < end:
             self.addresses = self.addresses.with_image(start, end)
+            self._page.cache_clear()
+
+    def _bound_linear_map(self) -> None:
+        """Cut off KASAN's shadow, which shows in the functions that instrumented code calls."""
+        scale = next((scale for name, scale in _SHADOW_SCALES.items() if self.symbol(name) is not None), None)
+        release = re.match(r"(\d{1,3})\.(\d{1,3})", self.vmcoreinfo.osrelease or "")
+        if scale is not None and release is not None and (int(release[1]), int(release[2])) >= (5, 11):
+            self.addresses = self.addresses.below_shadow(scale)
             self._page.cache_clear()
 
     def _load_btf(self) -> Btf | None:
