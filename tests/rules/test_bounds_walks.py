@@ -13,7 +13,7 @@ from analyzer.sources.read import Request
 from parsers.arm64 import Attr
 from parsers.iomem import parse_iomem
 from parsers.layout import KernelLayout, Precision
-from parsers.mapping import TablePages
+from parsers.mapping import Mapping, TablePages
 from parsers.ranges import Ranges
 from parsers.uname import parse_uname
 from parsers.vmcore.faults import FAULTS, Fault, TableFaults
@@ -28,6 +28,7 @@ from rules.model.resources import Resources
 from rules.model.sections import Units
 from rules.model.walk import PageWalk
 from rules.tables.tbl02_table_in_removed_memory import table_in_removed_memory
+from rules.tables.tbl05_malformed_entry import malformed_entry
 from rules.tables.tbl06_attribute_drift import attribute_drift
 from rules.vmemmap.vmm02_lost_struct_pages import lost_struct_pages
 from rules.vmemmap.vmm08_populate_skipped import populate_skipped_under_table
@@ -362,6 +363,19 @@ def test_addresses_that_lead_elsewhere_than_before(layout, before, now, early, e
     assert [one.hit.pfns.tuples() for one in found] == [[(PFN + lo, PFN + hi)] for _, _, lo, hi in expected]
 
 
+@pytest.mark.parametrize(("before", "now"), [(True, False), (False, True)])
+def test_text_dumps_do_not_say_where_addresses_lead(layout, before, now):
+    """One of the two is a text dump."""
+    regions = []
+    for walked in (before, now):
+        known = facts(layout, [linear(0, 16, 0)]).known
+        mapping = known[Mapping] if walked else replace(known[Mapping], pa=None)
+        regions.append((LinearMap.of(mapping, layout), Vmemmap.of(mapping, layout)))
+    known = facts(layout, [linear(0, 16, 0)], Earlier(*regions[0]))
+    known.known.update({LinearMap: regions[1][0], Vmemmap: regions[1][1]})
+    assert judged(output_change, known).outcome is Outcome.UNDECIDED
+
+
 def test_addresses_of_which_nothing_is_mapped(layout):
     holes = [row(LINEAR, 16, 0, attrs=NOTHING)]
     earlier = facts(layout, holes)
@@ -375,8 +389,8 @@ REACH = 1 << 35
 """Pages that a linear map of 47 bits has addresses for."""
 
 
-def with_tables(layout, tables, *, missing=(), **sections):
-    """Facts with tables (page, level, address, descriptor), and tables of these pages that are not in the dump."""
+def with_tables(layout, tables, *, missing=(), fault=Fault.MISSING, **sections):
+    """Facts with tables (page, level, address, descriptor), and entries for tables that cannot be followed."""
     known = facts(layout, [linear(0, 16, 0)], **sections or WHOLE)
     pfn, level, va, descriptor = (list(one) for one in zip(*tables, strict=True))
     count = len(missing)
@@ -388,7 +402,7 @@ def with_tables(layout, tables, *, missing=(), **sections):
         parent_pa=np.array([(PFN << 12) + 8 * one for one in range(len(pfn))], dtype=np.uint64),
     )
     faults = TableFaults(
-        kind=np.full(count, FAULTS.index(Fault.MISSING), dtype=np.uint8),
+        kind=np.full(count, FAULTS.index(fault), dtype=np.uint8),
         entry_pa=np.zeros(count, dtype=np.uint64),
         level=np.full(count, 2, dtype=np.int8),
         va=np.full(count, LINEAR, dtype=np.uint64),
@@ -434,6 +448,26 @@ def test_a_boot_block_that_is_offline_holds_tables_for_good(layout):
 def test_tables_that_the_dump_does_not_hold(layout, missing, outcome):
     verdict = judged(table_in_removed_memory, with_tables(layout, [a_table(at(-8))], missing=missing, **MACHINE))
     assert verdict.outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("fault", "pfn", "words"),
+    [
+        (Fault.RESERVED, at(-8), Fault.RESERVED.value),
+        (Fault.RESERVED, PFN + REACH, Fault.RESERVED.value),
+        (Fault.MISALIGNED, at(-8), Fault.MISALIGNED.value),
+        (Fault.ELSEWHERE, at(-8), Fault.ELSEWHERE.value),
+        (Fault.MISSING, PFN + REACH, "no memory can be"),
+        (Fault.MISSING, PFN - 1, "no memory can be"),
+        (Fault.MISSING, PFN + REACH - 1, None),
+        (Fault.MISSING, PFN, None),
+    ],
+)
+def test_entries_that_cannot_be_followed(layout, fault, pfn, words):
+    known = with_tables(layout, [a_table(at(-8))], missing=(pfn,), fault=fault)
+    found = judged(malformed_entry, known).findings
+    assert [words in one.hit.title for one in found] == [True for _ in range(words is not None)]
+    assert [(va.start, va.end) for one in found for va in one.hit.vas] == [(LINEAR, LINEAR + 2 * MIB) for _ in found]
 
 
 PXN, UXN = 3 | 1 << 59, 3 | 1 << 60
