@@ -88,9 +88,8 @@ def _area(
         return EMPTY, Claim.PROBABLE
     if parameter is None:
         raise UndecidedError("whether blocks hold their own struct pages is not known", MemmapOnMemory)
-    if not sections.layout.knows("block_size", "struct_page_size"):
-        raise UndecidedError("how many pages hold a block's struct pages is not known", "memory blocks")
     units, layout = sections.block_units, sections.layout
+    layout.need("block_size")
     pages = (units.end_pfn - units.start_pfn) * layout.struct_page_size // layout.page_size
     return Ranges.of(units.start_pfn, units.start_pfn + pages), Claim.SUSPECTED
 

@@ -23,17 +23,15 @@ if TYPE_CHECKING:
     name="self-hosted-offline-refused",
     severity=Severity.MEDIUM,
     impact=Impact.LATENT,
-    needs=(Dmesg,),
-    uses=(MemmapOnMemory, KernelLayout),
+    needs=(Dmesg, KernelLayout),
+    uses=(MemmapOnMemory,),
     references=(
         "Linux commit 95a58852b0e5 (v7.1)",
         "arch/arm64/mm/mmu.c can_unmap_without_split() (v7.1 to 7.3); seen on Debian's 7.3.4",
     ),
     foretold=foretold.offline_refused,
 )
-def offline_refused(
-    dmesg: Dmesg, *, memmap_on_memory: MemmapOnMemory | None, kernel_layout: KernelLayout | None
-) -> Iterator[Hit]:
+def offline_refused(dmesg: Dmesg, layout: KernelLayout, *, memmap_on_memory: MemmapOnMemory | None) -> Iterator[Hit]:
     """A memory block could not be offlined because its struct pages begin inside of a vmemmap block.
 
     What it means:
@@ -58,11 +56,11 @@ def offline_refused(
         raise UndecidedError("whether blocks hold their own struct pages is not known", MemmapOnMemory)
     if memmap_on_memory.mode is MemmapOnMemoryMode.OFF:
         raise NotApplicableError("memmap_on_memory is off")
-    refused = address_ranges(said, kernel_layout)
+    refused = address_ranges(said, layout)
     yield Hit(
         title="Blocks that hold their own struct pages cannot be offlined",
         message=f'The kernel refused {len(said)} times: "{said[0].text}".',
-        claim=Claim.PROVEN if _inside_blocks(refused, kernel_layout) else Claim.PROBABLE,
+        claim=Claim.PROVEN if _inside_blocks(refused, layout) else Claim.PROBABLE,
         pfns=refused,
         evidence=(
             *quote_messages(dmesg, said),
@@ -71,8 +69,9 @@ def offline_refused(
     )
 
 
-def _inside_blocks(refused: Ranges, layout: KernelLayout | None) -> bool:
+def _inside_blocks(refused: Ranges, layout: KernelLayout) -> bool:
     """Whether all of the refused ranges begin behind the start of a block."""
-    if not refused or layout is None or not layout.knows("block_size", "page_size"):
+    block = layout.get("block_size")
+    if not refused or block is None:
         return False
-    return bool((refused.start % (layout.need("block_size") // layout.page_size) != 0).all())
+    return bool((refused.start % (block // layout.page_size) != 0).all())

@@ -11,10 +11,12 @@ pytest.importorskip("drgn", reason="drgn has wheels for x86-64 only")
 from analyzer.audit import audit
 from analyzer.sources.read import Request
 from parsers.arm64 import PMD, PTE
+from parsers.cmdline import parse_cmdline
 from parsers.dmesg import parse_dmesg
 from parsers.layout import KernelLayout
+from parsers.memmap_on_memory import parse_memmap_on_memory
 from parsers.vmcore.dump import Dump
-from parsers.vmcore.rows import BlockRows, SectionRows
+from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows
 from rules.engine import Outcome, builtin_rules, run
 from rules.facts import Facts
 from rules.finding import Claim, Severity
@@ -496,6 +498,19 @@ def test_poison_in_a_self_hosted_area(dimm, pfn, outcome):
     assert verdicts["MOM-12"].outcome is outcome
     if outcome is Outcome.FIRED:
         assert proven(verdicts, "MOM-12", Severity.HIGH) == [(pfn, pfn + 1)]
+
+
+# Self-hosted struct pages and huge pages ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("switch", "outcome"), [(True, Outcome.FIRED), (False, Outcome.PASSED), (None, Outcome.FIRED)])
+def test_the_switch_in_the_dump_comes_before_the_command_line(hvo, switch, outcome):
+    """The command line switches it on."""
+    parameter = parse_memmap_on_memory(b"Y\n", "memmap_on_memory")
+    line = parse_cmdline(b"hugetlb_free_vmemmap=on\n", "cmdline")
+    pools = facts_of(hvo).get(HugetlbRows)
+    facts = facts_of(hvo, replace(pools, vmemmap_optimized=switch), memmap_on_memory=parameter, command_line=line)
+    assert judged("MOM-11", facts).outcome is outcome
 
 
 # Poison ---------------------------------------------------------------------------------------------------------------
