@@ -81,8 +81,6 @@ def _changed(before: RegionMap, now: RegionMap) -> Ranges:
     if before.pa is None or now.pa is None:
         raise UndecidedError("a text dump has no output addresses: two crash dumps are needed", "vmcore")
     edges = np.unique(np.concatenate((before.start, before.end, now.start, now.end)))
-    if edges.size < 2:
-        return EMPTY
     start, end = edges[:-1], edges[1:]
     both = before.mapped.contains(start) & now.mapped.contains(start)
     start, end = start[both], end[both]

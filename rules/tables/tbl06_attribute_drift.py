@@ -54,11 +54,12 @@ def attribute_drift(walk: PageWalk, layout: KernelLayout) -> Iterator[Hit]:
         "vmemmap": (layout.vmemmap_start, layout.vmemmap_end),
     }
     tables, descriptor = walk.tables, walk.table_descriptor
+    linked = descriptor != 0  # the root is not
     for name, (start, end) in regions.items():
-        for level in np.unique(tables.level[descriptor != 0]).tolist():
+        for level in np.unique(tables.level[linked]).tolist():
             span = layout.granule.span(level - 1)
-            inside = (tables.level == level) & (descriptor != 0) & (tables.va >= np.uint64(start))
-            inside &= tables.va <= np.uint64(max(end - span, 0))
+            inside = (tables.level == level) & linked & (tables.va >= np.uint64(start))
+            inside &= tables.va <= np.uint64(end - span)
             for bit in USUAL:
                 held = inside & (descriptor & np.uint64(TABLE_ATTRIBUTES[bit]) != 0)
                 lacking = inside & ~held

@@ -20,7 +20,7 @@ from parsers.vmcore.faults import FAULTS, Fault, TableFaults
 from parsers.vmcore.rows import BlockRows
 from rules.contiguous.cnt06_output_change import output_change
 from rules.engine import Outcome, run
-from rules.finding import Severity
+from rules.finding import Claim, Severity
 from rules.linear_map.lin05_wrong_offset import wrong_linear_offset
 from rules.model.coverage import LinearMap, Vmemmap
 from rules.model.earlier import Earlier
@@ -215,6 +215,13 @@ def test_struct_pages_that_were_never_populated(layout, rows, machine, skipped, 
     assert places(judged(lost_struct_pages, known)) == lost
 
 
+def test_sections_that_were_never_populated_are_told_one_by_one(layout):
+    machine = {"valid": sections(0, 2), "possible": sections(0, 2), "hotadded": sections(0, 2)}
+    known = facts(layout, [hole(0, 64, 64), hole(2, 64, 64)], **machine)
+    found = [one.hit.pfns.tuples() for one in judged(populate_skipped_under_table, known).findings]
+    assert found == [[(at(0, 64), at(0, 128))], [(at(2, 64), at(2, 128))]]
+
+
 def mapped_struct_pages(rows):
     """Last-level entries for all struct pages of two sections that ``rows`` do not speak of."""
     spoken = Ranges.pairs((va - VMEMMAP, va - VMEMMAP + pages * 4096) for va, pages, *_ in rows)
@@ -360,6 +367,8 @@ def test_addresses_that_lead_elsewhere_than_before(layout, before, now, early, e
         (one.hit.key, one.severity, (one.hit.vas[0].start - start) // end, (one.hit.vas[0].end - start) // end)
         for one in found
     ] == expected
+    claims = {"linear boot": Claim.PROBABLE, "linear other": Claim.SUSPECTED}
+    assert all(one.hit.claim is claims[one.hit.key] for one in found)
     assert [one.hit.pfns.tuples() for one in found] == [[(PFN + lo, PFN + hi)] for _, _, lo, hi in expected]
 
 
@@ -437,6 +446,10 @@ def test_where_tables_lie(layout, pfn, expected):
     for tables, missing in (([a_table(at(-8)), a_table(pfn)], ()), ([a_table(at(-8))], (pfn,))):
         verdict = judged(table_in_removed_memory, with_tables(layout, tables, missing=missing, **MACHINE))
         assert [(one.hit.key, one.severity) for one in verdict.findings] == expected
+        assert [(va.start, va.end) for one in verdict.findings for va in one.hit.vas] == [
+            (LINEAR, LINEAR + 1) for _ in expected
+        ]
+        assert bool(verdict.reason) is (missing != () and bool(MACHINE["possible"].contains([pfn])[0]))
 
 
 def test_a_boot_block_that_is_offline_holds_tables_for_good(layout):
@@ -444,9 +457,17 @@ def test_a_boot_block_that_is_offline_holds_tables_for_good(layout):
     assert not judged(table_in_removed_memory, with_tables(layout, [a_table(at(-8))], **machine)).findings
 
 
-@pytest.mark.parametrize(("missing", "outcome"), [((at(-8),), Outcome.UNDECIDED), ((), Outcome.PASSED)])
-def test_tables_that_the_dump_does_not_hold(layout, missing, outcome):
-    verdict = judged(table_in_removed_memory, with_tables(layout, [a_table(at(-8))], missing=missing, **MACHINE))
+@pytest.mark.parametrize(
+    ("fault", "missing", "outcome"),
+    [
+        (Fault.MISSING, (at(-8),), Outcome.UNDECIDED),
+        (Fault.MISSING, (), Outcome.PASSED),
+        (Fault.RESERVED, (at(-8),), Outcome.PASSED),
+    ],
+)
+def test_tables_that_the_dump_does_not_hold(layout, fault, missing, outcome):
+    known = with_tables(layout, [a_table(at(-8))], missing=missing, fault=fault, **MACHINE)
+    verdict = judged(table_in_removed_memory, known)
     assert verdict.outcome is outcome
 
 
@@ -507,4 +528,5 @@ def test_tables_that_are_not_restricted_alike(layout, tables, expected):
     assert [one.hit.vas[0].start for one in found] == [LINEAR + number * SPAN for _, number in expected]
     for one, (words, _) in zip(found, expected, strict=True):
         assert words in one.hit.title
+        assert one.hit.vas[0].end - one.hit.vas[0].start == (SPAN if "lack" in words else 4096)
         assert one.severity is (Severity.INFO if "lack" in words else Severity.MEDIUM)
