@@ -38,7 +38,7 @@ from analyzer.sources.archive import archive_format
 from analyzer.sources.found import UNENDED
 from analyzer.sources.kinds import BY_NAME, SNIFF_BYTES, kind_of_content, kind_of_path
 from tests.fuzz.invariants import Broken, hold
-from tests.fuzz.targets import FIXTURES, Target, as_file
+from tests.fuzz.targets import CORPUS, FIXTURES, Target, as_file
 
 __all__ = ["Text", "binaries", "damaged", "lengths", "target_of", "texts"]
 
@@ -58,10 +58,10 @@ class Text:
 
 
 def texts(*parts: str) -> list[Text]:
-    """Every text fixture whose name or content a reader knows, by kind, each content once."""
+    """Every text fixture whose name or content a reader knows, by kind, each content once; the kept corpus is none."""
     found: dict[tuple[str, bytes], Path] = {}
     for path in sorted(FIXTURES.rglob("*")):
-        if not path.is_file() or path.suffix in {".json", ".md"} or not _named(path, parts):
+        if not path.is_file() or path.suffix in {".json", ".md"} or CORPUS in path.parents or not _named(path, parts):
             continue
         data = path.read_bytes()
         data = _UNPACK[archive_format(data)](data) if archive_format(data) in _UNPACK else data
@@ -123,7 +123,7 @@ def binaries(*parts: str) -> list[tuple[str, bytes]]:
 
     found: dict[str, bytes] = {}
     for path in sorted(FIXTURES.rglob("*")):
-        if path.suffix in {".zst", ".gz", ".xz", ".dat"} and "fuzz" not in path.parts:
+        if path.suffix in {".zst", ".gz", ".xz", ".dat"} and CORPUS not in path.parents:
             data, name = path.read_bytes(), str(path.relative_to(FIXTURES))
             found[name] = data
             form = archive_format(data)
