@@ -64,7 +64,7 @@ class Iomem:
     privileged: bool
     """False if every address is zero: the file was read without privilege, and where memory is, is unknown."""
     cut_short: bool = False
-    """The file ends in the middle of a line: what follows is unknown."""
+    """The file ends in the middle of a line, or begins below a resource that it does not have: the rest is unknown."""
     diagnostics: tuple[Diagnostic, ...] = ()
 
     @property
@@ -107,7 +107,7 @@ def parse_iomem(data: bytes, path: str) -> Iomem:
         parent=parent,
         line=np.array(lines, dtype=np.uint32),
         privileged=bool(last.any()),
-        cut_short=_ends_in_a_line(data),
+        cut_short=_ends_in_a_line(data) or len(rows[0][1][1]) > min(len(match[1]) for _, match in rows),
         diagnostics=(
             *at_lines("the range ends before it starts, left out", sorted(set(every_line) - set(lines)), path),
             *diagnostics,

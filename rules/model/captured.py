@@ -109,6 +109,8 @@ class _Building:
         mapping = captured.vmcore.mapping if captured.vmcore else self._own_mapping(builder, layout)
         if mapping is not None and not layout.knows("phys_offset"):
             layout = self._with_phys_offset(builder, mapping, layout)
+        elif mapping is not None and captured.vmcore is None and self._lies_elsewhere(mapping, layout):
+            mapping = None
         if captured.dmesg is not None:
             oopses = Oopses.of(captured.dmesg, builder, self.known.get(KernelRelease))
             self._take(oopses, oopses.release)
@@ -202,6 +204,25 @@ class _Building:
         if not fit.candidates:
             builder.notes.append(f"PHYS_OFFSET: {fit.reason}")
         return builder.build(tuple(candidate & (2**64 - 1) for candidate in fit.candidates))
+
+    def _lies_elsewhere(self, mapping: Mapping, layout: KernelLayout) -> bool:
+        """Whether the dump fits /proc/iomem under another PHYS_OFFSET than the given one: it is of another boot."""
+        resources: Resources | None = self.known.get(Resources)
+        if resources is None or not layout.knows("page_offset", "linear_end", "page_size"):
+            return False
+        linear = LinearMap.of(mapping, layout)
+        memory = resources.pfns(resources.ram, layout.page_size)
+        if (linear.pfns(linear.pages_mapped) & memory).total * 4 > memory.total:
+            return False
+        found = [value % 2**64 for value in fit_phys_offset(linear, resources).candidates]
+        if not found or layout.phys_offset in found:
+            return False
+        source = layout.facts["phys_offset"].source
+        self.missing[Mapping] = (
+            f"the dump is of another boot: it fits PHYS_OFFSET {found[0]:#x}, {source} says {layout.phys_offset:#x}"
+        )
+        self.missing[LinearMap] = self.missing[Vmemmap] = self.missing[Mapping]
+        return True
 
     def _regions(self, mapping: Mapping, layout: KernelLayout) -> None:
         for region in (LinearMap, Vmemmap):

@@ -293,7 +293,7 @@ class _Derivation:
             early=early,
             hotadded=hotadded,
             device=device,
-            devices_known=self.resources is not None and self.linear is not None and self.layout.knows("phys_offset"),
+            devices_known=self._devices_known(),
             device_units=device_units,
             block_units=blocks.starting_in(hotadded),
             source=self.resources.iomem.path if self.resources else (self.blocks.path if self.blocks else ""),
@@ -342,6 +342,13 @@ class _Derivation:
         if self.resources is None or self.linear is None or not self.layout.knows("phys_offset"):
             return NO_UNITS
         return device_units(self.resources, self.linear.pfns(self.linear.pages_mapped) - self._of("ram"), self.layout)
+
+    def _devices_known(self) -> bool:
+        """Whether the linear map of everything that is claimed was seen: only so is it known what has struct pages."""
+        if self.resources is None or self.linear is None or not self.layout.knows("phys_offset"):
+            return False
+        claimed = self.resources.pfns(self.resources.claimed & self.resources.containers, self.layout.page_size)
+        return not claimed - self.linear.pfns(self.linear.pages_observed)
 
     def _device_only(self, device: Ranges, populated: Ranges, nomap: Ranges) -> Ranges:
         """Device PFNs in sections that hold no RAM of any kind: those sections came with the device."""

@@ -84,6 +84,9 @@ def lost_struct_pages(
         )
     if timeline is not None:
         yield from _hidden(timeline, missing)
+    if not section_table.devices_known and section_table.claim is not Claim.PROVEN:
+        told = section_table.valid if timeline is None else section_table.valid | timeline.lost
+        yield from _of_unlisted_devices(vmemmap, linear_map, told | section_table.ram_sections)
     unseen = valid - vmemmap.pfns(vmemmap.pages_observed)
     if unseen:
         raise UndecidedError(f"the struct pages of {unseen.total} valid pages are not in the dump", Vmemmap)
@@ -132,7 +135,14 @@ def _from_linear_map(vmemmap: Vmemmap, linear: LinearMap | None, timeline: Timel
     """Two witnesses inside one dump: what is in the linear map has struct pages."""
     if linear is None:
         raise UndecidedError("neither the section table nor the linear map is known", SectionTable, LinearMap)
-    lost = linear.pages_mapped & vmemmap.pages_missing
+    yield from _unmapped(vmemmap, linear, linear.pages_mapped & vmemmap.pages_missing)
+    if timeline is not None:
+        yield from _hidden(timeline, EMPTY)
+    raise UndecidedError("which memory is valid is not known from a page-table dump alone", SectionTable)
+
+
+def _unmapped(vmemmap: Vmemmap, linear: LinearMap, lost: Ranges) -> Iterator[Hit]:
+    """A hit for page indices that the linear map has and the vmemmap area has not, if there are any."""
     if lost:
         offsets = vmemmap.offsets(lost)
         yield Hit(
@@ -147,9 +157,16 @@ def _from_linear_map(vmemmap: Vmemmap, linear: LinearMap | None, timeline: Timel
             vas=vmemmap.va_ranges(offsets),
             evidence=vmemmap.quote_at(offsets) + linear.quote_at(linear.offsets(lost)),
         )
-    if timeline is not None:
-        yield from _hidden(timeline, EMPTY)
-    raise UndecidedError("which memory is valid is not known from a page-table dump alone", SectionTable)
+
+
+def _of_unlisted_devices(vmemmap: Vmemmap, linear: LinearMap | None, known: Ranges) -> Iterator[Hit]:
+    """Where no list names device memory, what is in the linear map and in no section of RAM is that."""
+    if linear is None:
+        raise UndecidedError("which device memory has struct pages is not known", "iomem", LinearMap)
+    lost = linear.pages_mapped & vmemmap.pages_missing - known.shift(-linear.layout.start_pfn)
+    yield from _unmapped(vmemmap, linear, lost)
+    if linear.unobserved:
+        raise UndecidedError("which device memory has struct pages is not known: not all is in the dump", LinearMap)
 
 
 def _by_section(pfns: Ranges, pages_per_section: int) -> Iterator[Ranges]:

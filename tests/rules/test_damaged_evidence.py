@@ -8,6 +8,7 @@ import pytest
 from analyzer.audit import audit
 from analyzer.sources.read import Request
 from parsers.errors import UsageError
+from parsers.layout import KernelLayout
 from rules.engine import Outcome
 from rules.finding import Claim, Severity
 
@@ -27,7 +28,8 @@ def changed(tmp_path):
             if content is None:
                 (copy / name).unlink()
             else:
-                (copy / name).write_bytes(content(read(capture, name)) if callable(content) else read(content, name))
+                old = read(capture, name) if (CAPTURES / capture / name).exists() else b""
+                (copy / name).write_bytes(content(old) if callable(content) else read(content, name))
         return audit(Request((copy,)))
 
     return audited
@@ -188,3 +190,26 @@ def test_a_trace_that_begins_later_makes_no_alarm(changed, moment):
     report = changed(moment, trace=lambda data: begun_late(data.decode()).encode())
     assert verdict(report, "TRC-07").outcome is not Outcome.ERROR
     assert alarms(report) == set()
+
+
+def test_a_list_of_resources_that_begins_with_a_child_lost_its_head(changed):
+    report = changed(DIMM, iomem=lambda data: data[data.index(b"  ") :])
+    assert "cut short" in verdict(report, "SEC-04").reason
+
+
+def test_without_iomem_struct_pages_of_devices_are_missed_in_the_linear_map(changed):
+    """VMCOREINFO tells PHYS_OFFSET, so the memory blocks make a section table: no list names the namespaces."""
+    info = b"PAGESIZE=65536\nNUMBER(VA_BITS)=48\nNUMBER(PHYS_OFFSET)=0x40000000\n"
+    offset = audit(Request((CAPTURES / "pmem-6.12-64k/02-one-removed",))).facts.get(KernelLayout).phys_offset
+    info = info.replace(b"0x40000000", b"%#x" % offset)
+    report = changed("pmem-6.12-64k/02-one-removed", iomem=None, trace=None, dmesg=None, vmcoreinfo=lambda _: info)
+    [lost] = [one for one in report.findings if one.rule.code == "VMM-02"]
+    assert lost.hit.pfns.tuples() == [(0x8000, 0x8100), (0x8200, 0x8400)]
+    assert lost.hit.claim is Claim.SUSPECTED
+
+
+def test_vmcoreinfo_of_another_boot_does_not_move_the_linear_map(changed):
+    info = b"OSRELEASE=6.12.117\nPAGESIZE=4096\nNUMBER(VA_BITS)=48\nNUMBER(PHYS_OFFSET)=0xffffa50080000000\n"
+    report = changed(VULNERABLE, trace=None, vmcoreinfo=lambda _: info)
+    assert alarms(report) == set()
+    assert "the dump is of another boot: it fits PHYS_OFFSET 0x0, VMCOREINFO says" in verdict(report, "LIN-03").reason
