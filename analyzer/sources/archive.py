@@ -398,7 +398,7 @@ def _decompressed(form: str, source: _Stream) -> _Stream:
 class _Zstd(_Forward):
     """zstd data, frame behind frame, fed in pieces so small that what comes out of one can be held."""
 
-    PIECE = 4096
+    PIECE = 2048
 
     def __init__(self, source: _Stream) -> None:
         import zstandard  # noqa: PLC0415 only where such a file is read

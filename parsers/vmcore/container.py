@@ -36,7 +36,7 @@ class _Reader(Protocol):
 class _ZstdFrames:
     """Reads concatenated zstd frames; unlike the library's reader it notices a frame that ends early."""
 
-    _STEP = 4096  # compressed bytes at a time: at most 128 MiB of plain ones
+    _STEP = 2048  # compressed bytes at a time: at most 64 MiB of plain ones, twice
 
     def __init__(self, stream: BinaryIO) -> None:
         import zstandard  # noqa: PLC0415  # only where such a file is read

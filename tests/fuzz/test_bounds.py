@@ -4,6 +4,7 @@ import random
 import struct
 
 import pytest
+import zstandard
 
 from tests.fuzz.invariants import hold
 from tests.fuzz.mutate import grow, stretch
@@ -63,3 +64,9 @@ def test_stretched_lines(name):
     target = TARGETS[name]
     for larger in (stretch, stretch, grow):
         hold(target, larger(rng, rng.choice(target.seeds()), 200_000), twice=False)
+
+
+@pytest.mark.parametrize("name", ["container", "archive", "single"])
+def test_zeros_in_zstd(name):
+    packed = zstandard.ZstdCompressor(level=1).compress(bytes(1 << 28))
+    hold(TARGETS[name], (b"\0" if name == "archive" else b"") + packed, twice=False)
