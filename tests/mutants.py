@@ -62,12 +62,17 @@ def mutants(source: str) -> Iterator[Mutant]:
         for change in _changes(node):
             mutated = copy.deepcopy(tree)
             old = next(one for at, one in enumerate(ast.walk(mutated)) if at == number)
-            before = ast.unparse(old)
+            before = _words(old)
             new = change(old)
             mutated = _Exchange(old, new).visit(mutated)
             ast.fix_missing_locations(mutated)
             at: int = getattr(node, "lineno", 0)
-            yield Mutant(lines[at - 1].strip(), f"{before} -> {ast.unparse(new)}", at, mutated)
+            yield Mutant(lines[at - 1].strip(), f"{before} -> {_words(new)}", at, mutated)
+
+
+def _words(node: ast.AST) -> str:
+    """The node as it is printed: of a statement, its condition."""
+    return f"if {ast.unparse(node.test)}" if isinstance(node, ast.If | ast.While) else ast.unparse(node)
 
 
 class _Exchange(ast.NodeTransformer):

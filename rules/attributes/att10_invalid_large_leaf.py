@@ -137,7 +137,6 @@ def _oopses(dmesg: Dmesg | None) -> tuple[Message, ...]:
     found = []
     for message in dmesg.boot.of(Kind.CRASH):
         match = _LAST_ENTRY.match(message.text)
-        last = int(match[1], 16) if match else 0
-        if last and not last & 1:
+        if match and (last := int(match[1], 16)) and not last & 1:
             found.append(message)
     return tuple(found)

@@ -43,6 +43,8 @@ class Drawn:
     def audit(self, folder: Path) -> Report:
         """Written down and audited."""
         folder.mkdir(exist_ok=True)
+        for old in folder.iterdir():
+            old.unlink()
         texts = {
             "kernel_page_tables": self.dump(),
             "iomem": "".join(f"{lo:08x}-{hi - 1:08x} : {what}\n" for lo, hi, what in self.iomem),

@@ -203,8 +203,13 @@ TOP = 1 << 52
 @pytest.mark.parametrize(("end", "outcome"), [(TOP, Outcome.PASSED), (TOP + 256 * MIB, Outcome.FIRED)])
 def test_struct_pages_at_the_end_of_physical_memory(tmp_path, end, outcome):
     """PHYS_OFFSET lies 1 GiB before it."""
-    moved = {"vmcoreinfo": Drawn().vmcoreinfo(TOP - (NVDIMM - RAM))}
-    machine = replace(Drawn(), pages=((RAM, end - TOP + NVDIMM, "PMD", BLOCK),), files=moved)
+    first = TOP - (NVDIMM - RAM)
+    machine = Drawn(
+        pages=((RAM, end - TOP + NVDIMM, "PMD", BLOCK),),
+        iomem=((first, TOP, "System RAM"),),
+        boot=((first, TOP),),
+        files={"vmcoreinfo": Drawn().vmcoreinfo(first)},
+    )
     verdict = machine.verdict(tmp_path, "VMM-10")
     assert verdict.outcome is outcome
     assert vas(verdict) == [struct_pages((0, 256)) for _ in range(outcome is Outcome.FIRED)]
