@@ -40,7 +40,7 @@ def oops_hit(oops: DecodedOops, title: str, message: str, claim: Claim, severity
 def said(oopses: Oopses, pattern: str, *kinds: ReportKind) -> Iterator[DecodedOops]:
     """Reports whose own words match."""
     wanted = re.compile(pattern)
-    return (oops for oops in oopses.of_kind(*kinds) if wanted.search(oops.report.warning or oops.report.text))
+    return (oops for oops in oopses.of_kind(*kinds) if wanted.search(oops.report.text))
 
 
 def spoken_hits(

@@ -77,14 +77,14 @@ class _Zones:
     name="zone-span",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(SectionTable,),
-    uses=(MemoryBlocks, Zoneinfo, ZoneRows),
+    needs=(SectionTable, MemoryBlocks),
+    uses=(Zoneinfo, ZoneRows),
     references=("mm/memory_hotplug.c resize_zone_range(), shrink_zone_span(), adjust_present_page_count() (v6.12)",),
 )
 def zone_span(
     sections: SectionTable,
+    blocks: MemoryBlocks,
     *,
-    memory_blocks: MemoryBlocks | None,
     zoneinfo: Zoneinfo | None,
     zone_rows: ZoneRows | None,
 ) -> Iterator[Hit]:
@@ -108,14 +108,12 @@ def zone_span(
     Capture again; if it stays, take a crash dump and report it.
     """
     zones = _known_zones(zoneinfo, zone_rows, sections)
-    if memory_blocks is None:
-        raise UndecidedError("which memory is online is not known", "memory blocks")
     every = np.ones(len(zones.name), dtype=np.bool_)
     online = sections.online & sections.ram
     lost = online - zones.spans(every)
     if lost and not zones.complete:
         raise UndecidedError("zones are missing in /proc/zoneinfo: it is cut short", Zoneinfo)
-    if unlisted := _unlisted(memory_blocks, zones, sections, lost):
+    if unlisted := _unlisted(blocks, zones, sections, lost):
         raise UndecidedError(
             f"/proc/zoneinfo has no start of zone {unlisted}, in which memory is online: not all of it was read, "
             "or at another moment",
@@ -129,7 +127,7 @@ def zone_span(
             pfns=lost,
             evidence=zones.quote(every),
         )
-    yield from _elsewhere(memory_blocks, zones, sections, online - lost)
+    yield from _elsewhere(blocks, zones, sections, online - lost)
     if not lost:
         yield from _impossible(zones, sections)
     if zone_rows is not None:
