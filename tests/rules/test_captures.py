@@ -67,6 +67,15 @@ ALARMS: dict[str, list[tuple[str, Severity, Ranges]]] = {
         ("TRC-07", Severity.CRITICAL, [(0x8000, 0x8100), (0x8200, 0x8400)]),
         ("VMM-06", Severity.HIGH, [(0x8000, 0x8100), (0x8200, 0x8400)]),
     ],
+    "pmem-6.12-64k-va52/01-namespaces": [
+        ("VMM-06", Severity.HIGH, [(0x8000, 0x8200)]),
+        ("VMM-06", Severity.HIGH, [(0x8100, 0x8400)]),
+    ],
+    "pmem-6.12-64k-va52/02-one-removed": [
+        ("VMM-02", Severity.CRITICAL, [(0x8000, 0x8100), (0x8200, 0x8400)]),
+        ("TRC-07", Severity.CRITICAL, [(0x8000, 0x8100), (0x8200, 0x8400)]),
+        ("VMM-06", Severity.HIGH, [(0x8000, 0x8100), (0x8200, 0x8400)]),
+    ],
     # 48 MiB then 32 MiB: the second crosses into the next 64 MiB, whose page of struct pages was not populated.
     "pmem-6.12-64k-cross/01-namespaces": [
         ("VMM-02", Severity.CRITICAL, [(0x8400, 0x8500)]),
