@@ -11,6 +11,7 @@ import numpy as np
 
 from parsers.errors import FormatError
 from parsers.mapping import I64, U64, Bool
+from parsers.ranges import Ranges
 from parsers.vmcore.dump import Dump
 from parsers.vmcore.memory import MissingMemoryError, page_runs
 from parsers.vmcore.rows import SectionRows
@@ -18,7 +19,8 @@ from parsers.vmcore.rows import SectionRows
 __all__ = ["read_sections"]
 
 _SUBSECTION_SHIFT = 21
-_MAX_ROOTS = 1 << 24
+_MAX_SECTIONS = 1 << 21  # in roots that are in use: 256 TiB in sections of 128 MiB
+_MAX_ROOTS = 1 << 19  # 52 address bits in sections of 128 MiB, 64 to a root
 _DEFAULT_SECTION_SIZE_BITS = 30  # VMCOREINFO tells since 5.13 and stable 5.10, 5.4; kernels before had 1 GiB sections
 
 # Bit number of each flag where no types tell (since 5.3; TAINT_ZONE_DEVICE since 5.12).
@@ -50,13 +52,14 @@ def read_sections(dump: Dump) -> SectionRows:
     if not known.any():
         raise MissingMemoryError("the mem_section array is not in the dump", address=roots_va)
     used = np.flatnonzero(known & (roots != 0))
+    if used.size * per_root > _MAX_SECTIONS:
+        raise FormatError(f"impossible section table: {used.size} roots are in use")
     inside = np.arange(per_root, dtype=np.uint64)
     number = (used.astype(np.uint64)[:, None] * np.uint64(per_root) + inside).ravel()
     entries = (roots[used][:, None] + inside * np.uint64(size)).ravel()
     words, words_known = dump.read_words(entries + np.uint64(word_at))
     usage, usage_known = dump.read_words(entries + np.uint64(usage_at))
-    lost = np.concatenate((_numbers(np.flatnonzero(~known), per_root), number[~(words_known & usage_known)]))
-    unknown_start, unknown_count = page_runs(np.unique(lost))
+    unknown = _unknown(np.flatnonzero(~known), number[~(words_known & usage_known)], per_root)
     rows = np.flatnonzero(words_known & usage_known & ((words != 0) | (usage != 0)))
     number, (pa, _) = number[rows], dump.physical(entries[rows])
     section_size_bits = info.number("SECTION_SIZE_BITS") or _DEFAULT_SECTION_SIZE_BITS
@@ -83,15 +86,16 @@ def read_sections(dump: Dump) -> SectionRows:
         pa=pa,
         flags=flags,
         section_size_bits=section_size_bits,
-        unknown_start=unknown_start,
-        unknown_end=unknown_start + unknown_count,
+        unknown_start=unknown.start.astype(np.uint64),
+        unknown_end=unknown.end.astype(np.uint64),
     )
 
 
-def _numbers(roots: I64, per_root: int) -> U64:
-    """Numbers of all sections of some roots."""
-    numbers: U64 = roots.astype(np.uint64)[:, None] * np.uint64(per_root) + np.arange(per_root).astype(np.uint64)
-    return numbers.ravel()
+def _unknown(roots: I64, sections: U64, per_root: int) -> Ranges:
+    """Section numbers of which the dump tells nothing: those of whole ``roots``, and some ``sections``."""
+    start, count = page_runs(sections)
+    first = start.astype(np.int64)
+    return Ranges.of(roots * per_root, (roots + 1) * per_root) | Ranges.of(first, first + count.astype(np.int64))
 
 
 def _flags(dump: Dump) -> dict[str, int]:

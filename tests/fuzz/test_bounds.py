@@ -8,7 +8,7 @@ import zstandard
 
 from tests.fuzz.invariants import hold
 from tests.fuzz.mutate import grow, stretch
-from tests.fuzz.targets import TARGETS
+from tests.fuzz.targets import FIXTURES, TARGETS
 
 NEVER_ENDS = b"  10.000002 |   1)   bash-99     |         |  offline_pages() {\n"
 ADD = b"  sh-58  [001] d....  2.2255%02d: arch_add_memory: (arch_add_memory+0x0/0x68) start=0x0 size=0x80000000000\n"
@@ -27,6 +27,12 @@ def flattened_with_a_hole() -> bytes:
     return b"makedumpfile\0\0\0\0".ljust(4096, b"\0") + bytes(pieces)
 
 
+def section_table_cut_off() -> bytes:
+    """A core that ends before the array of section roots: all that a terabyte could hold is unknown."""
+    packed = (FIXTURES / "vmcore/pmem-6.12-64k-namespaces.core.zst").read_bytes()
+    return zstandard.ZstdDecompressor().decompress(packed)[:6_888_939]
+
+
 def as_target(name: str, data: bytes) -> bytes:
     from tests.fuzz.seeds import squeezed
 
@@ -43,6 +49,7 @@ def as_target(name: str, data: bytes) -> bytes:
         ("baseline", b"1." * 400_000),
         ("replay", b"# tracer: nop\n" + b"".join(ADD % number for number in range(40))),
         ("kdump", flattened_with_a_hole),
+        ("elf", section_table_cut_off),
     ],
     ids=[
         "blank lines",
@@ -52,6 +59,7 @@ def as_target(name: str, data: bytes) -> bytes:
         "dotted key",
         "8 TiB forty times",
         "bitmap of holes",
+        "no section table",
     ],
 )
 def test_time_and_memory_are_bounded(name, data):
