@@ -143,9 +143,7 @@ def known_bugs_page(rules: tuple[Rule, ...]) -> str:
     for bug in KNOWN_BUGS:
         pages = "all" if len(bug.page_sizes) == 3 else ", ".join(f"{size >> 10}K" for size in bug.page_sizes)
         found = ", ".join(link(one, known, "../rules/") for one in bug.rules)
-        lines.append(
-            f"| {prose(bug.title)} | {bug.since} | {fixes(bug)} | {pages} | {bug.cve} | {found} |"
-        )
+        lines.append(f"| {prose(bug.title)} | {bug.since} | {fixes(bug)} | {pages} | {bug.cve} | {found} |")
     return "\n".join(lines) + "\n"
 
 
