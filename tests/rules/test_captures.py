@@ -203,9 +203,12 @@ def test_blocks_that_7_3_does_not_offline_are_named() -> None:
 
 def test_ram_whose_section_is_not_valid_is_not_memory_that_no_driver_claims() -> None:
     facts = report_of("dimm-6.12/02-dimm-online").facts
-    sections = facts.get(SectionTable)
+    linear, resources, sections = facts.get(LinearMap), facts.get(Resources), facts.get(SectionTable)
+    assert linear is not None
+    assert resources is not None
+    assert sections is not None
     less = replace(sections, valid=sections.valid - PfnRanges.one(0x88000, 0x90000))
-    assert list(stale_linear(facts.get(LinearMap), facts.get(Resources), less)) == []
+    assert list(stale_linear(linear, resources, less)) == []
 
 
 def test_fallback_to_base_pages_is_counted_by_section() -> None:
