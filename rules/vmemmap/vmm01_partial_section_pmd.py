@@ -86,7 +86,8 @@ def _hit(vmemmap: Vmemmap, sections: SectionTable, blocks: Blocks, index: int, o
         title=f"One PMD block maps {what}",
         message=(
             f"{case}: the 2 MiB vmemmap block at {vmemmap.va(int(blocks.start[index])):#x} maps {what}; {populated} "
-            f"of PFNs {start:#x}-{end:#x}. Removing one range clears the block, and the struct pages of the rest."
+            f"of PFNs {start:#x}-{end:#x}. Removing one range clears the block and with it the struct pages of the "
+            "rest."
         ),
         claim=sections.claim,
         pfns=pages,
