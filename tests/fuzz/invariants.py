@@ -25,6 +25,8 @@ __all__ = ["MAX_SECONDS", "Broken", "digest", "hold"]
 MAX_SECONDS = 10.0
 """Of this process, for an input of up to 1 MB: a busy machine is no finding."""
 MAX_RATIO = 20
+GZIP = b"\x1f\x8b"
+"""A configuration that begins so has lines of its own."""
 MAX_EXTRA = 200 << 20
 APART = {
     **{("Mapping", name): "observed" for name in ("observed_start", "observed_last")},
@@ -51,7 +53,7 @@ def hold(target: Target, data: bytes, *, twice: bool = True) -> str:
         raise Broken(f"more than {most >> 20} MiB for {len(data)} bytes")
     lines = data.count(b"\n") + 1
     for value in _parts(result):
-        _check(value, lines, len(data), binary=target.binary)
+        _check(value, lines, len(data), binary=target.binary or GZIP in data[:16])
     if twice and digest(_outcome(target, data)) != digest((outcome, result)):
         raise Broken("another result of the same input")
     return outcome
