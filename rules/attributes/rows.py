@@ -37,22 +37,18 @@ def hit_of_rows(
         )
         for row in listed
     )
-    evidence = [
-        Evidence(
-            mapping.source,
-            mapping.describe(row),
-            None if mapping.line is None else int(mapping.line[row]),
-        )
+    quoted = tuple(
+        Evidence(mapping.source, mapping.describe(row), None if mapping.line is None else int(mapping.line[row]))
         for row in listed[:MAX_QUOTED]
-    ]
-    if chosen.size > MAX_QUOTED:
-        evidence.append(Evidence(mapping.source, f"and {chosen.size - MAX_QUOTED} more rows"))
+    )
+    left = chosen.size - MAX_QUOTED
+    more = (Evidence(mapping.source, f"and {left} more rows"),) if left > 0 else ()
     yield Hit(
         title=f"Kernel memory is {what}",
         message=f"{total >> 10} KiB in {chosen.size} rows are {what}, first at {ranges[0].start:#x}.",
         claim=claim,
         severity=severity,
         vas=ranges,
-        evidence=tuple(evidence),
+        evidence=quoted + more,
         key=what,
     )

@@ -82,7 +82,7 @@ def changed_size(before: RegionMap, now: RegionMap) -> Ranges:
     same = before.where(np.zeros(before.start.size, dtype=np.bool_))
     for level in np.unique(now.level).tolist():
         for cont in (False, True):
-            here = now.where(now.valid & (now.level == level) & (now.has(Attr.CONT) == cont))
-            there = before.where(before.valid & (before.level == level) & (before.has(Attr.CONT) == cont))
+            here = now.where((now.level == level) & (now.has(Attr.CONT) == cont))
+            there = before.where((before.level == level) & (before.has(Attr.CONT) == cont))
             same = same | (here & there)
     return (before.mapped & now.mapped) - same

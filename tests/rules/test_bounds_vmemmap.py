@@ -12,7 +12,7 @@ from analyzer.audit import audit
 from analyzer.sources.read import Request
 from rules.engine import Outcome
 from rules.finding import Severity
-from tests.rules.drawn import BLOCK, MIB, NORMAL, RAM, Drawn
+from tests.rules.drawn import BLOCK, MIB, NORMAL, RAM, Drawn, memory_blocks
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
@@ -125,6 +125,16 @@ def test_an_oops_on_boot_memory_is_no_loss_to_hotplug(tmp_path):
         last = max(at for at, line in enumerate(lines) if "node   0: [mem" in line)
         (tmp_path / "dmesg").write_text("".join([*lines[: last + 1], more, *lines[last + 1 :]]) + oops)
         assert verdict_of("VMM-02", tmp_path / "dmesg").outcome is outcome
+
+
+def test_devices_that_nothing_lists_are_seen_in_the_linear_map(tmp_path):
+    """Without iomem; the struct pages of the last block of RAM are gone too, which is told once."""
+    machine = namespaces((0, 128))
+    files = {"iomem": "", "memory_blocks": memory_blocks(tuple(range(8, 16)))}
+    rows = ((RAM, NVDIMM - 128 * MIB, "PMD", BLOCK),)
+    machine = replace(machine, pages=rows, files=files, boot=((RAM, NVDIMM - 128 * MIB),))
+    verdict = machine.verdict(tmp_path, "VMM-02")
+    assert pfns(verdict) == [[(0x78000, 0x80000)], [(0x80000, 0x88000)]]
 
 
 # VMM-04: struct pages of nothing --------------------------------------------------------------------------------------
