@@ -50,7 +50,9 @@ _KINDS = (
     _Kind(re.compile(rb"---\[ (?:Guest IPA|IPA start) \]---"), "a stage-2 page-table dump (a guest's memory)"),
     _Kind(_rows_with(rb"\d+[KMGTPE] [0-4](?:\s|$)"), "a stage-2 page-table dump (a guest's memory)"),
     _Kind(re.compile(rb"---\[ UEFI runtime start \]---"), "efi_page_tables, the firmware's page tables"),
-    _Kind(_rows_with(rb"0x[0-9a-f]+\s+\d+[KMGTPE]\s.{0,300}\b(?:valid|present|pte|dirty)\b"), "a powerpc page-table dump"),
+    _Kind(
+        _rows_with(rb"0x[0-9a-f]+\s+\d+[KMGTPE]\s.{0,300}\b(?:valid|present|pte|dirty)\b"), "a powerpc page-table dump"
+    ),
     _Kind(_rows_with(rb"0x[0-9a-f]+\s+\d+[KMGTPE]\s"), "a riscv page-table dump"),
     _Kind(
         _rows_with(rb"\d+[KMGTPE]\s.{0,300}(?:\b(?:PSE|GLB|PCD|PWT)\b|\b(?:pgd|p4d|pud|pmd|pte)\s*$)"),
