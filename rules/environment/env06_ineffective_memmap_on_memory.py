@@ -40,8 +40,8 @@ def ineffective(layout: KernelLayout, parameter: MemmapOnMemory) -> Iterator[Hit
     """
     if parameter.mode is MemmapOnMemoryMode.OFF:
         return
-    block = layout.get("block_size") or layout.section_size
-    if block // layout.page_size * layout.struct_page_size % layout.granule.span(PMD):
+    # A memory block of arm64 is a section.
+    if layout.section_size // layout.page_size * layout.struct_page_size % layout.granule.span(PMD):
         yield Hit(
             title="memmap_on_memory has no effect on this kernel",
             message=(

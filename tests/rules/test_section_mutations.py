@@ -153,6 +153,7 @@ def test_online_and_not_there(dimm, flags):
     place, _ = dimm.section(NOWHERE)
     codes, verdicts = dimm.caused({place: flags})
     assert codes - {"SEC-02", "SEC-05", "SEC-07", "VMM-02"} == {"SEC-01"}
+    assert ("SEC-02" in codes) is bool(flags & PRESENT)
     assert proven(verdicts, "SEC-01", Severity.CRITICAL) == [(NOWHERE << 15, NOWHERE + 1 << 15)]
     assert the_finding(verdicts, "SEC-01").hit.evidence[0].address == place
 
