@@ -60,7 +60,7 @@ def vmemmap_alias(
     shared = writable.shared()
     if not shared:
         return
-    pieces = writable.cut(shared.start[:0], np.concatenate((shared.start, shared.end)))
+    pieces = writable.cut(EMPTY.start, np.concatenate((shared.start, shared.end)))
     deduplicated = kernel_release is not None and bug("dax-dedup").possible_in(kernel_release)
     device = section_table.device if deduplicated and section_table is not None else EMPTY
     for lo, hi in shared.tuples()[:MAX_HITS]:

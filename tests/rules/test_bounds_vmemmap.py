@@ -137,6 +137,20 @@ def test_devices_that_nothing_lists_are_seen_in_the_linear_map(tmp_path):
     assert pfns(verdict) == [[(0x78000, 0x80000)], [(0x80000, 0x88000)]]
 
 
+def test_empty_entries_of_a_table_are_lost_where_sections_are_not_read_from_a_dump(tmp_path):
+    files = {"memory_blocks": memory_blocks(tuple(range(8, 17)))}
+    section = (NVDIMM, NVDIMM + 128 * MIB)
+    rows = ((NVDIMM, NVDIMM + 64 * MIB, "PTE", NORMAL), (NVDIMM + 64 * MIB, NVDIMM + 128 * MIB, "PTE", ""))
+    machine = replace(
+        Drawn(),
+        linear=(*Drawn().linear, (*section, "PMD", BLOCK)),
+        pages=(*Drawn().pages, *rows),
+        iomem=(*Drawn().iomem, (*section, "System RAM")),
+        files=files,
+    )
+    assert pfns(machine.verdict(tmp_path, "VMM-02")) == [[(0x84000, 0x88000)]]
+
+
 # VMM-04: struct pages of nothing --------------------------------------------------------------------------------------
 
 
