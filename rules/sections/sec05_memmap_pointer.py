@@ -44,15 +44,16 @@ def memmap_pointer(rows: SectionRows, sections: SectionTable, layout: KernelLayo
     Do not remove the section. Keep the crash dump and look for what else lies damaged near the address below.
     """
     base = layout.vmemmap_start - layout.start_pfn * layout.struct_page_size
-    valid = rows.present & rows.has_memmap
+    valid = rows.has_memmap
     wrong = valid & ((rows.section_mem_map & ~_FLAGS) != np.uint64(base))
-    if wrong.any() and np.array_equal(wrong, valid):
+    if not wrong.any():
+        return
+    if np.array_equal(wrong, valid):
         raise UndecidedError("no section's pointer is at the computed vmemmap: the layout is in doubt", KernelLayout)
-    if wrong.any():
-        yield Hit(
-            title=f"{name_sections(rows, wrong)}: the memmap pointer does not lead to vmemmap",
-            message=f"Every valid section stores {base:#x} as its memmap; these do not.",
-            claim=sections.claim,
-            pfns=section_pfns(rows, wrong, sections.pages_per_section),
-            evidence=quote_sections(rows, wrong, sections.source),
-        )
+    yield Hit(
+        title=f"{name_sections(rows, wrong)}: the memmap pointer does not lead to vmemmap",
+        message=f"Every valid section stores {base:#x} as its memmap; these do not.",
+        claim=sections.claim,
+        pfns=section_pfns(rows, wrong, sections.pages_per_section),
+        evidence=quote_sections(rows, wrong, sections.source),
+    )

@@ -40,7 +40,7 @@ def empty_valid(rows: SectionRows, sections: SectionTable) -> Iterator[Hit]:
     Stop all memory hotplug of that range. Look in the log for a failed add or remove, and reboot.
     """
     filled = (rows.subsections != 0).any(axis=1)
-    valid = rows.present & rows.has_memmap
+    valid = rows.has_memmap
     empty = valid & ~rows.early & rows.subsections_known & ~filled
     if empty.any():
         yield Hit(
@@ -51,7 +51,7 @@ def empty_valid(rows: SectionRows, sections: SectionTable) -> Iterator[Hit]:
             evidence=quote_sections(rows, empty, sections.source),
             key="empty",
         )
-    stray = ~valid & rows.subsections_known & filled
+    stray = ~valid & filled
     if stray.any():
         yield Hit(
             title=f"{name_sections(rows, stray)}: subsections of a section that is not valid",
