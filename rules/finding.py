@@ -77,7 +77,14 @@ class Cause:
 
     event: str
     time: float | None
-    text: str
+    what: str
+    stack: tuple[str, ...] = ()
+    """Function names, innermost first."""
+
+    @property
+    def text(self) -> str:
+        """All of it in one line."""
+        return self.what + (f"; stack: {' < '.join(self.stack)}" if self.stack else "")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from analyzer.audit import Report
-    from rules.finding import Evidence, Finding
+    from rules.finding import Cause, Evidence, Finding
 
 __all__ = ["printable", "render", "summary"]
 
@@ -29,6 +30,7 @@ MAX_RANGES = 8
 MAX_ALIKE = 8
 """Findings of one rule and severity that are printed each; of more, the first `SHOWN` and then what the rest is."""
 SHOWN = 3
+MAX_FRAMES = 8
 MAX_LISTED = 20
 """Entries of a baseline that are listed."""
 _COLOURS = {
@@ -47,7 +49,7 @@ def render(report: Report, *, verbose: bool = False, colour: bool = False) -> st
         every = list(alike)
         shown = len(every) if len(every) <= MAX_ALIKE else SHOWN
         for finding in every[:shown]:
-            lines += [*_finding(finding), ""]
+            lines += [*_finding(finding, verbose=verbose), ""]
         if rest := every[shown:]:
             lines += [*_rest(rest), ""]
     lines += [summary(report), *_baseline(report)]
@@ -103,19 +105,27 @@ def _rest(findings: list[Finding]) -> Iterator[str]:
     yield from _field("all", "--format json has every one of them")
 
 
-def _finding(finding: Finding) -> Iterator[str]:
+def _finding(finding: Finding, *, verbose: bool) -> Iterator[str]:
     rule, hit = finding.rule, finding.hit
     yield _head(finding, hit.title)
     yield from _field("claim", f"{hit.claim}, {rule.impact}  [{rule.name}]")
     yield from _field("where", _place([finding]))
     yield from _field("what", hit.message)
     if hit.cause is not None:
-        yield from _field("cause", hit.cause.text)
+        yield from _field("cause", _cause(hit.cause, verbose=verbose))
     yield from _field("why", rule.pages["What it means"])
     yield from _field("do", rule.advice)
     for index, evidence in enumerate(hit.evidence):
         yield from _evidence("seen" if index == 0 else "", evidence)
     yield from _field("id", finding.fingerprint)
+
+
+def _cause(cause: Cause, *, verbose: bool) -> str:
+    """The event; of its stack what tells who did it, unless all is wanted."""
+    outer = len(cause.stack) - MAX_FRAMES
+    if verbose or outer <= 1:
+        return cause.text
+    return f"{replace(cause, stack=cause.stack[:MAX_FRAMES]).text} < {outer} more (--verbose)"
 
 
 def _field(name: str, text: str) -> Iterator[str]:

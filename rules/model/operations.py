@@ -105,6 +105,18 @@ class Calls:
         """Calls seen to return an error."""
         return np.asarray(self.ret_known & (self.ret < 0))
 
+    @cached_property
+    def owner(self) -> I64:
+        """The add that each call is part of, or the call itself."""
+        owner = np.arange(len(self))
+        sections = self.of(Kind.SPARSE_ADD_SECTION)
+        outer = self.parent[sections]
+        pages = (outer >= 0) & (self.kind[outer] == Kind.ADD_PAGES)
+        outer = np.where(pages, self.parent[outer], outer)
+        added = (outer >= 0) & (self.kind[outer] == Kind.ARCH_ADD_MEMORY)
+        owner[sections[added]] = outer[added]
+        return owner
+
     def of(self, *kinds: Kind) -> I64:
         """Numbers of the calls of these kinds."""
         return np.flatnonzero(np.isin(self.kind, kinds))

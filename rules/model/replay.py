@@ -129,7 +129,7 @@ class Replay:
         lost = calls.parent[populates[calls.failed[populates] & (calls.parent[populates] >= 0)]]
         self.not_added[lost] = True
         self.leaf, self.huge = leaves_of(calls)
-        self.owner = _owners(calls).tolist()
+        self.owner = calls.owner.tolist()
         self.hosted = np.where(calls.altmap_known, np.where(calls.altmap != 0, YES, NO), UNKNOWN).tolist()
 
     def _before_the_trace(self) -> Bool:
@@ -496,15 +496,3 @@ class Replay:
         whole = np.zeros(self.state.valid.size, dtype=np.bool_)
         whole[rows] = mask
         return whole
-
-
-def _owners(calls: Calls) -> I64:
-    """The add that each call is part of, or the call itself."""
-    owner = np.arange(len(calls))
-    sections = calls.of(Kind.SPARSE_ADD_SECTION)
-    outer = calls.parent[sections]
-    pages = (outer >= 0) & (calls.kind[outer] == Kind.ADD_PAGES)
-    outer = np.where(pages, calls.parent[outer], outer)
-    added = (outer >= 0) & (calls.kind[outer] == Kind.ARCH_ADD_MEMORY)
-    owner[sections[added]] = outer[added]
-    return owner

@@ -173,8 +173,7 @@ class Timeline:
         task = f"{trace.strings[int(events.comm[row])]}-{int(events.pid[row])}"
         stack = trace.stacks[int(events.stack[row])]
         when = "" if time is None else f" at {time:.6f}"
-        text = f"{' '.join(parts)} by {task}{when}" + (f"; stack: {' < '.join(stack)}" if stack else "")
-        return Cause(Kind(int(calls.kind[call])).name.lower(), time, text)
+        return Cause(Kind(int(calls.kind[call])).name.lower(), time, f"{' '.join(parts)} by {task}{when}", stack)
 
     def describe(self, call: int) -> str:
         """A call in words."""

@@ -28,6 +28,7 @@ DAMAGE = {
     "pmem-5.10-4k",
     "pmem-6.12-64k",
     "pmem-6.12-16k",
+    "pmem-6.12-64k-va52",
     "pmem-7.3-64k",
     "pmem-mapdev-6.12-64k",
     "two-dimms-one-offline-6.12-4k-80",

@@ -203,10 +203,9 @@ class _Writing:
         mark = self._place(finding.severity, place_of(finding, self.layout))
         sources = groupby(finding.hit.evidence, key=lambda one: below(self.root, one.source))
         evidence = tuple((name, tuple((_spot(one), _lines(one.text)) for one in seen)) for name, seen in sources)
-        text = finding.hit.cause.text if finding.hit.cause else ""
-        cause, _, stack = text.partition("; stack: ")
-        frames = tuple(stack.split(" < ")) if stack else ()
-        return Hit(anchor, finding, where(finding, self.layout), evidence, cause, frames, mark)
+        cause = finding.hit.cause
+        what, frames = (cause.what, cause.stack) if cause else ("", ())
+        return Hit(anchor, finding, where(finding, self.layout), evidence, what, frames, mark)
 
     def _place(self, severity: Severity, pfns: Ranges) -> int:
         if not pfns:
