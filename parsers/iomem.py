@@ -85,7 +85,7 @@ class Iomem:
 
 
 def parse_iomem(data: bytes, path: str) -> Iomem:
-    """Read ``/proc/iomem``; FormatError without a single resource, WrongFormatError for ``/proc/ioports``."""
+    """Read ``/proc/iomem``; FormatError without a single resource that can be, WrongFormatError for ``/proc/ioports``."""
     data = text_of(data, path, limit=MAX_BYTES, what="/proc/iomem")
     rows = list(numbered(_ROW, data))
     if not rows:
@@ -94,6 +94,8 @@ def parse_iomem(data: bytes, path: str) -> Iomem:
         raise WrongFormatError("four-digit addresses: this is /proc/ioports", path=path, line=rows[0][0])
     every_line = [line for line, _ in rows]
     rows = [row for row in rows if int(row[1][2], 16) <= int(row[1][3], 16)]
+    if not rows:
+        raise FormatError("every range ends before it starts: no /proc/iomem", path=path, line=every_line[0])
     lines = [line for line, _ in rows]
     start = np.array([int(match[2], 16) for _, match in rows], dtype=np.uint64)
     last = np.array([int(match[3], 16) for _, match in rows], dtype=np.uint64)

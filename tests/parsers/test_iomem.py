@@ -173,3 +173,12 @@ def test_parse_undoes_print(rows):
 def test_any_bytes_parse_or_raise_format_error(data):
     with suppress(FormatError, WrongFormatError):
         assert len(parse_iomem(data, "iomem")) <= data.count(b"\n") + 1
+
+
+def test_ranges_that_end_before_they_start_are_no_resources():
+    good, bad = b"40000000-7fffffff : System RAM\n", b"9000-1000 : upside down\n"
+    resources = parse_iomem(good + bad, "iomem")
+    assert resources.name == ("System RAM",)
+    assert [item.line for item in resources.diagnostics] == [2]
+    with pytest.raises(FormatError, match="every range ends before it starts"):
+        parse_iomem(bad, "iomem")
