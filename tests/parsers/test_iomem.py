@@ -176,7 +176,7 @@ def test_any_bytes_parse_or_raise_format_error(data):
 
 
 def test_ranges_that_end_before_they_start_are_no_resources():
-    good, bad = b"40000000-7fffffff : System RAM\n", b"9000-1000 : upside down\n"
+    good, bad = b"40000000-7fffffff : System RAM\n", b"90000000-80000000 : upside down\n"
     resources = parse_iomem(good + bad, "iomem")
     assert resources.name == ("System RAM",)
     assert [item.line for item in resources.diagnostics] == [2]
