@@ -85,7 +85,7 @@ class Iomem:
 
 
 def parse_iomem(data: bytes, path: str) -> Iomem:
-    """Read ``/proc/iomem``; FormatError without a single resource that can be, WrongFormatError for ``/proc/ioports``."""
+    """Read ``/proc/iomem``; FormatError where nothing is a resource, WrongFormatError for ``/proc/ioports``."""
     data = text_of(data, path, limit=MAX_BYTES, what="/proc/iomem")
     rows = list(numbered(_ROW, data))
     if not rows:
