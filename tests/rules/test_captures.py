@@ -12,11 +12,9 @@ from analyzer.audit import Report, audit
 from analyzer.sources.read import Request
 from parsers.layout import KernelLayout, Precision
 from parsers.ranges import Ranges as PfnRanges
-from rules.engine import Outcome
+from rules.engine import Outcome, builtin_rules, run
+from rules.facts import Facts
 from rules.finding import Claim, Finding, Severity
-from rules.linear_map.lin01_stale_linear import stale_linear
-from rules.model.coverage import LinearMap
-from rules.model.resources import Resources
 from rules.model.sections import SectionTable
 
 CAPTURES = Path(__file__).parents[2] / "fixtures" / "captures"
@@ -203,12 +201,12 @@ def test_blocks_that_7_3_does_not_offline_are_named() -> None:
 
 def test_ram_whose_section_is_not_valid_is_not_memory_that_no_driver_claims() -> None:
     facts = report_of("dimm-6.12/02-dimm-online").facts
-    linear, resources, sections = facts.get(LinearMap), facts.get(Resources), facts.get(SectionTable)
-    assert linear is not None
-    assert resources is not None
+    sections = facts.get(SectionTable)
     assert sections is not None
     less = replace(sections, valid=sections.valid - PfnRanges.one(0x88000, 0x90000))
-    assert list(stale_linear(linear, resources, less)) == []
+    rule = next(one for one in builtin_rules() if one.code == "LIN-01")
+    (verdict,) = run([rule], Facts({**facts.known, SectionTable: less}, facts.missing))
+    assert (verdict.outcome, verdict.findings) == (Outcome.PASSED, ())
 
 
 def test_fallback_to_base_pages_is_counted_by_section() -> None:
