@@ -117,7 +117,7 @@ def parse_hugepages_tree(files: Mapping[str, bytes], path: str) -> HugePages:
 
     Raises FormatError as `parse_hugepages` does.
     """
-    pages = parse_hugepages(grep_listing(files), path)
+    pages = parse_hugepages(grep_listing(files, path), path)
     return replace(
         pages,
         pools=MappingProxyType({size: replace(pool, line=1) for size, pool in pages.pools.items()}),

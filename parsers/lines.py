@@ -86,8 +86,14 @@ def at_lines(message: str, lines: Sequence[int], path: str) -> tuple[Diagnostic,
     return (Diagnostic(message + more, path, lines[0] or None),)
 
 
-def grep_listing(files: Mapping[str, bytes]) -> bytes:
-    """What ``grep -H .`` prints of files by path: the first line of each behind its name."""
+def grep_listing(files: Mapping[str, bytes], path: str) -> bytes:
+    """What ``grep -H .`` prints of files by path below ``path``: the first line of each behind its name.
+
+    Raises FormatError for the first file that holds a NUL byte: its offset in the listing would say nothing.
+    """
+    for name, value in files.items():
+        if b"\0" in value or "\0" in name:
+            raise FormatError("binary data", path=f"{path}/{name}", offset=max(value.find(b"\0"), 0))
     return b"".join(b"%b:%b\n" % (_path(name), value.strip().partition(b"\n")[0]) for name, value in files.items())
 
 

@@ -218,7 +218,7 @@ def parse_memory_blocks_tree(files: Mapping[str, bytes], path: str) -> MemoryBlo
     Raises FormatError without a block and without a block size.
     """
     names = name_listing(files)
-    blocks = parse_memory_blocks(grep_listing(files), path)
+    blocks = parse_memory_blocks(grep_listing(files, path), path)
     blocks = replace(blocks, line=None, diagnostics=without_lines(blocks.diagnostics))
     return blocks.with_nodes(parse_memory_nodes(names, path)) if _NODE_LINE.search(names) else blocks
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from parsers.ftrace.events import I32, NO_TIME
-from parsers.ftrace.numbers import parse_decimal, parse_hex
+from parsers.ftrace.numbers import byte_strings, parse_decimal, parse_hex
 from parsers.mapping import I64, Bool
 
 __all__ = ["DIALECTS", "Contexts", "Dialect", "parse_contexts"]
@@ -137,7 +137,7 @@ def _objects(values: list[bytes]) -> np.ndarray[tuple[int], np.dtype[np.object_]
 def _pick(
     column: Sequence[bytes], rows: np.ndarray[tuple[int], np.dtype[np.intp]]
 ) -> np.ndarray[tuple[int], np.dtype[np.bytes_]]:
-    return np.array(column, dtype="S")[rows]
+    return byte_strings(column)[rows]
 
 
 def _first(one: Sequence[bytes], other: Sequence[bytes], rows: np.ndarray[tuple[int], np.dtype[np.intp]]) -> I64:

@@ -21,20 +21,22 @@ from parsers.ftrace.functions import Kind
 from parsers.ftrace.losses import find_losses
 from parsers.ftrace.messages import MessageParser
 from parsers.ftrace.naming import symbol_kind
-from parsers.ftrace.scan import Block, Progress, Source, graph_calls, line_end, line_start
+from parsers.ftrace.scan import Block, Progress, Source, graph_calls, line_end, line_spans
 from parsers.ftrace.table import TableBuilder
 
 __all__ = ["looks_like_graph", "read_graph"]
 
+_MAX_LINE = 4096
+"""A line is looked at so far; the columns have bounds too, so that none is searched again and again."""
+_COLUMNS = rb"(?:[^|\n]{0,256}\|){0,8}?"
 _LINE = re.compile(
-    rb"^(?P<columns>(?:[^|\n]*\|)*?)(?P<indent> *)(?P<text>/\*.*?\*/|\}[^\n]*|[A-Za-z_][\w.]*(?:\(| \[)[^\n]*)$",
-    re.MULTILINE,
+    rb"(?P<columns>" + _COLUMNS + rb")(?P<indent> *)(?P<text>(?:/\*|\}|[A-Za-z_][\w.]*(?:\(| \[))[^\n]*)"
 )
 _TRACER = re.compile(rb"(?:#[^\n]*\n)*?# tracer: function_graph")
 _TIME = re.compile(rb"^\s*(\d+)\.(\d{6,9}) +\|")
 _CPU = re.compile(rb"(?:^|\|)\s*(\d+)\)")
-_TASK = re.compile(rb"\)\s*(\S[^|]*?)-(\d+)\s*\|")
-_SWITCH = re.compile(rb"[^\n]*?(\d+)\) +(\S[^\n|]*?)-(\d+) +=> +([^\n|]*?)-(\d+) *(?:\n|$)")
+_TASK = re.compile(rb"\)\s*(\S[^|]{0,31}?)-(\d+)\s*\|")
+_SWITCH = re.compile(rb"[^\n]{0,256}?(\d+)\) +(\S[^\n|]{0,31}?)-(\d+) +=> +([^\n|]{0,31}?)-(\d+) *$")
 _ARROW = re.compile(rb"=> +")
 _CALL = re.compile(rb"([A-Za-z_][\w.]*)\((.*?)\)(?: \[\w+\])?(;| \{)(?: /\*(.*)\*/)?")
 _RESULT = re.compile(rb"(?:^| )(?:ret)?= ?(-?\w+)")
@@ -53,7 +55,7 @@ def looks_like_graph(head: bytes) -> bool:
     if _TRACER.match(head):
         return True
     lines = [line for line in head.split(b"\n")[:-1] if line.strip() and not line.startswith(b"#")][:200]
-    graph = sum(1 for line in lines if _GRAPH_LINE.match(line))
+    graph = sum(1 for line in lines if len(line) <= _MAX_LINE and _GRAPH_LINE.match(line))
     return graph > len(lines) // 2
 
 
@@ -107,8 +109,8 @@ class _GraphReader:
         self.gaps += find_losses(block, _MAX_OPEN - len(self.gaps))
         self._switches = {cpu: ([-1], [task]) for cpu, task in self._task_of_cpu.items()}
         self._last_cpu = self._last_cpu[-1:] and [(-1, self._last_cpu[-1][1])]
-        for arrow in _ARROW.finditer(data):
-            match = _SWITCH.match(data, line_start(data, arrow.start()))
+        for start, end in line_spans(data, (arrow.start() for arrow in _ARROW.finditer(data))):
+            match = _SWITCH.match(data, start, end) if end - start <= _MAX_LINE else None
             if not match:
                 continue
             cpu = int(match.group(1)[:9])
@@ -120,8 +122,8 @@ class _GraphReader:
             self._last_cpu.append((match.start(), cpu))
             self._task_of_cpu[cpu] = task
         self._close(block)
-        for start in _call_lines(data):
-            line = _LINE.match(data, start)
+        for start, end in _call_lines(data):
+            line = _LINE.match(data, start, min(end, start + _MAX_LINE))
             if line and not data.startswith(b"#", start):
                 self._take(block, line)
         del self.open_calls[_MAX_OPEN:]
@@ -152,7 +154,8 @@ class _GraphReader:
             return
         context = self._context(line.group("columns"), line.start())
         if text.startswith(b"/*"):
-            self._append(block, line.start(), context, text[2:-2].strip(), "")
+            if text.endswith(b"*/"):
+                self._append(block, line.start(), context, text[2:-2].strip(), "")
             return
         call = _CALL.match(text)
         if not call or symbol_kind(call.group(1).decode()) is Kind.OTHER:
@@ -179,7 +182,7 @@ class _GraphReader:
     def _close_one(self, block: Block, call: _Open) -> bool:
         if self._budget < 0:
             return False
-        brace = re.compile(rb"^((?:[^|\n]*\|)*?) {%d}\}(?: /\*([^\n]*)\*/)?[^\n]*" % call.indent, re.MULTILINE)
+        brace = re.compile(rb"^(%b) {%d}\}(?: /\*([^\n]*)\*/)?[^\n]*" % (_COLUMNS, call.indent), re.MULTILINE)
         for match in brace.finditer(block.data, call.position):
             context = self._context(match.group(1), match.start())
             if context.pid == call.context.pid and (context.pid >= 0 or context.cpu == call.context.cpu):
@@ -223,16 +226,16 @@ class _GraphReader:
         parser.add_arguments(0, parsed)
 
 
-def _call_lines(data: bytes) -> Iterator[int]:
-    """Where the lines begin that may matter."""
+def _call_lines(data: bytes) -> Iterator[tuple[int, int]]:
+    """Where the lines begin and end that may matter."""
     sample = data[:16384]
     if sample.count(b"|") * 2 > sample.count(b"\n"):
-        yield from dict.fromkeys(line_start(data, match.start()) for match in graph_calls(b"|").finditer(data))
+        yield from line_spans(data, (match.start() for match in graph_calls(b"|").finditer(data)))
         return
     # Without columns a call follows the end of the line before; the first line has none.
     if graph_calls(b"\n").match(b"\n" + data[: line_end(data, 0)]):
-        yield 0
-    yield from (match.start() + 1 for match in graph_calls(b"\n").finditer(data))
+        yield 0, line_end(data, 0)
+    yield from line_spans(data, (match.start() + 1 for match in graph_calls(b"\n").finditer(data)))
 
 
 def _return_message(function: bytes, notes: bytes) -> bytes:

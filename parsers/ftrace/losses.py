@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 from parsers.ftrace.dialects import parse_contexts
 from parsers.ftrace.events import NO_TIME, Gap
-from parsers.ftrace.scan import Block, line_end, line_start
+from parsers.ftrace.scan import Block, line_spans
 
 __all__ = ["STARTED", "find_losses", "is_loss"]
 
@@ -29,17 +30,15 @@ def find_losses(block: Block, at_most: int) -> list[Gap]:
     """The gaps that ``block`` tells of, bounded by the events near them; None where there are none."""
     found: list[Gap] = []
     for word in _LOSS_WORDS:
-        position = block.data.find(word)
-        while position >= 0 and len(found) < at_most:
-            start = line_start(block.data, position)
-            match = _LOSS.search(block.data, start, line_end(block.data, start))
-            if match:
-                found.append(_gap(block, start, match))
-            position = block.data.find(word, position + 1)
+        positions = (match.start() for match in re.finditer(re.escape(word), block.data))
+        lines = (_LOSS.search(block.data, start, end) for start, end in line_spans(block.data, positions))
+        matches = (match for match in lines if match)
+        found += [_gap(block, match) for match in islice(matches, max(at_most - len(found), 0))]
     return found
 
 
-def _gap(block: Block, start: int, match: re.Match[bytes]) -> Gap:
+def _gap(block: Block, match: re.Match[bytes]) -> Gap:
+    start, _ = next(line_spans(block.data, (match.start(),)))
     started = match.group("started") is not None
     cpu = int(match.group("started") if started else match.group("cpu")) & 0x7FFFFFFF
     count = match.group("count")

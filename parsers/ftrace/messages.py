@@ -17,7 +17,7 @@ import numpy as np
 from parsers.ftrace.events import I32, Origin, Phase
 from parsers.ftrace.functions import Kind
 from parsers.ftrace.naming import IGNORED, TRACEPOINTS, kind_of, symbol_kind
-from parsers.ftrace.numbers import parse_integer
+from parsers.ftrace.numbers import byte_strings, parse_integer
 from parsers.ftrace.table import Interned, TableBuilder, argument_columns
 from parsers.mapping import I64, U8, Bool
 
@@ -191,7 +191,7 @@ class MessageParser:
     def _add_values(self, row: I64, column: I64, strings: list[bytes]) -> None:
         if not strings:
             return
-        value, is_number = parse_integer(np.array(strings, dtype="S"))
+        value, is_number = parse_integer(byte_strings(strings))
         text = np.full(len(strings), -1, dtype=np.int64)
         says_something: Bool = column != self.table.columns.find(IGNORED)
         worded = ~is_number & says_something

@@ -6,12 +6,14 @@ functions take fixed-width byte strings (dtype ``S``) and say which rows were nu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from parsers.mapping import U64, Bool
 
-__all__ = ["ByteStrings", "parse_decimal", "parse_hex", "parse_integer"]
+__all__ = ["ByteStrings", "byte_strings", "parse_decimal", "parse_hex", "parse_integer"]
 
 ByteStrings = NDArray[np.bytes_]
 
@@ -21,6 +23,11 @@ _DIGIT[ord("0") : ord("9") + 1] = np.arange(10)
 _DIGIT[ord("a") : ord("f") + 1] = np.arange(10, 16)
 _DIGIT[ord("A") : ord("F") + 1] = np.arange(10, 16)
 _MAX_WIDTH = 24
+
+
+def byte_strings(column: Sequence[bytes]) -> ByteStrings:
+    """``column`` as an array no wider than a number may be, and one more: a long row costs nothing to the others."""
+    return np.array(column, dtype=f"S{_MAX_WIDTH + 1}")
 
 
 def _matrix(strings: ByteStrings) -> NDArray[np.uint8]:

@@ -8,7 +8,7 @@ memory does not grow with the file.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -29,6 +29,7 @@ __all__ = [
     "alternation",
     "graph_calls",
     "line_end",
+    "line_spans",
     "line_start",
     "page_events",
     "wanted",
@@ -81,7 +82,8 @@ def wanted() -> re.Pattern[bytes]:
     )
     return re.compile(
         # the second colon of `NAME: (SYMBOL+0x0/0x150)` or of `NAME: (CALLER <- FUNCTION)`
-        rf": +(?:{names}|\((?:{functions}|[^()\n]*<- {functions})|func(?:tion: +|graph_entry: [^\n]*?){functions}"
+        rf": +(?:{names}|\((?:{functions}|[^()\n]*<- {functions})"
+        rf"|func(?:tion: +|graph_entry: [^\n]{{0,256}}?){functions}"
         # Android writes commands of one letter to the marker all the time: `B|pid|name`
         r"|(?:tracing_mark_write|print): (?! *(?:\w*: )?[BECSFGHIN](?:\||\n)))[^\n]*".encode()
     )
@@ -116,6 +118,15 @@ def line_end(data: bytes, start: int) -> int:
 def line_start(data: bytes, position: int) -> int:
     """Where the line around ``position`` begins."""
     return data.rfind(b"\n", 0, position) + 1
+
+
+def line_spans(data: bytes, positions: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Where the lines around ascending ``positions`` begin and end, each line once."""
+    end = -1
+    for position in positions:
+        if position > end:
+            end = line_end(data, position)
+            yield line_start(data, position), end
 
 
 @dataclass(slots=True)

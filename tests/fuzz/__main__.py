@@ -1,6 +1,6 @@
 """The long search, guided by coverage: ``python -m tests.fuzz --minutes 10 [target…]`` (needs the extra ``fuzz``).
 
-Every target gets the same share of the time, each in a process of its own.  What breaks an invariant is kept once for
+Every target gets the same share of the time, each in processes of its own.  What breaks an invariant is kept once for
 each place where it broke, under ``--findings``, and the search goes on; status 1 if there is any.  Inputs that reach new code are
 in ``--work`` and are where the next run begins.  ``--keep`` puts those of them that reach lines no seed reaches into
 fixtures/fuzz.  ``--replay FILE`` runs one input of one target.
@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import operator
+import os
 import random
 import re
 import resource
@@ -26,6 +28,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 MEMORY = 8 << 30
+LEAKED = 2 << 30
+"""Bytes that a process holds when it is begun anew: atheris keeps some kilobytes of every input."""
 MEGABYTE = 1_000_000
 KEPT_BYTES = 24_000
 """The most that ``--keep`` adds for one target."""
@@ -76,10 +80,11 @@ def run(name: str, minutes: float, work: Path, findings: Path) -> int:
             errors="replace",
             check=False,
         )
-        executions += int((re.findall(r"^#(\d+)", done.stderr, re.MULTILINE) or ["0"])[-1])
+        inputs = int((re.findall(r"^#(\d+)", done.stderr, re.MULTILINE) or ["0"])[-1])
+        executions += inputs
         if done.returncode:
             (findings / f"{name}-process-{int(time.time())}.log").write_text(done.stderr[-20000:])
-        elif left < 60 * minutes - 2 or executions:
+        if not inputs:
             break
     found = sorted(set(findings.glob(f"{name}-*")) - before)
     print(
@@ -101,7 +106,7 @@ def search(name: str, seconds: float, work: Path, findings: Path) -> int:
         with contextlib.suppress(PtauditError):
             target.run(target.seeds()[0])  # imports what it needs, instrumented
     from tests.fuzz.invariants import hold, sampled
-    from tests.fuzz.mutate import grow, mutate, stretch
+    from tests.fuzz.mutate import grow, mutate, pile, stretch
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     sys.setrecursionlimit(1000)
@@ -113,8 +118,13 @@ def search(name: str, seconds: float, work: Path, findings: Path) -> int:
         (begin / str(number)).write_bytes(seed)
     words = target.words()
     known: set[str] = set()
+    count = itertools.count(1)
 
     def one(data: bytes) -> None:
+        number = next(count)
+        if number % 64 == 0 and int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() > LEAKED:
+            print(f"#{number}", file=sys.stderr, flush=True)
+            os._exit(0)
         try:
             hold(target, data, twice=sampled(data))
         except Exception as error:
@@ -131,7 +141,7 @@ def search(name: str, seconds: float, work: Path, findings: Path) -> int:
         if kind < 0.25:
             return atheris.Mutate(data, limit)
         if kind < 0.254 and not target.binary:
-            larger = rng.choice((grow, stretch))
+            larger = rng.choice((grow, pile, stretch))
             return larger(rng, mutate(rng, data[: target.limit], words, target.limit), MEGABYTE)
         return mutate(rng, data[: target.limit], words, target.limit)
 

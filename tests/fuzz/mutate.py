@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
-__all__ = ["grow", "mutate", "stretch"]
+__all__ = ["grow", "mutate", "pile", "stretch"]
 
 _NUMBER = re.compile(rb"(?<![0-9a-zA-Z])(?:0x)?[0-9a-fA-F]*[0-9][0-9a-fA-F]*(?![g-zG-Z])")
 _WORD = re.compile(rb"[^\s:=,()\[\]<>-]+")
@@ -57,6 +57,18 @@ def stretch(rng: random.Random, data: bytes, size: int) -> bytes:
     run = rng.choice((*_RUNS, data[at : at + 1] or b" ", data[at : at + 2] or b" "))
     run *= max(size - len(data), 0) // len(run)
     return data[:at] + run + rng.choice((data[at:], b"", b"\n" + data[at:], b"\0"))
+
+
+def pile(rng: random.Random, data: bytes, size: int) -> bytes:
+    """A piece of a line again and again in that line, up to ``size`` bytes: what looks for its ends shows."""
+    lines = data[: 1 << 16].split(b"\n")
+    at = rng.choice([number for number, line in enumerate(lines) if line] or [0])
+    start = rng.randrange(len(lines[at]) + 1)
+    stop = min(len(lines[at]), start + rng.choice((1, 2, 3, 5, 8, 13, 21, 40, 80)))
+    piece = lines[at][start:stop] or b" "
+    rest = rng.choice((lines[at][stop:], lines[at][stop:], b"", b"\0"))
+    lines[at] = lines[at][:start] + piece * max((size - len(data)) // len(piece), 1) + rest
+    return b"\n".join(lines)
 
 
 _EDGE = re.compile(rb"\b|(?=[^\w\s])|$", re.MULTILINE)

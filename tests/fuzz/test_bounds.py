@@ -7,10 +7,13 @@ import pytest
 import zstandard
 
 from tests.fuzz.invariants import hold
-from tests.fuzz.mutate import grow, stretch
+from tests.fuzz.mutate import grow, pile, stretch
 from tests.fuzz.targets import FIXTURES, TARGETS
 
 NEVER_ENDS = b"  10.000002 |   1)   bash-99     |         |  offline_pages() {\n"
+GRAPH, TEXT = b"# tracer: function_graph\n", b"# tracer: nop\n#\n"
+CONTEXT = b"  sh-58  [001] d....  2.225500: "
+VALUE = CONTEXT + b"arch_add_memory: (arch_add_memory+0x0/0x68) start=0x0 size="
 ADD = b"  sh-58  [001] d....  2.2255%02d: arch_add_memory: (arch_add_memory+0x0/0x68) start=0x0 size=0x80000000000\n"
 
 
@@ -45,6 +48,11 @@ def as_target(name: str, data: bytes) -> bytes:
         ("single", b"\n" * 200_000 + b"x"),
         ("single", b"[    0.000000] Linux version 6.12.117 (a@b)\n" * 20_000),
         ("trace", b"# tracer: function_graph\n" + NEVER_ENDS * 15_000),
+        ("trace", GRAPH + b" 0)  a-1 => b-" + b") { 2768" * 125_000),
+        ("trace", GRAPH + b" 0) |" + b"|/*" * 330_000),
+        ("trace", TEXT + CONTEXT + b" EVENTS" * 140_000),
+        ("trace", TEXT + CONTEXT + b"funcgraph_entry: " * 60_000),
+        ("trace", TEXT + VALUE + b"f" * 16_000 + b"\n" + (VALUE + b"0x800000 a=1 b=2 c=3 d=4\n") * 8_000),
         ("ptdump", b"0xffff000000000000-0xffff000040000000           1G PUD" * 18_000),
         ("baseline", b"1." * 400_000),
         ("replay", b"# tracer: nop\n" + b"".join(ADD % number for number in range(40))),
@@ -55,6 +63,11 @@ def as_target(name: str, data: bytes) -> bytes:
         "blank lines",
         "thousands of boots",
         "calls that never end",
+        "a switch of tasks without end",
+        "columns without end",
+        "losses on a line",
+        "entries on a line",
+        "one long value",
         "rows without ends",
         "dotted key",
         "8 TiB forty times",
@@ -70,7 +83,7 @@ def test_time_and_memory_are_bounded(name, data):
 def test_stretched_lines(name):
     rng = random.Random(name)
     target = TARGETS[name]
-    for larger in (stretch, stretch, grow):
+    for larger in (stretch, stretch, pile, pile, grow):
         hold(target, larger(rng, rng.choice(target.seeds()), 200_000), twice=False)
 
 
