@@ -330,7 +330,10 @@ def _command_line(messages: Sequence[Message], path: str) -> CommandLine | None:
     text, line = messages[0].text.partition(":")[2], messages[0].line
     if not text.strip():
         return CommandLine(path=path, line=line, raw="", parameters=(), init_arguments=())
-    command_line = parse_cmdline(text.encode(), path)
+    try:
+        command_line = parse_cmdline(text.encode(), path)
+    except FormatError:
+        return None  # said by `_doubts`
     diagnostics = tuple(replace(each, line=line) for each in command_line.diagnostics)
     return replace(command_line, line=line, diagnostics=diagnostics)
 
@@ -378,5 +381,8 @@ def _doubts(boots: Sequence[Boot], boot: Boot, dropped: int, path: str) -> Itera
         yield Diagnostic(f"the log holds {len(boots)} boots; facts are taken from this one", path, boot.line)
     if boot.is_capture_kernel:
         yield Diagnostic("the log is a kdump kernel's, not that of the kernel that died", path, boot.line)
+    if boot.command_line is None:
+        damaged = [message.line for message in boot.messages if message.kind is Kind.COMMAND_LINE]
+        yield from at_lines("the kernel command line is damaged, so it is not known", damaged, path)
     if boot.release is None:
         yield Diagnostic("the banner of the boot is not in the log: what boot messages say is unknown", path, boot.line)

@@ -16,7 +16,7 @@ from parsers.meminfo import Meminfo
 from parsers.memmap_on_memory import MemmapOnMemory
 from parsers.memory_blocks import MemoryBlocks
 from parsers.uname import KernelRelease
-from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows, ZoneRows
+from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows, StructPageRows, ZoneRows
 from parsers.zoneinfo import Zoneinfo
 from rules.model.coverage import LinearMap, Vmemmap
 from rules.model.earlier import Earlier
@@ -60,6 +60,7 @@ HOW_TO_COLLECT: dict[type | str, tuple[str, ...]] = {
     MemmapOnMemory: ("cat /sys/module/memory_hotplug/parameters/memmap_on_memory",),
     Timeline: ("a trace of the hotplug operations: ptaudit probes prints the set-up",),
     SectionRows: (_VMCORE,),
+    StructPageRows: (_VMCORE,),
     BlockRows: (_VMCORE,),
     ZoneRows: (_VMCORE,),
     HugetlbRows: (_VMCORE,),
@@ -89,6 +90,7 @@ _NAMES: dict[type, str] = {
     MemoryBlocks: "the memory blocks",
     Zoneinfo: "/proc/zoneinfo",
     SectionRows: "mem_section (a crash dump)",
+    StructPageRows: "struct pages (a crash dump)",
     BlockRows: "struct memory_block (a crash dump)",
     ZoneRows: "the zones (a crash dump)",
     HugetlbRows: "the huge page pools (a crash dump)",

@@ -22,8 +22,9 @@ from parsers.vmcore.pagetable import Step, Walk, walk_page_tables
 from parsers.vmcore.printed import Boundary, as_printed, read_boundaries
 from parsers.vmcore.printk import read_dmesg
 from parsers.vmcore.resources import read_iomem
-from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows, ZoneRows
+from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows, StructPageRows, ZoneRows
 from parsers.vmcore.sparsemem import read_sections
+from parsers.vmcore.struct_pages import read_struct_pages
 from parsers.vmcore.texts import read_cmdline, read_config, read_nodename
 from parsers.vmcore.zones import read_zones
 from parsers.vmcoreinfo import VmcoreInfo
@@ -46,6 +47,7 @@ class VmcoreFacts:
     walk: Walk
     boundaries: tuple[Boundary, ...]
     sections: SectionRows | None
+    struct_pages: StructPageRows | None
     blocks: BlockRows | None
     zones: ZoneRows | None
     hugetlb: HugetlbRows | None
@@ -103,6 +105,7 @@ def facts_of(
         return dump.attempt(what, lambda: read(dump))
 
     sections = fact("section table", read_sections)
+    struct_pages = fact("struct pages", lambda dump: read_struct_pages(dump, sections, walk.mapping))
     blocks = fact("memory blocks", read_blocks)
     zones = fact("zones", read_zones)
     hugetlb = fact("huge pages", read_hugetlb)
@@ -121,6 +124,7 @@ def facts_of(
         walk=walk,
         boundaries=boundaries,
         sections=sections,
+        struct_pages=struct_pages,
         blocks=blocks,
         zones=zones,
         hugetlb=hugetlb,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from parsers.mapping import I64, U64, Bool
 
-__all__ = ["BlockRows", "HugetlbRows", "SectionRows", "ZoneRows"]
+__all__ = ["BlockRows", "HugetlbRows", "SectionRows", "StructPageRows", "ZoneRows"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -41,6 +41,22 @@ class SectionRows:
 
     def __len__(self) -> int:
         return int(self.section_nr.size)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StructPageRows:
+    """One row a 2 MiB subsection whose last struct page was read, ascending by PFN."""
+
+    pfn: I64
+    """The last PFN of the subsection."""
+    va: U64
+    """Where its struct page is."""
+    blank: Bool
+    """All bytes of it are zero: no struct page in use is, for ``_mapcount`` of an unmapped page is -1."""
+    pages_per_subsection: int
+
+    def __len__(self) -> int:
+        return int(self.pfn.size)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

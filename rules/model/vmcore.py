@@ -92,7 +92,7 @@ def exact_facts(vmcore: VmcoreFacts) -> dict[type, Any]:
             walk.diagnostics,
             lambda va: list(vmcore.explain(va)),
         )
-    for rows in (vmcore.sections, vmcore.blocks, vmcore.zones, vmcore.hugetlb):
+    for rows in (vmcore.sections, vmcore.struct_pages, vmcore.blocks, vmcore.zones, vmcore.hugetlb):
         if rows is not None:
             facts[type(rows)] = rows
     return facts

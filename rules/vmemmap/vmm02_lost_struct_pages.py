@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from parsers.arm64 import PTE
 from parsers.ranges import EMPTY, Ranges
+from parsers.vmcore.rows import StructPageRows
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.model.coverage import LinearMap, Vmemmap
 from rules.model.oops import Oopses
 from rules.model.sections import SectionTable
 from rules.model.timeline import Timeline, Trouble
 from rules.rule import UndecidedError, rule
+from rules.vmemmap.blank import blank_struct_pages
 from rules.vmemmap.skipped import populate_skipped
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
     needs=(),
-    uses=(Vmemmap, SectionTable, LinearMap, Timeline, Oopses),
+    uses=(Vmemmap, SectionTable, LinearMap, StructPageRows, Timeline, Oopses),
     references=(
         "Linux commit d4234d131b0a (v6.14; stable 6.12.20, 6.1.132)",
         "Linux commit bbd6ec605c0f (v5.7): arm64/mm: Enable memory hot remove",
@@ -35,6 +37,7 @@ def lost_struct_pages(
     vmemmap: Vmemmap | None,
     section_table: SectionTable | None,
     linear_map: LinearMap | None,
+    struct_page_rows: StructPageRows | None,
     timeline: Timeline | None,
     oopses: Oopses | None,
 ) -> Iterator[Hit]:
@@ -49,6 +52,8 @@ def lost_struct_pages(
     The struct pages of every valid section and subsection are looked up in the vmemmap area of the page
     tables.  With a dump alone, memory that is in the linear map stands for valid memory, and the
     finding is a suspicion; so it is where only an oops tells of a struct page that was not mapped (OOP-01, OOP-02).
+    Struct pages that were lost and mapped anew by a later add show in a crash dump only: they are zeros in the middle
+    of memory that is in use.
 
     When it is not a problem:
     Struct pages that were never populated are another matter (VMM-08).  A dump that does not cover the
@@ -82,12 +87,18 @@ def lost_struct_pages(
             evidence=vmemmap.quote_at(offsets) + _owners(section_table, lost),
             cause=None if timeline is None else timeline.cause_of(lost),
         )
+    blank = blank_struct_pages(struct_page_rows, section_table) - missing
+    yield from _blank(vmemmap, section_table, blank, timeline)
     if timeline is not None:
-        yield from _hidden(timeline, missing)
+        yield from _hidden(timeline, missing | blank)
     if not section_table.devices_known and section_table.claim is not Claim.PROVEN:
         told = section_table.valid if timeline is None else section_table.valid | timeline.lost
         yield from _of_unlisted_devices(vmemmap, linear_map, told | section_table.ram_sections)
     unseen = valid - vmemmap.pfns(vmemmap.pages_observed)
+    if struct_page_rows is not None and not section_table.devices_known and struct_page_rows.blank.any():
+        zeros = int(struct_page_rows.blank.sum())
+        message = f"the struct pages of {zeros} subsections are zero: whether a driver left them so is not known"
+        raise UndecidedError(message, "iomem")
     if unseen:
         raise UndecidedError(f"the struct pages of {unseen.total} valid pages are not in the dump", Vmemmap)
 
@@ -128,6 +139,31 @@ def _hidden(timeline: Timeline, seen: Ranges) -> Iterator[Hit]:
             pfns=lost,
             evidence=timeline.evidence(*calls),
             cause=cause,
+        )
+
+
+def _blank(vmemmap: Vmemmap, sections: SectionTable, blank: Ranges, timeline: Timeline | None) -> Iterator[Hit]:
+    """Memory in use whose struct pages are mapped and zero."""
+    for lost in _by_section(blank, sections.pages_per_section):
+        last = int(lost.end[-1]) - 1
+        offsets = vmemmap.of_pfns(lost)
+        struct_page = vmemmap.va(int(vmemmap.of_pfns(Ranges.one(last, last + 1)).start[0]))
+        yield Hit(
+            title="Struct pages of valid memory are blank",
+            message=(
+                f"{lost.total} pages of {sections.describe(lost)} "
+                f"({', '.join(f'PFNs {lo:#x}-{hi:#x}' for lo, hi in lost.tuples()[:4])}) are in use, and their struct "
+                "pages are mapped and zero: they were taken away and mapped anew, or never initialised."
+            ),
+            claim=Claim.PROBABLE,  # an add that the dump interrupted looks the same
+            pfns=lost,
+            vas=vmemmap.va_ranges(offsets),
+            evidence=(
+                Evidence(vmemmap.mapping.source, f"struct page of PFN {last:#x}: zeros", None, struct_page),
+                *vmemmap.quote_at(offsets),
+                *_owners(sections, lost),
+            ),
+            cause=None if timeline is None else timeline.cause_of(lost),
         )
 
 

@@ -152,6 +152,7 @@ def search(name: str, seconds: float, work: Path, findings: Path) -> int:
             f"-artifact_prefix={findings}/{name}-",
             f"-max_len={MEGABYTE + (1 << 16)}",
             "-timeout=40",  # instrumented, on a busy machine; `hold` measures
+            "-report_slow_units=40",
             "-rss_limit_mb=6144",
             "-len_control=0",
             "-reload=0",

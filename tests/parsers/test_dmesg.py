@@ -241,6 +241,15 @@ def test_log_that_lost_its_start_leaves_boot_facts_unknown():
     assert "banner" in log.diagnostics[0].message
 
 
+def test_a_damaged_command_line_is_unknown_and_the_rest_of_the_log_is_read():
+    log = parse_dmesg(BANNER + b"[    0.000000] Kernel command line: rodata=\0ff\n", "d")
+    assert log.boot.command_line is None
+    assert log.boot.release is not None
+    assert [(one.message, one.line) for one in log.diagnostics if "command line" in one.message] == [
+        ("the kernel command line is damaged, so it is not known", BANNER.count(b"\n") + 1)
+    ]
+
+
 def test_empty_command_line_is_known():
     assert parse_dmesg(BANNER + b"[    0.000000] Kernel command line: \n", "d").boot.command_line.parameters == ()
 

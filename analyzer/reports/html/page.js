@@ -50,7 +50,7 @@
   /* On paper nothing can be opened: everything short is printed open. */
   let opened = [];
   addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details:not([open])")].filter((one) => one.querySelectorAll("tr").length < 120);
+    opened = [...document.querySelectorAll("details:not([open])")].filter((one) => one.querySelectorAll("tr").length < 200);
     for (const one of opened) one.open = true;
   });
   addEventListener("afterprint", () => { for (const one of opened) one.open = false; });

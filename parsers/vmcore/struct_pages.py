@@ -1,0 +1,73 @@
+"""Struct pages of hot-added memory that nobody ever initialised.
+
+A removal that takes the struct pages of its neighbours away, and an add that maps fresh pages there again, leave page
+tables that look right.  What is in the struct pages tells: __vmemmap_alloc_block_buf() hands out zeros
+(mm/sparse-vmemmap.c), and only the memory that is added is initialised (__init_single_page() in mm/mm_init.c, 6.18).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from parsers.arm64 import Attr
+from parsers.errors import FormatError
+from parsers.mapping import I64, U64, Bool, Mapping
+from parsers.vmcore.dump import Dump
+from parsers.vmcore.rows import SectionRows, StructPageRows
+
+__all__ = ["read_struct_pages"]
+
+_SUBSECTION_SHIFT = 21
+_MAX_SUBSECTIONS = 1 << 17  # 256 GiB; of more, the first and the last of each section are looked at
+_FLAG_BITS = 6  # below the memmap pointer of a section: it is a multiple of 64 (SECTION_MAP_LAST_BIT, mmzone.h)
+_MAX_STRUCT_PAGE = 1024
+
+
+def read_struct_pages(dump: Dump, sections: SectionRows | None, mapping: Mapping) -> StructPageRows | None:
+    """The last struct page of every valid subsection that was not there at boot, as far as the dump holds it.
+
+    None without a section table.
+
+    Raises FormatError where VMCOREINFO does not tell the size of a struct page.
+    """
+    if sections is None:
+        return None
+    size = dump.size("page")
+    if size is None or not 0 < size <= _MAX_STRUCT_PAGE or size % 8:
+        raise FormatError(f"size of a struct page: {size}")
+    per_subsection = (1 << _SUBSECTION_SHIFT) // dump.addresses.granule.page_size
+    row, subsection = _chosen(sections)
+    per_section = per_subsection << (sections.section_size_bits - _SUBSECTION_SHIFT)
+    pfn = sections.section_nr[row].astype(np.int64) * per_section + (subsection + 1) * per_subsection - 1
+    memmap = sections.section_mem_map[row] & ~np.uint64((1 << _FLAG_BITS) - 1)
+    va = memmap + pfn.astype(np.uint64) * np.uint64(size)
+    words = (va[:, None] + np.arange(0, size, 8, dtype=np.uint64)).ravel()
+    pa, known = _translate(mapping, words)
+    values = np.zeros(words.size, dtype=np.uint64)
+    values[known], there = dump.memory.read_words(pa[known])
+    known[known] = there
+    read = known.reshape(-1, size // 8).all(axis=1)
+    used = values.reshape(-1, size // 8)[read].any(axis=1)
+    return StructPageRows(pfn=pfn[read], va=va[read], blank=np.equal(used, False), pages_per_subsection=per_subsection)
+
+
+def _chosen(sections: SectionRows) -> tuple[I64, I64]:
+    """Rows of ``sections`` and subsections in them that are looked at, ascending."""
+    bits = np.unpackbits(sections.subsections.astype("<u8").view(np.uint8), axis=1, bitorder="little")
+    bits = bits[:, : 1 << (sections.section_size_bits - _SUBSECTION_SHIFT)].astype(np.bool_)
+    bits &= (sections.present & sections.has_memmap & ~sections.early & sections.subsections_known)[:, None]
+    if int(bits.sum()) > _MAX_SUBSECTIONS:
+        whole = bits.all(axis=1)
+        bits[whole, 1:-1] = False
+    row, subsection = np.nonzero(bits)
+    return row.astype(np.int64), subsection.astype(np.int64)
+
+
+def _translate(mapping: Mapping, va: U64) -> tuple[U64, Bool]:
+    """Physical addresses by the rows of the walk, and which of ``va`` translate."""
+    if mapping.pa is None or not len(mapping):
+        return np.zeros(va.size, dtype=np.uint64), np.zeros(va.size, dtype=np.bool_)
+    row = np.maximum(np.searchsorted(mapping.start, va, side="right") - 1, 0)
+    inside = va - mapping.start[row]
+    known = (va >= mapping.start[row]) & (inside < mapping.size[row]) & mapping.has(Attr.VALID)[row]
+    return mapping.pa[row] + inside, known

@@ -1,0 +1,114 @@
+"""Struct pages that are mapped and zero: what a removal and a later add leave (VMM-02)."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("drgn", reason="drgn has wheels for x86-64 only")
+
+from parsers.ranges import EMPTY, Ranges
+from parsers.vmcore.rows import StructPageRows
+from rules.engine import Outcome
+from rules.finding import Claim
+from rules.vmemmap.blank import blank_struct_pages
+from tests.rules.patched import Machine, fired
+
+SUBSECTION = 512
+NAMESPACE_1, NAMESPACE_3 = (0x82200, 0x88000), (0x8BE00, 0x90000)
+
+
+@pytest.fixture(scope="module")
+def readded():
+    return Machine("pmem-6.12-readded.core.zst")
+
+
+def rows_of(machine):
+    return machine.dump().struct_pages
+
+
+def struct_page(machine, pfn):
+    """Physical address of the struct page of ``pfn``, and that of its 4 KiB page."""
+    rows = rows_of(machine)
+    va = int(rows.va[np.searchsorted(rows.pfn, pfn)])
+    pa = next(step.output for step in machine.dump().explain(va) if step.output is not None)
+    return pa, pa & ~0xFFF
+
+
+def found(readded, zeroed=()):
+    verdict = readded.audit(words=dict.fromkeys(zeroed, 0))["VMM-02"]
+    return [one for finding in verdict.findings for one in finding.hit.pfns.tuples()]
+
+
+def test_a_namespace_that_a_removal_and_an_add_left_blank(readded):
+    (finding,) = readded.audit()["VMM-02"].findings
+    assert finding.hit.pfns.tuples() == [NAMESPACE_3]
+    assert finding.hit.claim is Claim.PROBABLE
+    assert "struct page of PFN 0x8ffff: zeros" in [one.text for one in finding.hit.evidence]
+
+
+def test_blank_struct_pages_are_an_altmap_at_the_start_of_a_namespace_only(readded):
+    start, middle = (NAMESPACE_1[0] + number * SUBSECTION for number in (0, 4))
+    pages = [struct_page(readded, pfn + SUBSECTION - 1)[0] for pfn in (start, middle)]
+    zeroed = [[page + at for at in range(0, 64, 8)] for page in pages]
+    assert found(readded, zeroed[0]) == [NAMESPACE_3]
+    assert found(readded, zeroed[1]) == [(middle, middle + SUBSECTION), NAMESPACE_3]
+    assert found(readded, zeroed[1][1:]) == [NAMESPACE_3]  # what is left are the flags
+
+
+def test_struct_pages_that_the_dump_leaves_out_prove_nothing(readded):
+    rows = rows_of(readded)
+    left_out = {struct_page(readded, int(pfn))[1] for pfn in rows.pfn[rows.blank].tolist()}
+    verdicts = readded.audit(missing=left_out)
+    assert verdicts["VMM-02"].outcome is Outcome.PASSED
+    assert "VMM-02" not in fired(verdicts)
+
+
+def blanks(blank, units, *, online=EMPTY):
+    """What is said of subsections 0, 1, 2…: 0 for a blank one."""
+    number = np.arange(len(blank))
+    rows = StructPageRows(
+        pfn=number * SUBSECTION + SUBSECTION - 1,
+        va=np.zeros(number.size, dtype=np.uint64),
+        blank=np.array([one == "0" for one in blank], dtype=np.bool_),
+        pages_per_subsection=SUBSECTION,
+    )
+    start, end = (np.array(column, dtype=np.int64) * SUBSECTION for column in zip(*units, strict=True))
+    scaled = online.scale(SUBSECTION)
+    sections = SimpleNamespace(
+        online=scaled,
+        hotadded=scaled,
+        early=EMPTY,
+        device_units=SimpleNamespace(start_pfn=start, end_pfn=end),
+        pages_per_section=8 * SUBSECTION,
+    )
+    return blank_struct_pages(rows, sections).divide(SUBSECTION, outward=True).tuples()
+
+
+@pytest.mark.parametrize(
+    ("blank", "units", "expected"),
+    [
+        ("0111", [(0, 4)], []),
+        ("0011", [(0, 4)], []),
+        ("1110", [(0, 4)], [(3, 4)]),
+        ("0101", [(0, 4)], [(2, 3)]),
+        ("0000", [(0, 4)], []),
+        ("00001111", [(0, 4), (4, 8)], [(0, 4)]),
+        ("0000000011111111", [(0, 8), (8, 16)], []),
+        ("0000000010000000", [(0, 8), (8, 16)], [(9, 16)]),
+        ("0011", [(0, 2), (2, 4)], [(0, 2)]),
+        ("1101", [(0, 2), (2, 4)], []),
+        ("1100", [(0, 2), (2, 4)], [(2, 4)]),
+        ("1010", [(0, 2), (3, 4)], [(1, 2), (3, 4)]),
+        ("0000", [(4, 8)], []),
+        ("0001", [(0, 8)], []),
+    ],
+)
+def test_an_altmap_is_at_the_start_of_its_range(blank, units, expected):
+    assert blanks(blank, units) == expected
+
+
+def test_memory_that_is_online_has_no_blank_struct_pages():
+    nowhere = [(100, 101)]
+    assert blanks("0100", nowhere) == []
+    assert blanks("0100", nowhere, online=Ranges.one(0, 3)) == [(0, 1), (2, 3)]
