@@ -105,7 +105,7 @@ def facts_of(
         return dump.attempt(what, lambda: read(dump))
 
     sections = fact("section table", read_sections)
-    struct_pages = fact("struct pages", lambda dump: read_struct_pages(dump, sections, walk.mapping))
+    struct_pages = fact("struct pages", lambda dump: read_struct_pages(dump, sections, walk))
     blocks = fact("memory blocks", read_blocks)
     zones = fact("zones", read_zones)
     hugetlb = fact("huge pages", read_hugetlb)

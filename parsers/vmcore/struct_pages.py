@@ -11,8 +11,9 @@ import numpy as np
 
 from parsers.arm64 import Attr
 from parsers.errors import FormatError
-from parsers.mapping import I64, U64, Bool, Mapping
+from parsers.mapping import I64, U64, Bool
 from parsers.vmcore.dump import Dump
+from parsers.vmcore.pagetable import Walk
 from parsers.vmcore.rows import SectionRows, StructPageRows
 
 __all__ = ["read_struct_pages"]
@@ -23,7 +24,7 @@ _FLAG_BITS = 6  # below the memmap pointer of a section: it is a multiple of 64 
 _MAX_STRUCT_PAGE = 1024
 
 
-def read_struct_pages(dump: Dump, sections: SectionRows | None, mapping: Mapping) -> StructPageRows | None:
+def read_struct_pages(dump: Dump, sections: SectionRows | None, walk: Walk) -> StructPageRows | None:
     """The last struct page of every valid subsection that was not there at boot, as far as the dump holds it.
 
     None without a section table.
@@ -35,14 +36,15 @@ def read_struct_pages(dump: Dump, sections: SectionRows | None, mapping: Mapping
     size = dump.size("page")
     if size is None or not 0 < size <= _MAX_STRUCT_PAGE or size % 8:
         raise FormatError(f"size of a struct page: {size}")
-    per_subsection = (1 << _SUBSECTION_SHIFT) // dump.addresses.granule.page_size
+    page_size = dump.addresses.granule.page_size
+    per_subsection = (1 << _SUBSECTION_SHIFT) // page_size
     row, subsection = _chosen(sections)
     per_section = per_subsection << (sections.section_size_bits - _SUBSECTION_SHIFT)
     pfn = sections.section_nr[row].astype(np.int64) * per_section + (subsection + 1) * per_subsection - 1
     memmap = sections.section_mem_map[row] & ~np.uint64((1 << _FLAG_BITS) - 1)
     va = memmap + pfn.astype(np.uint64) * np.uint64(size)
     words = (va[:, None] + np.arange(0, size, 8, dtype=np.uint64)).ravel()
-    pa, known = _translate(mapping, words)
+    pa, known = _translate(walk, words, np.uint64(page_size))
     values = np.zeros(words.size, dtype=np.uint64)
     values[known], there = dump.memory.read_words(pa[known])
     known[known] = there
@@ -63,11 +65,14 @@ def _chosen(sections: SectionRows) -> tuple[I64, I64]:
     return row.astype(np.int64), subsection.astype(np.int64)
 
 
-def _translate(mapping: Mapping, va: U64) -> tuple[U64, Bool]:
+def _translate(walk: Walk, va: U64, page_size: np.uint64) -> tuple[U64, Bool]:
     """Physical addresses by the rows of the walk, and which of ``va`` translate."""
+    mapping = walk.mapping
     if mapping.pa is None or not len(mapping):
         return np.zeros(va.size, dtype=np.uint64), np.zeros(va.size, dtype=np.bool_)
     row = np.maximum(np.searchsorted(mapping.start, va, side="right") - 1, 0)
     inside = va - mapping.start[row]
     known = (va >= mapping.start[row]) & (inside < mapping.size[row]) & mapping.has(Attr.VALID)[row]
+    # Struct pages that HugeTLB vmemmap optimisation shares: one page, entry after entry.
+    inside = np.where(walk.repeated[row], inside % page_size, inside)
     return mapping.pa[row] + inside, known
