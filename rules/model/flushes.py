@@ -106,7 +106,7 @@ def reuses(calls: Calls) -> tuple[I64, I64]:
     makes = makes[calls.start_known[makes]]
     breaks = calls.of(Kind.UNMAP_HOTPLUG_RANGE)
     breaks = breaks[calls.start_known[breaks]]
-    if not unmaps.size or not makes.size:
+    if not unmaps.size or not makes.size or not breaks.size:
         return makes[:0], makes[:0]
     order = breaks[np.lexsort((calls.row[breaks], calls.start[breaks]))]
     found = _last_before(calls, order, makes)
