@@ -38,7 +38,8 @@ def iomem_against_blocks(resources: Resources, blocks: MemoryBlocks, sections: S
 
     When it is not a problem:
     Blocks of no-map memory have no System RAM ("reserved" instead). Kernels without memory hotplug have no
-    blocks at all. Memory that is added or removed during the capture shows up in one file only.
+    blocks at all. Memory that is added or removed during the capture shows up in one file only. A /proc/iomem that ends
+    below the block may have lost its end: that is suspected only.
 
     What to do:
     Capture again. If it stays, look in the log for a failed add or remove of that range.
@@ -60,11 +61,15 @@ def iomem_against_blocks(resources: Resources, blocks: MemoryBlocks, sections: S
     pages = blocks.block_size_bytes // page
     start = blocks.block * pages
     bare = blocks.online & ~resources.pfns(memory, page).touches(start, start + pages)
+    listed = int(resources.everything.end[-1])
     for row in np.flatnonzero(bare).tolist():
+        beyond = int(start[row]) * page >= listed
         yield Hit(
             title=f"Online memory block {int(blocks.block[row])} without System RAM",
-            message=f"memory{int(blocks.block[row])} is online, and /proc/iomem has no memory there.",
-            claim=Claim.PROBABLE,
+            message=f"memory{int(blocks.block[row])} is online, and /proc/iomem has no memory there"
+            + (f", nor anything above {listed:#x}: its end may have been cut off." if beyond else "."),
+            claim=Claim.SUSPECTED if beyond else Claim.PROBABLE,
+            severity=Severity.MEDIUM if beyond else None,
             pfns=Ranges.one(int(start[row]), int(start[row]) + pages),
             evidence=(quote_state(blocks, row),),
             key="no RAM",
