@@ -19,7 +19,8 @@ from parsers.vmcore.rows import SectionRows, StructPageRows
 __all__ = ["read_struct_pages"]
 
 _SUBSECTION_SHIFT = 21
-_MAX_SUBSECTIONS = 1 << 17  # 256 GiB; of more, the first and the last of each section are looked at
+_MAX_SUBSECTIONS = 1 << 15  # 64 GiB; of more, the first and the last of each whole section are looked at
+_AT_A_TIME = 1 << 13  # each is in a page of its own
 _FLAG_BITS = 6  # below the memmap pointer of a section: it is a multiple of 64 (SECTION_MAP_LAST_BIT, mmzone.h)
 _MAX_STRUCT_PAGE = 1024
 
@@ -46,8 +47,10 @@ def read_struct_pages(dump: Dump, sections: SectionRows | None, walk: Walk) -> S
     words = (va[:, None] + np.arange(0, size, 8, dtype=np.uint64)).ravel()
     pa, known = _translate(walk, words, np.uint64(page_size))
     values = np.zeros(words.size, dtype=np.uint64)
-    values[known], there = dump.memory.read_words(pa[known])
-    known[known] = there
+    step = _AT_A_TIME * size // 8
+    for at in range(0, words.size, step):
+        mine = at + np.flatnonzero(known[at : at + step])
+        values[mine], known[mine] = dump.memory.read_words(pa[mine])
     read = known.reshape(-1, size // 8).all(axis=1)
     used = values.reshape(-1, size // 8)[read].any(axis=1)
     return StructPageRows(pfn=pfn[read], va=va[read], blank=np.equal(used, False), pages_per_subsection=per_subsection)

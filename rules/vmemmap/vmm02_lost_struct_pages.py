@@ -46,7 +46,8 @@ def lost_struct_pages(
     What it means:
     pfn_valid() says that these pages exist, and their struct pages are gone.  The next walker of page
     frames (compaction, /proc/kpageflags, a core dump, the driver that unmaps the memory) oopses with a
-    translation fault in the vmemmap area.
+    translation fault in the vmemmap area.  Where a later add mapped blank ones, all zero, walkers take the pages
+    for unused ones of the first zone of node 0, and a driver meets a count that underflows and no pgmap.
 
     How it is detected:
     The struct pages of every valid section and subsection are looked up in the vmemmap area of the page

@@ -91,6 +91,16 @@ def test_of_very_many_the_ends_of_whole_sections_are_read(monkeypatch):
     assert ((rows.pfn + 1) // PAGES_PER_SUBSECTION).tolist() == [1, 64, 66, 67]
 
 
+def test_what_is_read_in_parts_is_the_same(monkeypatch):
+    zero = [0x40000000 + 64 * pfn + at for pfn in (511, 40447, 131071) for at in range(0, 64, 8)]
+    whole = read(Memory(zero), sections(), WHOLE)
+    monkeypatch.setattr(struct_pages, "_AT_A_TIME", 7)
+    memory = Memory(zero)
+    parts = read(memory, sections(), WHOLE)
+    assert parts.pfn[parts.blank].tolist() == whole.pfn[whole.blank].tolist() == [511, 40447, 131071]
+    assert [pas.size for pas in memory.asked] == [56] * 36 + [32]
+
+
 def test_entries_that_share_a_page_are_read_from_that_page():
     shared = walk([(BASE, 4096, 0x5000, False, True), (BASE + 4096, 28672, 0x9000, True, True)])
     memory = Memory()
