@@ -5,6 +5,7 @@ Nothing here follows a link out of the capture, opens a device or a pipe, or rea
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable
@@ -30,12 +31,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from parsers.dmesg import Dmesg
+    from parsers.vmcore.extract import VmcoreFacts
 
 __all__ = ["Request", "Source", "Sources", "read_sources"]
 
 MAX_UNNAMED = 32
+MAX_SYSTEM_MAPS = 4
 _SYSFS_MEMORY = re.compile(r"(?:^|/)sys/devices/system/memory/((?:memory\d+/)?[\w]+)$")
 _KCORE = re.compile(r"(?:^|/)proc/kcore$")  # the running kernel's memory, without end
+_KERNEL_FILE = re.compile(r"(?:^|/)(?:vmlinux|(System\.map))(?:-[^/]+?)?(?:\.debug)?(?:\.(?:gz|xz|zst))?$")
 _SYSFS_HUGEPAGES = re.compile(r"(?:^|/)sys/kernel/mm/hugepages/(hugepages-\d+kB/\w+)$")
 
 
@@ -105,6 +109,9 @@ class _Reading:
         self.dumps: list[Path] = []
         self.lain_beside: set[Path] = set()
         """Dumps that a directory held; nobody named them."""
+        self.kernels: list[Path] = []
+        """What may be their kernels."""
+        self.system_maps: list[Path] = []
         self.ignored: list[str] = []
         self.notes: list[Diagnostic] = []
         self.failures: list[PtauditError] = []
@@ -120,6 +127,8 @@ class _Reading:
                 files |= {f"{relative}/{inner}": found for inner, found in self._opened(path).items()}
             else:
                 files[relative] = Found(str(path), path)
+                if found := _KERNEL_FILE.search(relative):
+                    (self.system_maps if found[1] else self.kernels).append(path)
         _refuse_several_dumps(root, dumps)
         self.dumps += dumps
         self.lain_beside.update(dumps)
@@ -197,17 +206,37 @@ class _Reading:
 
     def vmcore(self, paths: tuple[Path, ...]) -> None:
         """A crash dump, in several files if it is a split one."""
+        beside = paths[0] in self.lain_beside
         try:
             facts = read_vmcore(paths, self.symbols)
         except PtauditError as error:
-            if paths[0] not in self.lain_beside:
+            if not beside:
                 raise
             self._failed("vmcore", error, Found(str(paths[0]), paths[0]))
             return
+        if beside and facts.vmcoreinfo.symbol("kallsyms_names") is None:
+            facts = self._with_system_map(paths) or facts
         self.parsed.setdefault("vmcore", []).append(facts)
+        notes = facts.diagnostics
+        if beside and self.kernels and self.symbols.vmlinux is None and facts.types == "VMCOREINFO":
+            # A kernel from elsewhere is not opened unless someone says so: its debug info is a program of its own.
+            said = f"its structures are not known, and {self.kernels[0]} lies beside it: --vmlinux reads that"
+            notes = (*notes, Diagnostic(said, str(paths[0])))
         for path in paths:
-            diagnostics = facts.diagnostics if path == paths[0] else ()
+            diagnostics = notes if path == paths[0] else ()
             self.sources.append(Source("vmcore", str(path), Found(str(path), path).digest(), diagnostics))
+
+    def _with_system_map(self, paths: tuple[Path, ...]) -> VmcoreFacts | None:
+        """The dump with the first System.map beside it that fits, unless symbols were named; None if there is none."""
+        if self.symbols.vmlinux is not None or self.symbols.system_map is not None:
+            return None
+        for system_map in self.system_maps[:MAX_SYSTEM_MAPS]:
+            with contextlib.suppress(PtauditError):
+                facts = read_vmcore(paths, replace(self.symbols, system_map=system_map))
+                self.sources.append(Source("system_map", str(system_map), Found(str(system_map), system_map).digest()))
+                self.ignored = [one for one in self.ignored if one != str(system_map)]
+                return facts
+        return None
 
     def file(self, found: Found, kind: Kind, *, strict: bool = True) -> None:
         """A file of a known kind; in a directory, one bad file is a diagnostic and the rest is read."""

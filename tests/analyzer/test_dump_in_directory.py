@@ -19,8 +19,11 @@ from analyzer.sources.read import Request, read_sources
 from analyzer.sources.sniff import is_kernel_dump
 from parsers.errors import FormatError, UsageError
 from parsers.vmcore.container import open_plain
+from parsers.vmcore.dump import Dump
+from parsers.vmcore.extract import VmcoreFacts
 from parsers.vmcore.opening import open_dump
 from tests.parsers.vmcore.cores import kdump
+from tests.parsers.vmcore.test_without_debuginfo import map_text
 
 VMCORES = Path(__file__).parents[2] / "fixtures" / "vmcore"
 AFTER, BEFORE = (VMCORES / f"pmem-6.12-vuln-{when}.core.zst" for when in ("after", "before"))
@@ -85,6 +88,42 @@ def test_the_parts_of_a_split_dump_are_one(capture: Path) -> None:
         (capture / name).write_bytes(data)
     sources = read_sources(Request((capture,))).sources
     assert [Path(one.path).name for one in sources if one.kind == "vmcore"] == ["dump.1", "dump.2"]
+
+
+def without_kallsyms(plain: bytes) -> bytes:
+    """The same dump of a kernel whose VMCOREINFO does not tell where its symbols are, as before 6.0."""
+    return plain.replace(b"SYMBOL(kallsyms_", b"SYMBOL(hidden___")
+
+
+def vmcore_of(folder: Path) -> VmcoreFacts:
+    facts = read_sources(Request((folder,))).captured.vmcore
+    assert facts is not None
+    return facts
+
+
+def test_the_system_map_beside_it_tells_the_symbols_that_it_does_not(capture: Path, plain: bytes) -> None:
+    symbols = Dump(open_dump(AFTER))
+    (capture / "vmcore").write_bytes(without_kallsyms(plain))
+    assert vmcore_of(capture).blocks is None
+    (capture / "boot").mkdir()
+    (capture / "boot" / "System.map-6.1.0").write_bytes(map_text(symbols, 0x10000))
+    assert vmcore_of(capture).blocks is None
+    assert kinds(capture) == ["iomem", "uname", "vmcore"]
+    (capture / "boot" / "System.map-6.12.117").write_bytes(map_text(symbols, 0))
+    assert vmcore_of(capture).blocks is not None
+    read = read_sources(Request((capture,)))
+    assert "system_map" in {source.kind for source in read.sources}
+    assert [Path(name).name for name in read.ignored] == ["System.map-6.1.0"]
+
+
+def test_a_vmlinux_beside_it_is_named_and_not_opened(capture: Path, plain: bytes) -> None:
+    (capture / "vmcore").write_bytes(without_kallsyms(plain))
+    (capture / "vmlinux-6.12.117.debug").write_bytes(b"\x7fELF and no more")
+    (source,) = (one for one in read_sources(Request((capture,))).sources if one.kind == "vmcore")
+    assert str(capture / "vmlinux-6.12.117.debug") in source.diagnostics[-1].message
+    (capture / "vmcore").write_bytes(plain)  # its own BTF does
+    (source,) = (one for one in read_sources(Request((capture,))).sources if one.kind == "vmcore")
+    assert not [one for one in source.diagnostics if "vmlinux" in one.message]
 
 
 def test_of_two_dumps_none_is_chosen(capture: Path, plain: bytes) -> None:
