@@ -30,7 +30,7 @@ _MESSAGE = re.compile(
 )
 _RANGE = re.compile(rb"(0x[0-9a-f]{4,16})\s?-\s?(0x[0-9a-f]{4,16})")
 _DUMP = b"Dumping ftrace buffer:"
-_RULE = re.compile(rb"-{20,}[ \r]*\n")
+_RULE = re.compile(rb"(?<!-)-{20,}[ \r]*\n")
 _HEAD_LINES = 200
 
 
