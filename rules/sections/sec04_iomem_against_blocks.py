@@ -56,14 +56,14 @@ def iomem_against_blocks(resources: Resources, blocks: MemoryBlocks, sections: S
             evidence=(_iomem_line(resources, lo * page),),
             key="no block",
         )
-    memory = resources.ram | resources.nomap | Ranges.pairs((one.start, one.end) for one in resources.devices)
+    memory = resources.ram | resources.nomap
     pages = blocks.block_size_bytes // page
     start = blocks.block * pages
     bare = blocks.online & ~resources.pfns(memory, page).touches(start, start + pages)
     for row in np.flatnonzero(bare).tolist():
         yield Hit(
             title=f"Online memory block {int(blocks.block[row])} without System RAM",
-            message=f"memory{int(blocks.block[row])} is online, and /proc/iomem has no memory there.",
+            message=f"memory{int(blocks.block[row])} is online, and /proc/iomem has no RAM there.",
             claim=Claim.PROBABLE,
             pfns=Ranges.one(int(start[row]), int(start[row]) + pages),
             evidence=(quote_state(blocks, row),),
