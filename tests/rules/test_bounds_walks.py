@@ -22,6 +22,7 @@ from rules.contiguous.cnt06_output_change import output_change
 from rules.engine import Outcome, run
 from rules.finding import Claim, Severity
 from rules.linear_map.lin05_wrong_offset import wrong_linear_offset
+from rules.memmap_on_memory.mom02_foreign_altmap import foreign_altmap
 from rules.model.coverage import LinearMap, Vmemmap
 from rules.model.earlier import Earlier
 from rules.model.resources import Resources
@@ -129,6 +130,43 @@ def test_where_struct_pages_are_stored(layout, describes, stored, expected):
     found = [one for finding in verdict.findings for one in finding.hit.pfns.tuples()]
     assert found == [(at(describes), at(describes + 1)) for _ in expected]
     assert verdict.reason == ""
+
+
+HOSTS = {"nr_vmemmap_pages": [0] * 8 + [512, 512, 0]}
+"""Of the three blocks behind the boot memory, the first two hold their own struct pages."""
+
+
+@pytest.mark.parametrize(
+    ("describes", "stored", "expected"),
+    [
+        (0, at(0), []),
+        (0, at(0, 512), [Severity.CRITICAL]),
+        (0, at(0, SECTION - 512), [Severity.CRITICAL]),
+        (0, at(1), [Severity.HIGH]),
+        (1, at(0, SECTION - 512), [Severity.HIGH]),
+        (1, at(2), [Severity.CRITICAL]),  # offline
+        (1, at(-8), []),
+        (1, at(1), []),
+        (-8, at(1, 512), []),
+        (-1, at(1, 512), []),
+        (2, at(1, 512), []),
+        (4, at(1, 512), []),
+    ],
+)
+def test_where_blocks_with_struct_pages_of_their_own_have_them(layout, describes, stored, expected):
+    known = facts(layout, [struct_pages(at(describes), stored)], block_rows(**HOSTS), **MACHINE)
+    verdict = judged(foreign_altmap, known)
+    assert verdict.reason == ""
+    assert [one.severity for one in verdict.findings] == expected
+    found = [one for finding in verdict.findings for one in finding.hit.pfns.tuples()]
+    assert found == [(at(describes), at(describes + 1)) for _ in expected]
+
+
+def test_struct_pages_in_their_own_block_that_is_gone(layout):
+    """They are MOM-03's."""
+    machine = MACHINE | {"hotadded": sections(1, 2, 4, 5)}
+    known = facts(layout, [struct_pages(at(0), at(0, 512))], block_rows(**HOSTS), **machine)
+    assert judged(foreign_altmap, known).outcome is Outcome.PASSED
 
 
 def test_what_lies_in_several_units_is_judged_by_each(layout):
