@@ -1,20 +1,29 @@
 """Struct pages that are mapped and zero: what a removal and a later add leave (VMM-02)."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 pytest.importorskip("drgn", reason="drgn has wheels for x86-64 only")
 
+from parsers import ftrace
+from parsers.arm64 import PUD
 from parsers.layout import KernelLayout
 from parsers.ranges import Ranges
 from parsers.vmcore.rows import StructPageRows
 from rules.engine import Outcome, run
 from rules.finding import Claim
+from rules.model.captured import Captured
+from rules.model.captured import facts_of as facts_of_captured
 from rules.model.sections import Units
 from rules.vmemmap.vmm02_lost_struct_pages import lost_struct_pages
-from tests.rules.drawn import Drawn
+from tests.rules.drawn import VMEMMAP, Drawn
 from tests.rules.patched import Machine, fired
-from tests.rules.walked import PFN, facts, struct_pages
+from tests.rules.traces import VMEMMAP as T_VMEMMAP
+from tests.rules.traces import Tracer
+from tests.rules.walked import PFN, facts, row, struct_pages
 
 SUBSECTION, SECTION = 512, 0x8000
 NAMESPACE_1, NAMESPACE_3 = (0x82200, 0x88000), (0x8BE00, 0x90000)
@@ -78,6 +87,84 @@ def place(number):
 
 def pages(*ranges):
     return Ranges.pairs((place(lo), place(hi - 1) + SUBSECTION) for lo, hi in ranges)
+
+
+def judged(machine, zeroed=(), missing=(), iomem=True, words=(), **captured):
+    """The verdict of VMM-02 about the machine, some of its memory changed or left out, with its /proc/iomem or not."""
+    dump = machine.dump(dict.fromkeys(zeroed, 0) | dict(words), missing=missing)
+    dump = dump if iomem else replace(dump, iomem=None)
+    (verdict,) = run([lost_struct_pages], facts_of_captured(Captured(vmcore=dump, **captured)))
+    return verdict
+
+
+def pages_of_blanks(machine, first=0):
+    rows = rows_of(machine)
+    return {struct_page(machine, pfn)[1] for pfn in rows.pfn[rows.blank].tolist() if pfn >= first}
+
+
+def test_without_a_list_of_devices_blank_struct_pages_may_be_an_altmap(readded):
+    verdict = judged(readded, iomem=False)
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert "33 subsections" in verdict.reason
+    assert judged(readded, missing=pages_of_blanks(readded), iomem=False).outcome is Outcome.PASSED
+
+
+def test_with_a_list_of_devices_an_altmap_is_known(readded):
+    page = struct_page(readded, NAMESPACE_1[0] + SUBSECTION - 1)[0]
+    zeroed = [page + at for at in range(0, 64, 8)]
+    assert judged(readded, zeroed, pages_of_blanks(readded, NAMESPACE_3[0])).outcome is Outcome.PASSED
+
+
+def test_sections_of_a_dump_tell_of_all_that_is_valid(readded):
+    """Memory that is in the linear map alone is no device's, though no list names the devices."""
+    layout = facts_of_captured(Captured(vmcore=readded.dump())).get(KernelLayout)
+    nowhere = 5 << 30
+    linear = (layout.page_offset - layout.facts["phys_offset"].value + nowhere) % (1 << 64)
+    words = {readded.entry(linear, PUD): 0x68000000000701 | nowhere}
+    assert judged(readded, missing=pages_of_blanks(readded), iomem=False, words=words).outcome is Outcome.PASSED
+
+
+def test_blank_struct_pages_that_a_trace_explains_are_told_once(readded):
+    """A trace with the removal of the other namespace of the section, and its return."""
+    rows = rows_of(readded)
+    base = int(rows.va[0]) - int(rows.pfn[0]) * 64
+    other, mine = ((0x88000 << 12, 0x3E00 << 12), (NAMESPACE_3[0] << 12, 0x4200 << 12))
+    tracer = Tracer(whole_sections_only=False)
+    tracer.add(*other)
+    tracer.add(*mine)
+    tracer.remove(*other)
+    tracer.add(*other)
+    lines = re.sub(
+        r"(start|end)=0x(fffff\w{11})\b", lambda one: f"{one[1]}={int(one[2], 16) - T_VMEMMAP + base:#x}", tracer.text
+    )
+    trace = ftrace.read(lines.encode(), path="trace")
+    titles = [
+        [one.hit.title for one in judged(readded, missing=missing, trace=trace).findings]
+        for missing in ((), pages_of_blanks(readded))
+    ]
+    assert titles == [
+        ["Struct pages of valid memory are blank"],
+        ["A removal took the struct pages of valid memory away"],
+    ]
+
+
+def test_struct_pages_that_are_not_mapped_are_not_blank(layout):
+    """One page of those of subsection 2 is not there, and those of subsections 2 and 3 are zero."""
+    rows = StructPageRows(
+        pfn=np.array([place(number) + SUBSECTION - 1 for number in range(4)]),
+        va=np.zeros(4, dtype=np.uint64),
+        blank=np.array([False, False, True, True]),
+        pages_per_subsection=SUBSECTION,
+    )
+    units = Units(np.array([place(0), place(2)]), np.array([place(2), place(4)]), ("a", "b"), (None, None), "iomem")
+    devices = pages((0, 4))
+    machine = {"valid": devices, "hotadded": devices, "device": devices, "device_units": units}
+    mapped = [row(VMEMMAP, 16, PFN), row(VMEMMAP + 17 * 4096, 512 - 17, PFN + 17)]
+    (verdict,) = run([lost_struct_pages], facts(layout, mapped, rows, **machine))
+    assert [(one.hit.title, one.hit.pfns.tuples()) for one in verdict.findings] == [
+        ("Struct pages of valid memory are not mapped", [(place(2), place(2) + 64)]),
+        ("Struct pages of valid memory are blank", [(place(2) + 64, place(4))]),
+    ]
 
 
 def blanks(layout, blank, units, *, online=(), early=()):

@@ -56,6 +56,7 @@ LESS = "VMM-01c: part of a section is removed that was added whole"
     [
         ([("+", 0, 64), ("+", 64, 64)], [(SEVERAL, [(0, 128)])]),
         ([("+", 0, 64)], []),  # what the rest of the section is, nobody knows
+        ([("+", 0, 32), ("+", 32, 32)], [(SEVERAL, [(0, 64)])]),
         ([("+", 0, 128)], []),
         ([("+", 0, 256)], []),
         ([("+", 0, 128), ("+", 128, 128)], []),
@@ -137,6 +138,14 @@ def test_sections_that_fell_back_to_pages(tmp_path, calls, expected):
     found = told(tmp_path, "VMM-07", in_pages(*calls))
     assert [one for _, ranges in found for one in ranges] == expected
     assert told(tmp_path, "VMM-07", played({}, calls)) == []
+
+
+def test_pages_of_struct_pages_of_nothing_are_no_fallback(tmp_path):
+    """The section was removed, and its struct pages are populated without it."""
+    tracer = in_pages(("+", 0, SECTION), ("-", 0, SECTION))
+    tracer.populate(*tracer.pages(BASE, SECTION * MIB), 0)
+    tracer.lines = [line.replace("huge", "base") for line in tracer.lines]
+    assert told(tmp_path, "VMM-07", tracer) == []
 
 
 # Calls ----------------------------------------------------------------------------------------------------------------
