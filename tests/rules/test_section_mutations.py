@@ -414,7 +414,8 @@ def test_kernels_that_do_not_mark_sections(dimm):
     """Without the flag (before 5.12, before 5.3) nothing follows from it."""
     facts = facts_of(dimm)
     rows = facts.get(SectionRows)
-    unmarked = replace(rows, flags={"SECTION_MARKED_PRESENT": 1, "SECTION_HAS_MEM_MAP": 2, "SECTION_IS_ONLINE": 4})
+    flags = {"SECTION_MARKED_PRESENT": 1, "SECTION_HAS_MEM_MAP": 2, "SECTION_IS_ONLINE": 4}
+    unmarked = replace(rows, flags=flags, early=np.zeros(len(rows), dtype=np.bool_))
     changed = facts_of(dimm, unmarked, boot_log((0x40000000, 0x5FFFFFFF)))
     assert judged("SEC-08", changed).outcome is Outcome.PASSED
     assert judged("SEC-09", changed).outcome is Outcome.NOT_APPLICABLE
