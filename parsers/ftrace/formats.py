@@ -16,7 +16,7 @@ __all__ = ["EventFormat", "Field", "parse_format"]
 _NAME = re.compile(rb"^name:\s*(\S+)", re.MULTILINE)
 _ID = re.compile(rb"^ID:\s*(\d+)", re.MULTILINE)
 _FIELD = re.compile(rb"\bfield:([^;]+);\s*offset:(\d+);\s*size:(\d+);(?:\s*signed:(\d);)?")
-_DECLARATION = re.compile(rb"^(.*?)(\w+)(\[[^\]]*\])?$", re.DOTALL)
+_DECLARATION = re.compile(rb"^(.*?)\b(\w+)(\[[^\[\]]*\])?$", re.DOTALL)
 _MAX_STRING = 4096
 
 

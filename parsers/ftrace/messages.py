@@ -36,7 +36,7 @@ _MESSAGE = re.compile(
     rb"|.*)$",
     re.MULTILINE,
 )
-_ARGUMENT = re.compile(rb'(\n)|([A-Za-z_]\w*)=("(?:[^"\n]|"(?=[^\s,)]))*"?|\{[^}\n]*\}|[^\s,)]*)')
+_ARGUMENT = re.compile(rb'(\n)|\b([A-Za-z_]\w*)=("(?:[^"\n]|"(?=[^\s,)]))*"?|\{[^}\n]*\}|[^\s,)]*)')
 _HEX = re.compile(r"(?:0x)?[0-9a-f]{4,16}$")
 _PROBE_FIELD = re.compile(r"__probe_(\w+)=(?:0x)?([^\s]+)")
 _SIZE = re.compile(r"\+0x0(?:/0x[0-9a-f]+)?(?= |$)|/0x[0-9a-f]+(?= |$)")

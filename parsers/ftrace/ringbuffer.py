@@ -23,7 +23,7 @@ _COMMIT_MASK = 0xFFFFF
 _MISSED_EVENTS, _MISSED_STORED = 1 << 31, 1 << 30
 _STAMP_MASK = np.uint64((1 << 59) - 1)
 
-_FIELD = re.compile(rb"field:[^;]*?(\w+);\s*offset:(\d+);\s*size:(\d+);")
+_FIELD = re.compile(rb"field:(?:[^;]*[^\w;])?(\w+);\s*offset:(\d+);\s*size:(\d+);")
 
 
 @dataclass(frozen=True, slots=True)

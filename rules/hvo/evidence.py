@@ -43,8 +43,7 @@ class HvoEvidence:
                 evidence.append(Evidence(config.path, f"{option}=y", config.line(option)))
                 # What is off by default the command line may switch on.
                 enabled = config.is_enabled(f"{option}_DEFAULT_ON") or (None if command_line is None else False)
-        value = command_line.value(_PARAMETER) if command_line is not None else None
-        if value is not None and command_line is not None:
+        if command_line is not None and (value := command_line.value(_PARAMETER)) is not None:
             enabled = value.lower() in {"on", "1", "y", "true"}
             evidence.append(Evidence(command_line.path, f"{_PARAMETER}={value}", command_line.line))
         return cls(built_in, enabled, tuple(evidence))

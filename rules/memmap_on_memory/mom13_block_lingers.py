@@ -40,7 +40,8 @@ def block_lingers(timeline: Timeline, blocks: MemoryBlocks, layout: KernelLayout
     Ranges that the trace saw removed, and not added again, are looked up in the captured memory blocks.
 
     When it is not a problem:
-    A trace that ends before the memory was added again. WIT-01 shows whether the two belong together.
+    A trace that ends before the memory was added again. WIT-01 shows whether the two belong together. A device
+    that was removed from a part of a block says nothing about the block.
 
     What to do:
     Update; the block disappears with the next boot.
@@ -48,9 +49,9 @@ def block_lingers(timeline: Timeline, blocks: MemoryBlocks, layout: KernelLayout
     units = memory_block_units(blocks, layout)
     state = timeline.state
     removed = timeline.where((state.valid == NO) & (state.added_by >= 0))
-    lingering = removed.touches(units.start_pfn, units.end_pfn)
+    lingering = removed.covered(units.start_pfn, units.end_pfn) == units.end_pfn - units.start_pfn
     if lingering.any():
-        pfns = removed & Ranges.of(units.start_pfn[lingering], units.end_pfn[lingering])
+        pfns = Ranges.of(units.start_pfn[lingering], units.end_pfn[lingering])
         yield Hit(
             title="Memory blocks of removed memory are still there",
             message=f"{places(pfns)} were removed, and their memory blocks are still listed.",

@@ -46,6 +46,7 @@ class Backing:
     at_home: Bool
     """Whether that is one of the pages that the block set aside for it."""
     in_own_block: Bool
+    """Whether it is one of the block's other pages."""
 
     @classmethod
     def of(
@@ -64,7 +65,7 @@ class Backing:
         pieces, index = pieces[mine], index[mine]
         pfn = pieces.pa >> vmemmap.layout.page_shift
         at_home = (pfn >= first[index]) & (pfn < home[index])
-        in_own_block = (pfn >= first[index]) & (pfn < end[index])
+        in_own_block = (pfn >= home[index]) & (pfn < end[index])
         return cls(blocks, sections, vmemmap, pieces, rows[index], pfn, at_home, in_own_block)
 
     def hit(self, chosen: Bool, where: str, severity: Severity | None) -> Hit:

@@ -57,7 +57,7 @@ def iomem_against_blocks(resources: Resources, blocks: MemoryBlocks, sections: S
             evidence=(_iomem_line(resources, lo * page),),
             key="no block",
         )
-    memory = resources.ram | resources.nomap | Ranges.pairs((one.start, one.end) for one in resources.devices)
+    memory = resources.ram | resources.nomap
     pages = blocks.block_size_bytes // page
     start = blocks.block * pages
     bare = blocks.online & ~resources.pfns(memory, page).touches(start, start + pages)
@@ -66,7 +66,7 @@ def iomem_against_blocks(resources: Resources, blocks: MemoryBlocks, sections: S
         beyond = int(start[row]) * page >= listed
         yield Hit(
             title=f"Online memory block {int(blocks.block[row])} without System RAM",
-            message=f"memory{int(blocks.block[row])} is online, and /proc/iomem has no memory there"
+            message=f"memory{int(blocks.block[row])} is online, and /proc/iomem has no RAM there"
             + (f", nor anything above {listed:#x}: its end may have been cut off." if beyond else "."),
             claim=Claim.SUSPECTED if beyond else Claim.PROBABLE,
             severity=Severity.MEDIUM if beyond else None,

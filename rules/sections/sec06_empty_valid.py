@@ -62,6 +62,6 @@ def empty_valid(rows: SectionRows, sections: SectionTable) -> Iterator[Hit]:
             evidence=quote_sections(rows, stray, sections.source),
             key="stray",
         )
-    unread = valid & ~rows.early & (rows.usage != 0) & ~rows.subsections_known
+    unread = ~rows.early & (rows.usage != 0) & ~rows.subsections_known
     if unread.any():
         raise UndecidedError(f"the subsection maps of {int(unread.sum())} sections are not in the dump", SectionRows)

@@ -48,7 +48,7 @@ def usage_missing(rows: SectionRows, sections: SectionTable, layout: KernelLayou
     """
     # Unsigned: what lies below the linear map is far above it.
     offset = (rows.usage | np.uint64(_TAG)) - np.uint64(layout.page_offset)
-    wrong = rows.present & rows.has_memmap & (offset >= np.uint64(layout.linear_end - layout.page_offset))
+    wrong = rows.has_memmap & (offset >= np.uint64(layout.linear_end - layout.page_offset))
     if wrong.any():
         yield Hit(
             title=f"{name_sections(rows, wrong)}: valid without a usage map",

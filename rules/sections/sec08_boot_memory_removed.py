@@ -81,7 +81,7 @@ def _unmarked(dmesg: Dmesg, rows: SectionRows, sections: SectionTable) -> Iterat
     memory = dmesg.boot.memory
     size = sections.layout.section_size
     boot = Ranges.of(memory.start.astype(np.int64) // size, memory.last.astype(np.int64) // size + 1)
-    wrong = rows.present & ~rows.early & boot.contains(rows.section_nr.astype(np.int64))
+    wrong = ~rows.early & boot.contains(rows.section_nr.astype(np.int64))
     if "SECTION_IS_EARLY" in rows.flags and wrong.any():
         yield Hit(
             title=f"{name_sections(rows, wrong)}: boot memory without the EARLY flag",

@@ -40,7 +40,7 @@ def section_size(layout: KernelLayout, release: KernelRelease) -> Iterator[Hit]:
     layout.need("section_size_bits")
     expected = 30 if release.series < (5, 12) else (29 if layout.page_size == 65536 else 27)
     found = layout.facts["section_size_bits"]
-    if found.value != expected and not found.source.startswith("release"):
+    if found.value != expected:
         yield Hit(
             title=f"Sections have {1 << (found.value - 20)} MiB",
             message=(

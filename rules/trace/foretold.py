@@ -47,14 +47,10 @@ def partial_section_blocks(timeline: Timeline) -> Iterator[Hit]:
     """VMM-01: blocks over parts of sections that stand at the end, and removals of less than was added whole."""
     if timeline.calibration.page_size != 4096:
         return
-    state, size = timeline.state, timeline.calibration.struct_page_size
-    in_blocks = (state.leaf == Leaf.PMD) & (state.mapped == YES)
-    per_block = PMD_BYTES // size // timeline.extents.pages
-    for rows, owners in _shared(timeline, PMD_BYTES, in_blocks):
+    state = timeline.state
+    for rows, owners in _shared(timeline, PMD_BYTES, state.leaf == Leaf.PMD):
         mine = state.valid[rows] == YES
-        whole = rows.size == per_block and bool(mine.all())
-        known = not (state.valid[rows] == UNKNOWN).any()
-        if len(owners) > 1 or (known and not whole):
+        if len(owners) > 1 or (state.valid[rows] != UNKNOWN).all():
             case = "VMM-01b" if len(owners) > 1 else "VMM-01"
             yield _hit(
                 timeline, rows[mine], owners, f"{case}: one PMD block maps the struct pages of part of a section",
@@ -73,12 +69,8 @@ def partial_section_blocks(timeline: Timeline) -> Iterator[Hit]:
 
 def shared_blocks(timeline: Timeline) -> Iterator[Hit]:
     """VMM-05: blocks that reach over the edge of a section into memory that another operation added."""
-    calibration = timeline.calibration
-    if calibration.page_size != 4096 or calibration.pages_per_section * calibration.struct_page_size % PMD_BYTES == 0:
-        return
-    state = timeline.state
-    in_blocks = (state.leaf == Leaf.PMD) & (state.mapped == YES)
-    for rows, owners in _shared(timeline, PMD_BYTES, in_blocks):
+    calibration, state = timeline.calibration, timeline.state
+    for rows, owners in _shared(timeline, PMD_BYTES, state.leaf == Leaf.PMD):
         sections = np.unique(state.start_pfn[rows] // calibration.pages_per_section)
         if len(owners) > 1 and sections.size > 1:
             yield _hit(
@@ -89,10 +81,7 @@ def shared_blocks(timeline: Timeline) -> Iterator[Hit]:
 
 def shared_base_pages(timeline: Timeline) -> Iterator[Hit]:
     """VMM-06: pages of struct pages that several operations share, and last pages that were not populated."""
-    calibration, state = timeline.calibration, timeline.state
-    if calibration.page_size == 4096:
-        return
-    for rows, owners in _shared(timeline, calibration.page_size, state.mapped == YES):
+    for rows, owners in _shared(timeline, timeline.calibration.page_size, timeline.state.mapped == YES):
         if len(owners) > 1:
             yield _hit(
                 timeline, rows, owners, f"One page of struct pages serves {len(owners)} ranges that were added apart",
@@ -111,9 +100,10 @@ def mixed_granularity(timeline: Timeline) -> Iterator[Hit]:
         return
     state = timeline.state
     units = timeline.calibration.pages_per_section // timeline.extents.pages
-    in_pages = ((state.valid == YES) & (state.leaf == Leaf.PTE)).reshape(-1, units).all(axis=1)
-    owner = state.added_by.reshape(-1, units)
-    in_pages &= (owner == owner[:, :1]).all(axis=1) & (owner[:, 0] >= 0)
+    sections = (state.valid.size // units, units)
+    owner = state.added_by.reshape(sections)
+    in_pages = ((state.valid == YES) & (state.leaf == Leaf.PTE) & (state.added_by >= 0)).reshape(sections).all(axis=1)
+    in_pages &= (owner == owner[:, :1]).all(axis=1)
     if in_pages.any():
         mine = np.repeat(in_pages, units)
         owners = np.unique(state.added_by[mine]).tolist()
@@ -128,8 +118,8 @@ def populate_skipped(timeline: Timeline) -> Iterator[Hit]:
     """VMM-08: vmemmap_check_pmd() takes a table for a block."""
     calls = timeline.calls
     mine = calls.of(Kind.VMEMMAP_CHECK_PMD)
-    pmd, known = calls.argument("pmd")
-    accepted = calls.ret_known[mine] & (calls.ret[mine] == 1) & known[mine] & ((pmd[mine] & _TABLE) == _TABLE)
+    pmd, _ = calls.argument("pmd")
+    accepted = (calls.ret[mine] == 1) & ((pmd[mine] & _TABLE) == _TABLE)
     for call in mine[accepted][:MAX_HITS].tolist():
         yield hit_of_call(
             timeline, call, "A table was taken for a block of struct pages",
@@ -152,7 +142,7 @@ def offline_refused(timeline: Timeline) -> Iterator[Hit]:
     """MOM-14: self-hosted memory whose offlining a notifier refused."""
     calls, state = timeline.calls, timeline.state
     mine = calls.of(Kind.OFFLINE_PAGES)
-    refused = mine[calls.ret_known[mine] & (calls.ret[mine] == _EPERM)]
+    refused = mine[calls.ret[mine] == _EPERM]
     hosted = [call for call in refused.tolist() if (state.self_hosted[timeline.rows_of(call)] == YES).any()]
     if hosted:
         yield hit_of_call(

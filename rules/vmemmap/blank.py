@@ -26,7 +26,7 @@ def blank_struct_pages(rows: StructPageRows | None, sections: SectionTable) -> R
     """
     if rows is None or not rows.blank.any():
         return EMPTY
-    online = sections.online & sections.hotadded - sections.early
+    online = sections.online & sections.hotadded
     units = sections.device_units
     lost = rows.blank & (online.contains(rows.pfn) | _inside(rows, units.start_pfn, units.end_pfn))
     section = rows.pfn // sections.pages_per_section
@@ -43,6 +43,6 @@ def _inside(rows: StructPageRows, start: I64, end: I64) -> Bool:
     first = np.searchsorted(rows.pfn, start)
     last = np.searchsorted(rows.pfn, end) - 1
     before = np.concatenate(([0], used))[first]
-    whole_is_blank = (last >= first) & (rows.pfn[np.maximum(last, 0)] == end - 1)
+    whole_is_blank = rows.pfn[np.maximum(last, 0)] == end - 1
     whole_is_blank &= used[np.maximum(last, 0)] == before
     return np.asarray(inside & (whole_is_blank[unit] | (used > before[unit]))) if start.size else inside

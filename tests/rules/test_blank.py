@@ -1,20 +1,31 @@
 """Struct pages that are mapped and zero: what a removal and a later add leave (VMM-02)."""
 
-from types import SimpleNamespace
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 pytest.importorskip("drgn", reason="drgn has wheels for x86-64 only")
 
-from parsers.ranges import EMPTY, Ranges
+from parsers import ftrace
+from parsers.arm64 import PUD
+from parsers.layout import KernelLayout
+from parsers.ranges import Ranges
 from parsers.vmcore.rows import StructPageRows
-from rules.engine import Outcome
+from rules.engine import Outcome, run
 from rules.finding import Claim
-from rules.vmemmap.blank import blank_struct_pages
+from rules.model.captured import Captured
+from rules.model.captured import facts_of as facts_of_captured
+from rules.model.sections import Units
+from rules.vmemmap.vmm02_lost_struct_pages import lost_struct_pages
+from tests.rules.drawn import VMEMMAP, Drawn
 from tests.rules.patched import Machine, fired
+from tests.rules.traces import VMEMMAP as T_VMEMMAP
+from tests.rules.traces import Tracer
+from tests.rules.walked import PFN, facts, row, struct_pages
 
-SUBSECTION = 512
+SUBSECTION, SECTION = 512, 0x8000
 NAMESPACE_1, NAMESPACE_3 = (0x82200, 0x88000), (0x8BE00, 0x90000)
 
 
@@ -64,25 +75,131 @@ def test_struct_pages_that_the_dump_leaves_out_prove_nothing(readded):
     assert "VMM-02" not in fired(verdicts)
 
 
-def blanks(blank, units, *, online=EMPTY):
-    """What is said of subsections 0, 1, 2…: 0 for a blank one."""
-    number = np.arange(len(blank))
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory):
+    return Drawn().audit(tmp_path_factory.mktemp("drawn")).facts.get(KernelLayout)
+
+
+def place(number):
+    """PFN of a subsection: the first eight of each section are looked at."""
+    return PFN + number // 8 * SECTION + number % 8 * SUBSECTION
+
+
+def pages(*ranges):
+    return Ranges.pairs((place(lo), place(hi - 1) + SUBSECTION) for lo, hi in ranges)
+
+
+def judged(machine, zeroed=(), missing=(), iomem=True, words=(), **captured):
+    """The verdict of VMM-02 about the machine, some of its memory changed or left out, with its /proc/iomem or not."""
+    dump = machine.dump(dict.fromkeys(zeroed, 0) | dict(words), missing=missing)
+    dump = dump if iomem else replace(dump, iomem=None)
+    (verdict,) = run([lost_struct_pages], facts_of_captured(Captured(vmcore=dump, **captured)))
+    return verdict
+
+
+def pages_of_blanks(machine, first=0):
+    rows = rows_of(machine)
+    return {struct_page(machine, pfn)[1] for pfn in rows.pfn[rows.blank].tolist() if pfn >= first}
+
+
+def test_without_a_list_of_devices_blank_struct_pages_may_be_an_altmap(readded):
+    verdict = judged(readded, iomem=False)
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert "33 subsections" in verdict.reason
+    assert judged(readded, missing=pages_of_blanks(readded), iomem=False).outcome is Outcome.PASSED
+
+
+def test_with_a_list_of_devices_an_altmap_is_known(readded):
+    page = struct_page(readded, NAMESPACE_1[0] + SUBSECTION - 1)[0]
+    zeroed = [page + at for at in range(0, 64, 8)]
+    assert judged(readded, zeroed, pages_of_blanks(readded, NAMESPACE_3[0])).outcome is Outcome.PASSED
+
+
+def test_sections_of_a_dump_tell_of_all_that_is_valid(readded):
+    """Memory that is in the linear map alone is no device's, though no list names the devices."""
+    layout = facts_of_captured(Captured(vmcore=readded.dump())).get(KernelLayout)
+    nowhere = 5 << 30
+    linear = (layout.page_offset - layout.facts["phys_offset"].value + nowhere) % (1 << 64)
+    words = {readded.entry(linear, PUD): 0x68000000000701 | nowhere}
+    assert judged(readded, missing=pages_of_blanks(readded), iomem=False, words=words).outcome is Outcome.PASSED
+
+
+def test_blank_struct_pages_that_a_trace_explains_are_told_once(readded):
+    """A trace with the removal of the other namespace of the section, and its return."""
+    rows = rows_of(readded)
+    base = int(rows.va[0]) - int(rows.pfn[0]) * 64
+    other, mine = ((0x88000 << 12, 0x3E00 << 12), (NAMESPACE_3[0] << 12, 0x4200 << 12))
+    tracer = Tracer(whole_sections_only=False)
+    tracer.add(*other)
+    tracer.add(*mine)
+    tracer.remove(*other)
+    tracer.add(*other)
+    lines = re.sub(
+        r"(start|end)=0x(fffff\w{11})\b", lambda one: f"{one[1]}={int(one[2], 16) - T_VMEMMAP + base:#x}", tracer.text
+    )
+    trace = ftrace.read(lines.encode(), path="trace")
+    titles = [
+        [one.hit.title for one in judged(readded, missing=missing, trace=trace).findings]
+        for missing in ((), pages_of_blanks(readded))
+    ]
+    assert titles == [
+        ["Struct pages of valid memory are blank"],
+        ["A removal took the struct pages of valid memory away"],
+    ]
+
+
+def test_struct_pages_that_are_not_mapped_are_not_blank(layout):
+    """One page of those of subsection 2 is not there, and those of subsections 2 and 3 are zero."""
     rows = StructPageRows(
-        pfn=number * SUBSECTION + SUBSECTION - 1,
-        va=np.zeros(number.size, dtype=np.uint64),
-        blank=np.array([one == "0" for one in blank], dtype=np.bool_),
+        pfn=np.array([place(number) + SUBSECTION - 1 for number in range(4)]),
+        va=np.zeros(4, dtype=np.uint64),
+        blank=np.array([False, False, True, True]),
         pages_per_subsection=SUBSECTION,
     )
-    start, end = (np.array(column, dtype=np.int64) * SUBSECTION for column in zip(*units, strict=True))
-    scaled = online.scale(SUBSECTION)
-    sections = SimpleNamespace(
-        online=scaled,
-        hotadded=scaled,
-        early=EMPTY,
-        device_units=SimpleNamespace(start_pfn=start, end_pfn=end),
-        pages_per_section=8 * SUBSECTION,
+    units = Units(np.array([place(0), place(2)]), np.array([place(2), place(4)]), ("a", "b"), (None, None), "iomem")
+    devices = pages((0, 4))
+    machine = {"valid": devices, "hotadded": devices, "device": devices, "device_units": units}
+    mapped = [row(VMEMMAP, 16, PFN), row(VMEMMAP + 17 * 4096, 512 - 17, PFN + 17)]
+    (verdict,) = run([lost_struct_pages], facts(layout, mapped, rows, **machine))
+    assert [(one.hit.title, one.hit.pfns.tuples()) for one in verdict.findings] == [
+        ("Struct pages of valid memory are not mapped", [(place(2), place(2) + 64)]),
+        ("Struct pages of valid memory are blank", [(place(2) + 64, place(4))]),
+    ]
+
+
+def blanks(layout, blank, units, *, online=(), early=()):
+    """What is said of subsections 0, 1, 2...: 0 for a blank one, _ for one that was not read."""
+    read = [number for number, one in enumerate(blank) if one != "_"]
+    rows = StructPageRows(
+        pfn=np.array([place(number) + SUBSECTION - 1 for number in read]),
+        va=np.zeros(len(read), dtype=np.uint64),
+        blank=np.array([blank[number] == "0" for number in read], dtype=np.bool_),
+        pages_per_subsection=SUBSECTION,
     )
-    return blank_struct_pages(rows, sections).divide(SUBSECTION, outward=True).tuples()
+    devices = pages(*units)
+    start, end = (np.array([edge(*unit) for unit in units]) for edge in (first_page, last_page))
+    machine = {
+        "valid": pages(*units, *online, *early),
+        "online": pages(*online, *early),
+        "hotadded": pages(*units, *online),
+        "early": pages(*early),
+        "device": devices,
+        "device_units": Units(start, end, ("dax",) * len(units), (None,) * len(units), "iomem"),
+    }
+    known = facts(layout, [struct_pages(PFN, PFN, blocks=16)], rows, **machine)
+    (verdict,) = run([lost_struct_pages], known)
+    assert verdict.outcome in {Outcome.FIRED, Outcome.PASSED}, verdict.reason
+    assert all(one.hit.title == "Struct pages of valid memory are blank" for one in verdict.findings)
+    found = Ranges.pairs(pair for one in verdict.findings for pair in one.hit.pfns.tuples())
+    return [number for number in range(len(blank)) if found.contains([place(number)])[0]]
+
+
+def first_page(lo, _):
+    return place(lo)
+
+
+def last_page(_, hi):
+    return place(hi - 1) + SUBSECTION
 
 
 @pytest.mark.parametrize(
@@ -102,13 +219,17 @@ def blanks(blank, units, *, online=EMPTY):
         ("1010", [(0, 2), (3, 4)], [(1, 2), (3, 4)]),
         ("0000", [(4, 8)], []),
         ("0001", [(0, 8)], []),
+        ("000_1", [(0, 4), (4, 5)], []),  # what was not read may be in use
+        ("_0001", [(0, 1), (1, 4), (4, 5)], [(1, 4)]),
+        ("_0001", [(0, 1), (2, 4), (4, 5)], [(2, 4)]),
     ],
 )
-def test_an_altmap_is_at_the_start_of_its_range(blank, units, expected):
-    assert blanks(blank, units) == expected
+def test_an_altmap_is_at_the_start_of_its_range(layout, blank, units, expected):
+    assert blanks(layout, blank, units) == [number for lo, hi in expected for number in range(lo, hi)]
 
 
-def test_memory_that_is_online_has_no_blank_struct_pages():
+def test_memory_that_is_online_has_no_blank_struct_pages(layout):
     nowhere = [(100, 101)]
-    assert blanks("0100", nowhere) == []
-    assert blanks("0100", nowhere, online=Ranges.one(0, 3)) == [(0, 1), (2, 3)]
+    assert blanks(layout, "0100", nowhere) == []
+    assert blanks(layout, "0100", nowhere, online=[(0, 3)]) == [0, 2]
+    assert blanks(layout, "0100", nowhere, early=[(0, 3)]) == []  # what firmware keeps is never initialised

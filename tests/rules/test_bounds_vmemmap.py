@@ -137,6 +137,35 @@ def test_devices_that_nothing_lists_are_seen_in_the_linear_map(tmp_path):
     assert pfns(verdict) == [[(0x78000, 0x80000)], [(0x80000, 0x88000)]]
 
 
+def test_devices_that_nothing_lists_need_a_whole_linear_map(tmp_path):
+    files = {"iomem": "", "memory_blocks": memory_blocks(tuple(range(8, 16)))}
+    machine = replace(Drawn(), files=files)
+    assert machine.verdict(tmp_path, "VMM-02").outcome is Outcome.PASSED
+    dump = machine.dump()
+    lines = dump.splitlines(keepends=True)
+    for part in (dump[dump.index("---[ vmemmap start") :], "".join(lines[:2] + lines[3:])):
+        verdict = replace(machine, files=files | {"kernel_page_tables": part}).verdict(tmp_path, "VMM-02")
+        assert verdict.outcome is Outcome.UNDECIDED
+        assert verdict.reason.startswith("which device memory has struct pages is not known")
+
+
+def test_what_a_trace_and_the_blocks_tell_is_no_unlisted_device(tmp_path):
+    """Of boot section 8, too, the struct pages are gone; that is VMM-13's."""
+    for file in (FIXTURES / "rules/VMM-02/fires").iterdir():
+        if file.name not in {"iomem", "expected.json"}:
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "vmcoreinfo").write_text(replace(Drawn(), release="6.12.117").vmcoreinfo(0))
+    (tmp_path / "trace").write_bytes((FIXTURES / "rules/WIT-01/quiet-damage/trace").read_bytes())
+    dump = (tmp_path / "kernel_page_tables").read_text()
+    first = next(line for line in dump.splitlines() if line.startswith("0xfffffdffc1000000"))
+    there = first.replace("c1000000-", "c1200000-").replace(" 4M", " 2M")
+    gone = f"0xfffffdffc1000000-0xfffffdffc1200000 {'2M':>13} PMD"
+    for changed in (dump, dump.replace(first, f"{gone}\n{there}")):
+        (tmp_path / "kernel_page_tables").write_text(changed)
+        (finding,) = verdict_of("VMM-02", tmp_path).findings
+        assert finding.hit.title == "A removal took the struct pages of valid memory away"
+
+
 def test_empty_entries_of_a_table_are_lost_where_sections_are_not_read_from_a_dump(tmp_path):
     files = {"memory_blocks": memory_blocks(tuple(range(8, 17)))}
     section = (NVDIMM, NVDIMM + 128 * MIB)

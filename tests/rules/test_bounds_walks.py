@@ -18,10 +18,13 @@ from parsers.ranges import Ranges
 from parsers.uname import parse_uname
 from parsers.vmcore.faults import FAULTS, Fault, TableFaults
 from parsers.vmcore.rows import BlockRows
+from rules.contiguous.cnt03_cont_in_vmemmap import contiguous_in_vmemmap
+from rules.contiguous.cnt04_tlb_shatter import contiguous_tlb_shatter
 from rules.contiguous.cnt06_output_change import output_change
 from rules.engine import Outcome, run
 from rules.finding import Claim, Severity
 from rules.linear_map.lin05_wrong_offset import wrong_linear_offset
+from rules.memmap_on_memory.mom02_foreign_altmap import foreign_altmap
 from rules.model.coverage import LinearMap, Vmemmap
 from rules.model.earlier import Earlier
 from rules.model.resources import Resources
@@ -31,6 +34,7 @@ from rules.tables.tbl02_table_in_removed_memory import table_in_removed_memory
 from rules.tables.tbl05_malformed_entry import malformed_entry
 from rules.tables.tbl06_attribute_drift import attribute_drift
 from rules.vmemmap.vmm02_lost_struct_pages import lost_struct_pages
+from rules.vmemmap.vmm07_mixed_granularity import mixed_granularity
 from rules.vmemmap.vmm08_populate_skipped import populate_skipped_under_table
 from rules.vmemmap.vmm09_backing_elsewhere import backing_elsewhere
 from rules.vmemmap.vmm11_vmemmap_alias import vmemmap_alias
@@ -129,6 +133,43 @@ def test_where_struct_pages_are_stored(layout, describes, stored, expected):
     found = [one for finding in verdict.findings for one in finding.hit.pfns.tuples()]
     assert found == [(at(describes), at(describes + 1)) for _ in expected]
     assert verdict.reason == ""
+
+
+HOSTS = {"nr_vmemmap_pages": [0] * 8 + [512, 512, 0]}
+"""Of the three blocks behind the boot memory, the first two hold their own struct pages."""
+
+
+@pytest.mark.parametrize(
+    ("describes", "stored", "expected"),
+    [
+        (0, at(0), []),
+        (0, at(0, 512), [Severity.CRITICAL]),
+        (0, at(0, SECTION - 512), [Severity.CRITICAL]),
+        (0, at(1), [Severity.HIGH]),
+        (1, at(0, SECTION - 512), [Severity.HIGH]),
+        (1, at(2), [Severity.CRITICAL]),  # offline
+        (1, at(-8), []),
+        (1, at(1), []),
+        (-8, at(1, 512), []),
+        (-1, at(1, 512), []),
+        (2, at(1, 512), []),
+        (4, at(1, 512), []),
+    ],
+)
+def test_where_blocks_with_struct_pages_of_their_own_have_them(layout, describes, stored, expected):
+    known = facts(layout, [struct_pages(at(describes), stored)], block_rows(**HOSTS), **MACHINE)
+    verdict = judged(foreign_altmap, known)
+    assert verdict.reason == ""
+    assert [one.severity for one in verdict.findings] == expected
+    found = [one for finding in verdict.findings for one in finding.hit.pfns.tuples()]
+    assert found == [(at(describes), at(describes + 1)) for _ in expected]
+
+
+def test_struct_pages_in_their_own_block_that_is_gone(layout):
+    """They are MOM-03's."""
+    machine = MACHINE | {"hotadded": sections(1, 2, 4, 5)}
+    known = facts(layout, [struct_pages(at(0), at(0, 512))], block_rows(**HOSTS), **machine)
+    assert judged(foreign_altmap, known).outcome is Outcome.PASSED
 
 
 def test_what_lies_in_several_units_is_judged_by_each(layout):
@@ -530,3 +571,55 @@ def test_tables_that_are_not_restricted_alike(layout, tables, expected):
         assert words in one.hit.title
         assert one.hit.vas[0].end - one.hit.vas[0].start == (SPAN if "lack" in words else 4096)
         assert one.severity is (Severity.INFO if "lack" in words else Severity.MEDIUM)
+
+
+# CNT-03, CNT-04: contiguous runs --------------------------------------------------------------------------------------
+
+NOT_VALID = Attr.PRESENT | Attr.AF | Attr.CONT
+UNKNOWN = BOOT | sections(0, 1, 2, 4, 5, 6)
+"""What is valid: of section 6 nobody knows since when."""
+
+
+@pytest.mark.parametrize(
+    ("number", "changes", "outcome"),
+    [
+        (0, {}, Outcome.FIRED),
+        (4, {"hotadded": sections(0)}, Outcome.FIRED),  # a device
+        (-1, {}, Outcome.PASSED),
+        (-1, {"valid": UNKNOWN}, Outcome.PASSED),
+        (6, {"valid": UNKNOWN}, Outcome.UNDECIDED),
+        (7, {}, Outcome.PASSED),
+        (7, {"devices_known": False}, Outcome.UNDECIDED),
+        (-1, {"devices_known": False}, Outcome.PASSED),
+    ],
+)
+def test_whose_contiguous_runs_are_flushed_inside(layout, number, changes, outcome):
+    release = parse_uname(b"Linux host 6.12.5 #1 SMP aarch64 GNU/Linux\n", "uname")
+    start = LINEAR + (at(number) - PFN) * 4096
+    for attrs, expected in ((VALID | Attr.CONT, outcome), (NOT_VALID, Outcome.PASSED), (VALID, Outcome.PASSED)):
+        known = facts(layout, [row(start, 16, at(number), attrs=attrs)], release, **MACHINE | changes)
+        assert judged(contiguous_tlb_shatter, known).outcome is expected
+
+
+@pytest.mark.parametrize(("attrs", "outcome"), [(VALID | Attr.CONT, Outcome.FIRED), (NOT_VALID, Outcome.PASSED)])
+def test_contiguous_entries_of_struct_pages_count_when_they_are_valid(layout, attrs, outcome):
+    known = facts(layout, [row(VMEMMAP, 16, PFN, attrs=attrs)], **MACHINE)
+    assert judged(contiguous_in_vmemmap, known).outcome is outcome
+
+
+# VMM-07: struct pages in base pages -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("level", "attrs", "changes", "outcome"),
+    [
+        (3, VALID, {}, Outcome.FIRED),
+        (3, VALID | Attr.RDONLY, {}, Outcome.PASSED),  # the HugeTLB optimisation's
+        (2, VALID, {}, Outcome.PASSED),
+        (2, VALID, {"valid": UNKNOWN}, Outcome.PASSED),
+        (3, VALID, {"valid": UNKNOWN, "hotadded": sections(1), "block_units": units(1)}, Outcome.UNDECIDED),
+    ],
+)
+def test_which_struct_pages_in_base_pages_are_a_fallback(layout, level, attrs, changes, outcome):
+    known = facts(layout, [struct_pages(at(0), at(0), level=level, attrs=attrs)], **MACHINE | changes)
+    assert judged(mixed_granularity, known).outcome is outcome

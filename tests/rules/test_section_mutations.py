@@ -154,6 +154,7 @@ def test_online_and_not_there(dimm, flags):
     codes, verdicts = dimm.caused({place: flags})
     assert codes - {"SEC-02", "SEC-05", "SEC-07", "VMM-02"} == {"SEC-01"}
     assert ("SEC-02" in codes) is bool(flags & PRESENT)
+    assert ("SEC-07" in codes) is bool(flags & HAS_MEM_MAP)
     assert proven(verdicts, "SEC-01", Severity.CRITICAL) == [(NOWHERE << 15, NOWHERE + 1 << 15)]
     assert the_finding(verdicts, "SEC-01").hit.evidence[0].address == place
 
@@ -170,10 +171,20 @@ def test_a_block_is_offline_and_its_section_is_not(dimm):
     assert proven(verdicts, "SEC-02", Severity.HIGH) == [(18 << 15, 19 << 15)]
 
 
+def test_a_section_that_is_not_present_is_no_part_of_its_block(dimm):
+    """It is SEC-01's, whatever its flag says, and the block has no other section."""
+    rows = facts_of(dimm).get(SectionRows)
+    gone = rows.section_nr == 18
+    for online in (rows.online, rows.online & ~gone):
+        changed = facts_of(dimm, replace(rows, present=rows.present & ~gone, online=online))
+        assert judged("SEC-02", changed).outcome is Outcome.PASSED
+
+
 def test_a_section_of_ram_without_a_block(dimm):
     """The block of section 19 stands for a section that does not exist."""
     codes, verdicts = dimm.caused({dimm.block(19, "start_section_nr"): 30})
     assert "SEC-02" in codes
+    assert "SEC-13" not in codes
     lone = [one for one in verdicts["SEC-02"].findings if one.hit.key == "no block"]
     assert [one.hit.pfns.tuples() for one in lone] == [[(19 << 15, 20 << 15)]]
     stale = [one.hit for one in verdicts["SEC-02"].findings if "neither struct pages" in one.hit.title]
@@ -312,6 +323,12 @@ def test_an_empty_map_of_no_section(dimm):
     assert codes == set()
 
 
+def test_a_map_of_no_section_that_the_dump_does_not_hold_is_unknown(dimm):
+    place, usage = dimm.section(NOWHERE)
+    _, verdicts = dimm.caused({place: PRESENT, usage: LINEAR + FREE_PAGE}, missing=[FREE_PAGE])
+    assert verdicts["SEC-06"].outcome is Outcome.UNDECIDED
+
+
 def test_boot_memory_is_valid_whatever_the_map_says(dimm):
     codes, _ = dimm.caused({dimm.subsections(9): 0})
     assert codes == set()
@@ -357,6 +374,21 @@ def test_boot_memory_that_lost_its_mark(dimm):
     assert proven(verdicts, "SEC-08", Severity.HIGH) == [(9 << 15, 10 << 15)]
 
 
+def test_boot_memory_that_lost_all_its_marks(dimm):
+    rows = facts_of(dimm).get(SectionRows)
+    lost = rows.section_nr == 9
+    changed = replace(rows, present=rows.present & ~lost, early=rows.early & ~lost)
+    (finding,) = judged("SEC-08", facts_of(dimm, changed)).findings
+    assert finding.hit.pfns.tuples() == [(9 << 15, 10 << 15)]
+
+
+def test_sections_without_their_table_say_nothing_of_boot_memory(dimm):
+    log = boot_log((0x40000000, 0x80000000))
+    assert judged("SEC-08", facts_of(dimm, log)).outcome is Outcome.FIRED
+    for left_out in ("SectionTable", "SectionRows"):
+        assert judged("SEC-08", facts_of(dimm, log), **{left_out: None}).outcome is Outcome.PASSED
+
+
 def boot_log(last):
     return parse_dmesg(
         b"[    0.000000] Linux version 6.12.117 (root@vm) #1 SMP\n[    0.000000] Early memory node ranges\n"
@@ -382,7 +414,8 @@ def test_kernels_that_do_not_mark_sections(dimm):
     """Without the flag (before 5.12, before 5.3) nothing follows from it."""
     facts = facts_of(dimm)
     rows = facts.get(SectionRows)
-    unmarked = replace(rows, flags={"SECTION_MARKED_PRESENT": 1, "SECTION_HAS_MEM_MAP": 2, "SECTION_IS_ONLINE": 4})
+    flags = {"SECTION_MARKED_PRESENT": 1, "SECTION_HAS_MEM_MAP": 2, "SECTION_IS_ONLINE": 4}
+    unmarked = replace(rows, flags=flags, early=np.zeros(len(rows), dtype=np.bool_))
     changed = facts_of(dimm, unmarked, boot_log((0x40000000, 0x5FFFFFFF)))
     assert judged("SEC-08", changed).outcome is Outcome.PASSED
     assert judged("SEC-09", changed).outcome is Outcome.NOT_APPLICABLE
@@ -446,6 +479,8 @@ def test_an_area_that_is_too_small(dimm):
     ("pa", "more", "severity", "words"),
     [
         (0x88200000, (), Severity.CRITICAL, "the allocator owns"),
+        (0x88200000, (17,), Severity.CRITICAL, "the allocator owns"),
+        (0x80200000, (), Severity.HIGH, "other hot-added memory"),
         (0x90200000, (), Severity.HIGH, "other hot-added memory"),
         (0x90200000, (18,), Severity.CRITICAL, "which is offline"),
     ],
@@ -458,6 +493,25 @@ def test_struct_pages_of_a_self_hosted_block_in_other_memory(dimm, pa, more, sev
     assert codes - {"MOM-09"} == {"MOM-02"}
     assert proven(verdicts, "MOM-02", severity) == [(17 << 15, 18 << 15)]
     assert words in the_finding(verdicts, "MOM-02").hit.message
+
+
+@pytest.mark.parametrize("number", [16, 19])
+def test_struct_pages_of_the_first_and_of_the_last_self_hosted_block(dimm, number):
+    _, verdicts = dimm.caused(dimm.struct_pages_at(number, 0x90200000))
+    assert proven(verdicts, "MOM-02", Severity.HIGH) == [(number << 15, number + 1 << 15)]
+
+
+@pytest.mark.parametrize("number", [9, 17, 19])
+def test_struct_pages_of_a_block_that_holds_none(dimm, number):
+    """Before, between and behind those that do."""
+    dump = dimm.dump(dimm.struct_pages_at(number, 0x90200000))
+    facts = facts_of_captured(Captured(vmcore=dump))
+    blocks = facts.get(BlockRows)
+    known = dict(facts.known)
+    known[BlockRows] = replace(
+        blocks, nr_vmemmap_pages=np.where(blocks.start_section_nr == number, 0, blocks.nr_vmemmap_pages)
+    )
+    assert judged("MOM-02", Facts(known, facts.missing)).outcome is Outcome.PASSED
 
 
 def test_struct_pages_across_an_online_and_an_offline_block(dimm):
@@ -529,6 +583,15 @@ def test_poison_in_what_holds_struct_pages(dimm):
     for pfn in (first >> 12, (first >> 12) + 511):
         assert poisoned(dimm, pfn) == [("backing", Severity.CRITICAL, Claim.PROVEN, [(pfn, pfn + 1)])]
     assert poisoned(dimm, 0x41100) == []
+
+
+def test_poison_where_no_walk_is_known_backs_nothing(dimm):
+    first = dimm.word(dimm.entry(VMEMMAP + 64 * 0x48000, PMD)) & 0xFFFFFFFFF000
+    log = parse_dmesg(b"[    9.000000] Memory failure: 0x%x: recovery action for free page\n" % (first >> 12), "dmesg")
+    facts = facts_of_captured(Captured(vmcore=replace(dimm.facts, dmesg=None), dmesg=log))
+    assert judged("ENV-02", facts).outcome is Outcome.FIRED
+    for left_out in ("Vmemmap", "PageWalk"):
+        assert judged("ENV-02", facts, **{left_out: None}).outcome is Outcome.PASSED
 
 
 def test_poison_in_hot_added_memory(dimm):

@@ -211,3 +211,21 @@ def test_blocks_that_were_refused_after_the_removal(judged):
         return rest + [re.sub(r"2\.619", "2.620", line) for line in create]
 
     assert judged("MOM-06", "fires", change).outcome is PASSED
+
+
+# Struct pages of huge pages -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "what"),
+    [
+        ("HVO-06", ["1.886803: hvo_optimize: ", "1.889511: vmemmap_remap_range: "]),
+        ("HVO-07", ["1.886803: hvo_optimize: "]),
+    ],
+)
+def test_the_calls_that_are_quoted(judged, code, what):
+    """The first and the last; of a race the first, and the release."""
+    (finding,) = judged(code, "fires").findings
+    quoted = [one.text for one in finding.hit.evidence if one.source.endswith("trace")]
+    assert len(quoted) == len(what)
+    assert all(words in text for words, text in zip(what, quoted, strict=True)), quoted
