@@ -112,9 +112,17 @@ class _Reading:
         self.kernels: list[Path] = []
         """What may be their kernels."""
         self.system_maps: list[Path] = []
+        self.seen: set[Path] = set()
+        """Files that were read, resolved."""
         self.ignored: list[str] = []
         self.notes: list[Diagnostic] = []
         self.failures: list[PtauditError] = []
+
+    def _again(self, path: Path) -> bool:
+        """Whether a file was read before, by whatever name: in its directory and by itself it is no second moment."""
+        known = path.resolve() in self.seen
+        self.seen.add(path.resolve())
+        return known
 
     def directory(self, root: Path) -> None:
         """Everything in a capture directory, or in a copied /proc and /sys tree, and in archives there."""
@@ -130,8 +138,9 @@ class _Reading:
                 if found := _KERNEL_FILE.search(relative):
                     (self.system_maps if found[1] else self.kernels).append(path)
         _refuse_several_dumps(root, dumps)
-        self.dumps += dumps
-        self.lain_beside.update(dumps)
+        new = [path for path in dumps if not self._again(path)]
+        self.dumps += new
+        self.lain_beside.update(new)
         self._capture(files, str(root), "/")
 
     def archive(self, path: Path) -> None:
@@ -189,7 +198,10 @@ class _Reading:
         if not head.strip():
             raise InputError("the file is empty", path=str(path))
         if is_vmcore(head):
-            self.dumps.append(path)
+            if self._again(path):
+                self.lain_beside -= {one for one in self.lain_beside if one.samefile(path)}
+            else:
+                self.dumps.append(path)
             return
         if archive_format(head):
             self.archive(path)
@@ -244,6 +256,8 @@ class _Reading:
         if kind.parse is None and kind.read is None:
             self.ignored.append(name)
             return
+        if isinstance(found.where, Path) and self._again(found.where):
+            return
         try:
             if kind.read is not None:
                 self._parsed(kind.name, kind.read(found.where, path=name), name, found.digest(), found.unended())
@@ -260,6 +274,8 @@ class _Reading:
     def _failed(self, kind: str, error: PtauditError, found: Found) -> None:
         """A file that nobody named and that cannot be read."""
         self.failures.append(error)
+        if isinstance(found.where, Path):
+            self.seen.discard(found.where.resolve())
         note = Diagnostic(error.message, error.path or found.name, error.line, error.column, error.offset)
         self.sources.append(Source(kind, found.name, found.digest(), (note,)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import time
 from pathlib import Path
@@ -188,3 +189,21 @@ def test_other_files_cost_their_first_bytes(capture: Path, ptaudit) -> None:
     done = ptaudit("audit", capture, "--verbose")
     assert "5 files are of no kind that is known, and were not read:" in done.out
     assert f"{capture}/core.1234" in done.out
+
+
+def test_a_file_that_is_named_beside_its_directory_is_no_earlier_moment(capture: Path, plain: bytes) -> None:
+    (capture / "vmcore").write_bytes(plain)
+    shutil.copy(VMCORES / "pmem-6.12-vuln-after.kernel_page_tables", capture / "kernel_page_tables")
+    (capture.parent / "link").symlink_to(capture / "vmcore")
+    files = (capture / "kernel_page_tables", capture / "vmcore", capture.parent / "link")
+    for paths in ((capture, *files), (*files, capture)):
+        read = read_sources(Request(paths))
+        assert sorted(one.kind for one in read.sources) == ["iomem", "ptdump", "uname", "vmcore"]
+        assert (read.captured.earlier_dump, read.captured.earlier_vmcore) == (None, None)
+    (capture / "vmcore").write_bytes(plain[:5000])
+    with pytest.raises(FormatError):  # named, so it has to be readable
+        read_sources(Request((capture, capture / "vmcore")))
+    (capture / "vmcore").unlink()
+    (capture / "iomem").write_bytes(b"\0\0\0")
+    with pytest.raises(FormatError):
+        read_sources(Request((capture, capture / "iomem")))
