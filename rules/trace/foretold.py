@@ -81,6 +81,8 @@ def shared_blocks(timeline: Timeline) -> Iterator[Hit]:
 
 def shared_base_pages(timeline: Timeline) -> Iterator[Hit]:
     """VMM-06: pages of struct pages that several operations share, and last pages that were not populated."""
+    if timeline.calibration.page_size == 4096:
+        return  # a subsection's struct pages fill pages of their own: nothing to search
     for rows, owners in _shared(timeline, timeline.calibration.page_size, timeline.state.mapped == YES):
         if len(owners) > 1:
             yield _hit(
@@ -209,17 +211,19 @@ def _live(timeline: Timeline, title: str, *kinds: Kind) -> Iterator[Hit]:
 
 def _shared(timeline: Timeline, span: int, chosen: Bool) -> Iterator[tuple[I64, list[int]]]:
     """(Rows, operations that added the valid ones) of each leaf of ``span`` bytes that maps ``chosen`` valid rows."""
-    state, block = timeline.state, timeline.extents.blocks(span)
+    state = timeline.state
     mine = chosen & (state.valid == YES) & (state.added_by >= 0)
-    edges = np.flatnonzero(np.append(True, block[1:] != block[:-1]))[: block.size]
-    first, last = np.minimum.reduceat, np.maximum.reduceat
     if not mine.any():
         return
+    block = timeline.extents.blocks(span)
+    edges = np.append(0, np.flatnonzero(block[1:] != block[:-1]) + 1)
+    del block  # of the largest hosts, as large as all the rest
+    first, last = np.minimum.reduceat, np.maximum.reduceat
     unset = np.iinfo(state.added_by.dtype).max
     least = first(np.where(mine, state.added_by, unset), edges)
     most = last(np.where(mine, state.added_by, -1), edges)
-    valid = np.add.reduceat(mine, edges)
-    sizes = np.diff(np.append(edges, block.size))
+    valid = np.add.reduceat(mine, edges, dtype=np.int32)
+    sizes = np.diff(np.append(edges, mine.size))
     suspicious = (valid > 0) & ((least != most) | (valid < sizes))
     for index in np.flatnonzero(suspicious)[:MAX_HITS].tolist():
         rows = np.arange(edges[index], edges[index] + sizes[index])
