@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -73,11 +74,17 @@ def misbehaving_rule(folder: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": f"{folder}:{ROOT}"}
 
 
+def _takes_interrupts() -> None:
+    """A shell that runs the tests in the background has them ignore SIGINT, and so what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*arguments: object, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """``ptaudit fleet`` in a process of its own, until `end_all`."""
     process = subprocess.Popen(
         [sys.executable, "-m", "analyzer.cli", "fleet", *map(str, arguments)],
         cwd=ROOT, env=env, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=_takes_interrupts,  # noqa: PLW1509  nothing else runs in the tests
     )  # fmt: skip
     _STARTED.append(process)
     return process

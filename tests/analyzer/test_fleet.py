@@ -202,7 +202,7 @@ def test_an_interrupted_run_goes_on_to_the_same_results(tmp_path: Path, how: sig
     (tmp_path / "plugin").mkdir()
     environment = misbehaving_rule(tmp_path / "plugin")
     fleet = tmp_path / "fleet"
-    for number in range(30):
+    for number in range(20):
         bundle(fleet / f"host{number:02}", release="6.12.1-slow")
     whole = start(fleet, "-o", tmp_path / "whole", "-j", 2, env=environment)
     assert whole.wait(120) == 1
