@@ -120,8 +120,9 @@ class _Reading:
 
     def _again(self, path: Path) -> bool:
         """Whether a file was read before, by whatever name: in its directory and by itself it is no second moment."""
-        known = path.resolve() in self.seen
-        self.seen.add(path.resolve())
+        resolved = path.resolve()
+        known = resolved in self.seen
+        self.seen.add(resolved)
         return known
 
     def directory(self, root: Path) -> None:

@@ -7,7 +7,7 @@ from itertools import islice
 
 from parsers.ftrace.dialects import parse_contexts
 from parsers.ftrace.events import NO_TIME, Gap
-from parsers.ftrace.scan import Block, line_spans
+from parsers.ftrace.scan import Block, line_spans, line_start
 
 __all__ = ["STARTED", "find_losses", "is_loss"]
 
@@ -38,7 +38,7 @@ def find_losses(block: Block, at_most: int) -> list[Gap]:
 
 
 def _gap(block: Block, match: re.Match[bytes]) -> Gap:
-    start, _ = next(line_spans(block.data, (match.start(),)))
+    start = line_start(block.data, match.start())
     started = match.group("started") is not None
     cpu = int(match.group("started") if started else match.group("cpu")) & 0x7FFFFFFF
     count = match.group("count")

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from parsers.mapping import I64, U64, Bool
 
-__all__ = ["BlockRows", "HugetlbRows", "SectionRows", "StructPageRows", "ZoneRows"]
+__all__ = ["BlockRows", "HugetlbRows", "SectionRows", "StructPageRows", "ZoneRows", "subsection_bits"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -41,6 +43,11 @@ class SectionRows:
 
     def __len__(self) -> int:
         return int(self.section_nr.size)
+
+
+def subsection_bits(subsections: U64) -> Bool:
+    """``SectionRows.subsections`` as ``(n, 64 * words)`` bits: column i is subsection i."""
+    return np.unpackbits(subsections.astype("<u8").view(np.uint8), axis=1, bitorder="little").astype(np.bool_)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -14,7 +14,7 @@ from parsers.errors import FormatError
 from parsers.mapping import I64, U64, Bool
 from parsers.vmcore.dump import Dump
 from parsers.vmcore.pagetable import Walk
-from parsers.vmcore.rows import SectionRows, StructPageRows
+from parsers.vmcore.rows import SectionRows, StructPageRows, subsection_bits
 
 __all__ = ["read_struct_pages"]
 
@@ -58,8 +58,7 @@ def read_struct_pages(dump: Dump, sections: SectionRows | None, walk: Walk) -> S
 
 def _chosen(sections: SectionRows) -> tuple[I64, I64]:
     """Rows of ``sections`` and subsections in them that are looked at, ascending."""
-    bits = np.unpackbits(sections.subsections.astype("<u8").view(np.uint8), axis=1, bitorder="little")
-    bits = bits[:, : 1 << (sections.section_size_bits - _SUBSECTION_SHIFT)].astype(np.bool_)
+    bits = subsection_bits(sections.subsections)[:, : 1 << (sections.section_size_bits - _SUBSECTION_SHIFT)]
     bits &= (sections.present & sections.has_memmap & ~sections.early & sections.subsections_known)[:, None]
     if int(bits.sum()) > _MAX_SUBSECTIONS:
         whole = bits.all(axis=1)

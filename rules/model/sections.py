@@ -18,6 +18,7 @@ import numpy as np
 
 from parsers.layout import KernelLayout, Precision
 from parsers.ranges import EMPTY, Ranges
+from parsers.vmcore.rows import subsection_bits
 from rules.finding import Claim, Evidence
 
 if TYPE_CHECKING:
@@ -246,9 +247,7 @@ class _Reading:
     def _subsections(self, chosen: Bool) -> Ranges:
         """PFNs of the subsections whose bit is set; the whole section where the map could not be read."""
         unit = self.layout.pages_per_subsection
-        bits = np.unpackbits(self.rows.subsections.astype("<u8").view(np.uint8), axis=1, bitorder="little").astype(
-            np.bool_
-        )
+        bits = subsection_bits(self.rows.subsections)
         bits = bits[:, : self.section // unit] | ~self.rows.subsections_known[:, None]
         row, bit = np.nonzero(bits & chosen[:, None])
         start = self.start[row] + bit * unit

@@ -37,12 +37,14 @@ def blank_struct_pages(rows: StructPageRows | None, sections: SectionTable) -> R
 
 def _inside(rows: StructPageRows, start: I64, end: I64) -> Bool:
     """Rows in the ranges of drivers that no altmap explains."""
+    if not start.size:
+        return np.zeros(len(rows), dtype=np.bool_)
     unit = np.maximum(np.searchsorted(start, rows.pfn, side="right") - 1, 0)
-    inside = (start[unit] <= rows.pfn) & (rows.pfn < end[unit]) if start.size else np.zeros(len(rows), dtype=np.bool_)
+    inside = (start[unit] <= rows.pfn) & (rows.pfn < end[unit])
     used = np.cumsum(~rows.blank)  # up to and with each row
     first = np.searchsorted(rows.pfn, start)
     last = np.searchsorted(rows.pfn, end) - 1
     before = np.concatenate(([0], used))[first]
     whole_is_blank = rows.pfn[np.maximum(last, 0)] == end - 1
     whole_is_blank &= used[np.maximum(last, 0)] == before
-    return np.asarray(inside & (whole_is_blank[unit] | (used > before[unit]))) if start.size else inside
+    return np.asarray(inside & (whole_is_blank[unit] | (used > before[unit])))

@@ -13,6 +13,7 @@ from rules.model.oops import Oopses
 from rules.model.sections import SectionTable
 from rules.model.timeline import Timeline, Trouble
 from rules.rule import UndecidedError, rule
+from rules.trace.anomalies import places
 from rules.vmemmap.blank import blank_struct_pages
 from rules.vmemmap.skipped import populate_skipped
 
@@ -79,7 +80,7 @@ def lost_struct_pages(
             title="Struct pages of valid memory are not mapped",
             message=(
                 f"{lost.total} pages of {section_table.describe(lost)} "
-                f"({', '.join(f'PFNs {lo:#x}-{hi:#x}' for lo, hi in lost.tuples()[:4])}) are valid and have no struct "
+                f"({places(lost)}) are valid and have no struct "
                 f"page mapped. {_shape(vmemmap, offsets)}"
             ),
             claim=section_table.claim_about(lost),
@@ -133,7 +134,7 @@ def _hidden(timeline: Timeline, seen: Ranges) -> Iterator[Hit]:
         yield Hit(
             title="A removal took the struct pages of valid memory away",
             message=(
-                f"{lost.total} pages ({', '.join(f'PFNs {lo:#x}-{hi:#x}' for lo, hi in lost.tuples()[:4])}) are valid "
+                f"{lost.total} pages ({places(lost)}) are valid "
                 "and lost their struct pages to a removal next to them. If they are mapped again, they are blank."
             ),
             claim=Claim.SUSPECTED if timeline.undecided else Claim.PROBABLE,  # an add may be among what is lost
@@ -153,7 +154,7 @@ def _blank(vmemmap: Vmemmap, sections: SectionTable, blank: Ranges, timeline: Ti
             title="Struct pages of valid memory are blank",
             message=(
                 f"{lost.total} pages of {sections.describe(lost)} "
-                f"({', '.join(f'PFNs {lo:#x}-{hi:#x}' for lo, hi in lost.tuples()[:4])}) are in use, and their struct "
+                f"({places(lost)}) are in use, and their struct "
                 "pages are mapped and zero: they were taken away and mapped anew, or never initialised."
             ),
             claim=Claim.PROBABLE,  # an add that the dump interrupted looks the same
