@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import NamedTuple
 
 import click
 
@@ -14,23 +15,31 @@ from parsers.errors import PtauditError
 
 __all__ = ["main"]
 
-COMMANDS: dict[str, str] = {
-    "audit": "Audit what was captured from one host.",
-    "sections": "Memory sections, their subsections, and what maps their struct pages.",
-    "timeline": "The hotplug operations of a trace, replayed.",
-    "probes": "The tracing set-up that makes a trace replayable.",
-    "where": "Everything known of an address.",
-    "diff": "What changed between two captures, and which changes are hazards.",
-    "distill": "The small core of a crash dump: only what an audit reads.",
-    "collect": "Collect on this host what an audit needs.",
-    "fleet": "Many bundles: audit, query, compare.",
-    "rules": "The catalogue of rules.",
-    "explain": "What a rule means, how it decides, what to do.",
+
+class _Entry(NamedTuple):
+    """A command: the module that has it as ``command``, and its line in the help."""
+
+    module: str
+    summary: str
+
+
+COMMANDS: dict[str, _Entry] = {
+    "audit": _Entry("audit_command", "Audit what was captured from one host."),
+    "sections": _Entry("sections.sections_command", "Memory sections, and what maps their struct pages."),
+    "timeline": _Entry("timeline.timeline_command", "The hotplug operations of a trace, replayed."),
+    "probes": _Entry("collect.probes_command", "The tracing set-up that makes a trace replayable."),
+    "where": _Entry("where.where_command", "Everything known of an address."),
+    "diff": _Entry("diff.diff_command", "What changed between two captures, and which changes are hazards."),
+    "distill": _Entry("collect.distill_command", "The small core of a crash dump: only what an audit reads."),
+    "collect": _Entry("collect.collect_command", "Collect on this host what an audit needs."),
+    "fleet": _Entry("fleet.fleet_command", "Many bundles: audit, query, compare."),
+    "rules": _Entry("catalogue.rules_command", "The catalogue of rules."),
+    "explain": _Entry("catalogue.explain_command", "What a rule means, how it decides, what to do."),
 }
 
 
 class LazyGroup(click.Group):
-    """A group whose commands live in ``analyzer.commands.<name>`` as ``command``."""
+    """A group that imports a command when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 the signature is click's
         """Names, in the order in which a reader wants them."""
@@ -38,16 +47,17 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """The command, imported now."""
-        if cmd_name not in COMMANDS:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
             return None
-        module = importlib.import_module(f"analyzer.commands.{cmd_name}")
+        module = importlib.import_module(f"analyzer.{entry.module}")
         command: click.Command = module.command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Names and summaries, without importing any."""
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

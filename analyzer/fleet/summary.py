@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from analyzer.fleet.store import query
 from analyzer.reports.text import printable
-from analyzer.views.table import table
+from analyzer.text_table import table
 
 if TYPE_CHECKING:
     from pathlib import Path

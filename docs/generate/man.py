@@ -86,7 +86,7 @@ def man_page() -> str:
         usage = " ".join(command.collect_usage_pieces(context))
         if len(names) == 2:
             synopsis.append(f".B {escaped(' '.join(names))}\n{escaped(usage)}")
-        help_text = command.help or COMMANDS[names[-1]]
+        help_text = command.help or COMMANDS[names[-1]].summary
         commands.append(
             f".SS {escaped(' '.join(names))} {escaped(usage)}\n{paragraphs(help_text)}{options(command, context)}"
         )

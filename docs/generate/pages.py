@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
+from analyzer.catalogue.rule_page import rule_parts
 from analyzer.cli import ptaudit
 from analyzer.sources.kinds import KINDS
-from analyzer.views.rule_page import rule_parts
 from rules.engine import builtin_rules
 from rules.facts import how_to_collect
 from rules.finding import Severity

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from analyzer.audit import Report, audit
+from analyzer.audit_command import FORMATS
 from analyzer.baseline import read_baseline, render_baseline
-from analyzer.commands.audit import FORMATS
 from analyzer.sources.read import Request
 from rules.finding import Finding
 

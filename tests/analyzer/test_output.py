@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from analyzer.commands.audit import FORMATS
+from analyzer.audit_command import FORMATS
 from analyzer.output import write_text
 from parsers.errors import UsageError
 

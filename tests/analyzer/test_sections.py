@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from analyzer.sections.section_rows import section_rows
 from analyzer.sources.read import Request, read_sources
-from analyzer.views.sections import section_rows
 from parsers.vmcore.rows import BlockRows
 from rules.facts import Facts
 from rules.model.captured import facts_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from analyzer.collect import script
+from analyzer.collect.on_this_host import script
 from analyzer.reports.send_back import COMMANDS
 from analyzer.sources.kinds import kind_of_path
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from analyzer.views.address import Space, parse_address
+from analyzer.where.address import Space, parse_address
 from parsers.errors import UsageError
 from tests.analyzer.conftest import CAPTURES
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from analyzer.commands.audit import FORMATS
+from analyzer.audit_command import FORMATS
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -14,9 +14,9 @@ from xml.etree import ElementTree
 import jsonschema
 import pytest
 
+from analyzer.catalogue.rule_page import rule_parts
 from analyzer.cli import COMMANDS
 from analyzer.sources.read import Request, read_sources
-from analyzer.views.rule_page import rule_parts
 from rules.engine import Outcome, builtin_rules, run
 from rules.model.captured import facts_of
 from rules.model.kernels import KNOWN_BUGS

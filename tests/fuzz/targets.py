@@ -390,7 +390,7 @@ def bundles(data: bytes) -> object:
 
 def addresses(data: bytes) -> object:
     """What a person types where an address is expected."""
-    from analyzer.views.address import parse_address
+    from analyzer.where.address import parse_address
 
     return parse_address(data.decode("utf-8", "surrogateescape"))
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analyzer.audit import audit
-from analyzer.commands.timeline import command
 from analyzer.sources.read import Request
+from analyzer.timeline.timeline_command import command
 from parsers import ftrace
 from parsers.layout import KernelLayout
 from parsers.ranges import Ranges

@@ -6,10 +6,10 @@ import json
 
 import click
 
-from analyzer.commands.options import evidence_options
+from analyzer.options import evidence_options
+from analyzer.sections.section_rows import SectionRow, empty_table_counts, section_rows
 from analyzer.sources.read import Request, read_sources
-from analyzer.views.sections import SectionRow, empty_table_counts, section_rows
-from analyzer.views.table import table
+from analyzer.text_table import table
 from rules.model.captured import facts_of
 
 __all__ = ["command"]

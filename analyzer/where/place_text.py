@@ -17,7 +17,7 @@ MAX_FINDINGS = 4
 
 
 def lines(place: dict[str, Any]) -> list[str]:
-    """The document of `analyzer.views.where.where` as lines."""
+    """The document of `analyzer.where.place.where` as lines."""
     return [f"{name:<{LABEL}} {printable(text)}".rstrip() for name, text in _fields(place)]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analyzer.views.address import MAX_PHYSICAL_BITS, Address, Space
+from analyzer.where.address import MAX_PHYSICAL_BITS, Address, Space
 from parsers.errors import UsageError
 from parsers.iomem import Iomem
 from parsers.layout import LAYOUT_KEYS, KernelLayout

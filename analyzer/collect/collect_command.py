@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from analyzer.collect import collect, script
+from analyzer.collect.on_this_host import collect, script
 
 __all__ = ["command"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from analyzer.commands.options import symbol_options
+from analyzer.options import symbol_options
 from analyzer.sources.crashdump import Symbols, distill_vmcore
 from parsers.errors import UsageError
 

@@ -23,7 +23,7 @@ from rules.tables.tbl01_empty_tables import empty_tables
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from analyzer.views.pieces import Pieces
+    from analyzer.diff.pieces import Pieces
     from parsers.mapping import Bool
     from rules.facts import Facts
     from rules.finding import Evidence

@@ -25,7 +25,7 @@ CAPTURE = "capture/"
 
 def script() -> str:
     """The collecting script, POSIX sh."""
-    return resources.files("analyzer").joinpath("collect.sh").read_text(encoding="utf-8")
+    return resources.files("analyzer.collect").joinpath("collect.sh").read_text(encoding="utf-8")
 
 
 def collect(arguments: Sequence[str]) -> int:

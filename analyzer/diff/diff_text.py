@@ -19,7 +19,7 @@ MAX_LINES = 12
 
 
 def lines(document: dict[str, Any], names: tuple[str, str]) -> list[str]:
-    """The document of `analyzer.views.diff.diff` as lines; ``names`` are what the user calls the captures."""
+    """The document of `analyzer.diff.capture_diff.diff` as lines; ``names`` are what the user calls the captures."""
     return [printable(line).rstrip() for line in _lines(document, names)]
 
 

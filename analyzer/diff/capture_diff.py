@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyzer.diff.comparison import Comparison, comparison
+from analyzer.diff.hazards import Hazard, hazards
+from analyzer.diff.pieces import Pieces, Side
 from analyzer.reports.json import evidence_as_dict, finding_as_dict
-from analyzer.views.comparison import Comparison, comparison
-from analyzer.views.hazards import Hazard, hazards
-from analyzer.views.pieces import Pieces, Side
 from parsers.errors import InputError, UsageError
 from parsers.iomem import Iomem
 from parsers.memory_blocks import MemoryBlocks

@@ -6,11 +6,11 @@ import json
 
 import click
 
-from analyzer.commands.options import evidence_options
+from analyzer.options import evidence_options
 from analyzer.reports.text import printable
 from analyzer.sources.read import Request, read_sources
-from analyzer.views.table import table
-from analyzer.views.timeline import OperationRow, operation_rows, trace_notes
+from analyzer.text_table import table
+from analyzer.timeline.operation_rows import OperationRow, operation_rows, trace_notes
 from rules.model.captured import facts_of
 
 __all__ = ["command"]

@@ -7,11 +7,11 @@ import json
 import click
 
 from analyzer.audit import audit
-from analyzer.commands.options import evidence_options
-from analyzer.reports.where import lines
+from analyzer.options import evidence_options
 from analyzer.sources.read import Request
-from analyzer.views.address import parse_address
-from analyzer.views.where import where
+from analyzer.where.address import parse_address
+from analyzer.where.place import where
+from analyzer.where.place_text import lines
 
 __all__ = ["command"]
 

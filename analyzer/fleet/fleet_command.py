@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from analyzer.commands.options import SEVERITY, severity
+from analyzer.options import SEVERITY, severity
 
 __all__ = ["command"]
 
@@ -104,7 +104,7 @@ def query(sql: str, output: Path) -> None:
     """
     from analyzer.fleet.store import query as ask  # noqa: PLC0415 DuckDB is an extra
     from analyzer.reports.text import printable  # noqa: PLC0415
-    from analyzer.views.table import table  # noqa: PLC0415
+    from analyzer.text_table import table  # noqa: PLC0415
 
     columns, rows = ask(output, sql)
     for line in table(columns, (["" if cell is None else str(cell) for cell in row] for row in rows)):
@@ -124,7 +124,7 @@ def diff(old: Path, new: Path, fail_on: str) -> None:
     """
     from analyzer.fleet.difference import COLUMNS, difference  # noqa: PLC0415 DuckDB is an extra
     from analyzer.reports.text import printable  # noqa: PLC0415
-    from analyzer.views.table import table  # noqa: PLC0415
+    from analyzer.text_table import table  # noqa: PLC0415
 
     rows = difference(old, new)
     for line in table(COLUMNS, ([str(cell) for cell in row] for row in rows)):

@@ -6,7 +6,7 @@ import textwrap
 
 import click
 
-from analyzer.views.rule_page import Part, rule_parts
+from analyzer.catalogue.rule_page import Part, rule_parts
 from parsers.errors import UsageError
 from rules.engine import load_rules, select
 

@@ -11,8 +11,8 @@ import click
 
 from analyzer.audit import Report, audit
 from analyzer.baseline import read_baseline, render_baseline
-from analyzer.collect import live
-from analyzer.commands.options import SEVERITY, codes, evidence_options, severity
+from analyzer.collect.on_this_host import live
+from analyzer.options import SEVERITY, codes, evidence_options, severity
 from analyzer.output import is_directory, make_directory, write_text
 from analyzer.reports.text import summary
 from analyzer.sources.read import Request

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from analyzer.views.rule_page import rule_parts
+from analyzer.catalogue.rule_page import rule_parts
 from rules.engine import load_rules
 from rules.rule import Rule
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 
 from analyzer.audit import audit
-from analyzer.commands.options import SEVERITY, parse_layout, severity
-from analyzer.reports.diff import lines
+from analyzer.diff.capture_diff import diff, worst_hazard
+from analyzer.diff.diff_text import lines
+from analyzer.options import SEVERITY, parse_layout, severity
 from analyzer.sources.read import Request
-from analyzer.views.diff import diff, worst_hazard
 
 __all__ = ["command"]
 

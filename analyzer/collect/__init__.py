@@ -1,0 +1,1 @@
+"""Collecting evidence: on this host, by a script, by tracing, from a crash dump."""

@@ -1,0 +1,1 @@
+"""What changed between two captures: the comparison, the hazards, their text, the command."""

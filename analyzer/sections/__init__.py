@@ -1,0 +1,1 @@
+"""Memory sections: the rows, their table, the command."""

@@ -1,0 +1,1 @@
+"""The hotplug operations of a trace: the rows, their table, the command."""

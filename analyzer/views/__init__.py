@@ -1,1 +1,0 @@
-"""Views of one machine beside the audit: sections, tables."""
