@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import islice
 
 from parsers.ftrace.dialects import parse_contexts
 from parsers.ftrace.events import NO_TIME, Gap
-from parsers.ftrace.scan import Block, line_spans, line_start
+from parsers.ftrace.scan import LOSS_WORDS, Block, Landmarks, line_spans, line_start
 
 __all__ = ["STARTED", "find_losses", "is_loss"]
 
@@ -18,7 +19,6 @@ _LOSS = re.compile(
     rb"CPU:\s?(?P<cpu>\d+) \[(?:LOST )?(?:(?P<count>\d+) )?EVENTS(?: DROPPED)?\]"
     rb"|#{3,} CPU (?P<started>\d+) buffer started #{3,}"
 )
-_LOSS_WORDS = (b" EVENTS", b"buffer started ##")
 
 
 def is_loss(data: bytes, start: int) -> bool:
@@ -26,15 +26,19 @@ def is_loss(data: bytes, start: int) -> bool:
     return _LOSS.match(data, start) is not None
 
 
-def find_losses(block: Block, at_most: int) -> list[Gap]:
-    """The gaps that ``block`` tells of, bounded by the events near them; None where there are none."""
+def find_losses(block: Block, at_most: int, marks: Landmarks | None = None) -> list[Gap]:
+    """The gaps that ``block`` reports, bounded by the events near them; ``marks`` are its landmarks where known."""
     found: list[Gap] = []
-    for word in _LOSS_WORDS:
-        positions = (match.start() for match in re.finditer(re.escape(word), block.data))
+    searches = [marks.losses] if marks else [_positions(block.data, word) for word in LOSS_WORDS]
+    for positions in searches:
         lines = (_LOSS.search(block.data, start, end) for start, end in line_spans(block.data, positions))
         matches = (match for match in lines if match)
         found += [_gap(block, match) for match in islice(matches, max(at_most - len(found), 0))]
     return found
+
+
+def _positions(data: bytes, word: bytes) -> Iterator[int]:
+    return (match.start() for match in re.finditer(re.escape(word), data))
 
 
 def _gap(block: Block, match: re.Match[bytes]) -> Gap:

@@ -14,7 +14,7 @@ from functools import cache
 from io import BytesIO
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -22,25 +22,35 @@ from parsers.errors import FormatError, InputError
 from parsers.ftrace.naming import EVENT_NAMES, SYMBOLS
 from parsers.mapping import I64
 
+if TYPE_CHECKING:
+    import hyperscan
+
 __all__ = [
+    "LOSS_WORDS",
     "Block",
+    "Landmarks",
     "Progress",
     "Source",
     "alternation",
     "graph_calls",
+    "landmarks",
     "line_end",
     "line_spans",
     "line_start",
     "page_events",
     "wanted",
+    "wanted_in",
 ]
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
 
-BLOCK_SIZE = 4 << 20
+BLOCK_SIZE = 16 << 20
 _STACK_LINES = re.compile(rb"\s*=>|\s+[0-9a-f]{8,16} |[^\n]*stack trace ?>|\s*$")
 _MAX_HOLD_BACK = 512
+_TAIL = 1 << 16
+_STEP = 1 << 18
+"""Bytes whose comparison with a character stays in the cache."""
 
 
 def alternation(words: list[str]) -> str:
@@ -109,6 +119,79 @@ def graph_calls(columns: bytes) -> re.Pattern[bytes]:
     return re.compile(re.escape(columns) + rb" *(?:" + names.encode() + rb"|/\* [^\s:]+: \([^()\n]*<- )")
 
 
+LOSS_WORDS = (b" EVENTS", b"buffer started ##")
+"""What a line that reports lost events holds (kernel/trace/trace.c, print_lat_fmt() and test_cpu_buff_start())."""
+
+_WORTH_A_SCAN = 1 << 18
+"""Bytes from which loading the scanner costs less than the expression does."""
+_SPARSE = 1 << 11
+"""With more than one hit in this many bytes, the expression alone is faster than a call for each hit."""
+
+
+@cache
+def _scanner() -> hyperscan.Database:
+    """All words that a line matched by `wanted`, or one that reports lost events, contains at least one of.
+
+    Their ids are 0 for names and 1 for lost events.
+    """
+    import hyperscan  # noqa: PLC0415  only for traces that are worth it
+
+    names = {
+        *SYMBOLS,
+        *(f"{name}: " for name in EVENT_NAMES),
+        *("tlbi", "stack trace", "kernel_stack: ", "user_stack: ", "test_pages_isolated: ", "mm_migrate_pages: "),
+        *("tracing_mark_write: ", "print: "),
+    }
+    shortest = {name for name in names if not any(other != name and other in name for other in names)}
+    words = [*((re.escape(name).encode(), 0) for name in sorted(shortest)), *((word, 1) for word in LOSS_WORDS)]
+    database = hyperscan.Database()
+    database.compile(expressions=[word for word, _ in words], ids=[number for _, number in words])
+    return database
+
+
+@dataclass(frozen=True, slots=True)
+class Landmarks:
+    """Ascending positions within the lines of a block that may matter."""
+
+    names: list[int]
+    losses: list[int]
+
+
+def landmarks(data: bytes) -> Landmarks | None:
+    """Where `wanted` and lines of lost events can be, in one pass; None where a search for each is faster."""
+    if len(data) < _WORTH_A_SCAN:
+        return None
+    found: tuple[list[int], list[int]] = ([], [])
+    at_most = len(data) // _SPARSE
+
+    def note(number: int, _start: int, end: int, _flags: int, _context: object) -> bool:
+        found[number].append(end - 1)
+        return len(found[0]) + len(found[1]) > at_most
+
+    try:
+        _scanner().scan(data, match_event_handler=note)
+    except _scan_terminated():
+        return None
+    return Landmarks(*found)
+
+
+@cache
+def _scan_terminated() -> type[Exception]:
+    import hyperscan  # noqa: PLC0415
+
+    return hyperscan.ScanTerminated
+
+
+def wanted_in(data: bytes, marks: Landmarks | None) -> Iterator[re.Match[bytes]]:
+    """The matches of `wanted` in ``data``, whose landmarks are ``marks``."""
+    if marks is None:
+        yield from wanted().finditer(data)
+        return
+    for start, end in line_spans(data, marks.names):
+        if match := wanted().search(data, start, end + 1):  # an expression may ask for the end of the line
+            yield match
+
+
 def line_end(data: bytes, start: int) -> int:
     """Where the line that begins at ``start`` ends."""
     end = data.find(b"\n", start)
@@ -129,6 +212,15 @@ def line_spans(data: bytes, positions: Iterable[int]) -> Iterator[tuple[int, int
             yield line_start(data, position), end
 
 
+def _newlines(data: bytes, start: int, end: int) -> int:
+    """Number of line ends in ``data[start:end]``; in long spans numpy counts several times faster than bytes do."""
+    if end - start < _STEP:
+        return data.count(b"\n", start, end)
+    array = np.frombuffer(data, dtype=np.uint8)
+    steps = range(start, end, _STEP)
+    return sum(int(np.count_nonzero(array[at : min(at + _STEP, end)] == ord("\n"))) for at in steps)
+
+
 @dataclass(slots=True)
 class Block:
     """Whole lines of the source: where they begin."""
@@ -143,7 +235,7 @@ class Block:
     def line_numbers(self, starts: Sequence[int]) -> I64:
         """Line numbers of the ascending positions ``starts`` in ``data``."""
         bounds = [0, *starts]
-        counts = [self.data.count(b"\n", first, last) for first, last in pairwise(bounds)]
+        counts = [_newlines(self.data, first, last) for first, last in pairwise(bounds)]
         if starts:
             self._counted = (starts[-1], sum(counts))
         return np.cumsum([self.line, *counts], dtype=np.int64)[1:]
@@ -151,7 +243,7 @@ class Block:
     def next_line(self) -> int:
         """Number of the first line after the block."""
         position, lines = self._counted
-        return self.line + lines + self.data.count(b"\n", position)
+        return self.line + lines + _newlines(self.data, position, len(self.data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,24 +274,32 @@ class Source:
     def blocks(self, progress: Progress | None = None) -> Iterator[Block]:
         """The source in blocks of whole lines; a stack trace is not cut in two."""
         total = self.size()
-        offset, line, rest = 0, 1, b""
+        offset, line = 0, 1
         with self.open() as stream:
-            while more := stream.read(BLOCK_SIZE):
-                data = rest + more
-                # Less than was asked for: the end of the source, of which nothing needs to be held back.
-                cut = len(data) if len(more) < BLOCK_SIZE else _cut(data)
-                if not cut or (len(data) > BLOCK_SIZE and b"\n" not in data):
-                    raise FormatError(f"a line is longer than {len(data) >> 20} MiB", path=self.path, line=line)
-                block = Block(data[:cut], offset, line)
+            while data := stream.read(_to_cut(stream, offset, total)):
+                if len(data) == BLOCK_SIZE and (cut := _cut(data)) < len(data):
+                    if not cut:
+                        raise FormatError(f"a line is longer than {len(data) >> 20} MiB", path=self.path, line=line)
+                    data = data[:cut]
+                    stream.seek(offset + cut)
+                block = Block(data, offset, line)
                 yield block
                 line = block.next_line()
-                offset, rest = offset + cut, data[cut:]
+                offset += len(data)
                 if progress:
                     progress(offset, total)
-            if rest:
-                yield Block(rest, offset, line)
         if progress:
             progress(total, total)
+
+
+def _to_cut(stream: BinaryIO, offset: int, total: int) -> int:
+    """Bytes from ``offset``, where the stream is, to the last place for a cut: no whole block is copied for it."""
+    if total - offset <= BLOCK_SIZE or BLOCK_SIZE < 2 * _TAIL:
+        return BLOCK_SIZE
+    stream.seek(offset + BLOCK_SIZE - _TAIL)
+    cut = _cut(stream.read(_TAIL))
+    stream.seek(offset)
+    return BLOCK_SIZE - _TAIL + cut if cut else BLOCK_SIZE
 
 
 def _cut(data: bytes) -> int:

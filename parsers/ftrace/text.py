@@ -22,7 +22,17 @@ from parsers.ftrace.events import NO_TIME, Buffer, Events, Gap, Trace
 from parsers.ftrace.functions import Kind
 from parsers.ftrace.losses import STARTED, find_losses, is_loss
 from parsers.ftrace.messages import MessageParser
-from parsers.ftrace.scan import Block, Progress, Source, line_end, line_start, page_events, wanted
+from parsers.ftrace.scan import (
+    Block,
+    Landmarks,
+    Progress,
+    Source,
+    landmarks,
+    line_end,
+    line_start,
+    page_events,
+    wanted_in,
+)
 from parsers.ftrace.table import Interned, TableBuilder
 from parsers.mapping import I64, Bool
 
@@ -102,11 +112,11 @@ def _page_lines(data: bytes, starts: list[int]) -> list[int]:
     return found
 
 
-def _find(data: bytes, last_event: int) -> _Candidates:
+def _find(data: bytes, last_event: int, marks: Landmarks | None) -> _Candidates:
     """The lines of ``data`` that may matter; ``last_event`` is where the last one was, before ``data`` if negative."""
     lines: dict[int, bool] = {}
     neighbours: set[int] = set()
-    for match in wanted().finditer(data):
+    for match in wanted_in(data, marks):
         position = match.start()
         start = line_start(data, position)
         stack = _STACK_HEADER.match(data, position) is not None
@@ -138,6 +148,8 @@ class Reader:
     """State over the blocks of one source."""
 
     source: Source
+    counts_entries: bool = False
+    """Whether the head says how many entries the buffer has, which are then counted in what was read."""
     table: TableBuilder = field(default_factory=TableBuilder)
     gaps: list[Gap] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
@@ -163,11 +175,12 @@ class Reader:
     def read(self, block: Block) -> None:
         """Take the events of a block."""
         self.scanned += len(block.data)
-        if self.scanned <= _COUNTED:
+        if self.counts_entries and self.scanned <= _COUNTED:
             self._entries += len(_ENTRY.findall(block.data))
             self._stack_entries += len(_STACK_ENTRY.findall(block.data))
-        self.gaps += find_losses(block, _MAX_GAPS - len(self.gaps))
-        lines = _find(block.data, self._last_event - block.offset)
+        marks = landmarks(block.data)
+        self.gaps += find_losses(block, _MAX_GAPS - len(self.gaps), marks)
+        lines = _find(block.data, self._last_event - block.offset, marks)
         if lines.start:
             self._read_events(block, lines)
         if not lines.is_stack.all():
@@ -308,7 +321,7 @@ def read_text(source: Source, progress: Progress | None = None) -> Trace:
     first = source.head(HEAD_SIZE)
     head = read_head(first)
     _reject_options(source, first)
-    reader = Reader(source)
+    reader = Reader(source, counts_entries=head.entries is not None and source.size() <= _COUNTED)
     with _collector_paused():
         for block in source.blocks(progress):
             reader.read(block)
