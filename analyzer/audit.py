@@ -11,7 +11,7 @@ from analyzer.baseline import Baseline, Entry
 from analyzer.sources.read import Request, Sources, read_sources
 from rules.engine import Outcome, Verdict, load_rules, run, select
 from rules.finding import Finding, Severity
-from rules.model.captured import facts_of
+from rules.model.captured import build_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,7 +73,7 @@ def audit(
 ) -> Report:
     """Audit one evidence set."""
     sources = read_sources(request)
-    facts = facts_of(sources.captured)
+    facts = build_facts(sources.captured)
     rules, broken = load_rules()
     verdicts = tuple(run(select(rules, only, ignore), facts))
     return Report(sources, facts, verdicts, broken, min_severity, baseline or Baseline())

@@ -19,10 +19,10 @@ import numpy as np
 from analyzer.sources.read import Request, read_sources
 from parsers.layout import KernelLayout
 from rules.engine import builtin_rules, run
-from rules.model.captured import facts_of
-from rules.model.coverage import LinearMap, Vmemmap
-from rules.model.sections import SectionTable
-from rules.model.subsections import Coverage
+from rules.model.captured import build_facts
+from rules.model.memory.coverage import Coverage
+from rules.model.memory.regions import LinearMap, Vmemmap
+from rules.model.memory.sections import SectionTable
 
 GIB = 1 << 30
 SECTION = 1 << 27
@@ -103,7 +103,7 @@ def main() -> None:
         now = time.perf_counter()
         sources = read_sources(Request((Path(folder),)))
     now = timed("read the captured files", now)
-    facts = facts_of(sources.captured)
+    facts = build_facts(sources.captured)
     now = timed("model", now)
     verdicts = run(builtin_rules(), facts)
     now = timed("rules", now)

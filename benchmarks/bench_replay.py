@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 from bench_ftrace import peak_mb, run, timed  # noqa: E402
 
 from parsers import ftrace  # noqa: E402
-from rules.model.timeline import Timeline  # noqa: E402
+from rules.model.replay.timeline import Timeline  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,9 +17,9 @@ from parsers.mapping import Mapping
 from parsers.ranges import Ranges
 from rules.facts import how_to_collect
 from rules.finding import Finding
-from rules.model.coverage import RegionMap
-from rules.model.timeline import Timeline
-from rules.model.walk import PageWalk
+from rules.model.memory.regions import RegionMap
+from rules.model.memory.walk import PageWalk
+from rules.model.replay.timeline import Timeline
 from rules.rule import NotApplicableError, Rule, UndecidedError, keywords
 
 if TYPE_CHECKING:
@@ -114,14 +114,14 @@ def _verdict(rule: Rule, facts: Facts) -> Verdict:
     if lacking:
         reason = "; ".join(dict.fromkeys(facts.why_missing(kind) for kind in lacking))
         collect = tuple(dict.fromkeys(step for kind in lacking for step in facts.collect(kind)))
-        return _foretold(rule, facts, reason, collect)
+        return _predict(rule, facts, reason, collect)
     try:
-        return _judged(rule, facts)
+        return _evaluate(rule, facts)
     except Exception as error:
         return Verdict(rule, Outcome.ERROR, f"{type(error).__name__}: {error}")
 
 
-def _foretold(rule: Rule, facts: Facts, reason: str, collect: tuple[str, ...]) -> Verdict:
+def _predict(rule: Rule, facts: Facts, reason: str, collect: tuple[str, ...]) -> Verdict:
     """The verdict of a rule whose needs are not met: undecided, unless a trace predicts what the rule looks for."""
     timeline = facts.get(Timeline)
     if rule.foretold is None or timeline is None:
@@ -132,7 +132,7 @@ def _foretold(rule: Rule, facts: Facts, reason: str, collect: tuple[str, ...]) -
         return Verdict(rule, Outcome.ERROR, f"{type(error).__name__}: {error}")
 
 
-def _judged(rule: Rule, facts: Facts) -> Verdict:
+def _evaluate(rule: Rule, facts: Facts) -> Verdict:
     """The verdict of a rule whose needs are met; raises whatever the rule does."""
     arguments = [facts.get(kind) for kind in rule.needs]
     used = keywords(rule.uses, (facts.get(kind) for kind in rule.uses))
@@ -176,8 +176,8 @@ def _with_hits(rule: Rule, facts: Facts, hits: list[Hit], reason: str, collect: 
 
 def _findings(rule: Rule, facts: Facts, hits: list[Hit]) -> Iterator[Finding]:
     layout, walk = facts.get(KernelLayout), facts.get(PageWalk)
-    for hit in map(_on_earth, hits):
-        proven = hit if walk is None else _walked(hit, walk)
+    for hit in map(_drop_negative_pfns, hits):
+        proven = hit if walk is None else _attach_walk(hit, walk)
         sections: tuple[int, ...] = ()
         if hit.pfns and layout is not None and layout.knows("section_size_bits", "page_size"):
             touched = hit.pfns.divide(layout.pages_per_section, outward=True)
@@ -186,12 +186,12 @@ def _findings(rule: Rule, facts: Facts, hits: list[Hit]) -> Iterator[Finding]:
         yield Finding(rule, proven, sections)
 
 
-def _on_earth(hit: Hit) -> Hit:
-    """The hit without page frames below 0, which wrong addresses stand for."""
+def _drop_negative_pfns(hit: Hit) -> Hit:
+    """Drop negative PFNs, which come from bad addresses."""
     return replace(hit, pfns=hit.pfns & Ranges.one(0, 1 << 52)) if hit.pfns and hit.pfns.start[0] < 0 else hit
 
 
-def _walked(hit: Hit, walk: PageWalk) -> Hit:
-    """The hit with the walk that proves it; what a dump holds lies at an address and has no line."""
+def _attach_walk(hit: Hit, walk: PageWalk) -> Hit:
+    """Attach the page walk; dump evidence has addresses, not lines."""
     seen = tuple(replace(one, line=None) if one.source == walk.source else one for one in hit.evidence)
     return replace(hit, evidence=seen + (walk.evidence(hit.vas[0].start) if hit.vas else ()))

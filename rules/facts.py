@@ -18,13 +18,13 @@ from parsers.memory_blocks import MemoryBlocks
 from parsers.uname import KernelRelease
 from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows, StructPageRows, ZoneRows
 from parsers.zoneinfo import Zoneinfo
-from rules.model.coverage import LinearMap, Vmemmap
-from rules.model.earlier import Earlier
+from rules.model.memory.regions import LinearMap, Vmemmap
+from rules.model.memory.resources import Resources
+from rules.model.memory.sections import SectionTable
+from rules.model.memory.snapshots import Earlier
+from rules.model.memory.walk import PageWalk
 from rules.model.oops import Oopses
-from rules.model.resources import Resources
-from rules.model.sections import SectionTable
-from rules.model.timeline import Timeline
-from rules.model.walk import PageWalk
+from rules.model.replay.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping as Dict

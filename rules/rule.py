@@ -49,7 +49,7 @@ class Rule:
     references: tuple[str, ...]
     check: Callable[..., Iterable[Hit]]
     foretold: Callable[[Any], Iterable[Hit]] | None = None
-    """What a replayed trace (`rules.model.timeline.Timeline`) alone says, where the rule's needs were not collected."""
+    """What a replayed trace (`Timeline`) alone predicts, where what the rule needs was not collected."""
 
     def __call__(self, *needs: object, **uses: object) -> Iterable[Hit]:
         return self.check(*needs, **uses)

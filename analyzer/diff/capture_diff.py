@@ -16,8 +16,8 @@ from parsers.iomem import Iomem
 from parsers.memory_blocks import MemoryBlocks
 from parsers.uname import KernelRelease
 from rules.finding import Severity
-from rules.model.coverage import LinearMap, RegionMap, Vmemmap
-from rules.model.sections import SectionTable
+from rules.model.memory.regions import LinearMap, RegionMap, Vmemmap
+from rules.model.memory.sections import SectionTable
 
 if TYPE_CHECKING:
     from analyzer.audit import Report

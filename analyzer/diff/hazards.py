@@ -16,8 +16,8 @@ from parsers.dmesg import Dmesg
 from parsers.ranges import EMPTY, Ranges
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Severity
-from rules.model.coverage import Vmemmap
-from rules.model.sections import SectionTable
+from rules.model.memory.regions import Vmemmap
+from rules.model.memory.sections import SectionTable
 from rules.tables.tbl01_empty_tables import empty_tables
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from parsers.mapping import Bool
     from rules.facts import Facts
     from rules.finding import Evidence
-    from rules.model.coverage import RegionMap
+    from rules.model.memory.regions import RegionMap
 
 __all__ = ["Hazard", "hazards"]
 

@@ -18,7 +18,7 @@ from parsers.ranges import Ranges
 
 if TYPE_CHECKING:
     from parsers.mapping import I8, I64, U8, U16, U64, Bool
-    from rules.model.coverage import RegionMap
+    from rules.model.memory.regions import RegionMap
 
 __all__ = ["SHAPE", "Pieces", "Side"]
 

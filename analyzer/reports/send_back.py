@@ -19,7 +19,7 @@ from parsers.uname import KernelRelease
 from parsers.zoneinfo import Zoneinfo
 from rules.engine import Outcome
 from rules.facts import how_to_collect
-from rules.model.earlier import Earlier
+from rules.model.memory.snapshots import Earlier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,9 +14,9 @@ from parsers.memory_blocks import MemoryBlocks
 from parsers.ranges import Ranges
 from parsers.vmcore.rows import BlockRows, SectionRows
 from rules.facts import how_to_collect
-from rules.model.coverage import LinearMap, Vmemmap
-from rules.model.sections import SectionTable
-from rules.model.subsections import MIXED, Coverage, Extent
+from rules.model.memory.coverage import MIXED, Coverage, Extent
+from rules.model.memory.regions import LinearMap, Vmemmap
+from rules.model.memory.sections import SectionTable
 from rules.tables.tbl01_empty_tables import empty_tables
 
 if TYPE_CHECKING:

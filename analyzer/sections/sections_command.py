@@ -10,7 +10,7 @@ from analyzer.options import evidence_options
 from analyzer.sections.section_rows import SectionRow, empty_table_counts, section_rows
 from analyzer.sources.read import Request, read_sources
 from analyzer.text_table import table
-from rules.model.captured import facts_of
+from rules.model.captured import build_facts
 
 __all__ = ["command"]
 
@@ -28,7 +28,7 @@ def command(request: Request, tables: bool, form: str) -> None:
     Example:
       ptaudit sections captured-host/
     """
-    facts = facts_of(read_sources(request).captured)
+    facts = build_facts(read_sources(request).captured)
     rows = section_rows(facts)
     counts = empty_table_counts(facts) if tables else {}
     if form == "json":

@@ -11,15 +11,15 @@ from parsers.errors import InputError
 from parsers.ftrace.events import Origin
 from parsers.ftrace.functions import Kind
 from rules.facts import how_to_collect
-from rules.model.extents import BY_PFN
-from rules.model.operations import NEVER
-from rules.model.timeline import HotplugLog, Timeline, Trouble
+from rules.model.replay.calls import NEVER
+from rules.model.replay.extents import BY_PFN
+from rules.model.replay.timeline import HotplugLog, Timeline, Trouble
 
 if TYPE_CHECKING:
     from parsers.ftrace.events import Trace
     from rules.facts import Facts
-    from rules.model.replay_state import Glimpse
-    from rules.model.timeline import Step
+    from rules.model.replay.state import Glimpse
+    from rules.model.replay.timeline import Step
 
 __all__ = ["OPERATIONS", "OperationRow", "operation_rows", "trace_notes"]
 

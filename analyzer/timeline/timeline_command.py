@@ -11,7 +11,7 @@ from analyzer.reports.text import printable
 from analyzer.sources.read import Request, read_sources
 from analyzer.text_table import table
 from analyzer.timeline.operation_rows import OperationRow, operation_rows, trace_notes
-from rules.model.captured import facts_of
+from rules.model.captured import build_facts
 
 __all__ = ["command"]
 
@@ -28,7 +28,7 @@ def command(request: Request, form: str) -> None:
     Example:
       ptaudit timeline captured-host/trace
     """
-    facts = facts_of(read_sources(request).captured)
+    facts = build_facts(read_sources(request).captured)
     rows, notes = operation_rows(facts), trace_notes(facts)
     if form == "json":
         click.echo(json.dumps({"operations": [row.as_dict() for row in rows], "notes": notes}, indent=2))

@@ -15,9 +15,9 @@ from parsers.memory_blocks import MemoryBlocks
 from parsers.uname import KernelRelease
 from parsers.zoneinfo import Zoneinfo
 from rules.facts import how_to_collect
-from rules.model.sections import SectionTable
-from rules.model.struct_page import field_at
-from rules.model.walk import PageWalk
+from rules.model.memory.sections import SectionTable
+from rules.model.memory.struct_page import field_at
+from rules.model.memory.walk import PageWalk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

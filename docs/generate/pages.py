@@ -16,7 +16,7 @@ from analyzer.sources.kinds import KINDS
 from rules.engine import builtin_rules
 from rules.facts import how_to_collect
 from rules.finding import Severity
-from rules.model.kernels import KNOWN_BUGS, KnownBug, Version
+from rules.model.bugs import KNOWN_BUGS, KnownBug, Version
 from rules.rule import Rule
 
 SCHEMA = Path(__file__).parents[2] / "analyzer" / "reports" / "report.schema.json"

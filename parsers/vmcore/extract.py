@@ -29,7 +29,7 @@ from parsers.vmcore.texts import read_cmdline, read_config, read_nodename
 from parsers.vmcore.zones import read_zones
 from parsers.vmcoreinfo import VmcoreInfo
 
-__all__ = ["Distilled", "VmcoreFacts", "distill", "extract", "facts_of"]
+__all__ = ["Distilled", "VmcoreFacts", "distill", "extract", "extract_facts"]
 
 T = TypeVar("T")
 
@@ -85,10 +85,10 @@ def extract(
     Raises the errors of :func:`parsers.vmcore.opening.open_dump` and :class:`parsers.vmcore.dump.Dump`.
     """
     raw = open_dump(path, vmcoreinfo=vmcoreinfo)
-    return facts_of(raw, vmlinux=vmlinux, system_map=system_map, with_dmesg=with_dmesg)
+    return extract_facts(raw, vmlinux=vmlinux, system_map=system_map, with_dmesg=with_dmesg)
 
 
-def facts_of(
+def extract_facts(
     raw: RawDump,
     *,
     memory: PhysicalMemory | None = None,
@@ -160,6 +160,8 @@ def distill(
     """Write the small core of a dump: the pages that :func:`extract` reads of it, and no other."""
     raw = open_dump(path, vmcoreinfo=vmcoreinfo)
     recorder = RecordingMemory(raw.memory)
-    facts_of(raw, memory=recorder, vmlinux=vmlinux, system_map=system_map, with_dmesg=with_dmesg, with_nodename=False)
+    extract_facts(
+        raw, memory=recorder, vmlinux=vmlinux, system_map=system_map, with_dmesg=with_dmesg, with_nodename=False
+    )
     units = recorder.units
     return Distilled(units.size, write_core(output, raw.memory, units, raw.vmcoreinfo_bytes))

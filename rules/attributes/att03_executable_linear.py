@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from parsers.arm64 import Attr
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.coverage import LinearMap
+from rules.model.memory.regions import LinearMap
 from rules.rule import rule
 
 if TYPE_CHECKING:

@@ -10,10 +10,9 @@ from parsers.arm64 import MemType
 from parsers.mapping import Mapping
 from parsers.ranges import Ranges
 from rules.finding import Claim, Evidence, Hit, Impact, Severity, VaRange
-from rules.model.coverage import LinearMap
-from rules.model.outputs import Outputs
-from rules.model.sections import SectionTable
-from rules.model.walk import PageWalk
+from rules.model.memory.regions import LinearMap
+from rules.model.memory.sections import SectionTable
+from rules.model.memory.walk import Outputs, PageWalk
 from rules.rule import UndecidedError, rule
 
 if TYPE_CHECKING:

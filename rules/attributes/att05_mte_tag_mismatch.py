@@ -9,9 +9,9 @@ import numpy as np
 from parsers.arm64 import Attr, MemType
 from parsers.dmesg import Dmesg
 from rules.finding import Hit, Impact, Severity
-from rules.model.coverage import LinearMap
-from rules.model.kernels import bug, describe_fixes
-from rules.model.sections import SectionTable
+from rules.model.bugs import bug, describe_fixes
+from rules.model.memory.regions import LinearMap
+from rules.model.memory.sections import SectionTable
 from rules.rule import NotApplicableError, UndecidedError, rule
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from parsers.dmesg import Dmesg
 from parsers.kconfig import Kconfig
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
-from rules.model.kernels import KnownBug, describe_fixes
+from rules.model.bugs import KnownBug, describe_fixes
 from rules.rule import NotApplicableError, UndecidedError, rule
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from parsers.dmesg import Dmesg
 from parsers.kconfig import Kconfig
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
-from rules.model.coverage import LinearMap
-from rules.model.kernels import KnownBug, describe_fixes
-from rules.model.messages import messages_like, need_whole_log, quote_messages
-from rules.model.sections import SectionTable
+from rules.model.bugs import KnownBug, describe_fixes
+from rules.model.log import messages_like, need_whole_log, quote_messages
+from rules.model.memory.regions import LinearMap
+from rules.model.memory.sections import SectionTable
 from rules.rule import NotApplicableError, UndecidedError, rule
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from parsers.arm64 import Attr
 from parsers.dmesg import Dmesg, Kind
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
-from rules.model.coverage import LinearMap
-from rules.model.kernels import bug, describe_fixes
-from rules.model.messages import need_whole_log, quote_messages
-from rules.model.walk import PageWalk
+from rules.model.bugs import bug, describe_fixes
+from rules.model.log import need_whole_log, quote_messages
+from rules.model.memory.regions import LinearMap
+from rules.model.memory.walk import PageWalk
 from rules.rule import NotApplicableError, UndecidedError, rule
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from parsers.dmesg import Message
     from parsers.mapping import Bool
-    from rules.model.kernels import KnownBug
+    from rules.model.bugs import KnownBug
 
 _LAST_ENTRY = re.compile(r"^\[[0-9a-f]{16}\] pgd=.*\b(?:pud|pmd)=([0-9a-f]{16})$")
 

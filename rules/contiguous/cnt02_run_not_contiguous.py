@@ -11,7 +11,7 @@ from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
 from rules.contiguous.cnt01_incomplete_run import groups
 from rules.finding import Claim, Evidence, Hit, Impact, Severity, VaRange
-from rules.model.walk import PageWalk
+from rules.model.memory.walk import PageWalk
 from rules.rule import rule
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from parsers.arm64 import Attr
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
-from rules.model.coverage import LinearMap
-from rules.model.kernels import bug, describe_fixes
-from rules.model.sections import SectionTable
+from rules.model.bugs import bug, describe_fixes
+from rules.model.memory.regions import LinearMap
+from rules.model.memory.sections import SectionTable
 from rules.rule import NotApplicableError, UndecidedError, rule
 from rules.trace import foretold
 

@@ -10,8 +10,8 @@ from parsers.arm64 import Attr
 from parsers.dmesg import Dmesg
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.coverage import LinearMap, Vmemmap
-from rules.model.earlier import Earlier
+from rules.model.memory.regions import LinearMap, Vmemmap
+from rules.model.memory.snapshots import Earlier
 from rules.rule import NotApplicableError, rule
 from rules.trace import foretold
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from parsers.ranges import Ranges
-    from rules.model.coverage import RegionMap
+    from rules.model.memory.regions import RegionMap
 
 
 @rule(

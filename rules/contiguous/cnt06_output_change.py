@@ -8,9 +8,9 @@ import numpy as np
 
 from parsers.ranges import EMPTY, Ranges
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.coverage import LinearMap, Vmemmap
-from rules.model.earlier import Earlier
-from rules.model.sections import SectionTable
+from rules.model.memory.regions import LinearMap, Vmemmap
+from rules.model.memory.sections import SectionTable
+from rules.model.memory.snapshots import Earlier
 from rules.rule import UndecidedError, rule
 from rules.trace import foretold
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from parsers.mapping import I64, U64
-    from rules.model.coverage import RegionMap
+    from rules.model.memory.regions import RegionMap
 
 
 @rule(

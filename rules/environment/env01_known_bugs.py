@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from parsers.layout import KernelLayout
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
-from rules.model.kernels import KNOWN_BUGS, describe_fixes
+from rules.model.bugs import KNOWN_BUGS, describe_fixes
 from rules.rule import NotApplicableError, rule
 
 if TYPE_CHECKING:

@@ -9,10 +9,9 @@ import numpy as np
 from parsers.dmesg import Dmesg
 from parsers.ranges import EMPTY, Ranges
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
-from rules.model.coverage import Vmemmap
-from rules.model.outputs import Outputs
-from rules.model.sections import SectionTable
-from rules.model.walk import PageWalk
+from rules.model.memory.regions import Vmemmap
+from rules.model.memory.sections import SectionTable
+from rules.model.memory.walk import Outputs, PageWalk
 from rules.rule import rule
 
 if TYPE_CHECKING:

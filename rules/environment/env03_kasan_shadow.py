@@ -8,8 +8,8 @@ from parsers.kconfig import Kconfig
 from parsers.mapping import Mapping
 from parsers.ranges import Ranges
 from rules.finding import Claim, Hit, Impact, Severity, VaRange
-from rules.model.coverage import LinearMap, cut
-from rules.model.sections import SectionTable
+from rules.model.memory.regions import LinearMap, cut
+from rules.model.memory.sections import SectionTable
 from rules.rule import NotApplicableError, UndecidedError, rule
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
-from rules.model.resources import Resources
-from rules.model.sections import SectionTable
+from rules.model.memory.resources import Resources
+from rules.model.memory.sections import SectionTable
 from rules.rule import UndecidedError, rule
 
 if TYPE_CHECKING:

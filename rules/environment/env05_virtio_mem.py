@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
-from rules.model.resources import Resources
+from rules.model.memory.resources import Resources
 from rules.rule import rule
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from parsers.ranges import EMPTY
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.hvo.evidence import HvoEvidence
-from rules.model.coverage import Vmemmap
-from rules.model.kernels import HVO_RELEASES, bug, describe_fixes
+from rules.model.bugs import HVO_RELEASES, bug, describe_fixes
+from rules.model.memory.regions import Vmemmap
 from rules.rule import NotApplicableError, UndecidedError, rule
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from parsers.kconfig import Kconfig
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.hvo.evidence import HvoEvidence
-from rules.model.coverage import Vmemmap
-from rules.model.kernels import HVO_RELEASES
+from rules.model.bugs import HVO_RELEASES
+from rules.model.memory.regions import Vmemmap
 from rules.rule import UndecidedError, rule
 
 if TYPE_CHECKING:

@@ -11,9 +11,8 @@ from parsers.ranges import EMPTY
 from parsers.vmcore.rows import HugetlbRows
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.hvo.evidence import huge_page_sizes, into_memmap, memmap_bytes
-from rules.model.coverage import Vmemmap
-from rules.model.outputs import Outputs
-from rules.model.walk import PageWalk
+from rules.model.memory.regions import Vmemmap
+from rules.model.memory.walk import Outputs, PageWalk
 from rules.rule import rule
 
 if TYPE_CHECKING:

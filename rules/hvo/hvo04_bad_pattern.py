@@ -13,9 +13,9 @@ from parsers.ranges import Ranges
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.hvo.evidence import HvoEvidence, huge_page_sizes, into_memmap, memmap_bytes
-from rules.model.coverage import Vmemmap
-from rules.model.kernels import HVO_RELEASES
-from rules.model.walk import PageWalk
+from rules.model.bugs import HVO_RELEASES
+from rules.model.memory.regions import Vmemmap
+from rules.model.memory.walk import PageWalk
 from rules.rule import NotApplicableError, UndecidedError, rule
 
 if TYPE_CHECKING:

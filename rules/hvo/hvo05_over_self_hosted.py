@@ -9,10 +9,9 @@ from parsers.ranges import Ranges
 from parsers.vmcore.rows import BlockRows
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.memmap_on_memory.self_hosted import hosts
-from rules.model.coverage import Vmemmap
-from rules.model.outputs import Outputs
-from rules.model.structures import block_pfns, quote_blocks
-from rules.model.walk import PageWalk
+from rules.model.memory.quotes import block_pfns, quote_blocks
+from rules.model.memory.regions import Vmemmap
+from rules.model.memory.walk import Outputs, PageWalk
 from rules.rule import rule
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from parsers.ftrace.functions import Kind
 from parsers.kconfig import Kconfig
 from parsers.ranges import EMPTY
 from rules.finding import Hit, Impact, Severity
-from rules.model.timeline import Timeline
+from rules.model.replay.timeline import Timeline
 from rules.rule import NotApplicableError, rule
 from rules.trace.anomalies import hit_of_call
 

@@ -9,7 +9,7 @@ from parsers.ranges import EMPTY
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.hvo.hvo06_live_remap import REMAPS
-from rules.model.timeline import Timeline
+from rules.model.replay.timeline import Timeline
 from rules.rule import NotApplicableError, rule
 from rules.trace.anomalies import hit_of_call
 

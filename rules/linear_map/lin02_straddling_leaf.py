@@ -8,8 +8,8 @@ import numpy as np
 
 from parsers.ranges import Ranges
 from rules.finding import Hit, Impact, Severity
-from rules.model.coverage import LinearMap
-from rules.model.sections import SectionTable
+from rules.model.memory.regions import LinearMap
+from rules.model.memory.sections import SectionTable
 from rules.rule import UndecidedError, rule
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from parsers.dmesg import Dmesg
 from parsers.layout import KernelLayout
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
-from rules.model.messages import address_ranges, messages_like, need_whole_log, quote_messages
+from rules.model.log import address_ranges, messages_like, need_whole_log, quote_messages
 from rules.rule import NotApplicableError, UndecidedError, rule
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.coverage import LinearMap
-from rules.model.walk import PageWalk
+from rules.model.memory.regions import LinearMap
+from rules.model.memory.walk import PageWalk
 from rules.rule import UndecidedError, rule
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from parsers.dmesg import Dmesg
 from parsers.layout import KernelLayout
 from parsers.ranges import EMPTY, Ranges
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
-from rules.model.messages import messages_like, need_whole_log, quote_messages
-from rules.model.sections import SectionTable
+from rules.model.log import messages_like, need_whole_log, quote_messages
+from rules.model.memory.sections import SectionTable
 from rules.rule import UndecidedError, rule
 
 if TYPE_CHECKING:

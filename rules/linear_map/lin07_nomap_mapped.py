@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.coverage import LinearMap
-from rules.model.kernels import bug, describe_fixes
-from rules.model.resources import Resources
+from rules.model.bugs import bug, describe_fixes
+from rules.model.memory.regions import LinearMap
+from rules.model.memory.resources import Resources
 from rules.rule import rule
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import numpy as np
 
 from parsers.ranges import Ranges
 from rules.finding import Hit, Impact, Severity
-from rules.model.coverage import LinearMap
-from rules.model.resources import Resources
-from rules.model.sections import SectionTable
+from rules.model.memory.regions import LinearMap
+from rules.model.memory.resources import Resources
+from rules.model.memory.sections import SectionTable
 from rules.rule import rule
 
 if TYPE_CHECKING:

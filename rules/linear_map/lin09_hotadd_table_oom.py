@@ -9,9 +9,9 @@ from parsers.dmesg import Dmesg, Kind
 from parsers.meminfo import Meminfo
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
-from rules.model.coverage import LinearMap
-from rules.model.kernels import bug, describe_fixes
-from rules.model.messages import messages_like, quote_messages
+from rules.model.bugs import bug, describe_fixes
+from rules.model.log import messages_like, quote_messages
+from rules.model.memory.regions import LinearMap
 from rules.rule import NotApplicableError, UndecidedError, rule
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from parsers.vmcore.rows import BlockRows
 from rules.finding import Hit, Impact, Severity
 from rules.memmap_on_memory.self_hosted import Backing
-from rules.model.coverage import Vmemmap
-from rules.model.sections import SectionTable
-from rules.model.walk import PageWalk
+from rules.model.memory.regions import Vmemmap
+from rules.model.memory.sections import SectionTable
+from rules.model.memory.walk import PageWalk
 from rules.rule import rule
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from parsers.dmesg import Dmesg
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.messages import messages_like, need_whole_log, quote_messages
+from rules.model.log import messages_like, need_whole_log, quote_messages
 from rules.rule import rule
 
 if TYPE_CHECKING:

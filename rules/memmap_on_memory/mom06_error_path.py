@@ -9,7 +9,7 @@ import numpy as np
 
 from parsers.ftrace.functions import Kind
 from rules.finding import Hit, Impact, Severity
-from rules.model.timeline import Timeline, Trouble
+from rules.model.replay.timeline import Timeline, Trouble
 from rules.rule import UndecidedError, rule
 from rules.trace.anomalies import MAX_HITS, hit_of_call, judge, places
 

@@ -10,8 +10,8 @@ from parsers.ranges import Ranges
 from parsers.vmcore.rows import BlockRows
 from rules.finding import Hit, Impact, Severity
 from rules.memmap_on_memory.self_hosted import hosts
-from rules.model.sections import SectionTable
-from rules.model.structures import block_pfns, quote_blocks
+from rules.model.memory.quotes import block_pfns, quote_blocks
+from rules.model.memory.sections import SectionTable
 from rules.rule import rule
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from parsers.memmap_on_memory import MemmapOnMemory, MemmapOnMemoryMode
 from parsers.ranges import EMPTY, Ranges
 from parsers.vmcore.rows import BlockRows
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
-from rules.model.sections import SectionTable
-from rules.model.structures import block_pfns, quote_blocks
+from rules.model.memory.quotes import block_pfns, quote_blocks
+from rules.model.memory.sections import SectionTable
 from rules.rule import UndecidedError, rule
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from parsers.layout import KernelLayout
 from parsers.memory_blocks import MemoryBlocks
 from parsers.ranges import Ranges
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.replay_state import NO
-from rules.model.sections import memory_block_units
-from rules.model.timeline import Timeline
+from rules.model.memory.sections import memory_block_units
+from rules.model.replay.state import NO
+from rules.model.replay.timeline import Timeline
 from rules.rule import rule
 from rules.trace.anomalies import places
 

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rules.finding import Hit, Severity
-from rules.model.outputs import Outputs
-from rules.model.structures import block_pfns, quote_blocks
+from rules.model.memory.quotes import block_pfns, quote_blocks
+from rules.model.memory.walk import Outputs
 from rules.rule import NotApplicableError
 
 if TYPE_CHECKING:
     from parsers.mapping import I64, Bool
     from parsers.ranges import Ranges
     from parsers.vmcore.rows import BlockRows
-    from rules.model.coverage import Vmemmap
-    from rules.model.sections import SectionTable
-    from rules.model.walk import PageWalk
+    from rules.model.memory.regions import Vmemmap
+    from rules.model.memory.sections import SectionTable
+    from rules.model.memory.walk import PageWalk
 
 __all__ = ["Backing", "hosts"]
 

@@ -26,16 +26,15 @@ from parsers.uname import KernelRelease
 from parsers.vmcoreinfo import VmcoreInfo
 from parsers.zoneinfo import Zoneinfo
 from rules.facts import Facts
-from rules.model.coverage import LinearMap, Vmemmap
-from rules.model.earlier import Earlier, Present
-from rules.model.layout import LayoutBuilder
+from rules.model.captured_vmcore import exact_facts, layout_of_dump, with_vmcore
+from rules.model.layout.builder import LayoutBuilder
+from rules.model.layout.phys_offset import fit_phys_offset
+from rules.model.memory.regions import LinearMap, Vmemmap
+from rules.model.memory.resources import Resources
+from rules.model.memory.sections import SectionTable
+from rules.model.memory.snapshots import Earlier, ListedSections, Present, PrintedTables
 from rules.model.oops import Oopses
-from rules.model.phys_offset import fit_phys_offset
-from rules.model.resources import Resources
-from rules.model.second_witness import ListedSections, PrintedTables
-from rules.model.sections import SectionTable
-from rules.model.timeline import HotplugLog, Timeline
-from rules.model.vmcore import exact_facts, layout_of_dump, with_vmcore
+from rules.model.replay.timeline import HotplugLog, Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping as Dict
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from parsers.ftrace.events import Trace
     from parsers.vmcore.extract import VmcoreFacts
 
-__all__ = ["Captured", "facts_of"]
+__all__ = ["Captured", "build_facts"]
 
 _LARGEST_PAGE = 1 << 16
 
@@ -74,7 +73,7 @@ class Captured:
     """Values of `parsers.layout.LAYOUT_KEYS` given by the user."""
 
 
-def facts_of(captured: Captured) -> Facts:
+def build_facts(captured: Captured) -> Facts:
     """All facts that can be had, each missing one with its reason."""
     return _Building(captured).facts()
 

@@ -1,8 +1,8 @@
 """Oopses decoded: which page, section and level a faulting address means, by what the log itself says.
 
-An oops needs nothing else: page size and address bits stand in its banner, the era of the memory map follows from its
-release, PHYS_OFFSET is sought in the log (`rules.model.log_layout`).  Where more was captured of the same boot, that
-goes first.
+The log alone is enough: page size and address bits are in the oops' banner, the era of the memory map follows from the
+release, PHYS_OFFSET is derived from the log (`rules.model.layout.from_log`).  Other evidence of the same boot takes
+precedence.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from parsers.layout import Precision
 from parsers.ranges import EMPTY, Ranges
 from parsers.uname import KernelRelease, parse_uname
 from rules.finding import Evidence, VaRange
-from rules.model.layout import LayoutBuilder
-from rules.model.log_layout import add_phys_offset, add_report, guess_phys_offset
-from rules.model.struct_page import field_at
+from rules.model.layout.builder import LayoutBuilder
+from rules.model.layout.from_log import add_phys_offset, add_report, guess_phys_offset
+from rules.model.memory.struct_page import field_at
 from rules.rule import UndecidedError
 
 if TYPE_CHECKING:

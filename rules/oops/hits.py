@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from parsers.dmesg import Dmesg
 from parsers.oops import ReportKind
 from rules.finding import Hit, Severity
-from rules.model.messages import address_ranges, messages_like, need_whole_log, quote_messages
+from rules.model.log import address_ranges, messages_like, need_whole_log, quote_messages
 from rules.rule import UndecidedError
 
 if TYPE_CHECKING:

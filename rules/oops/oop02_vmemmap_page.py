@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from parsers.arm64 import PTE
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.known_bug import judge
+from rules.model.bugs import judge
 from rules.model.oops import Oopses
 from rules.oops.hits import need_whole, oops_hit
 from rules.rule import rule

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from parsers.esr import Fault
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.known_bug import judge
+from rules.model.bugs import judge
+from rules.model.memory.sections import SectionTable
 from rules.model.oops import Oopses, Region
-from rules.model.sections import SectionTable
 from rules.oops.hits import need_whole, oops_hit
 from rules.rule import rule
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.known_bug import judge
+from rules.model.bugs import judge
 from rules.model.oops import Oopses, Region
 from rules.oops.hits import need_whole, oops_hit
 from rules.rule import rule

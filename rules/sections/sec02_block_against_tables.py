@@ -10,9 +10,7 @@ from parsers.memory_blocks import BlockState, MemoryBlocks
 from parsers.ranges import EMPTY, Ranges
 from parsers.vmcore.rows import BlockRows, SectionRows
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.coverage import LinearMap, Vmemmap
-from rules.model.sections import SectionTable
-from rules.model.structures import (
+from rules.model.memory.quotes import (
     block_pfns,
     blocks_of_no_section,
     name_sections,
@@ -21,6 +19,8 @@ from rules.model.structures import (
     quote_state,
     section_pfns,
 )
+from rules.model.memory.regions import LinearMap, Vmemmap
+from rules.model.memory.sections import SectionTable
 from rules.rule import rule
 
 if TYPE_CHECKING:

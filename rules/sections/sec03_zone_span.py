@@ -12,7 +12,7 @@ from parsers.ranges import Ranges
 from parsers.vmcore.rows import ZoneRows
 from parsers.zoneinfo import Zoneinfo
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
-from rules.model.sections import SectionTable
+from rules.model.memory.sections import SectionTable
 from rules.rule import UndecidedError, rule
 
 if TYPE_CHECKING:

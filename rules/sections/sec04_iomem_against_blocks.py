@@ -9,9 +9,9 @@ import numpy as np
 from parsers.memory_blocks import MemoryBlocks
 from parsers.ranges import Ranges
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
-from rules.model.resources import Resources
-from rules.model.sections import SectionTable
-from rules.model.structures import quote_state
+from rules.model.memory.quotes import quote_state
+from rules.model.memory.resources import Resources
+from rules.model.memory.sections import SectionTable
 from rules.rule import UndecidedError, rule
 
 if TYPE_CHECKING:

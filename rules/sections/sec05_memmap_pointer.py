@@ -9,8 +9,8 @@ import numpy as np
 from parsers.layout import KernelLayout
 from parsers.vmcore.rows import SectionRows
 from rules.finding import Hit, Impact, Severity
-from rules.model.sections import SectionTable
-from rules.model.structures import name_sections, quote_sections, section_pfns
+from rules.model.memory.quotes import name_sections, quote_sections, section_pfns
+from rules.model.memory.sections import SectionTable
 from rules.rule import UndecidedError, rule
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from parsers.layout import KernelLayout
 from parsers.ranges import Ranges
 from parsers.vmcore.rows import SectionRows
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.messages import address_ranges, messages_like, need_whole_log, quote_messages
-from rules.model.sections import SectionTable
-from rules.model.structures import name_sections, quote_sections, section_pfns
+from rules.model.log import address_ranges, messages_like, need_whole_log, quote_messages
+from rules.model.memory.quotes import name_sections, quote_sections, section_pfns
+from rules.model.memory.sections import SectionTable
 from rules.rule import rule
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from parsers.vmcore.rows import SectionRows
 from rules.finding import Hit, Impact, Severity
-from rules.model.sections import SectionTable
-from rules.model.structures import name_sections, quote_sections, section_pfns
+from rules.model.memory.quotes import name_sections, quote_sections, section_pfns
+from rules.model.memory.sections import SectionTable
 from rules.rule import NotApplicableError, rule
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from parsers.dmesg import Dmesg
 from parsers.layout import KernelLayout
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.messages import address_ranges, messages_like, need_whole_log, quote_messages
+from rules.model.log import address_ranges, messages_like, need_whole_log, quote_messages
 from rules.rule import rule
 
 if TYPE_CHECKING:

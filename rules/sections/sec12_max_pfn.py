@@ -9,7 +9,7 @@ import numpy as np
 from parsers.ranges import Ranges
 from parsers.vmcore.rows import ZoneRows
 from rules.finding import Evidence, Hit, Impact, Severity
-from rules.model.sections import SectionTable
+from rules.model.memory.sections import SectionTable
 from rules.rule import UndecidedError, rule
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import numpy as np
 from parsers.ranges import Ranges
 from parsers.vmcore.rows import BlockRows, SectionRows
 from rules.finding import Hit, Impact, Severity
-from rules.model.sections import SectionTable
-from rules.model.structures import block_pfns, blocks_of_no_section, quote_blocks
+from rules.model.memory.quotes import block_pfns, blocks_of_no_section, quote_blocks
+from rules.model.memory.sections import SectionTable
 from rules.rule import rule
 
 if TYPE_CHECKING:

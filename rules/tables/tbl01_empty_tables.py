@@ -9,7 +9,7 @@ import numpy as np
 from parsers.arm64 import PTE
 from parsers.ranges import Ranges
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.coverage import LinearMap, RegionMap, Vmemmap
+from rules.model.memory.regions import LinearMap, RegionMap, Vmemmap
 from rules.rule import rule
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import numpy as np
 
 from parsers.vmcore.faults import FAULTS, Fault
 from rules.finding import Claim, Evidence, Hit, Impact, Severity, VaRange
-from rules.model.sections import SectionTable
-from rules.model.walk import PageWalk
+from rules.model.memory.sections import SectionTable
+from rules.model.memory.walk import PageWalk
 from rules.rule import UndecidedError, rule
 from rules.tables.places import beyond_linear_map
 

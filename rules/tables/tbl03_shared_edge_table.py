@@ -11,7 +11,7 @@ from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity, VaRange
-from rules.model.earlier import Earlier
+from rules.model.memory.snapshots import Earlier
 from rules.rule import NotApplicableError, UndecidedError, rule
 
 if TYPE_CHECKING:

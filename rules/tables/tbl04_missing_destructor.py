@@ -8,8 +8,8 @@ from parsers.dmesg import Dmesg, Kind
 from parsers.meminfo import Meminfo
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
-from rules.model.kernels import bug, describe_fixes
-from rules.model.messages import messages_like, need_whole_log, quote_messages
+from rules.model.bugs import bug, describe_fixes
+from rules.model.log import messages_like, need_whole_log, quote_messages
 from rules.rule import NotApplicableError, UndecidedError, rule
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
 from parsers.vmcore.faults import FAULTS, Fault
 from rules.finding import Claim, Evidence, Hit, Impact, Severity, VaRange
-from rules.model.walk import PageWalk
+from rules.model.memory.walk import PageWalk
 from rules.rule import rule
 from rules.tables.places import beyond_linear_map
 

@@ -9,7 +9,7 @@ import numpy as np
 from parsers.layout import KernelLayout
 from parsers.vmcore.descriptors import TABLE_ATTRIBUTES
 from rules.finding import Claim, Evidence, Hit, Impact, Severity, VaRange
-from rules.model.walk import PageWalk
+from rules.model.memory.walk import PageWalk
 from rules.rule import rule
 
 if TYPE_CHECKING:

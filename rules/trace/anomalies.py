@@ -7,7 +7,7 @@ from operator import or_
 from typing import TYPE_CHECKING
 
 from rules.finding import Claim, Hit, Severity
-from rules.model.timeline import Timeline, Trouble
+from rules.model.replay.timeline import Timeline, Trouble
 from rules.rule import UndecidedError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from parsers.ftrace.functions import Kind
     from parsers.ranges import Ranges
-    from rules.model.timeline import Anomaly
+    from rules.model.replay.timeline import Anomaly
 
 __all__ = ["hit_of_all", "hit_of_call", "hits_of", "judge", "places"]
 

@@ -13,11 +13,11 @@ import numpy as np
 from parsers.ftrace.functions import Kind
 from parsers.ranges import Ranges
 from rules.finding import Claim, Hit, Severity
-from rules.model.behaviour import Leaf
-from rules.model.extents import PMD_BYTES
-from rules.model.flushes import early_frees, flushes_by_unmap, linear_unmaps, live_remaps, reuses
-from rules.model.replay_state import UNKNOWN, YES
-from rules.model.timeline import Timeline, Trouble
+from rules.model.replay.behaviour import Leaf
+from rules.model.replay.extents import PMD_BYTES
+from rules.model.replay.flushes import early_frees, flushes_by_unmap, linear_unmaps, live_remaps, reuses
+from rules.model.replay.state import UNKNOWN, YES
+from rules.model.replay.timeline import Timeline, Trouble
 from rules.trace.anomalies import MAX_HITS, hit_of_call, places
 
 if TYPE_CHECKING:

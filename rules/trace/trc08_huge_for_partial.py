@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from parsers.ftrace.functions import Kind
 from rules.finding import Impact, Severity
-from rules.model.timeline import Timeline, Trouble
+from rules.model.replay.timeline import Timeline, Trouble
 from rules.rule import rule
 from rules.trace.anomalies import hit_of_all
 

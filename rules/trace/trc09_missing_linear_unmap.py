@@ -8,9 +8,9 @@ import numpy as np
 
 from parsers.ftrace.functions import Kind
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.flushes import linear_unmaps
-from rules.model.operations import NEVER, innermost
-from rules.model.timeline import Timeline
+from rules.model.replay.calls import NEVER, innermost
+from rules.model.replay.flushes import linear_unmaps
+from rules.model.replay.timeline import Timeline
 from rules.rule import UndecidedError, rule
 from rules.trace.anomalies import MAX_HITS, hit_of_call
 

@@ -10,8 +10,8 @@ import numpy as np
 from parsers.ftrace.functions import Kind
 from parsers.ftrace.notify import NotifyAction, decode_notify
 from rules.finding import Hit, Impact, Severity
-from rules.model.operations import NEVER
-from rules.model.timeline import Timeline
+from rules.model.replay.calls import NEVER
+from rules.model.replay.timeline import Timeline
 from rules.rule import UndecidedError, rule
 from rules.trace.anomalies import MAX_HITS, hit_of_call
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from parsers.ftrace.functions import Kind
 from rules.finding import Hit, Impact, Severity
-from rules.model.flushes import flushes_by_unmap
-from rules.model.timeline import Timeline
+from rules.model.replay.flushes import flushes_by_unmap
+from rules.model.replay.timeline import Timeline
 from rules.rule import UndecidedError, rule
 from rules.trace.anomalies import hit_of_call
 

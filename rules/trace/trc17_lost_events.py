@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
-from rules.model.timeline import Timeline
+from rules.model.replay.timeline import Timeline
 from rules.rule import rule
 from rules.trace.anomalies import MAX_HITS
 

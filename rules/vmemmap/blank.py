@@ -11,7 +11,7 @@ from parsers.ranges import EMPTY, Ranges
 if TYPE_CHECKING:
     from parsers.mapping import I64, Bool
     from parsers.vmcore.rows import StructPageRows
-    from rules.model.sections import SectionTable
+    from rules.model.memory.sections import SectionTable
 
 __all__ = ["blank_struct_pages"]
 

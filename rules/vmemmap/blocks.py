@@ -12,7 +12,7 @@ from parsers.ranges import Ranges
 
 if TYPE_CHECKING:
     from parsers.mapping import I64, Bool
-    from rules.model.coverage import Vmemmap
+    from rules.model.memory.regions import Vmemmap
 
 __all__ = ["Blocks"]
 

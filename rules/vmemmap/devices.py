@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from rules.rule import UndecidedError
 
 if TYPE_CHECKING:
-    from rules.model.coverage import Vmemmap
-    from rules.model.sections import SectionTable
+    from rules.model.memory.regions import Vmemmap
+    from rules.model.memory.sections import SectionTable
 
 __all__ = ["need_devices"]
 

@@ -10,8 +10,8 @@ from parsers.ranges import EMPTY
 
 if TYPE_CHECKING:
     from parsers.ranges import Ranges
-    from rules.model.coverage import Vmemmap
-    from rules.model.sections import SectionTable
+    from rules.model.memory.regions import Vmemmap
+    from rules.model.memory.sections import SectionTable
 
 __all__ = ["populate_skipped"]
 

@@ -8,10 +8,10 @@ from parsers.arm64 import PTE
 from parsers.ranges import EMPTY, Ranges
 from parsers.vmcore.rows import StructPageRows
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
-from rules.model.coverage import LinearMap, Vmemmap
+from rules.model.memory.regions import LinearMap, Vmemmap
+from rules.model.memory.sections import SectionTable
 from rules.model.oops import Oopses
-from rules.model.sections import SectionTable
-from rules.model.timeline import Timeline, Trouble
+from rules.model.replay.timeline import Timeline, Trouble
 from rules.rule import UndecidedError, rule
 from rules.trace.anomalies import places
 from rules.vmemmap.blank import blank_struct_pages

@@ -9,8 +9,8 @@ import numpy as np
 from parsers.arm64 import PMD
 from parsers.ranges import Ranges
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.coverage import Vmemmap
-from rules.model.sections import SectionTable
+from rules.model.memory.regions import Vmemmap
+from rules.model.memory.sections import SectionTable
 from rules.rule import NotApplicableError, UndecidedError, rule
 from rules.trace import foretold
 from rules.vmemmap.blocks import Blocks

@@ -12,8 +12,8 @@ from parsers.kconfig import Kconfig
 from parsers.ranges import Ranges
 from rules.finding import Hit, Impact, Severity
 from rules.hvo.evidence import HvoEvidence
-from rules.model.coverage import Vmemmap
-from rules.model.sections import SectionTable
+from rules.model.memory.regions import Vmemmap
+from rules.model.memory.sections import SectionTable
 from rules.rule import NotApplicableError, UndecidedError, rule
 from rules.trace import foretold
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from parsers.layout import Precision
 from parsers.ranges import Ranges
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.coverage import Vmemmap
-from rules.model.kernels import bug, describe_fixes
-from rules.model.sections import SectionTable
+from rules.model.bugs import bug, describe_fixes
+from rules.model.memory.regions import Vmemmap
+from rules.model.memory.sections import SectionTable
 from rules.rule import NotApplicableError, UndecidedError, rule
 from rules.trace import foretold
 from rules.vmemmap.skipped import populate_skipped

@@ -10,18 +10,17 @@ import numpy as np
 from parsers.ranges import EMPTY, Ranges
 from parsers.vmcore.rows import BlockRows
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.coverage import Vmemmap
-from rules.model.outputs import Outputs
-from rules.model.sections import SectionTable
-from rules.model.structures import block_pfns
-from rules.model.walk import PageWalk
+from rules.model.memory.quotes import block_pfns
+from rules.model.memory.regions import Vmemmap
+from rules.model.memory.sections import SectionTable
+from rules.model.memory.walk import Outputs, PageWalk
 from rules.rule import UndecidedError, rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from parsers.mapping import I64, Bool
-    from rules.model.sections import Units
+    from rules.model.memory.sections import Units
 
 
 @rule(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from parsers.ranges import Ranges
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.coverage import Vmemmap
+from rules.model.memory.regions import Vmemmap
 from rules.rule import rule
 
 if TYPE_CHECKING:

@@ -10,11 +10,10 @@ from parsers.arm64 import Attr
 from parsers.ranges import EMPTY
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.coverage import Vmemmap
-from rules.model.kernels import bug, describe_fixes
-from rules.model.outputs import Outputs
-from rules.model.sections import SectionTable
-from rules.model.walk import PageWalk
+from rules.model.bugs import bug, describe_fixes
+from rules.model.memory.regions import Vmemmap
+from rules.model.memory.sections import SectionTable
+from rules.model.memory.walk import Outputs, PageWalk
 from rules.rule import rule
 
 if TYPE_CHECKING:

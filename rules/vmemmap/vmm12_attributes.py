@@ -8,7 +8,7 @@ import numpy as np
 
 from parsers.arm64 import Attr, MemType
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.coverage import Vmemmap
+from rules.model.memory.regions import Vmemmap
 from rules.rule import rule
 
 if TYPE_CHECKING:

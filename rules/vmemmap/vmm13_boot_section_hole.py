@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from parsers.ranges import Ranges
 from rules.finding import Hit, Impact, Severity
-from rules.model.coverage import Vmemmap
-from rules.model.sections import SectionTable
+from rules.model.memory.regions import Vmemmap
+from rules.model.memory.sections import SectionTable
 from rules.rule import UndecidedError, rule
 
 if TYPE_CHECKING:

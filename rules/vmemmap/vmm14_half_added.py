@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from parsers.layout import Precision
 from parsers.ranges import Ranges
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.coverage import LinearMap
-from rules.model.resources import Resources
-from rules.model.sections import SectionTable
+from rules.model.memory.regions import LinearMap
+from rules.model.memory.resources import Resources
+from rules.model.memory.sections import SectionTable
 from rules.rule import UndecidedError, rule
 from rules.trace import foretold
 

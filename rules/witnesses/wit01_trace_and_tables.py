@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 from parsers.ranges import Ranges
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
-from rules.model.coverage import LinearMap, Vmemmap
-from rules.model.replay_state import NO, YES
-from rules.model.sections import SectionTable
-from rules.model.timeline import Timeline
+from rules.model.memory.regions import LinearMap, Vmemmap
+from rules.model.memory.sections import SectionTable
+from rules.model.replay.state import NO, YES
+from rules.model.replay.timeline import Timeline
 from rules.rule import UndecidedError, rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rules.model.coverage import RegionMap
+    from rules.model.memory.regions import RegionMap
 
 
 @rule(

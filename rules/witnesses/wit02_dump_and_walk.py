@@ -9,15 +9,15 @@ import numpy as np
 from parsers.arm64 import PMD, Attr
 from parsers.ranges import EMPTY, Ranges
 from rules.finding import Claim, Hit, Impact, Severity, VaRange
-from rules.model.coverage import LinearMap, Vmemmap
-from rules.model.second_witness import PrintedTables
+from rules.model.memory.regions import LinearMap, Vmemmap
+from rules.model.memory.snapshots import PrintedTables
 from rules.rule import NotApplicableError, rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from parsers.mapping import Mapping
-    from rules.model.coverage import RegionMap
+    from rules.model.memory.regions import RegionMap
 
 MAX_RANGES = 64
 

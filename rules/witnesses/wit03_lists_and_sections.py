@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
-from rules.model.second_witness import ListedSections
-from rules.model.sections import SectionTable
+from rules.model.memory.sections import SectionTable
+from rules.model.memory.snapshots import ListedSections
 from rules.rule import NotApplicableError, UndecidedError, rule
 from rules.trace.anomalies import places
 

@@ -18,8 +18,8 @@ from analyzer.catalogue.rule_page import rule_parts
 from analyzer.cli import COMMANDS
 from analyzer.sources.read import Request, read_sources
 from rules.engine import Outcome, builtin_rules, run
-from rules.model.captured import facts_of
-from rules.model.kernels import KNOWN_BUGS
+from rules.model.bugs import KNOWN_BUGS
+from rules.model.captured import build_facts
 from rules.rule import SECTIONS
 from tests.analyzer.conftest import CAPTURES
 
@@ -187,7 +187,7 @@ def test_the_rule_that_is_the_example_works(source: str, outcome: Outcome) -> No
     names: dict[str, object] = {"__name__": "site_rules.offline"}
     exec(compile(code, "rule.md", "exec"), names)
     sources = read_sources(Request((CAPTURES / "dimm-6.12" / source,)))
-    (verdict,) = run([names["added_and_offline"]], facts_of(sources.captured))
+    (verdict,) = run([names["added_and_offline"]], build_facts(sources.captured))
     assert verdict.outcome is outcome, verdict.reason
 
 

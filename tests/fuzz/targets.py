@@ -280,9 +280,9 @@ def system_maps() -> tuple[bytes, ...]:
 
 def verdicts(captured: Any) -> object:
     from rules.engine import Outcome, builtin_rules, run
-    from rules.model.captured import facts_of
+    from rules.model.captured import build_facts
 
-    said = run(builtin_rules(), facts_of(captured))
+    said = run(builtin_rules(), build_facts(captured))
     failed = [f"{one.rule.code}: {one.reason}" for one in said if one.outcome is Outcome.ERROR]
     if failed:
         raise AssertionError("rules that fail: " + "; ".join(failed))
@@ -427,7 +427,7 @@ def _core() -> Any:
 
 def core(data: bytes) -> object:
     """A small core with words changed: rows of (page, word, value), audited with every rule."""
-    from parsers.vmcore.extract import facts_of
+    from parsers.vmcore.extract import extract_facts
     from rules.model.captured import Captured
     from tests.rules.patched import Patched
 
@@ -438,7 +438,7 @@ def core(data: bytes) -> object:
         extent = page % len(starts)
         pages = int(ends[extent] - starts[extent]) // 4096
         words[int(starts[extent]) + (page // len(starts)) % pages * 4096 + word % 512 * 8] = value
-    facts = facts_of(raw, memory=Patched(raw.memory, words, {}, ()))
+    facts = extract_facts(raw, memory=Patched(raw.memory, words, {}, ()))
     return told(facts), verdicts(Captured(vmcore=facts))
 
 

@@ -10,13 +10,12 @@ import numpy as np
 
 from parsers.uname import KernelRelease, parse_uname
 from parsers.vmcore.addresses import AddressMap
-from parsers.vmcore.extract import facts_of
+from parsers.vmcore.extract import extract_facts
 from parsers.vmcore.memory import UNIT, PhysicalMemory
 from parsers.vmcore.opening import open_dump
 from parsers.vmcore.pagetable import explain
 from rules.engine import Outcome, builtin_rules, run
-from rules.model.captured import Captured
-from rules.model.captured import facts_of as facts_of_captured
+from rules.model.captured import Captured, build_facts
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "vmcore"
 
@@ -66,11 +65,11 @@ class Machine:
 
     def dump(self, words=(), pages=(), missing=()):
         """What the dump tells when its memory is changed."""
-        return facts_of(self.raw, memory=Patched(self.raw.memory, dict(words), dict(pages), missing))
+        return extract_facts(self.raw, memory=Patched(self.raw.memory, dict(words), dict(pages), missing))
 
     def audit(self, words=(), pages=(), missing=(), release=None, **captured):
         """Verdicts by code; ``release`` stands in for the dump's own."""
-        facts = facts_of_captured(Captured(vmcore=self.dump(words, pages, missing), **captured))
+        facts = build_facts(Captured(vmcore=self.dump(words, pages, missing), **captured))
         if release is not None:
             facts.known[KernelRelease] = parse_uname(release.encode(), "uname")
         return {verdict.rule.code: verdict for verdict in run(builtin_rules(), facts)}

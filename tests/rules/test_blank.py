@@ -15,9 +15,8 @@ from parsers.ranges import Ranges
 from parsers.vmcore.rows import StructPageRows
 from rules.engine import Outcome, run
 from rules.finding import Claim
-from rules.model.captured import Captured
-from rules.model.captured import facts_of as facts_of_captured
-from rules.model.sections import Units
+from rules.model.captured import Captured, build_facts
+from rules.model.memory.sections import Units
 from rules.vmemmap.vmm02_lost_struct_pages import lost_struct_pages
 from tests.rules.drawn import VMEMMAP, Drawn
 from tests.rules.patched import Machine, fired
@@ -93,7 +92,7 @@ def judged(machine, zeroed=(), missing=(), iomem=True, words=(), **captured):
     """The verdict of VMM-02 about the machine, some of its memory changed or left out, with its /proc/iomem or not."""
     dump = machine.dump(dict.fromkeys(zeroed, 0) | dict(words), missing=missing)
     dump = dump if iomem else replace(dump, iomem=None)
-    (verdict,) = run([lost_struct_pages], facts_of_captured(Captured(vmcore=dump, **captured)))
+    (verdict,) = run([lost_struct_pages], build_facts(Captured(vmcore=dump, **captured)))
     return verdict
 
 
@@ -117,7 +116,7 @@ def test_with_a_list_of_devices_an_altmap_is_known(readded):
 
 def test_sections_of_a_dump_tell_of_all_that_is_valid(readded):
     """Memory that is in the linear map alone is no device's, though no list names the devices."""
-    layout = facts_of_captured(Captured(vmcore=readded.dump())).get(KernelLayout)
+    layout = build_facts(Captured(vmcore=readded.dump())).get(KernelLayout)
     nowhere = 5 << 30
     linear = (layout.page_offset - layout.facts["phys_offset"].value + nowhere) % (1 << 64)
     words = {readded.entry(linear, PUD): 0x68000000000701 | nowhere}

@@ -20,9 +20,9 @@ from rules.attributes.att10_invalid_large_leaf import invalid_large_leaf
 from rules.engine import Outcome, run
 from rules.facts import Facts
 from rules.finding import Claim
-from rules.model.coverage import LinearMap
-from rules.model.sections import SectionTable
-from rules.model.walk import PageWalk
+from rules.model.memory.regions import LinearMap
+from rules.model.memory.sections import SectionTable
+from rules.model.memory.walk import PageWalk
 from tests.rules.drawn import BLOCK, GIB, LINEAR, MIB, NORMAL, RAM, Drawn, memory_blocks
 
 TAGGED = "RW NX SHD AF        BLK UXN    MEM/NORMAL-TAGGED"

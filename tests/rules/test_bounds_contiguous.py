@@ -12,7 +12,7 @@ from rules.contiguous.cnt01_incomplete_run import incomplete_run
 from rules.contiguous.cnt02_run_not_contiguous import run_not_contiguous
 from rules.engine import run
 from rules.facts import Facts
-from rules.model.walk import PageWalk
+from rules.model.memory.walk import PageWalk
 from tests.rules.drawn import LINEAR, Drawn
 
 PLAIN = Attr.PRESENT | Attr.VALID | Attr.AF | Attr.SHARED | Attr.PXN | Attr.UXN

@@ -15,7 +15,7 @@ from parsers.uname import KernelRelease, parse_uname
 from rules.engine import Outcome, run
 from rules.facts import Facts
 from rules.finding import Severity
-from rules.model.earlier import Earlier
+from rules.model.memory.snapshots import Earlier
 from rules.tables.tbl03_shared_edge_table import shared_edge_table
 from tests.rules.drawn import BLOCK, GIB, KIB, MIB, NORMAL, RAM, Drawn
 

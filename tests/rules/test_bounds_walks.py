@@ -25,11 +25,11 @@ from rules.engine import Outcome, run
 from rules.finding import Claim, Severity
 from rules.linear_map.lin05_wrong_offset import wrong_linear_offset
 from rules.memmap_on_memory.mom02_foreign_altmap import foreign_altmap
-from rules.model.coverage import LinearMap, Vmemmap
-from rules.model.earlier import Earlier
-from rules.model.resources import Resources
-from rules.model.sections import Units
-from rules.model.walk import PageWalk
+from rules.model.memory.regions import LinearMap, Vmemmap
+from rules.model.memory.resources import Resources
+from rules.model.memory.sections import Units
+from rules.model.memory.snapshots import Earlier
+from rules.model.memory.walk import PageWalk
 from rules.tables.tbl02_table_in_removed_memory import table_in_removed_memory
 from rules.tables.tbl05_malformed_entry import malformed_entry
 from rules.tables.tbl06_attribute_drift import attribute_drift

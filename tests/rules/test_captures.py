@@ -15,7 +15,7 @@ from parsers.ranges import Ranges as PfnRanges
 from rules.engine import Outcome, builtin_rules, run
 from rules.facts import Facts
 from rules.finding import Claim, Finding, Severity
-from rules.model.sections import SectionTable
+from rules.model.memory.sections import SectionTable
 
 CAPTURES = Path(__file__).parents[2] / "fixtures" / "captures"
 MOMENTS = sorted(f"{path.parent.name}/{path.name}" for path in CAPTURES.glob("*/*") if path.is_dir())

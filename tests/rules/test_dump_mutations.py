@@ -11,7 +11,7 @@ from parsers.arm64 import PMD, PTE, PUD
 from parsers.vmcore.dump import Dump
 from rules.engine import Outcome, builtin_rules, run
 from rules.finding import Claim, Severity
-from rules.model.captured import Captured, facts_of
+from rules.model.captured import Captured, build_facts
 from tests.rules.patched import Machine, fired, table_page
 
 MIB = 1 << 20
@@ -203,7 +203,7 @@ def test_a_section_that_a_failed_hot_add_left(mixed):
 def test_without_resources_nothing_is_said_of_what_they_name(pmem):
     """A kernel without symbols or types tells no iomem and no memory blocks."""
     dump = replace(pmem.dump(), iomem=None, blocks=None)
-    verdicts = {one.rule.code: one for one in run(builtin_rules(), facts_of(Captured(vmcore=dump)))}
+    verdicts = {one.rule.code: one for one in run(builtin_rules(), build_facts(Captured(vmcore=dump)))}
     for code in ("VMM-01", "LIN-01", "LIN-03", "VMM-14"):
         assert verdicts[code].outcome is Outcome.UNDECIDED, code
     assert fired(verdicts).keys() <= {"ENV-01"}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from parsers.uname import KernelRelease, parse_uname
-from rules.model.kernels import KNOWN_BUGS, bug
-from rules.model.known_bug import judge
+from rules.model.bugs import KNOWN_BUGS, bug, judge
 
 
 def release(text: str) -> KernelRelease:

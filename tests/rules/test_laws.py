@@ -17,7 +17,7 @@ from analyzer.sources.read import Request, read_sources
 from parsers.ptdump import PageTableDump
 from parsers.ranges import EMPTY, Ranges
 from rules.engine import Verdict, builtin_rules, run
-from rules.model.captured import Captured, facts_of
+from rules.model.captured import Captured, build_facts
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 CAPTURES = [
@@ -144,7 +144,7 @@ def captured(case: Path) -> Captured:
 
 
 def conclusions(evidence: Captured) -> list[object]:
-    return [said(verdict) for verdict in run(builtin_rules(), facts_of(evidence))]
+    return [said(verdict) for verdict in run(builtin_rules(), build_facts(evidence))]
 
 
 def said(verdict: Verdict) -> object:
@@ -224,7 +224,7 @@ def leaf_bytes(case: Path, dump: PageTableDump, row: int) -> int:
 def geometry(case: Path) -> tuple[int, int]:
     from parsers.layout import KernelLayout  # noqa: PLC0415
 
-    layout = facts_of(captured(case)).get(KernelLayout)
+    layout = build_facts(captured(case)).get(KernelLayout)
     assert layout is not None
     return layout.va_bits_actual, layout.page_size
 

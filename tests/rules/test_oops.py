@@ -14,8 +14,8 @@ from parsers.layout import KernelLayout, Precision
 from parsers.uname import parse_uname
 from rules.engine import Outcome
 from rules.finding import Claim, Finding, Severity
-from rules.model.known_bug import judge
-from rules.model.layout import LayoutBuilder
+from rules.model.bugs import judge
+from rules.model.layout.builder import LayoutBuilder
 from rules.model.oops import DecodedOops, Oopses, Region
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"

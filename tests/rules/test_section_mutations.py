@@ -20,8 +20,7 @@ from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows
 from rules.engine import Outcome, builtin_rules, run
 from rules.facts import Facts
 from rules.finding import Claim, Severity
-from rules.model.captured import Captured
-from rules.model.captured import facts_of as facts_of_captured
+from rules.model.captured import Captured, build_facts
 from tests.rules.patched import Machine, table_page
 
 MIB = 1 << 20
@@ -144,7 +143,7 @@ def judged(code, facts, **without):
 
 def facts_of(machine, *changed, **captured):
     """What is known of a machine, some facts exchanged."""
-    facts = facts_of_captured(Captured(vmcore=machine.facts, **captured))
+    facts = build_facts(Captured(vmcore=machine.facts, **captured))
     return Facts(dict(facts.known) | {type(one): one for one in changed}, facts.missing)
 
 
@@ -199,7 +198,7 @@ def test_an_offline_section_of_ram_without_a_block(dimm):
 
 def test_online_memory_without_a_block_of_which_no_list_tells(dimm):
     dump = replace(dimm.dump({dimm.block(9, "start_section_nr"): 30}), iomem=None)
-    verdict = judged("SEC-02", facts_of_captured(Captured(vmcore=dump)))
+    verdict = judged("SEC-02", build_facts(Captured(vmcore=dump)))
     lone = [one.hit.pfns.tuples() for one in verdict.findings if one.hit.key == "no block"]
     assert lone == [[(9 << 15, 10 << 15)]]
 
@@ -505,7 +504,7 @@ def test_struct_pages_of_the_first_and_of_the_last_self_hosted_block(dimm, numbe
 def test_struct_pages_of_a_block_that_holds_none(dimm, number):
     """Before, between and behind those that do."""
     dump = dimm.dump(dimm.struct_pages_at(number, 0x90200000))
-    facts = facts_of_captured(Captured(vmcore=dump))
+    facts = build_facts(Captured(vmcore=dump))
     blocks = facts.get(BlockRows)
     known = dict(facts.known)
     known[BlockRows] = replace(
@@ -548,7 +547,7 @@ def test_an_offline_block_that_holds_its_own_struct_pages(dimm):
 @pytest.mark.parametrize(("pfn", "outcome"), [(0x88010, Outcome.FIRED), (0x88200, Outcome.PASSED)])
 def test_poison_in_a_self_hosted_area(dimm, pfn, outcome):
     log = parse_dmesg(b"[    9.000000] Memory failure: 0x%x: recovery action for free page\n" % pfn, "dmesg")
-    facts = facts_of_captured(Captured(vmcore=replace(dimm.facts, dmesg=None), dmesg=log))
+    facts = build_facts(Captured(vmcore=replace(dimm.facts, dmesg=None), dmesg=log))
     verdicts = {one.rule.code: one for one in run(builtin_rules(), facts)}
     assert verdicts["MOM-12"].outcome is outcome
     if outcome is Outcome.FIRED:
@@ -573,7 +572,7 @@ def test_the_switch_in_the_dump_comes_before_the_command_line(hvo, switch, outco
 
 def poisoned(machine, pfn):
     log = parse_dmesg(b"[    9.000000] Memory failure: 0x%x: recovery action for free page\n" % pfn, "dmesg")
-    facts = facts_of_captured(Captured(vmcore=replace(machine.facts, dmesg=None), dmesg=log))
+    facts = build_facts(Captured(vmcore=replace(machine.facts, dmesg=None), dmesg=log))
     verdict = judged("ENV-02", facts)
     return [(one.hit.key, one.severity, one.hit.claim, one.hit.pfns.tuples()) for one in verdict.findings]
 
@@ -588,7 +587,7 @@ def test_poison_in_what_holds_struct_pages(dimm):
 def test_poison_where_no_walk_is_known_backs_nothing(dimm):
     first = dimm.word(dimm.entry(VMEMMAP + 64 * 0x48000, PMD)) & 0xFFFFFFFFF000
     log = parse_dmesg(b"[    9.000000] Memory failure: 0x%x: recovery action for free page\n" % (first >> 12), "dmesg")
-    facts = facts_of_captured(Captured(vmcore=replace(dimm.facts, dmesg=None), dmesg=log))
+    facts = build_facts(Captured(vmcore=replace(dimm.facts, dmesg=None), dmesg=log))
     assert judged("ENV-02", facts).outcome is Outcome.FIRED
     for left_out in ("Vmemmap", "PageWalk"):
         assert judged("ENV-02", facts, **{left_out: None}).outcome is Outcome.PASSED

@@ -21,11 +21,11 @@ from parsers.layout import KernelLayout
 from parsers.ranges import Ranges
 from parsers.uname import KernelRelease
 from rules.engine import Outcome
-from rules.model.behaviour import Leaf
-from rules.model.coverage import LinearMap, Vmemmap
-from rules.model.earlier import Earlier
-from rules.model.replay_state import NO, UNKNOWN, YES, Trouble
-from rules.model.timeline import Timeline
+from rules.model.memory.regions import LinearMap, Vmemmap
+from rules.model.memory.snapshots import Earlier
+from rules.model.replay.behaviour import Leaf
+from rules.model.replay.state import NO, UNKNOWN, YES, Trouble
+from rules.model.replay.timeline import Timeline
 from tests.rules.traces import VMEMMAP, Tracer
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"

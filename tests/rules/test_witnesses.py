@@ -14,10 +14,10 @@ from parsers.arm64 import Attr
 from parsers.ranges import Ranges
 from rules.engine import Outcome, builtin_rules, run
 from rules.facts import Facts
-from rules.model.coverage import LinearMap, Vmemmap
-from rules.model.second_witness import ListedSections, PrintedTables
-from rules.model.sections import SectionTable
-from rules.model.timeline import Timeline
+from rules.model.memory.regions import LinearMap, Vmemmap
+from rules.model.memory.sections import SectionTable
+from rules.model.memory.snapshots import ListedSections, PrintedTables
+from rules.model.replay.timeline import Timeline
 from tests.rules.witnesses import compared, differing_lists, differing_tables, disagreements, moments
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from parsers import ftrace
-from rules.model.timeline import Timeline
+from rules.model.replay.timeline import Timeline
 
 VMEMMAP = 0xFFFFFDFFC0000000
 

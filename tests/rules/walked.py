@@ -9,9 +9,9 @@ from parsers.layout import Precision
 from parsers.mapping import Mapping
 from parsers.ranges import EMPTY
 from rules.facts import Facts
-from rules.model.coverage import LinearMap, Vmemmap
-from rules.model.sections import NO_UNITS, SectionTable
-from rules.model.walk import PageWalk
+from rules.model.memory.regions import LinearMap, Vmemmap
+from rules.model.memory.sections import NO_UNITS, SectionTable
+from rules.model.memory.walk import PageWalk
 from tests.rules.drawn import RAM, VMEMMAP
 
 VALID = Attr.PRESENT | Attr.VALID | Attr.AF

@@ -15,12 +15,12 @@ import numpy as np
 from analyzer.audit import audit
 from analyzer.sources.read import Request
 from parsers.arm64 import PMD, PTE
-from rules.model.behaviour import Leaf
-from rules.model.coverage import LinearMap, Vmemmap
-from rules.model.replay_state import NO, UNKNOWN, YES
-from rules.model.second_witness import ListedSections, PrintedTables
-from rules.model.sections import SectionTable
-from rules.model.timeline import Timeline
+from rules.model.memory.regions import LinearMap, Vmemmap
+from rules.model.memory.sections import SectionTable
+from rules.model.memory.snapshots import ListedSections, PrintedTables
+from rules.model.replay.behaviour import Leaf
+from rules.model.replay.state import NO, UNKNOWN, YES
+from rules.model.replay.timeline import Timeline
 
 
 def disagreements(facts):

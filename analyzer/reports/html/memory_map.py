@@ -16,9 +16,9 @@ from analyzer.reports.text import printable
 from parsers.layout import KernelLayout
 from parsers.memory_blocks import MemoryBlocks
 from parsers.ranges import EMPTY, Ranges
-from rules.model.coverage import LinearMap, Vmemmap
-from rules.model.sections import SectionTable
-from rules.model.subsections import Coverage
+from rules.model.memory.coverage import Coverage
+from rules.model.memory.regions import LinearMap, Vmemmap
+from rules.model.memory.sections import SectionTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

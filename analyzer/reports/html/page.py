@@ -20,7 +20,7 @@ from parsers.uname import KernelRelease
 from rules.engine import Outcome
 from rules.facts import how_to_collect
 from rules.finding import Severity
-from rules.model.sections import SectionTable
+from rules.model.memory.sections import SectionTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

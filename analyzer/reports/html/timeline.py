@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.ftrace.functions import Kind
-from rules.model.timeline import Timeline
+from rules.model.replay.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.arm64 import PMD, PTE, PUD
-from rules.model.subsections import MIXED, Extent
+from rules.model.memory.coverage import MIXED, Extent
 
 if TYPE_CHECKING:
     from parsers.mapping import I8, I64, U8
-    from rules.model.subsections import Coverage
+    from rules.model.memory.coverage import Coverage
 
 __all__ = ["LEGEND", "Drawn", "Window", "codes", "merged", "window"]
 

@@ -9,7 +9,7 @@ from parsers.arm64 import Attr
 from parsers.errors import InputError
 from parsers.vmcore.container import open_plain
 from parsers.vmcore.distilled import write_core
-from parsers.vmcore.extract import distill, extract, facts_of
+from parsers.vmcore.extract import distill, extract, extract_facts
 from parsers.vmcore.memory import RecordingMemory, page_runs
 from parsers.vmcore.opening import open_dump
 from tests.parsers.vmcore.conftest import AFTER
@@ -96,7 +96,7 @@ def test_an_empty_core_is_no_dump(tmp_path):
 
 
 def changed(raw, patches):
-    return facts_of(raw, memory=PatchedMemory(raw.memory, patches), with_dmesg=False)
+    return extract_facts(raw, memory=PatchedMemory(raw.memory, patches), with_dmesg=False)
 
 
 def row_at(mapping, va):
@@ -164,14 +164,14 @@ def test_a_section_whose_usage_is_missing_is_unknown(raw_after, after):
     pa, _ = after.addresses.physical(np.array([after.sections.usage[row]], np.uint64))
     page = int(pa[0]) & ~0xFFF
     memory = PatchedMemory(raw_after.memory, missing=[page])
-    facts = facts_of(raw_after, memory=memory, with_dmesg=False)
+    facts = extract_facts(raw_after, memory=memory, with_dmesg=False)
     assert not facts.sections.subsections_known[row]
     assert facts.sections.subsections[row].tolist() == [0]
 
 
 def test_sections_of_a_missing_root_are_unknown(raw_after, after):
     page = int(after.sections.pa[0]) & ~0xFFF
-    facts = facts_of(raw_after, memory=PatchedMemory(raw_after.memory, missing=[page]), with_dmesg=False)
+    facts = extract_facts(raw_after, memory=PatchedMemory(raw_after.memory, missing=[page]), with_dmesg=False)
     unknown = zip(facts.sections.unknown_start.tolist(), facts.sections.unknown_end.tolist(), strict=True)
     assert any(start <= 16 < end for start, end in unknown)
     assert 16 not in facts.sections.section_nr.tolist()

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("drgn", reason="drgn has wheels for x86-64 only")
 
-from parsers.vmcore.extract import facts_of
+from parsers.vmcore.extract import extract_facts
 from parsers.vmcore.memory import UNIT
 from tests.rules.patched import Machine, Patched
 
@@ -33,4 +33,4 @@ def test_the_name_is_read_where_the_page_is_in_the_dump(machine, named):
 
 def test_the_name_is_not_read_where_it_is_not_wanted(machine, named):
     memory = Patched(machine.raw.memory, {}, named, ())
-    assert facts_of(machine.raw, memory=memory, with_nodename=False).nodename == ""
+    assert extract_facts(machine.raw, memory=memory, with_nodename=False).nodename == ""

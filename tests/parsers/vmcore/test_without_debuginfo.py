@@ -9,7 +9,7 @@ import pytest
 from parsers.errors import FormatError, InputError
 from parsers.vmcore.btf import Btf, BtfKind
 from parsers.vmcore.dump import GLOBALS, Dump
-from parsers.vmcore.extract import facts_of
+from parsers.vmcore.extract import extract_facts
 from parsers.vmcore.kallsyms import system_map
 from parsers.vmcoreinfo import parse_vmcoreinfo
 from tests.parsers.vmcore.conftest import AFTER
@@ -111,7 +111,7 @@ def test_a_system_map_stands_in_for_kallsyms(tmp_path, raw_after, dump, after, o
     path = tmp_path / "System.map"
     path.write_bytes(map_text(dump, offset))
     raw = without_keys(raw_after, "SYMBOL\\(kallsyms", "KERNELOFFSET", extra=f"KERNELOFFSET={offset:x}\n".encode())
-    facts = facts_of(raw, system_map=path)
+    facts = extract_facts(raw, system_map=path)
     assert facts.types == "BTF"
     assert facts.iomem.name == after.iomem.name
     assert facts.cmdline == after.cmdline
@@ -143,7 +143,7 @@ def assert_core_facts(facts, after):
 
 def test_without_btf_the_losses_are_named(raw_after, dump, after):
     pa, _ = dump.physical(np.array([dump.symbol("__start_BTF")], np.uint64))
-    facts = facts_of(raw_after, memory=PatchedMemory(raw_after.memory, {int(pa[0]): word(0)}))
+    facts = extract_facts(raw_after, memory=PatchedMemory(raw_after.memory, {int(pa[0]): word(0)}))
     assert facts.types == "VMCOREINFO"
     assert_core_facts(facts, after)
     said = "\n".join(item.message for item in facts.diagnostics)
@@ -154,7 +154,7 @@ def test_without_btf_the_losses_are_named(raw_after, dump, after):
 
 
 def test_without_symbols_the_losses_are_named(raw_after, after):
-    facts = facts_of(without_keys(raw_after, "SYMBOL\\(kallsyms"))
+    facts = extract_facts(without_keys(raw_after, "SYMBOL\\(kallsyms"))
     assert_core_facts(facts, after)
     said = "\n".join(item.message for item in facts.diagnostics)
     for what in ("no symbols", "command line", "configuration", "memory blocks", "resources"):
@@ -162,7 +162,7 @@ def test_without_symbols_the_losses_are_named(raw_after, after):
 
 
 def test_without_mem_section_there_is_no_section_table(raw_after):
-    facts = facts_of(without_keys(raw_after, "SYMBOL\\(mem_section"))
+    facts = extract_facts(without_keys(raw_after, "SYMBOL\\(mem_section"))
     assert facts.sections is None
     assert any("mem_section" in item.message for item in facts.diagnostics)
 
@@ -170,7 +170,7 @@ def test_without_mem_section_there_is_no_section_table(raw_after):
 def test_damaged_kallsyms_are_named(raw_after, dump, after):
     pa, _ = dump.physical(np.array([raw_after.vmcoreinfo.symbol("kallsyms_num_syms")], np.uint64))
     for value in (0, 0xFFFFFFFF, 0x00FFFFFF):
-        facts = facts_of(raw_after, memory=PatchedMemory(raw_after.memory, {int(pa[0]): word(value)}))
+        facts = extract_facts(raw_after, memory=PatchedMemory(raw_after.memory, {int(pa[0]): word(value)}))
         assert any("kallsyms" in item.message for item in facts.diagnostics)
         assert_core_facts(facts, after)
 
@@ -181,7 +181,7 @@ def test_missing_pages_become_diagnostics_and_never_tracebacks(raw_after):
     rng = np.random.default_rng(11)
     for share in (0.01, 0.1, 0.5, 0.9):
         missing = rng.choice(pages, int(pages.size * share), replace=False).tolist()
-        facts = facts_of(raw_after, memory=PatchedMemory(raw_after.memory, missing=missing))
+        facts = extract_facts(raw_after, memory=PatchedMemory(raw_after.memory, missing=missing))
         assert facts.diagnostics
 
 
@@ -191,14 +191,14 @@ def test_random_damage_becomes_diagnostics_and_never_tracebacks(raw_after):
     rng = np.random.default_rng(13)
     for count in (20, 200):
         patches = {int(pa): rng.bytes(4096) for pa in rng.choice(pages, count, replace=False)}
-        facts_of(raw_after, memory=PatchedMemory(raw_after.memory, patches))
+        extract_facts(raw_after, memory=PatchedMemory(raw_after.memory, patches))
 
 
 def test_the_resource_tree_may_close_on_itself(raw_after, dump):
     at = dump.symbol("iomem_resource")
     child = dump.offset("resource", "child")
     pa, _ = dump.physical(np.array([at], np.uint64))
-    facts = facts_of(raw_after, memory=PatchedMemory(raw_after.memory, {int(pa[0]) + child: word(at)}))
+    facts = extract_facts(raw_after, memory=PatchedMemory(raw_after.memory, {int(pa[0]) + child: word(at)}))
     assert facts.iomem is None
     assert any("resource tree is damaged" in item.message for item in facts.diagnostics)
 
@@ -207,7 +207,7 @@ def test_a_resource_may_end_before_it_starts(raw_after, dump):
     members = [dump.offset("resource", member) for member in ("child", "start")]
     (first,), _ = dump.read_words(np.array([dump.symbol("iomem_resource") + members[0]], np.uint64))
     pa, _ = dump.physical(np.array([int(first) + members[1]], np.uint64))
-    facts = facts_of(raw_after, memory=PatchedMemory(raw_after.memory, {int(pa[0]): word(1 << 60)}))
+    facts = extract_facts(raw_after, memory=PatchedMemory(raw_after.memory, {int(pa[0]): word(1 << 60)}))
     assert facts.iomem is None
     assert any("ends before it starts" in item.message for item in facts.diagnostics)
 
@@ -216,7 +216,7 @@ def test_a_log_whose_ends_are_far_apart_is_refused(raw_after, dump):
     ring = int.from_bytes(dump.read(raw_after.vmcoreinfo.symbol("prb"), 8), "little")
     head = ring + 24
     pa, _ = dump.physical(np.array([head], np.uint64))
-    facts = facts_of(raw_after, memory=PatchedMemory(raw_after.memory, {int(pa[0]): word(1 << 60)}))
+    facts = extract_facts(raw_after, memory=PatchedMemory(raw_after.memory, {int(pa[0]): word(1 << 60)}))
     assert facts.dmesg is None
     assert any("log's ring is damaged" in item.message for item in facts.diagnostics)
 

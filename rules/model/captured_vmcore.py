@@ -14,7 +14,7 @@ from parsers.kconfig import parse_kconfig
 from parsers.layout import Precision
 from parsers.memory_blocks import BlockState, MemoryBlocks
 from parsers.uname import parse_uname
-from rules.model.walk import PageWalk
+from rules.model.memory.walk import PageWalk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from parsers.vmcore.extract import VmcoreFacts
     from parsers.vmcore.rows import BlockRows
     from rules.model.captured import Captured
-    from rules.model.layout import LayoutBuilder
+    from rules.model.layout.builder import LayoutBuilder
 
 __all__ = ["exact_facts", "layout_of_dump", "with_vmcore"]
 

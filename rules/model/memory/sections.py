@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from parsers.mapping import I64, Bool
     from parsers.memory_blocks import MemoryBlocks
     from parsers.vmcore.rows import SectionRows
-    from rules.model.coverage import LinearMap
-    from rules.model.resources import Resources
+    from rules.model.memory.regions import LinearMap
+    from rules.model.memory.resources import Resources
 
 __all__ = ["SectionTable", "Units"]
 

@@ -2,7 +2,7 @@
 
 State is kept for every 2 MiB subsection that the trace touches: valid, struct pages mapped and by what, linear
 map, online.  Each is unknown until an operation tells it.  Operations are applied in the order of the trace
-(`rules.model.replay`) through the behaviour of the kernel (`rules.model.behaviour`).
+(`rules.model.replay.apply`) through the behaviour of the kernel (`rules.model.replay.behaviour`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from parsers.ftrace.functions import FUNCTION_OF_KIND, Kind
 from parsers.ranges import Ranges
 from parsers.uname import parse_uname
 from rules.finding import Cause, Evidence
-from rules.model.behaviour import Behaviour
-from rules.model.calibration import Calibration, calibrate, seen_behaviour
-from rules.model.extents import BY_BYTES, Extents
-from rules.model.operations import Calls, calls_of
-from rules.model.replay import Replay, Step
-from rules.model.replay_state import SUBSECTION, YES, Anomaly, State, Trouble
+from rules.model.replay.apply import Replay, Step
+from rules.model.replay.behaviour import Behaviour
+from rules.model.replay.calibration import Calibration, calibrate, seen_behaviour
+from rules.model.replay.calls import Calls, calls_of
+from rules.model.replay.extents import BY_BYTES, Extents
+from rules.model.replay.state import SUBSECTION, YES, Anomaly, State, Trouble
 from rules.rule import UndecidedError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from parsers.layout import KernelLayout
     from parsers.mapping import Bool
     from parsers.uname import KernelRelease
-    from rules.model.earlier import Earlier, Present
+    from rules.model.memory.snapshots import Earlier, Present
 
 __all__ = ["Anomaly", "Calibration", "HotplugLog", "State", "Step", "Timeline", "Trouble"]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from parsers.dmesg import Boot
     from parsers.oops import Panic, Report
     from parsers.uname import KernelRelease
-    from rules.model.layout import LayoutBuilder
+    from rules.model.layout.builder import LayoutBuilder
 
 __all__ = ["add_phys_offset", "add_report", "guess_phys_offset"]
 

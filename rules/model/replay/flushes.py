@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.ftrace.functions import Kind
-from rules.model.operations import NEVER, innermost
+from rules.model.replay.calls import NEVER, innermost
 
 if TYPE_CHECKING:
     from parsers.mapping import I64, U64, Bool
-    from rules.model.operations import Calls
+    from rules.model.replay.calls import Calls
 
 __all__ = ["Flushes", "early_frees", "flushes_by_unmap", "linear_unmaps", "live_remaps", "reuses"]
 

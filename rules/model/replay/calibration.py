@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.ftrace.functions import Kind
-from rules.model.layout import STRUCT_PAGE_SIZES
+from rules.model.layout.builder import STRUCT_PAGE_SIZES
 
 if TYPE_CHECKING:
     from parsers.layout import KernelLayout
     from parsers.mapping import I64
     from parsers.uname import KernelRelease
-    from rules.model.operations import Calls
+    from rules.model.replay.calls import Calls
 
 __all__ = ["Calibration", "calibrate", "seen_behaviour"]
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from parsers.mapping import I8, I64, U8, Bool
-    from rules.model.coverage import LinearMap, RegionMap, Vmemmap
-    from rules.model.sections import SectionTable
+    from rules.model.memory.regions import LinearMap, RegionMap, Vmemmap
+    from rules.model.memory.sections import SectionTable
 
 __all__ = ["MIXED", "Coverage", "Extent"]
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from parsers.ftrace.functions import Kind
 from parsers.ranges import EMPTY, Ranges
-from rules.model.replay_state import SUBSECTION
+from rules.model.replay.state import SUBSECTION
 
 if TYPE_CHECKING:
     from parsers.mapping import I64, Bool
-    from rules.model.calibration import Calibration
-    from rules.model.operations import Calls
+    from rules.model.replay.calibration import Calibration
+    from rules.model.replay.calls import Calls
 
 __all__ = ["BY_BYTES", "BY_PFN", "BY_STRUCT_PAGE", "PMD_BYTES", "Extents", "pfns_of"]
 

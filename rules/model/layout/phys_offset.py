@@ -18,8 +18,8 @@ from parsers.ranges import EMPTY, Ranges
 
 if TYPE_CHECKING:
     from parsers.mapping import I64
-    from rules.model.coverage import LinearMap
-    from rules.model.resources import Resources
+    from rules.model.memory.regions import LinearMap
+    from rules.model.memory.resources import Resources
 
 __all__ = ["Fit", "fit_phys_offset"]
 

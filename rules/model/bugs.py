@@ -1,4 +1,4 @@
-"""Known bugs of arm64 memory hotplug and page tables, and the releases that have them: one table.
+"""Known bugs of arm64 memory hotplug and page tables, which releases have them, and whether an oops is one of them.
 
 Commits are Linus' tree; stable releases are those whose changelog carries the backport, and for what has a CVE
 those of the pairs of vulnerable and fixed releases that the kernel's CVE team publishes (vulns.git,
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from parsers.uname import KernelRelease
 
-__all__ = ["HVO_RELEASES", "KNOWN_BUGS", "KnownBug", "Version", "bug", "describe_fixes"]
+__all__ = ["HVO_RELEASES", "KNOWN_BUGS", "Judgement", "KnownBug", "Version", "bug", "describe_fixes", "judge"]
 
 Version = tuple[int, int]
 
@@ -257,3 +257,58 @@ def describe_fixes(entry: KnownBug) -> str:
         return "no fix is known"
     stable = "".join(f", {a}.{b}.{patch}" for (a, b), patch in sorted(entry.stable.items(), reverse=True))
     return f"fixed in {entry.fixed[0]}.{entry.fixed[1]}{stable} ({entry.commit})"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One bug against one oops."""
+
+    bug: KnownBug
+    supports: tuple[str, ...]
+    contradicts: tuple[str, ...]
+    excluded: bool
+    """The bug cannot be in this kernel, whatever it looks like."""
+
+    def __str__(self) -> str:
+        text = f'Is it the known bug "{self.bug.title}"? For it: {"; ".join(self.supports) or "nothing"}.'
+        text += f" Against it: {'; '.join(self.contradicts) or 'nothing'}."
+        fixes = describe_fixes(self.bug)
+        return f"{text} The bug is {fixes}." if self.bug.fixed else f"{text} {fixes[0].upper()}{fixes[1:]}."
+
+
+def judge(
+    key: str,
+    release: KernelRelease | None,
+    page_size: int | None,
+    supports: tuple[str, ...] = (),
+    contradicts: tuple[str, ...] = (),
+) -> Judgement:
+    """The bug of that key; what the release and the page size say is added to what the oops says."""
+    entry = bug(key)
+    fits, against = list(supports), list(contradicts)
+    excluded = False
+    if page_size is not None:
+        excluded = page_size not in entry.page_sizes
+        (against if excluded else fits).append(f"the kernel has {page_size >> 10}K pages")
+    if release is None:
+        against.append("the release is not known")
+    elif entry.is_newer_than(release):
+        excluded = True
+        against.append(f"{release.raw} is older than the bug ({entry.since})")
+    else:
+        _judge_fix(entry, release, fits, against)
+    return Judgement(entry, tuple(fits), tuple(against), excluded)
+
+
+def _judge_fix(entry: KnownBug, release: KernelRelease, fits: list[str], against: list[str]) -> None:
+    patch = entry.stable.get(release.series)
+    wanted = [(*entry.fixed, 0)] if entry.fixed else []
+    wanted += [(*release.series, patch)] if patch is not None else []
+    answers = [release.at_least(*version) for version in wanted]
+    if any(answers):
+        against.append(f"{release.raw} has the fix, unless it was reverted")
+    elif None in answers:
+        vendor = release.vendor or "its vendor"
+        fits.append(f"{release.raw} can have it: whether {vendor} added the fix, the release does not say")
+    else:
+        fits.append(f"{release.raw} does not have the fix")

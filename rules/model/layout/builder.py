@@ -15,7 +15,7 @@ import numpy as np
 from parsers.arm64 import GRANULES, Attr, LevelWord
 from parsers.layout import ERAS, Era, Fact, KernelLayout, Precision, Regions, regions
 from parsers.ranges import Ranges
-from rules.model.coverage import clip
+from rules.model.memory.regions import clip
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator

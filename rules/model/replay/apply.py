@@ -1,7 +1,7 @@
 """One pass over the traced calls, each applied to the state of the memory that it names.
 
 What the calls do is arch/arm64/mm/mmu.c, mm/sparse.c and mm/sparse-vmemmap.c, 5.7 to 7.3, through
-`rules.model.behaviour` where the releases differ.  Everything that does not depend on the state (ranges, leaves,
+`rules.model.replay.behaviour` where the releases differ.  Everything that does not depend on the state (ranges, leaves,
 owners) is worked out for all calls at once beforehand; what is left for each call is a few slices.
 """
 
@@ -14,19 +14,18 @@ import numpy as np
 
 from parsers.ftrace.functions import Kind
 from parsers.ranges import Ranges
-from rules.model.behaviour import Behaviour, Leaf
-from rules.model.extents import PMD_BYTES, Extents
-from rules.model.operations import NEVER, Calls
-from rules.model.populates import leaves_of
-from rules.model.replay_state import NO, UNKNOWN, YES, Anomaly, State, Trouble
+from rules.model.replay.behaviour import Behaviour, Leaf, leaves_of
+from rules.model.replay.calls import NEVER, Calls
+from rules.model.replay.extents import PMD_BYTES, Extents
+from rules.model.replay.state import NO, UNKNOWN, YES, Anomaly, State, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from parsers.mapping import I64, Bool
-    from rules.model.calibration import Calibration
-    from rules.model.earlier import Earlier, Present
-    from rules.model.replay_state import Glimpse
+    from rules.model.memory.snapshots import Earlier, Present
+    from rules.model.replay.calibration import Calibration
+    from rules.model.replay.state import Glimpse
 
 __all__ = ["Replay", "Step"]
 

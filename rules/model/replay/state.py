@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rules.model.behaviour import Leaf
+from rules.model.replay.behaviour import Leaf
 
 if TYPE_CHECKING:
     from parsers.ftrace.events import I32
     from parsers.mapping import I8, I64, Bool
     from parsers.ranges import Ranges
-    from rules.model.earlier import Earlier, Present
+    from rules.model.memory.snapshots import Earlier, Present
 
 __all__ = ["NO", "SUBSECTION", "UNKNOWN", "YES", "Anomaly", "Glimpse", "State", "Trouble"]
 

@@ -1,0 +1,1 @@
+"""What memory exists and what maps it: regions, coverage, sections, resources, walks."""

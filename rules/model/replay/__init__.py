@@ -1,0 +1,1 @@
+"""Traced hotplug operations, replayed: calls, the behaviour of each kernel version, state, timeline."""
