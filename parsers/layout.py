@@ -212,6 +212,19 @@ class KernelLayout:
         return self.need("vmemmap_start")
 
     @cached_property
+    def vmemmap_first(self) -> int:
+        """First address of the vmemmap area at run time: the struct page of the first page of the linear map.
+
+        VMEMMAP_START is that of CONFIG_ARM64_VA_BITS.  Where a kernel built for 52 bits runs with fewer, the struct
+        pages below this address describe linear addresses that do not exist, and since 6.9 (32697ff38287) vmalloc
+        ends 8 MiB below it (VMALLOC_END, VMEMMAP_UNUSED_NPAGES in arch/arm64/include/asm/pgtable.h).
+        """
+        unused = self.linear_start - self.page_offset if self.knows("page_offset", "va_bits") else 0
+        if not unused or not self.knows("page_size", "struct_page_size"):
+            return self.vmemmap_start
+        return self.vmemmap_va(unused >> self.page_shift)
+
+    @cached_property
     def vmemmap_end(self) -> int:
         return self.need("vmemmap_end")
 
@@ -256,8 +269,8 @@ class KernelLayout:
 
     def region_of(self, va: int) -> str:
         """``linear``, ``vmemmap`` or ``other``."""
-        if self.knows("page_offset", "linear_end") and self.page_offset <= va < self.linear_end:
+        if self.knows("page_offset", "linear_end") and self.linear_start <= va < self.linear_end:
             return "linear"
-        if self.knows("vmemmap_start", "vmemmap_end") and self.vmemmap_start <= va < self.vmemmap_end:
+        if self.knows("vmemmap_start", "vmemmap_end") and self.vmemmap_first <= va < self.vmemmap_end:
             return "vmemmap"
         return "other"

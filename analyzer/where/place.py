@@ -106,7 +106,7 @@ class _Place:
         if self.address.space is Space.STRUCT_PAGE and region != "vmemmap":
             bounds = "which is not known"
             if self._knows("vmemmap_start", "vmemmap_end"):
-                bounds = f"{self.layout.vmemmap_start:#x}-{self.layout.vmemmap_end:#x}"
+                bounds = f"{self.layout.vmemmap_first:#x}-{self.layout.vmemmap_end:#x}"
             raise UsageError(f"{self.address.text}: not in the vmemmap area, {bounds}")
         if region != "other":
             return region
@@ -170,7 +170,7 @@ class _Place:
         if self.index is None or not self._knows("vmemmap_start", "vmemmap_end", "struct_page_size"):
             return None
         va = self.layout.vmemmap_start + self.index * self.layout.struct_page_size
-        return va if self.layout.vmemmap_start <= va < self.layout.vmemmap_end else None
+        return va if self.layout.vmemmap_first <= va < self.layout.vmemmap_end else None
 
     def _field(self) -> dict[str, Any] | None:
         """Where in the struct page an address of the vmemmap area points."""

@@ -56,11 +56,21 @@ def _from_vmcoreinfo(dump: Dump) -> tuple[Boundary, ...]:
         (info.number("MODULES_END"), "Modules end"),
         (info.number("VMALLOC_START"), "vmalloc() area"),
         (info.number("VMALLOC_END"), "vmalloc() end"),
-        (info.number("VMEMMAP_START"), "vmemmap start"),
+        (_vmemmap_start(dump), "vmemmap start"),
         (info.number("VMEMMAP_END"), "vmemmap end"),
     ]
     known = [Boundary(address & MASK, name) for address, name in named if address is not None and address <= MASK]
     return tuple(sorted(known, key=lambda item: item.address))
+
+
+def _vmemmap_start(dump: Dump) -> int | None:
+    """Where the kernel prints the marker since 6.9: the first struct page that the bits in use can need."""
+    addresses, info = dump.addresses, dump.vmcoreinfo
+    start, size = info.number("VMEMMAP_START"), info.size("page")
+    if start is None or size is None:
+        return start
+    unused = max((-(1 << addresses.va_actual) & MASK) - addresses.page_offset, 0)
+    return start + (unused >> addresses.granule.page_shift) * size
 
 
 def as_printed(mapping: Mapping, boundaries: tuple[Boundary, ...], granule: Granule) -> Mapping:

@@ -51,7 +51,7 @@ def kasan_shadow(mapping: Mapping, linear: LinearMap, sections: SectionTable, co
     layout = linear.layout
     base = ((layout.page_offset >> scale) + offset) & (2**64 - 1)
     size = (layout.linear_end - layout.page_offset) >> scale
-    rows, start, end, observed = cut(mapping, base, size)
+    rows, start, end, observed = cut(mapping, base, (layout.linear_start - layout.page_offset) >> scale, size)
     if not observed:
         raise UndecidedError("the dump does not reach the KASAN shadow", Mapping)
     shadow = Ranges.of(start[mapping.valid[rows]], end[mapping.valid[rows]])

@@ -23,7 +23,7 @@ from parsers.ranges import EMPTY, Ranges
 from parsers.uname import KernelRelease, parse_uname
 from rules.finding import Evidence, VaRange
 from rules.model.layout.builder import LayoutBuilder
-from rules.model.layout.from_log import add_phys_offset, add_report, guess_phys_offset
+from rules.model.layout.from_log import add_built_bits, add_phys_offset, add_report, guess_phys_offset
 from rules.model.memory.struct_page import field_at
 from rules.rule import UndecidedError
 
@@ -294,11 +294,12 @@ def _layout(
     """The layout of the kernel of one boot, which ends before line ``until``."""
     for report in reports:
         add_report(builder, report, dmesg.path)
+    panics = [one for one in dmesg.reports.panics if one.line >= boot.line and (until is None or one.line < until)]
+    add_built_bits(builder, panics, dmesg.path)
     if release is not None:
         builder.release(release)
     else:
         builder.only_era()
-    panics = [one for one in dmesg.reports.panics if one.line >= boot.line and (until is None or one.line < until)]
     add_phys_offset(builder, reports, panics, release, dmesg.path)
     layout = builder.build()
     guess = None if layout.knows("phys_offset") else guess_phys_offset(layout, reports, boot, release)

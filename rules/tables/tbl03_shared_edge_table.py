@@ -89,7 +89,7 @@ def _shared(layout: KernelLayout) -> Iterator[_Shared]:
     """Every table below the root that an edge goes through, the uppermost first."""
     areas = (
         ("linear", layout.linear_start, layout.linear_end),
-        ("vmemmap", layout.vmemmap_start, layout.vmemmap_end),
+        ("vmemmap", layout.vmemmap_first, layout.vmemmap_end),
     )
     root = layout.granule.first_level(layout.va_bits_actual)
     for area, start, end in areas:

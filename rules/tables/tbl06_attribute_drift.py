@@ -51,7 +51,7 @@ def attribute_drift(walk: PageWalk, layout: KernelLayout) -> Iterator[Hit]:
     """
     regions = {
         "linear": (layout.linear_start, layout.linear_end),
-        "vmemmap": (layout.vmemmap_start, layout.vmemmap_end),
+        "vmemmap": (layout.vmemmap_first, layout.vmemmap_end),
     }
     tables, descriptor = walk.tables, walk.table_descriptor
     linked = descriptor != 0  # the root is not

@@ -36,7 +36,7 @@ def layout(start=EDGE, end=END):
         va_bits_actual=48,
         linear_start=0xFFFF000000000000,
         linear_end=BASE,
-        vmemmap_start=start,
+        vmemmap_first=start,
         vmemmap_end=end,
     )
 

@@ -175,7 +175,11 @@ class LayoutBuilder:
             size = self.get("struct_page_size") or STRUCT_PAGE_SIZES[0]
             shift = page.bit_length() - 1
             used = actual.value if actual is not None else va_bits
-            found = _Candidate(era, page, va_bits, used, size, regions(era, shift, va_bits, size, used))
+            areas = regions(era, shift, va_bits, size, used)
+            if self.get("page_offset") == areas.linear_start != areas.page_offset:
+                # Up to 5.9 vmemmap was moved instead of memstart_addr: index 0 has the first struct page in use.
+                areas = replace(areas, page_offset=areas.linear_start, vmemmap_start=areas.vmemmap_used)
+            found = _Candidate(era, page, va_bits, used, size, areas)
             if "vmemmap_start" not in self.facts:
                 self._adopt(found, f"release {release.raw}", Precision.INFERRED)
             else:
@@ -287,6 +291,7 @@ def _share_without_struct_pages(dump: PageTableDump, fit: _Candidate) -> float:
             _valid_rows(dump, fit.regions.vmemmap_start, fit.regions.vmemmap_end),
         )
     )
+    vmemmap &= Ranges.one(fit.regions.vmemmap_used - fit.regions.vmemmap_start, 1 << 62)
     pages = linear.divide(fit.page_size, outward=False)
     return (pages - vmemmap.divide(fit.struct_page_size, outward=False)).total / max(pages.total, 1)
 

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from parsers.uname import KernelRelease
     from rules.model.layout.builder import LayoutBuilder
 
-__all__ = ["add_phys_offset", "add_report", "guess_phys_offset"]
+__all__ = ["add_built_bits", "add_phys_offset", "add_report", "guess_phys_offset"]
 
 PHYSICAL_BITS = 52
 MAX_CANDIDATES = 1 << 16
 _NOT_RANDOMISED = (6, 16)
 _LINEAR_FORMULA = (5, 10)  # 7bc1a0f9e176: before it, 52-bit kernels shifted the map by a variable
+_BELOW_52_BITS = (2**64 - 2**52, 2**64 - 2**51)
+"""PHYS_OFFSET of kernels built for 52-bit addresses that run with fewer (7bc1a0f9e176, 5.10); KASLR moves it less."""
 _DESCRIPTOR_BITS = 0x0000_FFFF_FFFF_F000
 _LPA2_BITS = 0x0003_FFFF_FFFF_F000
 
@@ -43,6 +45,13 @@ def add_report(builder: LayoutBuilder, report: Report, path: str) -> None:
     builder.add("va_bits_actual", report.va_bits, source, Precision.EXACT)
 
 
+def add_built_bits(builder: LayoutBuilder, panics: Sequence[Panic], path: str) -> None:
+    """CONFIG_ARM64_VA_BITS where nothing states it and a panic prints the PHYS_OFFSET of a 52-bit kernel."""
+    lines = [panic.line for panic in panics if panic.phys_offset is not None and _is_shifted(panic.phys_offset)]
+    if lines and builder.get("va_bits") is None:
+        builder.add("va_bits", 52, f"PHYS_OFFSET, {_place(path, lines[0])}", Precision.DERIVED)
+
+
 def add_phys_offset(
     builder: LayoutBuilder,
     reports: Sequence[Report],
@@ -53,7 +62,10 @@ def add_phys_offset(
     """PHYS_OFFSET where the log prints it, or the descriptor of a linear address."""
     for panic in panics:
         if panic.phys_offset is not None:
-            builder.add("phys_offset", panic.phys_offset, _place(path, panic.line), Precision.EXACT)
+            offset = panic.phys_offset
+            if _is_shifted(offset):  # the layout may count from the bits in use
+                offset += (1 << 52) - (1 << (builder.get("va_bits") or 52))
+            builder.add("phys_offset", offset & MASK, _place(path, panic.line), Precision.EXACT)
     layout = builder.build()
     for report in reports:
         value = _from_descriptor(report, layout, release)
@@ -81,6 +93,10 @@ def _place(path: str, line: int) -> str:
 def alignment(layout: KernelLayout) -> int:
     """What PHYS_OFFSET is a multiple of: ARM64_MEMSTART_ALIGN (arch/arm64/include/asm/kernel-pgtable.h)."""
     return max(1 << 29 if layout.page_size == 65536 else 1 << 30, 1 << (layout.get("section_size_bits") or 0))
+
+
+def _is_shifted(phys_offset: int) -> bool:
+    return _BELOW_52_BITS[0] <= phys_offset < _BELOW_52_BITS[1]
 
 
 def _plausible(value: int, layout: KernelLayout) -> bool:

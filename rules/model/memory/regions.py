@@ -196,7 +196,7 @@ class LinearMap(RegionMap):
         base = layout.page_offset
         end = layout.linear_end
         size, first = end - base, layout.linear_start - base
-        return cls("linear", mapping, layout, base, *cut(mapping, base, size), layout.page_size, first, size)
+        return cls("linear", mapping, layout, base, *cut(mapping, base, first, size), layout.page_size, first, size)
 
     def pfns(self, pages: Ranges) -> Ranges:
         """PFNs of page indices; LayoutError if PHYS_OFFSET is not known."""
@@ -210,8 +210,10 @@ class Vmemmap(RegionMap):
     def of(cls, mapping: Mapping, layout: KernelLayout) -> Vmemmap:
         """The vmemmap rows; LayoutError if its bounds are not known."""
         base, end = layout.vmemmap_start, layout.vmemmap_end
-        size = end - base
-        return cls("vmemmap", mapping, layout, base, *cut(mapping, base, size), layout.struct_page_size, 0, size)
+        size, first = end - base, layout.vmemmap_first - base
+        return cls(
+            "vmemmap", mapping, layout, base, *cut(mapping, base, first, size), layout.struct_page_size, first, size
+        )
 
     @cached_property
     def holes(self) -> Ranges:
@@ -229,11 +231,12 @@ class Vmemmap(RegionMap):
         return self.offsets(pfns.shift(-self.layout.start_pfn))
 
 
-def cut(mapping: Mapping, base: int, size: int) -> tuple[I64, I64, I64, Ranges]:
-    """Row numbers, clipped byte offsets, and observed offsets of a mapping inside ``[base, base + size)``."""
-    rows, start, end = clip(mapping.start, mapping.last, base, size)
-    _, seen_start, seen_end = clip(mapping.observed_start, mapping.observed_last, base, size)
-    return rows, start, end, Ranges.of(seen_start, seen_end)
+def cut(mapping: Mapping, base: int, first: int, size: int) -> tuple[I64, I64, I64, Ranges]:
+    """Row numbers, and byte offsets from ``base`` of rows and of what was observed, in ``[first, size)`` of them."""
+    first = min(first, size)
+    rows, start, end = clip(mapping.start, mapping.last, base + first, size - first)
+    _, seen_start, seen_end = clip(mapping.observed_start, mapping.observed_last, base + first, size - first)
+    return rows, start + first, end + first, Ranges.of(seen_start + first, seen_end + first)
 
 
 def clip(start: U64, last: U64, base: int, size: int) -> tuple[I64, I64, I64]:
