@@ -9,8 +9,10 @@ from __future__ import annotations
 from parsers.ftrace.functions import FUNCTIONS, Kind
 
 __all__ = [
+    "BASE_NAMES",
     "EVENT_NAMES",
     "IGNORED",
+    "NAME_ENDS",
     "SIGNED",
     "SYMBOLS",
     "TRACEPOINTS",
@@ -91,19 +93,20 @@ def column_of(name: str, kind: Kind, *, at_return: bool = False) -> str:
     return _SPELLINGS.get(name, name)
 
 
-def _event_names() -> dict[str, tuple[Kind, bool]]:
-    """Every event name in use without its ``mhp_``: (kind, is a return)."""
-    names: dict[str, tuple[Kind, bool]] = {}
-    for function in FUNCTIONS:
-        for name in (function.event, *function.aliases, *function.names):
-            names[name] = (function.kind, False)
-            for suffix in ("_ret", "_ret2", "__return", "__exit"):
-                names[name + suffix] = (function.kind, True)
-            names[name + "__entry"] = (function.kind, False)
-    return names
+NAME_ENDS: dict[str, bool] = {"_ret": True, "_ret2": True, "__return": True, "__exit": True, "__entry": False}
+"""What probe sets append to the name of an event, and whether it is the return then."""
 
+BASE_NAMES: dict[str, Kind] = {
+    name: function.kind for function in FUNCTIONS for name in (function.event, *function.aliases, *function.names)
+}
+"""Event names in use, without ``mhp_`` and without an end."""
 
-EVENT_NAMES: dict[str, tuple[Kind, bool]] = _event_names()
+EVENT_NAMES: dict[str, tuple[Kind, bool]] = {
+    name + end: (kind, is_return)
+    for name, kind in BASE_NAMES.items()
+    for end, is_return in {"": False, **NAME_ENDS}.items()
+}
+"""The same with every end: (kind, is a return)."""
 SYMBOLS: dict[str, Kind] = {name: function.kind for function in FUNCTIONS for name in function.names}
 
 

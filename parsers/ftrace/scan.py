@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from parsers.errors import FormatError, InputError
-from parsers.ftrace.naming import EVENT_NAMES, SYMBOLS
+from parsers.ftrace.naming import BASE_NAMES, EVENT_NAMES, NAME_ENDS, SYMBOLS
 from parsers.mapping import I64
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
 
 BLOCK_SIZE = 16 << 20
+_PAGE_MIGRATION = (("page_isolation:", "test_pages_isolated: "), ("migrate:", "mm_migrate_pages: "))
 _STACK_LINES = re.compile(rb"\s*=>|\s+[0-9a-f]{8,16} |[^\n]*stack trace ?>|\s*$")
 _MAX_HOLD_BACK = 512
 _TAIL = 1 << 16
@@ -69,30 +70,18 @@ def alternation(words: list[str]) -> str:
 
 @cache
 def wanted() -> re.Pattern[bytes]:
-    """What stands after the ``: `` of a line that may matter, to the end of the line; the parser decides.
-
-    All names go into one alternation without optional parts, so that a line of noise costs a few comparisons.
-    """
+    """What stands after the ``: `` of a line that may matter, to the end of the line; the parser decides."""
     functions = alternation(list(SYMBOLS))
-    names = alternation(
-        [prefix + name + ": " for name in EVENT_NAMES for prefix in ("", "mhp_")]
-        + [
-            prefix + name
-            for name in SYMBOLS
-            for prefix in ("", "p_", "r_", "probe:", "probe:p_", "kprobes:p_", "kprobes:r_")
-        ]
-        + [prefix + name + ": " for name in EVENT_NAMES for prefix in ("mhp:", "mhp:mhp_")]
-        + ["tlbi", "mhp_tlbi", "mhp:mhp_tlbi", "<stack trace", "<user stack trace", "kernel_stack: ", "user_stack: "]
-        + [
-            "test_pages_isolated: ",
-            "mm_migrate_pages: ",
-            "page_isolation:test_pages_isolated: ",
-            "migrate:mm_migrate_pages: ",
-        ]
+    names = alternation(list(BASE_NAMES))
+    others = alternation(
+        ["<stack trace", "<user stack trace", "kernel_stack: ", "user_stack: "]
+        + [system + name for system, name in _PAGE_MIGRATION for system in ("", system)]
     )
     return re.compile(
+        rf": +(?:(?:mhp:)?(?:mhp_)?(?:{names}(?:{'|'.join(NAME_ENDS)})?: |tlbi)"
+        rf"|(?:(?:probe:)?p_|kprobes:[pr]_|r_|probe:)?{functions}|{others}"
         # the second colon of `NAME: (SYMBOL+0x0/0x150)` or of `NAME: (CALLER <- FUNCTION)`
-        rf": +(?:{names}|\((?:{functions}|[^()\n]*<- {functions})"
+        rf"|\((?:{functions}|[^()\n]*<- {functions})"
         rf"|func(?:tion: +|graph_entry: [^\n]{{0,256}}?){functions}"
         # Android writes commands of one letter to the marker all the time: `B|pid|name`
         r"|(?:tracing_mark_write|print): (?! *(?:\w*: )?[BECSFGHIN](?:\||\n)))[^\n]*".encode()
@@ -111,12 +100,9 @@ def graph_calls(columns: bytes) -> re.Pattern[bytes]:
 
     ``columns`` is what the call text follows: ``|``, or a line end in a log without columns.
     """
-    names = alternation(
-        [name + end for name in SYMBOLS for end in ("(", " [")]
-        + ["/* " + prefix + name + ": (" for name in EVENT_NAMES for prefix in ("", "mhp_")]
-        + ["/* tlbi", "/* mhp_tlbi"]
-    )
-    return re.compile(re.escape(columns) + rb" *(?:" + names.encode() + rb"|/\* [^\s:]+: \([^()\n]*<- )")
+    functions, names = alternation(list(SYMBOLS)), alternation(list(BASE_NAMES))
+    comment = rf"/\* (?:(?:mhp_)?(?:{names}(?:{'|'.join(NAME_ENDS)})?: \(|tlbi)|[^\s:]+: \([^()\n]*<- )"
+    return re.compile(re.escape(columns) + rf" *(?:{functions}(?:\(| \[)|{comment})".encode())
 
 
 LOSS_WORDS = (b" EVENTS", b"buffer started ##")
@@ -139,7 +125,7 @@ def _scanner() -> hyperscan.Database:
     names = {
         *SYMBOLS,
         *(f"{name}: " for name in EVENT_NAMES),
-        *("tlbi", "stack trace", "kernel_stack: ", "user_stack: ", "test_pages_isolated: ", "mm_migrate_pages: "),
+        *("tlbi", "stack trace", "kernel_stack: ", "user_stack: ", *(name for _, name in _PAGE_MIGRATION)),
         *("tracing_mark_write: ", "print: "),
     }
     shortest = {name for name in names if not any(other != name and other in name for other in names)}
