@@ -111,8 +111,13 @@ vmcoreinfo() {
         grep -E '^(OSRELEASE|BUILD-ID|PAGESIZE|KERNELOFFSET|(SYMBOL|SIZE|OFFSET|LENGTH|NUMBER)\([A-Za-z0-9_.]+\))='
 }
 
-# Files of tracefs have no size: only reading tells. `ptaudit probes` traces in an instance of its own.
-is_tracing() { [ -n "$(cat $tracing/kprobe_events $tracing/set_event 2>/dev/null)" ]; }
+# Files of tracefs have no size: only reading tells. `ptaudit probes` traces in an instance of its own. Fprobes are in
+# dynamic_events only, with kprobes and the other probes; before 5.0 there is kprobe_events alone.
+is_tracing() {
+    [ -e $tracing/instances/mhp/trace ] && return 0
+    [ -n "$(cat $tracing/dynamic_events $tracing/kprobe_events $tracing/set_event 2>/dev/null)" ] && return 0
+    case $(cat $tracing/current_tracer 2>/dev/null) in '' | nop) return 1 ;; esac
+}
 
 hotplug_trace() {
     if [ -e $tracing/instances/mhp/trace ]; then cat $tracing/instances/mhp/trace; else cat $tracing/trace; fi

@@ -137,6 +137,44 @@ UNAME = "Linux customer1 6.12.1 #1 SMP aarch64 GNU/Linux"
 
 
 @on_linux
+@pytest.mark.parametrize(
+    ("files", "collected_from"),
+    [
+        ({"dynamic_events": "f:mhp/mhp_pgmap memremap_pages pgmap=$arg1\n"}, "trace"),
+        ({"dynamic_events": "p:mhp/mhp_add arch_add_memory\n", "kprobe_events": "p:mhp/mhp_add x\n"}, "trace"),
+        ({"kprobe_events": "p:mhp/mhp_add arch_add_memory\n"}, "trace"),
+        ({"set_event": "kmem:mm_page_alloc\n"}, "trace"),
+        ({"current_tracer": "function\n"}, "trace"),
+        (
+            {"current_tracer": "nop\n", "instances/mhp/trace": "# tracer: nop\n# of the instance\n"},
+            "instances/mhp/trace",
+        ),
+        ({"current_tracer": "nop\n", "dynamic_events": "", "kprobe_events": "", "set_event": ""}, None),
+    ],
+)
+def test_trace_is_collected_whatever_records_it(files, collected_from, tmp_path: Path) -> None:
+    tracing = tmp_path / "tracing"
+    for name, text in {"trace": "# tracer: nop\n", **files}.items():
+        (tracing / name).parent.mkdir(parents=True, exist_ok=True)
+        (tracing / name).write_text(text)
+    moved = script().replace("tracing=/sys/kernel/tracing\n", f"tracing={tracing}\n")
+    assert moved != script()
+    done = subprocess.run(
+        ["sh", "-s", "--", "-o", "b/"],
+        input=moved,
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    trace = tmp_path / "b" / "trace"
+    assert trace.exists() == (collected_from is not None)
+    if collected_from:
+        assert trace.read_text() == (tracing / collected_from).read_text()
+
+
 def test_redaction(tmp_path: Path) -> None:
     fake = tool(tmp_path / "bin", "dmesg", f"cat <<'EOF'\n{LOG}EOF")
     tool(fake, "uname", f"case $1 in -n) echo customer1;; -s) echo Linux;; -m) echo aarch64;; *) echo '{UNAME}';; esac")
