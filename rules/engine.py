@@ -15,7 +15,6 @@ from parsers.errors import LayoutError
 from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
 from parsers.ranges import Ranges
-from rules.facts import how_to_collect
 from rules.finding import Finding
 from rules.model.memory.regions import RegionMap
 from rules.model.memory.walk import PageWalk
@@ -142,14 +141,14 @@ def _evaluate(rule: Rule, facts: Facts) -> Verdict:
     except NotApplicableError as why:
         return Verdict(rule, Outcome.NOT_APPLICABLE, str(why))
     except UndecidedError as why:
-        collect = tuple(dict.fromkeys(step for kind in why.collect for step in how_to_collect(kind)))
+        collect = tuple(dict.fromkeys(step for kind in why.collect for step in facts.collect(kind)))
         reasons = (facts.missing.get(kind, "") for kind in why.collect if isinstance(kind, type))
         reason = "; ".join(dict.fromkeys((why.reason, *filter(None, reasons))))
         return _with_hits(rule, facts, hits, reason, collect)
     except LayoutError as why:
-        return _with_hits(rule, facts, hits, str(why), how_to_collect(KernelLayout))
+        return _with_hits(rule, facts, hits, str(why), facts.collect(KernelLayout))
     unseen = _unseen(rule, facts)
-    return _with_hits(rule, facts, hits, unseen, how_to_collect("vmcore") if unseen else ())
+    return _with_hits(rule, facts, hits, unseen, facts.collect("vmcore") if unseen else ())
 
 
 def _unseen(rule: Rule, facts: Facts) -> str:

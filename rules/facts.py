@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from parsers.cmdline import CommandLine
-from parsers.dmesg import Dmesg
-from parsers.hugepages import HugePages
-from parsers.iomem import Iomem
 from parsers.kconfig import Kconfig
+from parsers.kinds import KINDS, Kind, kinds_of_fact
 from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
-from parsers.meminfo import Meminfo
-from parsers.memmap_on_memory import MemmapOnMemory
-from parsers.memory_blocks import MemoryBlocks
 from parsers.uname import KernelRelease
 from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows, StructPageRows, ZoneRows
-from parsers.zoneinfo import Zoneinfo
 from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.resources import Resources
 from rules.model.memory.sections import SectionTable
@@ -29,78 +22,82 @@ from rules.model.replay.timeline import Timeline
 if TYPE_CHECKING:
     from collections.abc import Mapping as Dict
 
-__all__ = ["HOW_TO_COLLECT", "Facts", "how_to_collect"]
+__all__ = ["Facts", "how_to_collect", "is_known", "what_it_is"]
 
 F = TypeVar("F")
 
-_DUMP = "as root: cat /sys/kernel/debug/kernel_page_tables (CONFIG_PTDUMP_DEBUGFS=y; mount -t debugfs if needed)"
-_IOMEM = "as root: cat /proc/iomem"
-_BLOCKS = "grep -H . /sys/devices/system/memory/block_size_bytes /sys/devices/system/memory/memory*/{state,valid_zones}"
-_DMESG = "dmesg from the start of the boot (journalctl -k -b)"
-_VMCORE = "a crash dump (/proc/vmcore, or dump-guest-memory from the hypervisor)"
 
-HOW_TO_COLLECT: dict[type | str, tuple[str, ...]] = {
-    Mapping: (_DUMP,),
-    LinearMap: (_DUMP,),
-    Vmemmap: (_DUMP,),
-    KernelLayout: ("a crash dump's VMCOREINFO, or --layout phys_offset=0x…; " + _IOMEM,),
-    Iomem: (_IOMEM,),
-    Resources: (_IOMEM,),
-    MemoryBlocks: (_BLOCKS,),
-    SectionTable: (_IOMEM, _BLOCKS),
-    Earlier: ("a second " + _DUMP,),
-    KernelRelease: ("uname -a",),
-    Kconfig: ("zcat /proc/config.gz, or /boot/config-$(uname -r)",),
-    CommandLine: ("cat /proc/cmdline",),
-    Dmesg: (_DMESG,),
-    Oopses: (_DMESG,),
-    Zoneinfo: ("cat /proc/zoneinfo",),
-    Meminfo: ("cat /proc/meminfo",),
-    HugePages: ("grep -H . /sys/kernel/mm/hugepages/*/*",),
-    MemmapOnMemory: ("cat /sys/module/memory_hotplug/parameters/memmap_on_memory",),
-    Timeline: ("a trace of the hotplug operations: ptaudit probes prints the set-up",),
-    SectionRows: (_VMCORE,),
-    StructPageRows: (_VMCORE,),
-    BlockRows: (_VMCORE,),
-    ZoneRows: (_VMCORE,),
-    HugetlbRows: (_VMCORE,),
-    PageWalk: (_VMCORE,),
-    "dmesg": (_DMESG,),
-    "memory blocks": (_BLOCKS,),
-    "iomem": (_IOMEM,),
-    "vmcore": (_VMCORE,),
+class _Made(NamedTuple):
+    """A fact that is worked out from evidence: what a person calls it, and the kinds of evidence that give it."""
+
+    what: str
+    kinds: tuple[str, ...]
+    step: str = ""
+    """How it is asked for, with ``{}`` for how the first of ``kinds`` is; empty if as all of them are."""
+
+
+_CRASH_DUMP = ("vmcore",)
+
+_MADE: dict[type, _Made] = {
+    Mapping: _Made("a page-table dump", ("ptdump",)),
+    LinearMap: _Made("the linear map", ("ptdump",)),
+    Vmemmap: _Made("the vmemmap area", ("ptdump",)),
+    Earlier: _Made("an earlier page-table dump", ("ptdump",), "a second {}"),
+    KernelLayout: _Made("the kernel's address layout", ("vmcoreinfo",)),
+    Resources: _Made("/proc/iomem", ("iomem",)),
+    SectionTable: _Made("the section table (/proc/iomem, memory blocks)", ("iomem", "memory_blocks")),
+    Oopses: _Made("the kernel log", ("dmesg",)),
+    Timeline: _Made("a trace of hotplug operations", ("trace",)),
+    SectionRows: _Made("mem_section (a crash dump)", _CRASH_DUMP),
+    StructPageRows: _Made("struct pages (a crash dump)", _CRASH_DUMP),
+    BlockRows: _Made("struct memory_block (a crash dump)", _CRASH_DUMP),
+    ZoneRows: _Made("the zones (a crash dump)", _CRASH_DUMP),
+    HugetlbRows: _Made("the huge page pools (a crash dump)", _CRASH_DUMP),
+    PageWalk: _Made("output addresses (a crash dump)", _CRASH_DUMP),
 }
-
-_NAMES: dict[type, str] = {
-    Mapping: "a page-table dump",
-    LinearMap: "the linear map",
-    Vmemmap: "the vmemmap area",
-    KernelLayout: "the kernel's address layout",
-    Iomem: "/proc/iomem",
-    Resources: "/proc/iomem",
-    SectionTable: "the section table (/proc/iomem, memory blocks)",
-    Earlier: "an earlier page-table dump",
-    KernelRelease: "the kernel release",
-    Kconfig: "the kernel configuration",
-    CommandLine: "the kernel command line",
-    Timeline: "a trace of hotplug operations",
-    Dmesg: "the boot log",
-    Oopses: "the kernel log",
-    MemmapOnMemory: "the memmap_on_memory parameter",
-    MemoryBlocks: "the memory blocks",
-    Zoneinfo: "/proc/zoneinfo",
-    SectionRows: "mem_section (a crash dump)",
-    StructPageRows: "struct pages (a crash dump)",
-    BlockRows: "struct memory_block (a crash dump)",
-    ZoneRows: "the zones (a crash dump)",
-    HugetlbRows: "the huge page pools (a crash dump)",
-    PageWalk: "output addresses (a crash dump)",
-}
+"""Facts that no parser returns; all others are in `parsers.kinds.KINDS`."""
 
 
-def how_to_collect(kind: type | str) -> tuple[str, ...]:
-    """What to do to get a fact; for an unknown kind, the kind itself."""
-    return HOW_TO_COLLECT.get(kind, (kind if isinstance(kind, str) else kind.__name__,))
+def _kinds(fact: type | str) -> tuple[Kind, ...]:
+    """The kinds of evidence that give a fact, by its type or by the name of a kind of evidence; none if unknown."""
+    if isinstance(fact, str):
+        kind = KINDS.get(fact.replace(" ", "_"))
+        return () if kind is None else (kind,)
+    return tuple(KINDS[name] for name in _MADE[fact].kinds) if fact in _MADE else tuple(kinds_of_fact(fact))[:1]
+
+
+def is_known(fact: type | str) -> bool:
+    """Whether there is a way to get such a fact: a type of fact, or the name of a kind of evidence."""
+    return bool(_kinds(fact))
+
+
+def what_it_is(fact: type | str) -> str:
+    """What a person calls a fact."""
+    if isinstance(fact, type) and fact in _MADE:
+        return _MADE[fact].what
+    kinds = _kinds(fact)
+    return kinds[0].what if kinds else _name(fact)
+
+
+def how_to_collect(
+    fact: type | str, config: Kconfig | None = None, release: KernelRelease | None = None
+) -> tuple[str, ...]:
+    """What to do to get a fact, by its type or by the name of a kind of evidence; for an unknown one, its name.
+
+    ``config`` and ``release`` are those of the kernel that is asked: what it cannot give is not asked for, but, where
+    there is something else that gives the fact, that.
+    """
+    kinds = _kinds(fact)
+    if not kinds:
+        return (_name(fact),)
+    series = release.series if release is not None else None
+    steps = tuple(dict.fromkeys(step for kind in kinds for step in kind.steps(config, series)))
+    made = _MADE.get(fact) if isinstance(fact, type) else None
+    return tuple(made.step.format(step) for step in steps) if made is not None and made.step else steps
+
+
+def _name(fact: type | str) -> str:
+    return fact if isinstance(fact, str) else fact.__name__
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +113,14 @@ class Facts:
 
     def why_missing(self, kind: type) -> str:
         """Why there is no such fact."""
-        return self.missing.get(kind) or f"{_NAMES.get(kind, kind.__name__)} was not collected"
+        if kind in self.missing:
+            return self.missing[kind]
+        config, release = self.get(Kconfig), self.get(KernelRelease)
+        series = release.series if release is not None else None
+        refused = next((why for one in _kinds(kind) if (why := one.why_not(config, series))), "")
+        what = what_it_is(kind)
+        return f"{what} cannot be collected from this kernel: {refused}" if refused else f"{what} was not collected"
 
-    def collect(self, kind: type) -> tuple[str, ...]:
-        """What to do to get it."""
-        return how_to_collect(kind)
+    def collect(self, kind: type | str) -> tuple[str, ...]:
+        """What to do to get it from this kernel."""
+        return how_to_collect(kind, self.get(Kconfig), self.get(KernelRelease))

@@ -49,8 +49,6 @@ say() { printf '%s\n' "$*" >&2; }
 
 # What is read. Each function writes one file of the bundle to its standard output.
 
-page_tables() { cat $debug/kernel_page_tables; }
-
 blocks() {
     cd $memory || return 1
     for attribute in block_size_bytes auto_online_blocks memory[0-9]*/state memory[0-9]*/valid_zones \
@@ -125,44 +123,17 @@ hotplug_trace() {
 
 cpu() { grep -E '^(CPU |Features)' /proc/cpuinfo | sort | uniq -c; }
 
-# Name; whether root is needed; what it is; command.
-items_before='uname;;kernel release;uname -a
-boot_id;;which boot this is;cat /proc/sys/kernel/random/boot_id
-cmdline;;kernel command line;cat /proc/cmdline
-config;;kernel configuration;config
-cpuinfo;;CPU models and features;cpu
-vmcoreinfo;root;kernel layout (VMCOREINFO);vmcoreinfo'
-
-items_state='memory_blocks;;memory blocks and states;blocks
-iomem;root;physical memory map;cat /proc/iomem'
-
-items_tables='kernel_page_tables;root;kernel page tables;page_tables'
-
-items_after='memory_nodes;;nodes of memory blocks;nodes
-zoneinfo;;zones;cat /proc/zoneinfo
-meminfo;;memory counters;cat /proc/meminfo
-hugepages;;huge page pools;hugepages
-memmap_on_memory;;memmap_on_memory parameter;cat /sys/module/memory_hotplug/parameters/memmap_on_memory
-modules;;loaded modules;cat /proc/modules
-dmesg;;kernel log;kernel_log
-trace;root;memory hotplug trace;hotplug_trace
-lsmem;;memory ranges;lsmem -a -o RANGE,SIZE,STATE,REMOVABLE,BLOCK,NODE,ZONES
-ndctl.json;;persistent-memory namespaces;ndctl list -NRDi
-daxctl.json;;dax devices;daxctl list -Di'
+#@ITEMS@
 
 # Calls "$1 NAME ROOT WHAT COMMAND" for every line of $2; what does not exist here is left out.
 each() {
-    printf '%s\n' "$2" | while IFS=';' read -r name root what command; do
-        case $name in
-            trace) is_tracing || continue ;;
-            modules) [ -e /proc/modules ] || continue ;;
-            lsmem | ndctl.json | daxctl.json) command -v "${command%% *}" >/dev/null || continue ;;
-        esac
+    printf '%s\n' "$2" | while IFS=';' read -r name root what command only_if; do
+        [ -z "$only_if" ] || eval "$only_if" || continue
         $1 "$name" "$root" "$what" "$command" </dev/null
     done
 }
 
-announce() { printf '  %-19s %-29s %s%s\n' "$1" "$3" "$4" "$([ "$2" = root ] && echo '   (root)')"; }
+announce() { printf '  %-19s %-32s %s%s\n' "$1" "$3" "$4" "$([ "$2" = root ] && echo '   (root)')"; }
 
 # Seconds since the boot, without the fraction.
 uptime_seconds() { read -r seconds _ </proc/uptime && printf '%s\n' "${seconds%%.*}"; }
@@ -225,7 +196,7 @@ take_state() {
 
 redact_files() {
     host=$(uname -n | sed 's/[][\.*^$/(){}+?|]/\\&/g')
-    for file in uname cmdline dmesg ndctl.json; do
+    for file in @PRIVATE@; do
         [ -e "$work/$file" ] || continue
         sed -E -e "s/(^|[^A-Za-z0-9_-])$host([^A-Za-z0-9_-]|\$)/\1(none)\2/g" \
             -e 's/([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}/xx:xx:xx:xx:xx:xx/g' \

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -12,20 +14,47 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parsers.errors import InputError, MissingDependencyError
+from parsers.kinds import KINDS, When
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from analyzer.sources.read import Request
+    from parsers.kinds import Kind
 
 __all__ = ["collect", "live", "script"]
 
 CAPTURE = "capture/"
+_SHELL = re.compile(r"[^\w\s/.,:+=@%-]")
+"""What a command holds that the script's plain word splitting does not understand."""
 
 
 def script() -> str:
-    """The collecting script, POSIX sh."""
-    return resources.files("analyzer.collect").joinpath("collect.sh").read_text(encoding="utf-8")
+    """The collecting script, POSIX sh: ``collect.sh`` with the items of `parsers.kinds`."""
+    template = resources.files("analyzer.collect").joinpath("collect.sh").read_text(encoding="utf-8")
+    kinds = [kind for kind in KINDS.values() if kind.is_collected]
+    private = " ".join(kind.collected_as for kind in kinds if kind.private)
+    return template.replace("@PRIVATE@", private).replace("#@ITEMS@", "\n".join(_items(kinds)))
+
+
+def _items(kinds: Sequence[Kind]) -> Iterator[str]:
+    """A variable of the script for each time of collecting, and the functions of commands that need a shell."""
+    called = {kind.name: kind.function or kind.command for kind in kinds}
+    for kind in kinds:
+        if _SHELL.search(called[kind.name]):
+            called[kind.name] = f"read_{kind.name}"
+            yield f"read_{kind.name}() {{ {kind.command}; }}\n"
+    yield "# Name; whether root is needed; what it is; command; condition."
+    for when in When:
+        items = "\n".join(_item(kind, called[kind.name]) for kind in kinds if kind.when is when)
+        yield f"items_{when.name.lower()}={shlex.quote(items)}"
+
+
+def _item(kind: Kind, command: str) -> str:
+    fields = (kind.collected_as, "root" if kind.root else "", kind.what, command, kind.only_if)
+    if any(mark in field for field in fields for mark in ";\n"):
+        raise ValueError(f"a semicolon or line end in what {kind.name} tells the collecting script: {fields}")
+    return ";".join(fields)
 
 
 def collect(arguments: Sequence[str]) -> int:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import click
 
-from analyzer.sources.kinds import kind_of_path
 from parsers.errors import InputError
+from parsers.kinds import kind_of_path
 
 __all__ = ["Bundle", "find_bundles"]
 
@@ -95,4 +95,4 @@ def _listing(path: Path) -> tuple[list[str], list[str]]:
 
 def _is_capture(folders: list[str], files: list[str]) -> bool:
     """A capture has files that are understood, or is a copied tree."""
-    return not _TREE.isdisjoint(folders) or any(map(kind_of_path, files))
+    return not _TREE.isdisjoint(folders) or any(kind.is_read for kind in map(kind_of_path, files) if kind is not None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,35 +17,24 @@ from analyzer.sources.crashdump import Symbols, read_vmcore, whole_dumps
 from analyzer.sources.folder import below
 from analyzer.sources.found import UNENDED, Found, digest, head_of
 from analyzer.sources.identity import doubt_of_names, own_configs, refuse_strangers
-from analyzer.sources.kinds import BY_NAME, SNIFF_BYTES, Kind, kind_of_content, kind_of_path
 from analyzer.sources.sniff import is_kernel_dump, is_vmcore
 from parsers import ftrace
 from parsers.errors import Diagnostic, InputError, PtauditError, UsageError
-from parsers.hugepages import parse_hugepages_tree
+from parsers.kinds import KINDS, SNIFF_BYTES, Kind, kind_of_content, kind_of_path
 from parsers.lines import at_lines
-from parsers.memory_blocks import parse_memory_blocks_tree
 from rules.model.captured import Captured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from parsers.dmesg import Dmesg
     from parsers.vmcore.extract import VmcoreFacts
 
 __all__ = ["Request", "Source", "Sources", "read_sources"]
 
 MAX_UNNAMED = 32
 MAX_SYSTEM_MAPS = 4
-_SYSFS_MEMORY = re.compile(r"(?:^|/)sys/devices/system/memory/((?:memory\d+/)?[\w]+)$")
 _KCORE = re.compile(r"(?:^|/)proc/kcore$")  # the running kernel's memory, without end
 _KERNEL_FILE = re.compile(r"(?:^|/)(?:vmlinux|(System\.map))(?:-[^/]+?)?(?:\.debug)?(?:\.(?:gz|xz|zst))?$")
-_SYSFS_HUGEPAGES = re.compile(r"(?:^|/)sys/kernel/mm/hugepages/(hugepages-\d+kB/\w+)$")
-
-
-_TREES: dict[str, tuple[str, Callable[[dict[str, bytes], str], Any]]] = {
-    "memory_blocks": ("sys/devices/system/memory", parse_memory_blocks_tree),
-    "hugepages": ("sys/kernel/mm/hugepages", parse_hugepages_tree),
-}
 
 
 @dataclass(frozen=True)
@@ -93,9 +81,9 @@ def read_sources(request: Request) -> Sources:
     for dump in whole_dumps(reading.dumps) if reading.dumps else ():
         reading.vmcore(dump)
     for name, path in request.kinds.items():
-        if name not in BY_NAME:
-            raise UsageError(f"no such kind {name!r}; known: {', '.join(BY_NAME)}")
-        reading.file(Found(str(path), path), BY_NAME[name])
+        if name not in KINDS or not KINDS[name].is_read:
+            raise UsageError(f"no such kind {name!r}; known: {_readable()}")
+        reading.file(Found(str(path), path), KINDS[name])
     return reading.finish(request.layout)
 
 
@@ -176,22 +164,19 @@ class _Reading:
     def _capture(self, files: dict[str, Found], root: str, between: str) -> None:
         """The files of one capture by their path in it."""
         _refuse_several(root, files)
-        trees: dict[str, dict[str, bytes]] = {"memory_blocks": {}, "hugepages": {}}
+        trees: dict[str, dict[str, bytes]] = {}
         for relative, found in files.items():
-            memory, huge = _SYSFS_MEMORY.search(relative), _SYSFS_HUGEPAGES.search(relative)
-            if memory:
-                trees["memory_blocks"][memory[1]] = found.content()
-            elif huge:
-                trees["hugepages"][huge[1]] = found.content()
+            if (attribute := _attribute(relative)) is not None:
+                trees.setdefault(attribute[0].name, {})[attribute[1]] = found.content()
             elif (kind := kind_of_path(relative)) is not None:
                 self.file(found, kind, strict=False)
             else:
                 self.ignored.append(found.name)
-        for kind_name, tree in trees.items():
-            if tree:
-                name = f"{root}{between}{_TREES[kind_name][0]}"
-                parsed = _TREES[kind_name][1](tree, name)
-                self._parsed(kind_name, parsed, name, _digest_of_tree(tree), _unended(tree, name))
+        for kind_name, contents in trees.items():
+            if (tree := KINDS[kind_name].tree) is not None:
+                name = f"{root}{between}{tree.root}"
+                parsed = tree.parse(contents, name)
+                self._parsed(kind_name, parsed, name, _digest_of_tree(contents), _unended(contents, name))
 
     def single(self, path: Path) -> None:
         """One file of any kind that its content, or else its name, shows."""
@@ -212,9 +197,7 @@ class _Reading:
     def _by_content(self, found: Found) -> None:
         kind = kind_of_content(found.head(SNIFF_BYTES)) or kind_of_path(plain_name(found.name))
         if kind is None:
-            raise InputError(
-                f"not recognised; name its kind with --kind (one of {', '.join(BY_NAME)})", path=found.name
-            )
+            raise InputError(f"not recognised; name its kind with --kind (one of {_readable()})", path=found.name)
         self.file(found, kind)
 
     def vmcore(self, paths: tuple[Path, ...]) -> None:
@@ -254,7 +237,7 @@ class _Reading:
     def file(self, found: Found, kind: Kind, *, strict: bool = True) -> None:
         """A file of a known kind; in a directory, one bad file is a diagnostic and the rest is read."""
         name = found.name
-        if kind.parse is None and kind.read is None:
+        if not kind.is_read:
             self.ignored.append(name)
             return
         if isinstance(found.where, Path) and self._again(found.where):
@@ -296,9 +279,6 @@ class _Reading:
         at = next(number for number, one in enumerate(self.sources) if one.path == note.path)
         self.sources[at] = replace(self.sources[at], diagnostics=(*self.sources[at].diagnostics, note))
 
-    def _last(self, *kinds: str) -> Any:  # noqa: ANN401
-        return next((self.parsed[kind][-1] for kind in kinds if kind in self.parsed), None)
-
     def _own_config(self) -> bool:
         """Leaves out the configurations of other kernels that are installed; whether one is left."""
         own = own_configs(self.parsed)
@@ -307,7 +287,7 @@ class _Reading:
         return bool(own)
 
     def finish(self, layout: dict[str, int]) -> Sources:
-        """The evidence set; the last of several files of a kind is the state, the first dump the state before."""
+        """The evidence set: `Captured.of` chooses among several files of a kind."""
         if not self.parsed:
             if self.failures:
                 raise self.failures[0]
@@ -321,32 +301,7 @@ class _Reading:
         refuse_strangers(self.parsed)
         if (doubt := doubt_of_names(self.parsed)) is not None:
             self._note(doubt)
-        dumps, vmcores = self.parsed.get("ptdump", []), self.parsed.get("vmcore", [])
-        blocks, nodes = self._last("memory_blocks", "lsmem"), self._last("memory_nodes")
-        if blocks is not None and nodes is not None:
-            blocks = blocks.with_nodes(nodes)
-        captured = Captured(
-            dump=dumps[-1] if dumps else None,
-            earlier_dump=dumps[0] if len(dumps) > 1 else None,
-            iomem=self._last("iomem"),
-            blocks=blocks,
-            release=self._last("uname"),
-            config=self._last("config"),
-            command_line=self._last("cmdline"),
-            memmap_on_memory=self._last("memmap_on_memory"),
-            boot_id=self._last("boot_id"),
-            vmcoreinfo=self._last("vmcoreinfo"),
-            zoneinfo=self._last("zoneinfo"),
-            meminfo=self._last("meminfo"),
-            hugepages=self._last("hugepages"),
-            dmesg=max(reversed(self.parsed.get("dmesg", [])), key=_worth, default=None),
-            vmcore=vmcores[-1] if vmcores else None,
-            earlier_vmcore=vmcores[0] if len(vmcores) > 1 else None,
-            # Text sorts before trace.dat, and has lines to quote; a log tells least.
-            trace=next(iter((*self.parsed.get("trace", []), *self.parsed.get("log", []))), None),
-            layout=layout,
-        )
-        return Sources(captured, self.sources, self.ignored)
+        return Sources(Captured.of(self.parsed, layout), self.sources, self.ignored)
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:
@@ -362,7 +317,7 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
 
 def _refuse_several(root: str, files: dict[str, Found]) -> None:
     """A directory that holds several captures is several machines or moments."""
-    dump = BY_NAME["ptdump"].paths
+    dump = KINDS["ptdump"].paths
     homes = sorted(
         {re.sub(r"(?:^|/)sys/kernel/debug$", "", str(Path(name).parent)) for name in files if dump.search(name)}
     )
@@ -378,15 +333,19 @@ def _refuse_several_dumps(root: Path, dumps: list[Path]) -> None:
         raise UsageError(f"holds several crash dumps, name one, or the earlier and the later: {names}", path=str(root))
 
 
-def _worth(log: Dmesg) -> tuple[bool, bool]:
-    """Of several logs the one that has oopses, and its beginning; of two such the last."""
-    return bool(log.reports.reports), log.boot.release is not None
-
-
 def _wanted(relative: str) -> bool:
     """Whether a path in a capture says that the file is understood."""
-    sysfs = _SYSFS_MEMORY.search(relative) or _SYSFS_HUGEPAGES.search(relative)
-    return sysfs is not None or kind_of_path(relative) is not None
+    return kind_of_path(relative) is not None or _attribute(relative) is not None
+
+
+def _attribute(relative: str) -> tuple[Kind, str] | None:
+    """The kind whose tree in sysfs a path belongs to, and the attribute."""
+    trees = ((kind, kind.tree.attribute(relative)) for kind in KINDS.values() if kind.tree is not None)
+    return next(((kind, attribute) for kind, attribute in trees if attribute is not None), None)
+
+
+def _readable() -> str:
+    return ", ".join(kind.name for kind in KINDS.values() if kind.is_read)
 
 
 def _is_archive(path: Path, relative: str) -> bool:

@@ -12,7 +12,7 @@ import click
 
 from analyzer.catalogue.rule_page import rule_parts
 from analyzer.cli import ptaudit
-from analyzer.sources.kinds import KINDS
+from parsers.kinds import KINDS, Kind
 from rules.engine import builtin_rules
 from rules.facts import how_to_collect
 from rules.finding import Severity
@@ -158,6 +158,12 @@ def fixes(bug: KnownBug) -> str:
     return f"{', '.join([dotted(bug.fixed), *stable])}<br>{prose(bug.commit)}"
 
 
+def which_kernels(kind: Kind) -> str:
+    since = f"v{kind.since[0]}.{kind.since[1]} and later" if kind.since else ""
+    options = " or ".join(f"`CONFIG_{symbol}`" for symbol in kind.config)
+    return ", ".join(filter(None, (since, options))) or "all"
+
+
 def evidence_page(rules: tuple[Rule, ...]) -> str:
     needed, used = defaultdict(list), defaultdict(list)
     for rule in rules:
@@ -184,8 +190,12 @@ def evidence_page(rules: tuple[Rule, ...]) -> str:
         "",
         "In a directory a file is told by the end of its path, alone by its content; `--kind KIND=PATH` says it.",
         "",
-        "| kind | paths (regular expression) |",
-        "|---|---|",
+        "| kind | what it is | which kernels | paths (regular expression) |",
+        "|---|---|---|---|",
     ]
-    lines += [f"| {code(kind.name)} | {code(kind.paths.pattern)} |" for kind in KINDS]
+    lines += [
+        f"| {code(kind.name)} | {prose(kind.what)} | {which_kernels(kind)} | {code(kind.paths.pattern)} |"
+        for kind in KINDS.values()
+        if kind.is_read
+    ]
     return "\n".join(lines) + "\n"

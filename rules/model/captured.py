@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ from parsers.ftrace.events import Origin
 from parsers.hugepages import HugePages
 from parsers.iomem import Iomem
 from parsers.kconfig import Kconfig
+from parsers.kinds import KINDS
 from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
 from parsers.meminfo import Meminfo
@@ -38,7 +40,8 @@ from rules.model.replay.timeline import HotplugLog, Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping as Dict
-    from typing import Any
+    from collections.abc import Sequence
+    from typing import Any, Self
 
     from parsers.ftrace.events import Trace
     from parsers.vmcore.extract import VmcoreFacts
@@ -71,6 +74,68 @@ class Captured:
     trace: Trace | None = None
     layout: Dict[str, int] = field(default_factory=dict)
     """Values of `parsers.layout.LAYOUT_KEYS` given by the user."""
+    others: Dict[type, Any] = field(default_factory=dict)
+    """Every other kind of evidence in `parsers.kinds`, by the type of its fact."""
+
+    @classmethod
+    def of(cls, parsed: Dict[str, Sequence[Any]], layout: Dict[str, int]) -> Self:
+        """The evidence of one machine from everything that was read, by kind and in the order of reading.
+
+        The last of several files of a kind is the state, the first page-table or crash dump the state before.
+        """
+        names = {one.name for one in fields(cls)} - _CHOSEN.keys()
+        last: dict[str, Any] = {}
+        others: dict[type, Any] = {}
+        for kind in KINDS.values():
+            if kind.fact is None or kind.name in _CHOSEN or not parsed.get(kind.name):
+                continue
+            if (name := _FIELD_OF.get(kind.name, kind.name)) in names:
+                last[name] = parsed[kind.name][-1]
+            else:
+                others[kind.fact] = parsed[kind.name][-1]
+        chosen = {name: value for choose in _CHOSEN.values() for name, value in choose(parsed).items()}
+        return cls(**last, **chosen, layout=layout, others=others)
+
+
+def _dumps(parsed: Dict[str, Sequence[Any]]) -> dict[str, Any]:
+    dumps = parsed.get("ptdump", ())
+    return {"dump": dumps[-1] if dumps else None, "earlier_dump": dumps[0] if len(dumps) > 1 else None}
+
+
+def _vmcores(parsed: Dict[str, Sequence[Any]]) -> dict[str, Any]:
+    dumps = parsed.get("vmcore", ())
+    return {"vmcore": dumps[-1] if dumps else None, "earlier_vmcore": dumps[0] if len(dumps) > 1 else None}
+
+
+def _blocks(parsed: Dict[str, Sequence[Any]]) -> dict[str, Any]:
+    """Memory blocks from sysfs or else from lsmem, with their nodes."""
+    found = parsed.get("memory_blocks") or parsed.get("lsmem")
+    nodes = parsed.get("memory_nodes")
+    blocks = found[-1] if found else None
+    return {"blocks": blocks.with_nodes(nodes[-1]) if blocks is not None and nodes else blocks}
+
+
+def _log(parsed: Dict[str, Sequence[Any]]) -> dict[str, Any]:
+    """Of several logs the one that has oopses, and its beginning; of two such the last."""
+    logs = reversed(parsed.get("dmesg", ()))
+    return {"dmesg": max(logs, key=lambda log: (bool(log.reports.reports), log.boot.release is not None), default=None)}
+
+
+def _trace(parsed: Dict[str, Sequence[Any]]) -> dict[str, Any]:
+    """Text sorts before trace.dat, and has lines to quote; a log tells least."""
+    return {"trace": next(iter((*parsed.get("trace", ()), *parsed.get("log", ()))), None)}
+
+
+_CHOSEN: dict[str, Callable[[Dict[str, Sequence[Any]]], dict[str, Any]]] = {
+    "ptdump": _dumps,
+    "vmcore": _vmcores,
+    "memory_blocks": _blocks,
+    "dmesg": _log,
+    "trace": _trace,
+}
+"""Kinds of which several files count, or that are chosen among several: what they give to `Captured`."""
+_FIELD_OF = {"uname": "release", "cmdline": "command_line"}
+"""Attributes of `Captured` that are named otherwise than their kind."""
 
 
 def build_facts(captured: Captured) -> Facts:
@@ -99,6 +164,7 @@ class _Building:
             captured.meminfo,
             captured.hugepages,
             captured.dmesg,
+            *captured.others.values(),
         )
         self._config()
         self._memmap_on_memory()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from analyzer.sources.kinds import kind_of_content
+from parsers.kinds import kind_of_content
 
 LOG = b"[    0.000000] Linux version 6.12.117 (root@vm) (gcc 12.2.0) #2 SMP\n"
 

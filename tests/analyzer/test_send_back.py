@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from analyzer.collect.on_this_host import script
-from analyzer.reports.send_back import COMMANDS
-from analyzer.sources.kinds import kind_of_path
+from parsers.kinds import KINDS, kind_of_path
 
 
 def block(out: str) -> list[str]:
@@ -51,7 +50,7 @@ def test_nothing_undecided_asks_for_nothing(ptaudit, damaged: Path) -> None:
     assert "Send this back" not in ptaudit("audit", damaged, "--select", "VMM-02").out
 
 
-@pytest.mark.parametrize("name", [name for name, _ in COMMANDS.values()])
+@pytest.mark.parametrize("name", [kind.collected_as for kind in KINDS.values() if kind.command])
 def test_the_files_are_understood_and_collected_under_the_same_name(name: str) -> None:
     assert kind_of_path(name) is not None
     assert f"{name};" in script()

@@ -37,10 +37,8 @@ OURS = ("parsers", "analyzer", "rules")
 
 
 def main() -> int:
-    from tests.fuzz.targets import TARGETS
-
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("targets", nargs="*", metavar="target", help=", ".join(TARGETS))
+    parser.add_argument("targets", nargs="*", metavar="target", help="as in tests/fuzz/targets.py")
     parser.add_argument("--minutes", type=float, default=10.0, help="for all targets together (10)")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "ptaudit-fuzz")
     parser.add_argument("--findings", type=Path, help="where findings go (WORK/findings)")
@@ -48,13 +46,15 @@ def main() -> int:
     parser.add_argument("--replay", type=Path, metavar="FILE", help="run this input, show what breaks")
     parser.add_argument("--search", action="store_true", help=argparse.SUPPRESS)  # the process of one target
     options = parser.parse_args()
+    options.findings = options.findings or options.work / "findings"
+    if options.search:  # before anything of ours is imported: it has to be instrumented
+        return search(options.targets[0], options.minutes * 60, options.work, options.findings)
+    from tests.fuzz.targets import TARGETS
+
     names = options.targets or list(TARGETS)
     unknown = [name for name in names if name not in TARGETS]
     if unknown:
         parser.error(f"no target {', '.join(unknown)}; there are {', '.join(TARGETS)}")
-    options.findings = options.findings or options.work / "findings"
-    if options.search:
-        return search(names[0], options.minutes * 60, options.work, options.findings)
     if options.replay:
         from tests.fuzz.invariants import hold
 

@@ -447,20 +447,35 @@ def core_patches() -> tuple[bytes, ...]:
 
 
 CAPTURED = "captures/*/*/"
-_TEXTS = (
-    ("iomem", "parsers.iomem", "parse_iomem", files(CAPTURED + "iomem", "rules/*/*/iomem", size=4096)),
-    ("memory_blocks", "parsers.memory_blocks", "parse_memory_blocks", files(CAPTURED + "memory_blocks", size=4096)),
-    ("memory_nodes", "parsers.memory_blocks", "parse_memory_nodes", files("**/memory_nodes", size=4096)),
-    ("lsmem", "parsers.lsmem", "parse_lsmem", files("host/lsmem/*")),
-    ("zoneinfo", "parsers.zoneinfo", "parse_zoneinfo", files(CAPTURED + "zoneinfo", "host/*/*/zoneinfo", size=8192)),
-    ("cmdline", "parsers.cmdline", "parse_cmdline", files("**/cmdline")),
-    ("uname", "parsers.uname", "parse_uname", files("**/uname")),
-    ("meminfo", "parsers.meminfo", "parse_meminfo", files("**/meminfo", size=4096)),
-    ("hugepages", "parsers.hugepages", "parse_hugepages", files("**/hugetlb", "**/hugepages*", size=4096)),
-    ("memmap_on_memory", "parsers.memmap_on_memory", "parse_memmap_on_memory", files("**/memmap_on_memory")),
-    ("vmcoreinfo", "parsers.vmcoreinfo", "parse_vmcoreinfo", both(files("**/vmcoreinfo"), lambda: (_info(),))),
-    ("boot_id", "parsers.boot_id", "parse_boot_id", lambda: (b"5c0ef2d4-6a0e-4d0f-8d3a-0f3a4b5c6d7e\n",)),
-)
+_SEEDS = {
+    "iomem": files(CAPTURED + "iomem", "rules/*/*/iomem", size=4096),
+    "memory_blocks": files(CAPTURED + "memory_blocks", size=4096),
+    "memory_nodes": files("**/memory_nodes", size=4096),
+    "lsmem": files("host/lsmem/*"),
+    "zoneinfo": files(CAPTURED + "zoneinfo", "host/*/*/zoneinfo", size=8192),
+    "cmdline": files("**/cmdline"),
+    "uname": files("**/uname"),
+    "meminfo": files("**/meminfo", size=4096),
+    "hugepages": files("**/hugetlb", "**/hugepages*", size=4096),
+    "memmap_on_memory": files("**/memmap_on_memory"),
+    "vmcoreinfo": both(files("**/vmcoreinfo"), lambda: (_info(),)),
+}
+"""Fixtures to begin with, beside the sample in the table of evidence."""
+_OWN = {"ptdump", "config", "dmesg", "trace"}
+"""Kinds with a target of their own below."""
+
+
+def of_kind(kind: Any) -> Target:
+    """The parser of a row of the table of evidence."""
+    run = (lambda data: kind.read(data, path="input")) if kind.read else (lambda data: kind.parse(data, "input"))
+    return Target(kind.name, run, both(lambda: (kind.sample,), _SEEDS.get(kind.name, tuple)))
+
+
+def of_kinds() -> list[Target]:
+    """A target for every kind of evidence that is read."""
+    from parsers.kinds import KINDS
+
+    return [of_kind(kind) for kind in KINDS.values() if kind.is_read and kind.name not in _OWN]
 
 
 def _info() -> bytes:
@@ -487,7 +502,7 @@ TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
         Target("ptdump", ptdump, files("ptdump/*.txt", CAPTURED + "kernel_page_tables", size=9500)),
-        *(Target(name, text(module, function), seeds) for name, module, function, seeds in _TEXTS),
+        *of_kinds(),
         Target("config", kconfig, _configs),
         Target("sysfs", sysfs, _tree),
         Target(

@@ -36,7 +36,7 @@ import zstandard
 
 from analyzer.sources.archive import archive_format
 from analyzer.sources.found import UNENDED
-from analyzer.sources.kinds import BY_NAME, SNIFF_BYTES, kind_of_content, kind_of_path
+from parsers.kinds import KINDS, SNIFF_BYTES, kind_of_content, kind_of_path
 from tests.fuzz.invariants import Broken, hold
 from tests.fuzz.targets import CORPUS, FIXTURES, Target, as_file
 
@@ -109,7 +109,7 @@ def target_of(kind: str) -> Target:
         path = as_file(data)
         read = read_sources(Request((), {kind: path}) if kind else Request((path,)))
         notes = [each for source in read.sources for each in source.diagnostics]
-        ends = data.endswith(b"\n") or kind not in BY_NAME
+        ends = data.endswith(b"\n") or kind not in KINDS
         if not ends and not any(each.message == UNENDED for each in notes):
             raise Broken("half a last line, and no word of it")
         return read.captured, notes

@@ -1,0 +1,492 @@
+"""The table of evidence: one row for each kind of file that ptaudit knows, and everything that is known of it.
+
+Everything else derives from this table: how a file is recognised, the ``--kind`` option, the fact that rules see, what
+a report asks for when it is missing, the script that collects it, the documentation and the fuzz targets.  A new kind
+of evidence is a parser and a row here.
+
+Kernel configuration symbols and versions were read in v4.19, v5.10, v6.1 and v6.12.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+from parsers import ftrace, ptdump
+from parsers.boot_id import BootId, parse_boot_id
+from parsers.cmdline import CommandLine, parse_cmdline
+from parsers.dmesg import Dmesg, parse_dmesg
+from parsers.ftrace.events import Trace
+from parsers.hugepages import HugePages, parse_hugepages, parse_hugepages_tree
+from parsers.iomem import Iomem, parse_iomem
+from parsers.kconfig import Kconfig, parse_kconfig
+from parsers.lsmem import parse_lsmem
+from parsers.meminfo import Meminfo, parse_meminfo
+from parsers.memmap_on_memory import MemmapOnMemory, parse_memmap_on_memory
+from parsers.memory_blocks import MemoryBlocks, parse_memory_blocks, parse_memory_blocks_tree, parse_memory_nodes
+from parsers.uname import KernelRelease, parse_uname
+from parsers.vmcoreinfo import VmcoreInfo, parse_vmcoreinfo
+from parsers.zoneinfo import Zoneinfo, parse_zoneinfo
+
+__all__ = [
+    "KINDS",
+    "SNIFF_BYTES",
+    "Kind",
+    "Tree",
+    "When",
+    "in_order",
+    "kind_of_content",
+    "kind_of_path",
+    "kinds_of_fact",
+]
+
+SNIFF_BYTES = 1 << 18
+"""Enough for the first block of a zstd frame, which is at most 128 KiB."""
+
+
+class When(IntEnum):
+    """When evidence is collected: what changes with a hotplug operation is read around the page tables."""
+
+    STATE = 0
+    """Before the page tables and again after them; equal files are of one moment."""
+    TABLES = 1
+    BEFORE = 2
+    AFTER = 3
+
+
+class Configuration(Protocol):
+    """A kernel configuration as far as this table asks it (`parsers.kconfig.Kconfig`)."""
+
+    @property
+    def complete(self) -> bool: ...
+
+    def is_enabled(self, name: str) -> bool | None: ...
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Evidence that sysfs shows as one small file an attribute."""
+
+    root: str
+    """The directory, without the leading slash."""
+    attributes: str
+    """Regular expression of the attributes that are read, by their path below ``root``."""
+    parse: Callable[[dict[str, bytes], str], object]
+    """Takes the contents by path below ``root``, and the name of the tree."""
+
+    def attribute(self, path: str) -> str | None:
+        """The attribute's path below the root if ``path``, in a copied sysfs, is one of this tree's."""
+        found = re.search(rf"(?:^|/){re.escape(self.root)}/({self.attributes})$", path)
+        return found[1] if found else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of evidence: how it is named, recognised, read, asked for and collected."""
+
+    name: str
+    """As in ``--kind``, and the file in a capture unless ``file`` says otherwise."""
+    what: str
+    """What a person calls it, as in "… was not collected"."""
+    fact: type | None = None
+    """What the parser returns and rules see; None where it only adds to another fact, or is not read."""
+    paths: re.Pattern[str]
+    """Matches the end of a path in a capture, or in a copied /proc, /sys or /boot."""
+    sniff: Callable[[bytes], bool]
+    """Whether a file that begins with these bytes is of this kind."""
+    parse: Callable[[bytes, str], object] | None = None
+    """None, where ``read`` is None too: the file is known and the audit does not use it."""
+    read: Callable[..., object] | None = None
+    """Instead of ``parse`` for files that are too large to hold: takes a Path or bytes, and ``path``."""
+    tree: Tree | None = None
+    """The same evidence in a copied /sys."""
+    sample: bytes = b""
+    """A few lines of it: recognised by ``sniff`` if it can be recognised by content, and the first seed of the fuzz
+    target."""
+
+    file: str = ""
+    command: str = ""
+    """Shell command that prints it; empty where no single command does."""
+    function: str = ""
+    """Function of ``analyzer/collect/collect.sh`` that prints it, where that is more than ``command``."""
+    how: str = ""
+    """How a person is asked for it, unless by the command."""
+    note: str = ""
+    """How it is asked for below a block of commands, where there is no command for it."""
+    when: When = When.AFTER
+    only_if: str = ""
+    """Shell condition without which `collect.sh` leaves it out in silence."""
+    root: bool = False
+    """Only root can read it."""
+    private: bool = False
+    """May hold the host's name, MAC addresses or serial numbers."""
+    config: tuple[str, ...] = ()
+    """Configuration symbols of which one has to be set for a kernel to have it; empty if every kernel has it."""
+    since: tuple[int, int] | None = None
+    """First kernel that has it; None if every arm64 kernel that can plug memory does."""
+    instead: str = ""
+    """Kind to ask for where a kernel cannot give this one."""
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the audit uses such a file."""
+        return self.parse is not None or self.read is not None
+
+    @property
+    def collected_as(self) -> str:
+        """Name of the file in a capture."""
+        return self.file or self.name
+
+    @property
+    def step(self) -> str:
+        """How a person is asked for it."""
+        return self.how or (f"as root: {self.command}" if self.root else self.command) or self.what
+
+    @property
+    def is_collected(self) -> bool:
+        """Whether the collecting script takes it."""
+        return bool(self.function or self.command)
+
+    def why_not(self, config: Configuration | None, series: tuple[int, int] | None = None) -> str:
+        """Why a kernel of this configuration and ``(major, minor)`` version cannot give it; empty if it may."""
+        if config is not None and config.complete and self.config:
+            enabled = [config.is_enabled(symbol) for symbol in self.config]
+            if not any(enabled) and any(one is False for one in enabled):
+                named = next(symbol for symbol, one in zip(self.config, enabled, strict=True) if one is False)
+                return f"CONFIG_{named} is not set"
+        if series is not None and self.since is not None and series < self.since:
+            return f"kernels before v{self.since[0]}.{self.since[1]} do not have it"
+        return ""
+
+    def steps(self, config: Configuration | None, series: tuple[int, int] | None = None) -> tuple[str, ...]:
+        """How to get it from a kernel of this configuration and version, or what to get instead."""
+        if not self.why_not(config, series):
+            return (self.step,)
+        return KINDS[self.instead].steps(config, series) if self.instead else ()
+
+
+def _paths(*names: str) -> re.Pattern[str]:
+    return re.compile(rf"(?:^|/)(?:{'|'.join(names)})$")
+
+
+def _has(pattern: bytes) -> Callable[[bytes], bool]:
+    compiled = re.compile(pattern, re.MULTILINE)
+    return lambda head: compiled.search(head) is not None
+
+
+def _is_trace(head: bytes) -> bool:
+    """A log that holds a dumped ring buffer is a log first, and read as both."""
+    return ftrace.looks_like(head) and b"Dumping ftrace buffer:" not in head
+
+
+def _never(_: bytes) -> bool:
+    return False
+
+
+_MEMORY = "/sys/devices/system/memory"
+
+_ROWS: tuple[Kind, ...] = (
+    Kind(
+        name="lsmem",
+        what="lsmem",
+        paths=_paths(r"lsmem(?:\.txt|\.json)?", r"lsmem_-\S*"),
+        sniff=_has(rb"^RANGE +|\"memory\"\s*:\s*\["),
+        parse=parse_lsmem,
+        sample=b"RANGE                                  SIZE  STATE REMOVABLE BLOCK\n"
+        b"0x0000000040000000-0x000000007fffffff    1G online       yes  8-15\n",
+        command="lsmem -a -o RANGE,SIZE,STATE,REMOVABLE,BLOCK,NODE,ZONES",
+        only_if="command -v lsmem >/dev/null",
+    ),
+    Kind(
+        name="ptdump",
+        what="a page-table dump",
+        fact=ptdump.PageTableDump,
+        paths=_paths(r"kernel_page_tables(?:\.txt)?"),
+        sniff=ptdump.looks_like,
+        parse=ptdump.parse,
+        sample=b"---[ vmemmap start ]---\n"
+        b"0xfffffdffc0000000-0xfffffdffc1000000          16M PMD       RW NX SHD AF        BLK UXN    MEM/NORMAL\n",
+        file="kernel_page_tables",
+        command="cat /sys/kernel/debug/kernel_page_tables",
+        how="as root: cat /sys/kernel/debug/kernel_page_tables (CONFIG_PTDUMP_DEBUGFS=y; mount -t debugfs if needed)",
+        when=When.TABLES,
+        root=True,
+        config=("PTDUMP_DEBUGFS", "ARM64_PTDUMP_DEBUGFS", "ARM64_PTDUMP"),  # since v5.7, v4.12, v3.19
+        instead="vmcore",
+    ),
+    Kind(
+        name="memory_blocks",
+        what="the memory blocks",
+        fact=MemoryBlocks,
+        paths=_paths(r"memory_blocks(?:\.txt)?"),
+        sniff=_has(rb"^(?:> ?)*(?:\S*/)?(?:memory\d+/state: *(?:online|offline|going)|block_size_bytes:)"),
+        parse=parse_memory_blocks,
+        tree=Tree(_MEMORY[1:], r"(?:memory\d+/)?\w+", parse_memory_blocks_tree),
+        sample=b"block_size_bytes:8000000\nmemory8/state:online\nmemory8/valid_zones:Normal\n",
+        command=rf"find {_MEMORY} \( -name block_size_bytes -o -name state -o -name valid_zones \) "
+        "-exec grep -H . {} +",
+        function="blocks",
+        how=f"grep -H . {_MEMORY}/block_size_bytes {_MEMORY}/memory*/{{state,valid_zones}}",
+        when=When.STATE,
+        config=("MEMORY_HOTPLUG",),
+        since=(5, 0),  # the first arm64 kernel with memory hotplug
+    ),
+    Kind(
+        name="iomem",
+        what="/proc/iomem",
+        fact=Iomem,
+        paths=_paths(r"(?:proc_)?iomem(?:\.txt)?"),
+        sniff=_has(rb"^[^\S\n]*[0-9a-f]{8,16}-[0-9a-f]{8,16} : \S"),
+        parse=parse_iomem,
+        sample=b"40000000-7fffffff : System RAM\n  40210000-4186ffff : Kernel code\n",
+        command="cat /proc/iomem",
+        when=When.STATE,
+        root=True,
+    ),
+    Kind(
+        name="memory_nodes",
+        what="the nodes of the memory blocks",
+        paths=_paths("memory_nodes"),
+        sniff=_has(rb"\bnode\d+ -> \S*node\d+"),
+        parse=parse_memory_nodes,
+        sample=b"lrwxrwxrwx 1 root root 0 Jan  1 00:00 memory8/node0 -> ../../node/node0\n",
+        function="nodes",
+        config=("MEMORY_HOTPLUG",),
+    ),
+    Kind(
+        name="zoneinfo",
+        what="/proc/zoneinfo",
+        fact=Zoneinfo,
+        paths=_paths(r"(?:proc_)?zoneinfo(?:\.txt)?"),
+        sniff=_has(rb"^Node \d+, zone +\w+"),
+        parse=parse_zoneinfo,
+        sample=b"Node 0, zone   Normal\n  pages free     3840\n        spanned  4096\n        present  4096\n"
+        b"        managed  4000\n  start_pfn:           262144\n",
+        command="cat /proc/zoneinfo",
+    ),
+    Kind(
+        name="config",
+        what="the kernel configuration",
+        fact=Kconfig,
+        paths=_paths(r"config(?:\.gz)?", r"config-[\w.+~-]+", r"kernel_config"),
+        sniff=lambda head: head.startswith(b"\x1f\x8b") or _has(rb"^CONFIG_ARM64=y|^CONFIG_\w+=")(head),
+        parse=parse_kconfig,
+        sample=b"# Linux/arm64 6.12.117 Kernel Configuration\nCONFIG_ARM64_4K_PAGES=y\n# CONFIG_KASAN is not set\n",
+        command='zcat /proc/config.gz 2>/dev/null || cat "/boot/config-$(uname -r)"',
+        function="config",
+        how="zcat /proc/config.gz, or /boot/config-$(uname -r)",
+        when=When.BEFORE,
+    ),
+    Kind(
+        name="vmcoreinfo",
+        what="VMCOREINFO",
+        fact=VmcoreInfo,
+        paths=_paths(r"vmcoreinfo(?:\.txt)?"),
+        sniff=_has(rb"^OSRELEASE=|VMCOREINFO"),
+        parse=parse_vmcoreinfo,
+        sample=b"OSRELEASE=6.12.117\nPAGESIZE=4096\nSYMBOL(_stext)=ffff800080010000\nNUMBER(VA_BITS)=48\n",
+        function="vmcoreinfo",
+        how="a crash dump's VMCOREINFO, or --layout phys_offset=0x…; as root: cat /proc/iomem",
+        note="the VMCOREINFO note of the kernel: sh collect.sh reads it, and a crash dump has it",
+        when=When.BEFORE,
+        root=True,
+        config=("PROC_KCORE",),
+        since=(4, 19),  # 23c85094fe18, the note of /proc/kcore
+    ),
+    Kind(
+        name="meminfo",
+        what="/proc/meminfo",
+        fact=Meminfo,
+        paths=_paths(r"(?:proc_)?meminfo(?:\.txt)?"),
+        sniff=_has(rb"^MemTotal: +\d+ kB"),
+        parse=parse_meminfo,
+        sample=b"MemTotal:        4005372 kB\nMemFree:         3717580 kB\nHugePages_Total:       0\n",
+        command="cat /proc/meminfo",
+    ),
+    Kind(
+        name="hugepages",
+        what="the huge page pools",
+        fact=HugePages,
+        paths=_paths(r"hugetlb", r"hugepages(?:\.txt)?"),
+        sniff=_has(rb"hugepages-\d+kB/"),
+        parse=parse_hugepages,
+        tree=Tree("sys/kernel/mm/hugepages", r"hugepages-\d+kB/\w+", parse_hugepages_tree),
+        sample=b"/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages:4\n",
+        command="grep -H . /sys/kernel/mm/hugepages/*/* /proc/sys/vm/hugetlb_optimize_vmemmap",
+        function="hugepages",
+        how="grep -H . /sys/kernel/mm/hugepages/*/*",
+        config=("HUGETLB_PAGE", "HUGETLBFS"),
+    ),
+    Kind(
+        name="trace",
+        what="a trace of hotplug operations",
+        fact=Trace,
+        paths=_paths(r"trace(?:\.txt)?", r"trace\.dat"),
+        sniff=_is_trace,
+        read=ftrace.read,
+        sample=b"# tracer: nop\n#\n"
+        b"  sh-58      [001] d....     2.5: mhp_online: (online_pages+0x0/0x368) pfn=0x80000 nr=0x8000\n",
+        function="hotplug_trace",
+        how="a trace of the hotplug operations: ptaudit probes prints the set-up",
+        root=True,
+        only_if="is_tracing",
+        config=("KPROBE_EVENTS",),
+    ),
+    Kind(
+        name="dmesg",
+        what="the boot log",
+        fact=Dmesg,
+        paths=_paths(
+            r"dmesg(?:\.txt|\.log)?",
+            r"dmesg_-\S*",
+            r"vmcore-dmesg(?:\.txt)?",
+            r"serial\.log",
+            r"console\.log",
+            r"kern\.log",
+            r"journal(?:\.txt|\.json)?",
+            r"journalctl_-\S*",
+            "messages",
+            "syslog",
+        ),
+        sniff=_has(
+            rb"Linux version \d|^(?:<\d+>)?\[ *\d+\.\d{6}\]|Unable to handle kernel |Internal error: Oops|Call trace:"
+            rb"|^\{[^\n]{0,8192}\"MESSAGE\"\s*:|\A\s*\{\s*\"dmesg\"\s*:"
+        ),
+        parse=parse_dmesg,
+        sample=b"[    0.000000] Linux version 6.12.117 (root@vm) (gcc 12.2.0) #2 SMP\n",
+        command="journalctl -k -b -o short-monotonic 2>/dev/null || dmesg",
+        function="kernel_log",
+        how="dmesg from the start of the boot (journalctl -k -b)",
+        private=True,
+    ),
+    Kind(
+        name="uname",
+        what="the kernel release",
+        fact=KernelRelease,
+        paths=_paths(r"uname(?:\.txt)?", r"uname_-a", r"osrelease", r"proc/version"),
+        sniff=_has(rb"\ALinux \S+ \d+\.\d+"),
+        parse=parse_uname,
+        sample=b"Linux vm 6.12.117 #2 SMP PREEMPT Fri Nov 20 10:00:00 UTC 2026 aarch64 GNU/Linux\n",
+        command="uname -a",
+        when=When.BEFORE,
+        private=True,
+    ),
+    Kind(
+        name="cmdline",
+        what="the kernel command line",
+        fact=CommandLine,
+        paths=_paths(r"(?:proc_)?cmdline(?:\.txt)?"),
+        sniff=_never,
+        parse=parse_cmdline,
+        sample=b"BOOT_IMAGE=/boot/vmlinuz-6.12.117 root=/dev/vda1 ro memory_hotplug.memmap_on_memory=on\n",
+        command="cat /proc/cmdline",
+        when=When.BEFORE,
+        private=True,
+    ),
+    Kind(
+        name="memmap_on_memory",
+        what="the memmap_on_memory parameter",
+        fact=MemmapOnMemory,
+        paths=_paths(r"memmap_on_memory", r"sys/module/memory_hotplug/parameters/memmap_on_memory"),
+        sniff=_never,
+        parse=parse_memmap_on_memory,
+        sample=b"Y\n",
+        command="cat /sys/module/memory_hotplug/parameters/memmap_on_memory",
+        config=("MHP_MEMMAP_ON_MEMORY",),
+        since=(5, 13),
+    ),
+    Kind(
+        name="boot_id",
+        what="the boot ID",
+        fact=BootId,
+        paths=_paths("boot_id"),
+        sniff=_never,
+        parse=parse_boot_id,
+        sample=b"5c0ef2d4-6a0e-4d0f-8d3a-0f3a4b5c6d7e\n",
+        command="cat /proc/sys/kernel/random/boot_id",
+        when=When.BEFORE,
+    ),
+    # Crash dumps need symbols and come in several files: analyzer/sources/crashdump.py recognises and reads them.
+    Kind(
+        name="vmcore",
+        what="a crash dump",
+        paths=re.compile(r"(?!)"),
+        sniff=_never,
+        how="a crash dump (/proc/vmcore, or dump-guest-memory from the hypervisor)",
+        note="a crash dump: /proc/vmcore, or dump-guest-memory from the hypervisor",
+    ),
+    # What is collected for people, and not audited.
+    Kind(
+        name="cpuinfo",
+        what="CPU models and features",
+        paths=_paths("cpuinfo"),
+        sniff=_never,
+        function="cpu",
+        when=When.BEFORE,
+    ),
+    Kind(
+        name="modules",
+        what="the loaded modules",
+        paths=_paths("modules"),
+        sniff=_never,
+        command="cat /proc/modules",
+        only_if="[ -e /proc/modules ]",
+    ),
+    Kind(
+        name="ndctl",
+        what="persistent-memory namespaces",
+        paths=_paths(r"ndctl\.json"),
+        sniff=_never,
+        file="ndctl.json",
+        command="ndctl list -NRDi",
+        only_if="command -v ndctl >/dev/null",
+        private=True,
+    ),
+    Kind(
+        name="daxctl",
+        what="dax devices",
+        paths=_paths(r"daxctl\.json"),
+        sniff=_never,
+        file="daxctl.json",
+        command="daxctl list -Di",
+        only_if="command -v daxctl >/dev/null",
+    ),
+    Kind(
+        name="manifest",
+        what="the collecting script's own record",
+        paths=_paths("manifest"),
+        sniff=_never,
+    ),
+    Kind(
+        name="vmcoreinfo_addr",
+        what="the address of VMCOREINFO",
+        paths=_paths("vmcoreinfo_addr"),
+        sniff=_never,
+    ),
+)
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in _ROWS}
+"""By name; by content the first that recognises a file wins."""
+
+
+def kind_of_path(path: str) -> Kind | None:
+    """The kind that a file of this name in a capture has."""
+    return next((kind for kind in KINDS.values() if kind.paths.search(path)), None)
+
+
+def kind_of_content(head: bytes) -> Kind | None:
+    """The kind that the first bytes of a file show."""
+    return next((kind for kind in KINDS.values() if kind.sniff(head[:SNIFF_BYTES])), None)
+
+
+def kinds_of_fact(fact: type) -> Iterator[Kind]:
+    """The kinds of evidence that are read into a fact of this type."""
+    return (kind for kind in KINDS.values() if kind.fact is fact)
+
+
+def in_order() -> list[Kind]:
+    """The kinds in the order in which they are best collected."""
+    return sorted(KINDS.values(), key=lambda kind: kind.when)
