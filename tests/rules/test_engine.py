@@ -102,7 +102,7 @@ def test_missing_need_makes_undecided_without_a_call() -> None:
     one = make(lambda _: pytest.fail("was called"), needs=(Wanted, Meminfo))
     found = run([one], Facts({}, {Wanted: "it was zero"}))[0]
     assert found.outcome is Outcome.UNDECIDED
-    assert found.reason == "it was zero; Meminfo was not collected"
+    assert found.reason == "it was zero; /proc/meminfo was not collected"
     assert found.collect == ("Wanted", "cat /proc/meminfo")
 
 
