@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rules.facts import Facts
 
-__all__ = ["Report", "audit"]
+__all__ = ["Report", "audit", "judge"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,21 @@ def audit(
 ) -> Report:
     """Audit one evidence set."""
     sources = read_sources(request)
-    facts = build_facts(sources.captured)
+    return judge(
+        sources, build_facts(sources.captured), only=only, ignore=ignore, min_severity=min_severity, baseline=baseline
+    )
+
+
+def judge(
+    sources: Sources,
+    facts: Facts,
+    *,
+    only: Iterable[str] = (),
+    ignore: Iterable[str] = (),
+    min_severity: Severity = Severity.INFO,
+    baseline: Baseline | None = None,
+) -> Report:
+    """Run the rules on facts that were worked out before."""
     rules, broken = load_rules()
     verdicts = tuple(run(select(rules, only, ignore), facts))
     return Report(sources, facts, verdicts, broken, min_severity, baseline or Baseline())

@@ -23,7 +23,20 @@ if TYPE_CHECKING:
     from parsers.mapping import I64, Bool
     from rules.facts import Facts
 
-__all__ = ["SectionRow", "empty_table_counts", "section_rows"]
+__all__ = [
+    "KINDS",
+    "ORIGINS",
+    "STATES",
+    "SectionColumns",
+    "SectionRow",
+    "empty_table_counts",
+    "section_columns",
+    "section_rows",
+]
+
+STATES = ("online", "offline", "-")
+ORIGINS = ("boot", "hot-added", "unknown")
+KINDS = ("device", "ram", "no-map", "block", "-")
 
 _LEVELS = {PTE: "pte", PMD: "pmd", PUD: "pud", MIXED: "mixed"}
 
@@ -54,8 +67,40 @@ class SectionRow:
         return {**asdict(self), "start_pfn": f"{self.start_pfn:#x}", "end_pfn": f"{self.end_pfn:#x}"}
 
 
-def section_rows(facts: Facts) -> list[SectionRow]:
-    """All sections that exist, folded; InputError, with what to collect, where they are not known."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SectionColumns:
+    """All sections that exist, ascending: one row a section in every column."""
+
+    sections: SectionTable
+    vmemmap: Vmemmap | None
+    linear: LinearMap | None
+    number: I64
+    coverage: Coverage
+    state: I64
+    """Index into `STATES`; likewise origin and kind."""
+    origin: I64
+    kind: I64
+    valid_subsections: I64
+    subsection_map: list[str]
+    """The valid subsections as hexadecimal text, lowest subsection in the lowest bit."""
+    node: I64
+    """Node of the memory block, -1 where unknown or where there is no block."""
+    lines: tuple[I64, Bool]
+    """Line of the memory block in ``line_source``, and which are known."""
+    line_source: str
+    early: Bool | None
+    """Flags of mem_section; None without a section table."""
+    taint: Bool | None
+    self_hosted: Bool | None
+    """Struct pages are in the section's own block; None where the evidence does not say."""
+
+    @property
+    def subsections_per_section(self) -> int:
+        return self.sections.pages_per_section // self.sections.layout.pages_per_subsection
+
+
+def section_columns(facts: Facts) -> SectionColumns:
+    """All sections that exist; InputError, with what to collect, where they are not known."""
     sections = facts.get(SectionTable)
     if sections is None:
         steps = "; ".join(how_to_collect(SectionTable))
@@ -70,27 +115,48 @@ def section_rows(facts: Facts) -> list[SectionRow]:
     linear = facts.get(LinearMap) if placed else None
     coverage = Coverage.of(sections, vmemmap, linear, numbers * pages, pages)
     blocks = _Blocks.of(sections, facts.get(MemoryBlocks))
-    own = _self_hosted(numbers, blocks, facts.get(BlockRows), vmemmap, sections)
-    kinds = {
-        "device": sections.device,
-        "ram": sections.ram,
-        "no-map": sections.nomap,
-        "block": sections.blocks,
-    }
+    count, bitmap = _subsections(sections, coverage)
+    early, taint = _flags(numbers, facts.get(SectionRows))
+    kinds = (sections.device, sections.ram, sections.nomap, sections.blocks)
+    return SectionColumns(
+        sections=sections,
+        vmemmap=vmemmap,
+        linear=linear,
+        number=numbers,
+        coverage=coverage,
+        state=_first_of(coverage, (sections.online, sections.blocks)),
+        origin=_first_of(coverage, (sections.early, sections.hotadded)),
+        kind=_first_of(coverage, kinds),
+        valid_subsections=count,
+        subsection_map=bitmap,
+        node=blocks.nodes(numbers),
+        lines=blocks.lines(numbers),
+        line_source=blocks.source,
+        early=early,
+        taint=taint,
+        self_hosted=_self_hosted(numbers, blocks, facts.get(BlockRows), vmemmap, sections),
+    )
+
+
+def section_rows(facts: Facts) -> list[SectionRow]:
+    """All sections that exist, folded; InputError, with what to collect, where they are not known."""
+    columns = section_columns(facts)
+    coverage, size = columns.coverage, columns.number.size
+    own = np.zeros(size, dtype=np.bool_) if columns.self_hosted is None else columns.self_hosted
     words = {
-        "state": _where(coverage, {"online": sections.online, "offline": sections.blocks}, "-"),
-        "origin": _where(coverage, {"boot": sections.early, "hot-added": sections.hotadded}, "unknown"),
-        "kind": _where(coverage, kinds, "-"),
+        "state": [STATES[code] for code in columns.state.tolist()],
+        "origin": [ORIGINS[code] for code in columns.origin.tolist()],
+        "kind": [KINDS[code] for code in columns.kind.tolist()],
         "struct_pages": [
             f"{word}, self-hosted" if hosted else word
             for word, hosted in zip(_mapped(coverage.struct_pages, coverage.struct_level), own.tolist(), strict=True)
         ],
         "linear": _mapped(coverage.linear, coverage.linear_level),
-        "subsections": _subsections(sections, coverage),
-        "node": blocks.nodes(numbers),
-        "flags": _flags(numbers, facts.get(SectionRows)),
+        "subsections": _counted(columns),
+        "node": [str(one) if one >= 0 else "" for one in columns.node.tolist()],
+        "flags": _flag_words(columns),
     }
-    return _folded(numbers, pages, words)
+    return _folded(columns.number, columns.sections.pages_per_section, words)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,35 +165,50 @@ class _Blocks:
 
     number: I64
     node: I64
+    line: I64
+    """0 where unknown."""
     per_block: int
     """Sections of a block."""
+    source: str
 
     @classmethod
     def of(cls, sections: SectionTable, blocks: MemoryBlocks | None) -> _Blocks:
         if blocks is None or not blocks.block_size_bytes:
-            return cls(np.empty(0, np.int64), np.empty(0, np.int64), 1)
+            return cls(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), 1, "")
         order = np.argsort(blocks.block, kind="stable")
         per_block = max(blocks.block_size_bytes // sections.layout.section_size, 1)
-        return cls(blocks.block[order], blocks.node[order], per_block)
+        line = np.zeros(order.size, dtype=np.int64) if blocks.line is None else blocks.line[order].astype(np.int64)
+        return cls(blocks.block[order], blocks.node[order], line, per_block, blocks.path)
 
-    def nodes(self, numbers: I64) -> list[str]:
-        """Node of each section's block, empty where unknown."""
-        if not self.number.size:
-            return [""] * numbers.size
+    def _rows(self, numbers: I64) -> tuple[I64, Bool]:
+        """Row of each section's block, and whether there is one; the table must not be empty."""
         at = np.minimum(np.searchsorted(self.number, numbers // self.per_block), self.number.size - 1)
-        node = np.where(self.number[at] == numbers // self.per_block, self.node[at], -1)
-        return [str(one) if one >= 0 else "" for one in node.tolist()]
+        return at.astype(np.int64), np.asarray(self.number[at] == numbers // self.per_block)
+
+    def nodes(self, numbers: I64) -> I64:
+        """Node of each section's block, -1 where unknown."""
+        if not self.number.size:
+            return np.full(numbers.size, -1, dtype=np.int64)
+        at, found = self._rows(numbers)
+        return np.where(found, self.node[at], -1).astype(np.int64)
+
+    def lines(self, numbers: I64) -> tuple[I64, Bool]:
+        """Line of each section's block, and which are known."""
+        if not self.number.size:
+            return np.zeros(numbers.size, dtype=np.int64), np.zeros(numbers.size, dtype=np.bool_)
+        at, found = self._rows(numbers)
+        return self.line[at], found & (self.line[at] > 0)
 
 
 def _self_hosted(
     numbers: I64, blocks: _Blocks, rows: BlockRows | None, vmemmap: Vmemmap | None, sections: SectionTable
-) -> Bool:
+) -> Bool | None:
     """Sections whose struct pages are in their own block: by its altmap, or else by their output addresses."""
     if rows is not None:
         first = rows.start_section_nr[rows.nr_vmemmap_pages != 0].astype(np.int64)
         return Ranges.of(first, first + rows.sections_per_block).contains(numbers)
     if vmemmap is None or vmemmap.pa is None or not blocks.number.size:
-        return np.zeros(numbers.size, dtype=np.bool_)
+        return None
     offset = (numbers * sections.pages_per_section - vmemmap.layout.start_pfn) * vmemmap.page_bytes
     row = np.maximum(np.searchsorted(vmemmap.start, offset, side="right") - 1, 0)
     mapped = vmemmap.valid[row] & (vmemmap.start[row] <= offset) & (offset < vmemmap.end[row])
@@ -136,23 +217,30 @@ def _self_hosted(
     return np.asarray(mapped & same & sections.hotadded.contains(numbers * sections.pages_per_section))
 
 
-def _flags(numbers: I64, rows: SectionRows | None) -> list[str]:
-    """Flags of each section that tell where it came from, empty where there is no section table."""
+def _flags(numbers: I64, rows: SectionRows | None) -> tuple[Bool | None, Bool | None]:
+    """``early`` and ``taint`` of each section, None where there is no section table."""
     if rows is None:
-        return [""] * numbers.size
+        return None, None
     at = np.minimum(np.searchsorted(rows.section_nr, numbers.astype(np.uint64)), max(len(rows) - 1, 0))
+    return rows.early[at], rows.device[at]
+
+
+def _flag_words(columns: SectionColumns) -> list[str]:
+    """Flags of each section as words, empty where there is no section table."""
+    if columns.early is None or columns.taint is None:
+        return [""] * columns.number.size
     return [
         " ".join(word for word, has in (("early", early), ("taint", taint)) if has) or "-"
-        for early, taint in zip(rows.early[at].tolist(), rows.device[at].tolist(), strict=True)
+        for early, taint in zip(columns.early.tolist(), columns.taint.tolist(), strict=True)
     ]
 
 
-def _where(coverage: Coverage, kinds: dict[str, Ranges], other: str) -> list[str]:
-    """The first kind that each window touches."""
-    chosen = np.full(coverage.start_pfn.size, other, dtype=object)
-    for name, ranges in reversed(kinds.items()):
-        chosen[ranges.touches(coverage.start_pfn, coverage.end_pfn)] = name
-    return [str(one) for one in chosen.tolist()]
+def _first_of(coverage: Coverage, kinds: tuple[Ranges, ...]) -> I64:
+    """Index of the first of ``kinds`` that each window touches; their number where it touches none."""
+    chosen = np.full(coverage.start_pfn.size, len(kinds), dtype=np.int64)
+    for code, ranges in reversed(tuple(enumerate(kinds))):
+        chosen[ranges.touches(coverage.start_pfn, coverage.end_pfn)] = code
+    return chosen
 
 
 def _mapped(extent: np.ndarray[Any, Any], level: np.ndarray[Any, Any]) -> list[str]:
@@ -164,18 +252,32 @@ def _mapped(extent: np.ndarray[Any, Any], level: np.ndarray[Any, Any]) -> list[s
     ]
 
 
-def _subsections(sections: SectionTable, coverage: Coverage) -> list[str]:
-    """Valid subsections of each section: a count where all are valid, else the bitmap."""
+def _subsections(sections: SectionTable, coverage: Coverage) -> tuple[I64, list[str]]:
+    """Number of valid subsections of each section, and their bitmap as hexadecimal text."""
     unit = sections.layout.pages_per_subsection
     per_section = sections.pages_per_section // unit
-    words = [f"{per_section}/{per_section}"] * coverage.start_pfn.size
+    size = coverage.start_pfn.size
+    count, bitmap = np.full(size, per_section, dtype=np.int64), [f"{(1 << per_section) - 1:#x}"] * size
     partial = np.flatnonzero(coverage.valid_pages != sections.pages_per_section)
-    for row in partial.tolist():
-        start = int(coverage.start_pfn[row]) + np.arange(per_section) * unit
-        valid = sections.valid.covered(start, start + unit) > 0
-        bits = sum(1 << bit for bit in np.flatnonzero(valid).tolist())
-        words[row] = f"{int(valid.sum())}/{per_section} {bits:#0{per_section // 4 + 2}x}"
-    return words
+    start = (coverage.start_pfn[partial, None] + np.arange(per_section) * unit).ravel()
+    valid = (sections.valid.covered(start, start + unit) > 0).reshape(-1, per_section)
+    count[partial] = valid.sum(axis=1)
+    packed = np.packbits(valid, axis=1, bitorder="little")
+    for row, bits in zip(partial.tolist(), packed, strict=True):
+        bitmap[row] = f"{int.from_bytes(bits.tobytes(), 'little'):#0{per_section // 4 + 2}x}"
+    return count, bitmap
+
+
+def _counted(columns: SectionColumns) -> list[str]:
+    """Valid subsections of each section: a count where every page is valid, else the bitmap."""
+    per_section = columns.subsections_per_section
+    whole = columns.coverage.valid_pages == columns.sections.pages_per_section
+    return [
+        f"{per_section}/{per_section}" if full else f"{count}/{per_section} {bits}"
+        for full, count, bits in zip(
+            whole.tolist(), columns.valid_subsections.tolist(), columns.subsection_map, strict=True
+        )
+    ]
 
 
 def _folded(numbers: I64, pages: int, words: dict[str, list[str]]) -> list[SectionRow]:
