@@ -9,7 +9,7 @@ from pathlib import Path
 
 from parsers.errors import UsageError
 
-__all__ = ["is_directory", "make_directory", "write_text"]
+__all__ = ["is_directory", "make_directory", "write_bytes", "write_text"]
 
 
 def is_directory(path: str) -> bool:
@@ -26,6 +26,11 @@ def make_directory(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """`write_bytes` of text."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole: into a temporary file beside it, which then takes its name.
 
     A pipe or device is written to directly.  UsageError, with the path, where that fails.
@@ -33,20 +38,20 @@ def write_text(path: Path, text: str) -> None:
     try:
         target = path.resolve() if path.is_symlink() else path
         if target.exists() and not stat.S_ISREG(target.stat().st_mode):
-            target.write_text(text, encoding="utf-8")
+            target.write_bytes(data)
             return
-        _replace(target, text)
+        _replace(target, data)
     except OSError as error:
         raise UsageError(f"cannot be written: {error.strerror or error}", path=str(path)) from error
 
 
-def _replace(target: Path, text: str) -> None:
+def _replace(target: Path, data: bytes) -> None:
     # The name ends in .tmp, so that a collector of *.prom files does not read it.
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
     temporary = Path(name)
     try:
-        with open(handle, "w", encoding="utf-8") as file:  # noqa: PTH123 a descriptor, not a path
-            file.write(text)
+        with open(handle, "wb") as file:  # noqa: PTH123 a descriptor, not a path
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(_mode(target))

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analyzer.audit import Report, judge
-from analyzer.collect import live
+from analyzer.collect.on_this_host import live
 from analyzer.sources.crashdump import Symbols
 from analyzer.sources.read import Request, Sources, read_sources
 from analyzer.tables import event_frames, memory_frames
-from analyzer.views.address import parse_address
-from analyzer.views.where import where
+from analyzer.where.address import parse_address
+from analyzer.where.place import where
 from parsers.errors import UsageError
 from rules.finding import Severity
-from rules.model.captured import facts_of
+from rules.model.captured import build_facts
 
 if TYPE_CHECKING:
     import drgn
@@ -100,7 +100,7 @@ class Evidence:
     @cached_property
     def facts(self) -> Facts:
         """The facts that rules decide on."""
-        return facts_of(self.read.captured)
+        return build_facts(self.read.captured)
 
     @cached_property
     def _report(self) -> Report:

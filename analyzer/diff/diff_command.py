@@ -13,6 +13,8 @@ from analyzer.diff.capture_diff import diff, worst_hazard
 from analyzer.diff.diff_text import lines
 from analyzer.options import SEVERITY, parse_layout, severity
 from analyzer.sources.read import Request
+from analyzer.tables.change_frames import diff_frame
+from analyzer.tables.emit import TABLE_FORMATS, emit, form_of, table_options, write_lines
 
 __all__ = ["command"]
 
@@ -23,11 +25,11 @@ _PATH = click.Path(path_type=Path)
 @click.argument("before", type=_PATH)
 @click.argument("after", type=_PATH)
 @click.option("--layout", multiple=True, metavar="KEY=VALUE", help="A layout value that is known, of both.")
-@click.option(
-    "--format", "form", type=click.Choice(["text", "json"]), metavar="FORMAT", default="text", help="text, json"
-)
+@table_options
 @click.option("--fail-on", type=SEVERITY, metavar="SEVERITY", default="high", help="Exit with 1 from this on (high).")
-def command(before: Path, after: Path, layout: tuple[str, ...], form: str, fail_on: str) -> None:
+def command(
+    before: Path, after: Path, layout: tuple[str, ...], form: str | None, output: Path | None, fail_on: str
+) -> None:
     """Show what changed between two captures, and which changes are hazards.
 
     Linear map and vmemmap area, sections, memory blocks, resources, findings.  Two boots are compared by page frame
@@ -41,10 +43,13 @@ def command(before: Path, after: Path, layout: tuple[str, ...], form: str, fail_
     """
     values = parse_layout(layout)
     document = diff(*(audit(Request((path,), layout=values)) for path in (before, after)))
-    if form == "json":
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    form = form_of(form, output)
+    if form in TABLE_FORMATS:
+        emit(diff_frame(document), form, output)
+    elif form == "json":
+        write_lines([json.dumps(document, indent=2, ensure_ascii=False)], output)
     else:
-        click.echo("\n".join(lines(document, (str(before), str(after)))))
+        write_lines(lines(document, (str(before), str(after))), output)
     worst = worst_hazard(document)
     if worst is not None and worst >= severity(fail_on):
         sys.exit(1)

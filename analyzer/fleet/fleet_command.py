@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from analyzer.options import SEVERITY, severity
+from analyzer.tables.emit import TABLE_FORMATS, emit
 
 __all__ = ["command"]
 
@@ -95,7 +96,8 @@ def run(
     show_default=True,
     help="The results to ask.",
 )
-def query(sql: str, output: Path) -> None:
+@click.option("--format", "form", type=click.Choice(["text", *TABLE_FORMATS]), default="text", help="Output format.")
+def query(sql: str, output: Path, form: str) -> None:
     """Ask the results in SQL: tables bundles, findings, undecided.
 
     \b
@@ -103,9 +105,13 @@ def query(sql: str, output: Path) -> None:
       ptaudit fleet query "SELECT bundle FROM findings WHERE rule = 'VMM-01'"
     """
     from analyzer.fleet.store import query as ask  # noqa: PLC0415 DuckDB is an extra
+    from analyzer.fleet.store import query_frame  # noqa: PLC0415
     from analyzer.reports.text import printable  # noqa: PLC0415
     from analyzer.text_table import table  # noqa: PLC0415
 
+    if form in TABLE_FORMATS:
+        emit(query_frame(output, sql), form, None)
+        return
     columns, rows = ask(output, sql)
     for line in table(columns, (["" if cell is None else str(cell) for cell in row] for row in rows)):
         click.echo(printable(line))

@@ -12,25 +12,28 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from analyzer.tables.frames import of_masked
 from parsers.errors import InputError, MissingDependencyError, UsageError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     import duckdb
+    import pandas as pd
 
     from analyzer.fleet.find import Bundle
     from analyzer.fleet.unit import BundleResult
 
-__all__ = ["TABLES", "State", "connect", "open_tables", "query"]
+__all__ = ["TABLES", "State", "connect", "open_tables", "query", "query_frame"]
 
 TABLES = ("bundles", "findings", "undecided", "timings")
 BATCH = 512
+T = TypeVar("T")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS wanted (number INTEGER PRIMARY KEY, bundle BLOB UNIQUE NOT NULL, host TEXT NOT NULL);
@@ -153,7 +156,7 @@ def connect() -> duckdb.DuckDBPyConnection:
     try:
         import duckdb  # noqa: PLC0415 an extra
     except ImportError as error:
-        raise MissingDependencyError("fleet needs DuckDB: pip install 'ptaudit[fleet]'") from error
+        raise MissingDependencyError("fleets and Parquet need DuckDB: pip install 'ptaudit[fleet]'") from error
     return duckdb.connect()
 
 
@@ -187,27 +190,42 @@ def open_tables(database: duckdb.DuckDBPyConnection, folder: Path, prefix: str =
 
 def query(folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Column names and rows of one SELECT over the tables of a folder; it can read nothing else, and write nothing."""
+    return _ask(folder, sql, lambda result: ([column[0] for column in result.description or []], result.fetchall()))
+
+
+def query_frame(folder: Path, sql: str) -> pd.DataFrame:
+    """`query` as a DataFrame; integers stay integers where some are missing."""
+    return _ask(folder, sql, lambda result: of_masked(result.fetchnumpy()))
+
+
+def _ask(folder: Path, sql: str, take: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+    """What ``take`` makes of the result of one SELECT over the tables of a folder."""
     with connect() as database:
-        open_tables(database, folder)
-        paths = ", ".join(_quoted(folder / f"{table}.parquet") for table in TABLES)
-        for setting in (
-            f"allowed_paths = [{paths}]",
-            "autoinstall_known_extensions = false",
-            "autoload_known_extensions = false",
-            "enable_external_access = false",
-            "lock_configuration = true",
-        ):
-            database.execute(f"SET {setting}")
-        try:
-            statements = [str(one.type).rpartition(".")[2] for one in database.extract_statements(sql)]
-            if statements != ["SELECT"]:
-                raise UsageError("query: one SELECT is expected")  # noqa: TRY301
-            result = database.execute(sql)
-            return [column[0] for column in result.description or []], result.fetchall()
-        except Exception as error:
-            if type(error).__module__.startswith(("duckdb", "_duckdb")):
-                raise UsageError(f"query: {str(error).splitlines()[0]}") from error
-            raise
+        return _asked(database, folder, sql, take)
+
+
+def _asked(
+    database: duckdb.DuckDBPyConnection, folder: Path, sql: str, take: Callable[[duckdb.DuckDBPyConnection], T]
+) -> T:
+    open_tables(database, folder)
+    paths = ", ".join(_quoted(folder / f"{table}.parquet") for table in TABLES)
+    for setting in (
+        f"allowed_paths = [{paths}]",
+        "autoinstall_known_extensions = false",
+        "autoload_known_extensions = false",
+        "enable_external_access = false",
+        "lock_configuration = true",
+    ):
+        database.execute(f"SET {setting}")
+    try:
+        statements = [str(one.type).rpartition(".")[2] for one in database.extract_statements(sql)]
+        if statements != ["SELECT"]:
+            raise UsageError("query: one SELECT is expected")  # noqa: TRY301
+        return take(database.execute(sql))
+    except Exception as error:
+        if type(error).__module__.startswith(("duckdb", "_duckdb")):
+            raise UsageError(f"query: {str(error).splitlines()[0]}") from error
+        raise
 
 
 def _quoted(path: Path) -> str:

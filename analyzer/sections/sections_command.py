@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from analyzer.options import evidence_options
 from analyzer.sections.section_rows import SectionRow, empty_table_counts, section_rows
 from analyzer.sources.read import Request, read_sources
+from analyzer.tables.emit import TABLE_FORMATS, emit, form_of, table_options, write_lines
+from analyzer.tables.memory_frames import section_frame
 from analyzer.text_table import table
 from rules.model.captured import build_facts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rules.facts import Facts
 
 __all__ = ["command"]
 
@@ -20,27 +29,34 @@ _HEADINGS = ("section", "PFNs", "state", "origin", "kind", "node", "flags", "sub
 @click.command(name="sections")
 @evidence_options
 @click.option("--tables", is_flag=True, help="Also count empty translation tables.")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="Output format.")
-def command(request: Request, tables: bool, form: str) -> None:
+@table_options
+def command(request: Request, tables: bool, form: str | None, output: Path | None) -> None:
     """Show sections, their subsections, and what maps their struct pages.
 
     \b
     Example:
       ptaudit sections captured-host/
+      ptaudit sections captured-host/ --output sections.parquet
     """
     facts = build_facts(read_sources(request).captured)
-    rows = section_rows(facts)
-    counts = empty_table_counts(facts) if tables else {}
-    if form == "json":
-        document = {"sections": [row.as_dict() for row in rows], "empty_tables": counts}
-        click.echo(json.dumps(document, indent=2))
+    form = form_of(form, output)
+    if form in TABLE_FORMATS:
+        emit(section_frame(facts), form, output)
         return
-    cells = [_cells(row) for row in rows]
+    write_lines(_as_json(facts, tables) if form == "json" else _as_text(facts, tables), output)
+
+
+def _as_json(facts: Facts, tables: bool) -> Iterator[str]:
+    counts = empty_table_counts(facts) if tables else {}
+    yield json.dumps({"sections": [row.as_dict() for row in section_rows(facts)], "empty_tables": counts}, indent=2)
+
+
+def _as_text(facts: Facts, tables: bool) -> Iterator[str]:
+    cells = [_cells(row) for row in section_rows(facts)]
     known = [column for column in range(len(_HEADINGS)) if not cells or any(line[column] for line in cells)]
-    for line in table([_HEADINGS[column] for column in known], ([line[column] for column in known] for line in cells)):
-        click.echo(line)
-    for region, levels in counts.items():
-        click.echo(f"empty tables in the {region} area: {sum(levels.values())}")
+    yield from table([_HEADINGS[column] for column in known], ([line[column] for column in known] for line in cells))
+    for region, levels in (empty_table_counts(facts) if tables else {}).items():
+        yield f"empty tables in the {region} area: {sum(levels.values())}"
 
 
 def _cells(row: SectionRow) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from analyzer.tables.frames import elapsed, frame, maybe, one_of, texts, unsigned, words
-from analyzer.views.timeline import OPERATIONS, operation_rows
+from analyzer.timeline.operation_rows import OPERATIONS, operation_rows
 from rules.finding import Claim, Impact, Severity
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analyzer.audit import Report
-    from analyzer.views.timeline import OperationRow
+    from analyzer.timeline.operation_rows import OperationRow
     from rules.facts import Facts
     from rules.finding import Evidence, Finding
 

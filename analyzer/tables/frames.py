@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from parsers.mapping import Bool
 
-__all__ = ["elapsed", "frame", "maybe", "nullable", "one_of", "texts", "truth", "unsigned", "words"]
+__all__ = ["elapsed", "frame", "maybe", "nullable", "of_masked", "one_of", "texts", "truth", "unsigned", "words"]
 
 
 def frame(columns: Mapping[str, Any]) -> pd.DataFrame:
@@ -30,6 +30,26 @@ def _pandas() -> Any:  # noqa: ANN401 a module
     except ImportError as error:
         raise MissingDependencyError("tables need pandas: pip install pandas") from error
     return pd
+
+
+def of_masked(columns: Mapping[str, Any]) -> pd.DataFrame:
+    """A DataFrame of numpy columns of which some are masked arrays: masked integers become nullable, not floats."""
+    return frame({name: _unmasked(column) for name, column in columns.items()})
+
+
+def _unmasked(column: Any) -> Any:  # noqa: ANN401
+    if not isinstance(column, np.ma.MaskedArray):
+        return column
+    mask, plain = np.ma.getmaskarray(column), column.data
+    if plain.dtype.kind in "iu":
+        return _pandas().arrays.IntegerArray(np.where(mask, 0, plain).astype(plain.dtype), mask)
+    if plain.dtype.kind == "b":
+        return _pandas().arrays.BooleanArray(plain & ~mask, mask)
+    if plain.dtype.kind == "f":
+        return column.filled(np.nan)
+    objects = plain.astype(object)
+    objects[mask] = None
+    return objects
 
 
 def unsigned(values: ArrayLike) -> Any:  # noqa: ANN401

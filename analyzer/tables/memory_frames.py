@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyzer.sections.section_rows import KINDS, ORIGINS, STATES, section_columns
 from analyzer.tables.frames import frame, nullable, one_of, truth, unsigned, words
-from analyzer.views.sections import KINDS, ORIGINS, STATES, section_columns
 from parsers.arm64 import ATTRIBUTE_FIELDS, PTE, Attr, MemType
 from parsers.errors import InputError, UsageError
 from parsers.mapping import Mapping
-from rules.facts import how_to_collect
-from rules.model.coverage import LinearMap, RegionMap, Vmemmap
-from rules.model.subsections import MIXED, Coverage, Extent
+from rules.model.memory.coverage import MIXED, Coverage, Extent
+from rules.model.memory.regions import LinearMap, RegionMap, Vmemmap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +108,7 @@ def _covered(coverage: Coverage) -> dict[str, Any]:
 
 
 def _kind(codes: I64, known: tuple[str, ...]) -> Any:  # noqa: ANN401
-    """Words of `analyzer.views.sections`, of which the last stands for none of the others: missing here."""
+    """Words of `analyzer.sections.section_rows`, of which the last stands for none of the others: missing here."""
     return one_of(np.where(codes == len(known) - 1, -1, codes), known[:-1])
 
 
@@ -154,7 +153,7 @@ def mapping_frame(facts: Facts, region: str | None = None) -> pd.DataFrame:
 def _needed(facts: Facts, kind: type[Any]) -> Any:  # noqa: ANN401 the fact of that type
     fact = facts.get(kind)
     if fact is None:
-        raise InputError(f"{facts.why_missing(kind)}; collect: {'; '.join(how_to_collect(kind))}")
+        raise InputError(f"{facts.why_missing(kind)}; collect: {'; '.join(facts.collect(kind))}")
     return fact
 
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from analyzer.options import evidence_options
 from analyzer.reports.text import printable
 from analyzer.sources.read import Request, read_sources
+from analyzer.tables.emit import TABLE_FORMATS, emit, form_of, table_options, write_lines
+from analyzer.tables.event_frames import timeline_frame
 from analyzer.text_table import table
 from analyzer.timeline.operation_rows import OperationRow, operation_rows, trace_notes
 from rules.model.captured import build_facts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rules.facts import Facts
 
 __all__ = ["command"]
 
@@ -20,8 +29,8 @@ _HEADINGS = ("time", "cpu", "task", "operation", "range", "result", "sections: s
 
 @click.command(name="timeline")
 @evidence_options
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="Output format.")
-def command(request: Request, form: str) -> None:
+@table_options
+def command(request: Request, form: str | None, output: Path | None) -> None:
     """Replay the hotplug operations of a trace: when, who, what, and what went wrong.
 
     \b
@@ -29,14 +38,21 @@ def command(request: Request, form: str) -> None:
       ptaudit timeline captured-host/trace
     """
     facts = build_facts(read_sources(request).captured)
-    rows, notes = operation_rows(facts), trace_notes(facts)
-    if form == "json":
-        click.echo(json.dumps({"operations": [row.as_dict() for row in rows], "notes": notes}, indent=2))
+    form = form_of(form, output)
+    if form in TABLE_FORMATS:
+        emit(timeline_frame(facts), form, output)
         return
-    for line in table(_HEADINGS, map(_cells, rows)):
-        click.echo(printable(line))
-    for note in notes:
-        click.echo(f"note: {printable(note)}")
+    write_lines(_as_json(facts) if form == "json" else _as_text(facts), output)
+
+
+def _as_json(facts: Facts) -> Iterator[str]:
+    operations = [row.as_dict() for row in operation_rows(facts)]
+    yield json.dumps({"operations": operations, "notes": trace_notes(facts)}, indent=2)
+
+
+def _as_text(facts: Facts) -> Iterator[str]:
+    yield from map(printable, table(_HEADINGS, map(_cells, operation_rows(facts))))
+    yield from (f"note: {printable(note)}" for note in trace_notes(facts))
 
 
 def _cells(row: OperationRow) -> tuple[str, ...]:
