@@ -7,18 +7,15 @@ Archives in archives are opened on the way.
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
-import lzma
 import tarfile
 import zipfile
-import zlib
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, Protocol, cast
+from typing import IO, TYPE_CHECKING, Any
 
 from analyzer.sources.sniff import is_vmcore
+from parsers.compressed import DAMAGE, SUFFIXES, Forward, Growth, Stream, compression, decompressed, first_bytes
 from parsers.errors import Diagnostic, InputError
 
 if TYPE_CHECKING:
@@ -32,11 +29,8 @@ HEAD_BYTES = 16 << 10
 _CHUNK = 1 << 20
 _BLOCK = 512
 _MAX_HEADER = 1 << 20
-_WINDOW = 1 << 30
 _MAX_ENDS = 64
 """How often the end of an archive is met: tarfile skips in steps what a member claims to hold, where nothing is too."""
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-_SUFFIXES = {".gz", ".bz2", ".xz", ".zst", ".zstd"}
 _TARBALLS = {".tgz", ".tbz", ".tbz2", ".txz", ".tzst"}
 
 
@@ -77,16 +71,11 @@ class Contents:
     notes: list[Diagnostic] = field(default_factory=list)
 
 
-class _Stream(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
 def archive_format(head: bytes) -> str:
     """What a file that begins like this is: ``tar``, ``zip``, the name of a compression, or an empty string."""
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "zip"
-    compressed = next((name for magic, name in _COMPRESSED.items() if head.startswith(magic)), "")
-    return compressed or ("tar" if _is_tar(head) else "")
+    return compression(head) or ("tar" if _is_tar(head) else "")
 
 
 def _is_tar(head: bytes) -> bool:
@@ -106,7 +95,7 @@ def plain_name(name: str) -> str:
     path = PurePosixPath(name)
     if path.suffix in _TARBALLS:
         return str(path.with_suffix(".tar"))
-    return str(path.with_suffix("")) if path.suffix in _SUFFIXES and path.stem else name
+    return str(path.with_suffix("")) if path.suffix in SUFFIXES and path.stem else name
 
 
 def inner_format(head: bytes) -> str:
@@ -114,10 +103,7 @@ def inner_format(head: bytes) -> str:
     form = archive_format(head)
     if form in {"", "tar", "zip"}:
         return form
-    try:
-        return archive_format(_decompressed(form, io.BytesIO(head)).read(_BLOCK))
-    except _DAMAGE:
-        return ""
+    return archive_format(first_bytes(head, _BLOCK))
 
 
 def read_archive(path: Path, keep: Callable[[str], bool], limits: Limits | None = None) -> Contents:
@@ -158,13 +144,15 @@ class _Reading:
         """A member that is not read."""
         self.left_out.setdefault(reason, []).append(name)
 
-    def stream(self, source: _Stream, name: str, relative: str, depth: int) -> None:
+    def stream(self, source: Stream, name: str, relative: str, depth: int) -> None:
         """An archive or compressed file, from its first byte; it is known to be one."""
         if depth > self.limits.depth:
             raise InputError(f"archives are nested more than {self.limits.depth} deep", path=name)
         head = source.read(HEAD_BYTES)
-        again: _Stream = _Replay(head, source)
+        again: Stream = _Replay(head, source)
         form = archive_format(head)
+        if not form:
+            raise InputError("neither an archive nor compressed", path=name)
         try:
             if form == "zip":
                 self.zip(source if isinstance(source, io.BufferedReader) else None, again, name, relative, depth)
@@ -177,9 +165,9 @@ class _Reading:
         except _DAMAGE as error:
             raise InputError(f"damaged or cut short: {error or type(error).__name__}", path=name) from error
 
-    def compressed(self, form: str, source: _Stream, name: str, relative: str, depth: int) -> None:
+    def compressed(self, form: str, source: Stream, name: str, relative: str, depth: int) -> None:
         counted = _Counted(source)
-        plain = _Guarded(self, _decompressed(form, counted), lambda: counted.total, name)
+        plain = _Guarded(self, decompressed(form, counted), lambda: counted.total, name)
         head = plain.read(HEAD_BYTES)
         inside = _Replay(head, plain)
         if archive_format(head):
@@ -189,7 +177,7 @@ class _Reading:
         else:
             self.take(inside, name, plain_name(relative or PurePosixPath(name).name))
 
-    def tar(self, source: _Stream, name: str, relative: str, depth: int) -> None:
+    def tar(self, source: Stream, name: str, relative: str, depth: int) -> None:
         guarded = _Guarded(self, source, None, name)
         with tarfile.open(fileobj=guarded, mode="r|", tarinfo=_Header, errorlevel=2) as archive:
             for info in archive:
@@ -207,7 +195,7 @@ class _Reading:
         if guarded.total and guarded.tail.strip(b"\0"):
             raise InputError("cut short: the end of the archive is missing", path=name)
 
-    def zip(self, seekable: IO[bytes] | None, source: _Stream, name: str, relative: str, depth: int) -> None:
+    def zip(self, seekable: IO[bytes] | None, source: Stream, name: str, relative: str, depth: int) -> None:
         """A zip has its directory at the end: one inside of another archive is held in memory."""
         if seekable is None:
             seekable = io.BytesIO(self.whole(source, name))
@@ -245,7 +233,7 @@ class _Reading:
             return None
         return _shown(str(path))
 
-    def file(self, file: _Stream, size: int, name: str, relative: str, depth: int) -> None:
+    def file(self, file: Stream, size: int, name: str, relative: str, depth: int) -> None:
         """A plain file of an archive: kept if it is wanted, opened if it is an archive."""
         if self.keep(relative):
             if size > self.limits.member_bytes:
@@ -261,13 +249,13 @@ class _Reading:
         else:
             self.contents.ignored.append(name)
 
-    def take(self, source: _Stream, name: str, relative: str) -> None:
+    def take(self, source: Stream, name: str, relative: str) -> None:
         """Read a member."""
         data = self.whole(source, name)
         self.kept += len(data)
         self.contents.members.append(Member(name, relative, data))
 
-    def whole(self, source: _Stream, name: str) -> bytes:
+    def whole(self, source: Stream, name: str) -> bytes:
         limit = min(self.limits.member_bytes, self.limits.kept_bytes - self.kept)
         pieces, size = [], 0
         while piece := source.read(_CHUNK):
@@ -291,28 +279,10 @@ class _Header(tarfile.TarInfo):
         return super()._proc_member(archive)  # type: ignore[misc]
 
 
-class _Forward(io.RawIOBase):
-    """A stream that is read once, from the front."""
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return False
-
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 any buffer
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def read(self, size: int = -1, /) -> bytes:
-        raise NotImplementedError
-
-
-class _Replay(_Forward):
+class _Replay(Forward):
     """A stream whose beginning was read already."""
 
-    def __init__(self, head: bytes, rest: _Stream) -> None:
+    def __init__(self, head: bytes, rest: Stream) -> None:
         self.head, self.rest = head, rest
 
     def read(self, size: int = -1, /) -> bytes:
@@ -323,10 +293,10 @@ class _Replay(_Forward):
         return data
 
 
-class _Counted(_Forward):
+class _Counted(Forward):
     """How much was read."""
 
-    def __init__(self, inner: _Stream) -> None:
+    def __init__(self, inner: Stream) -> None:
         self.inner, self.total = inner, 0
 
     def read(self, size: int = -1, /) -> bytes:
@@ -335,10 +305,10 @@ class _Counted(_Forward):
         return data
 
 
-class _Guarded(_Forward):
+class _Guarded(Forward):
     """What comes out of an archive, against the limits."""
 
-    def __init__(self, reading: _Reading, inner: _Stream, packed: Callable[[], int] | None, name: str) -> None:
+    def __init__(self, reading: _Reading, inner: Stream, packed: Callable[[], int] | None, name: str) -> None:
         self.reading, self.inner, self.packed, self.name = reading, inner, packed, name
         self.total, self.tail, self.ends = 0, b"", 0
 
@@ -353,92 +323,12 @@ class _Guarded(_Forward):
             raise EOFError("a member reaches beyond the end")
         if self.reading.total > limits.total_bytes:
             raise InputError(f"unpacks to more than {limits.total_bytes >> 30} GiB", path=self.name)
-        if self.packed is not None and self.total > max(limits.ratio_from, limits.ratio * self.packed()):
-            raise InputError(
-                f"unpacks to more than {limits.ratio} times its size, perhaps a bomb: if not, unpack it yourself",
-                path=self.name,
-            )
+        if self.packed is not None:
+            Growth(limits.ratio, limits.ratio_from).check(self.total, self.packed(), self.name)
         return data
 
 
-class _Blocks(_Forward):
-    """xz and bzip2 data, one stream behind the other."""
-
-    def __init__(self, source: _Stream, start: Callable[[], lzma.LZMADecompressor | bz2.BZ2Decompressor]) -> None:
-        self.source, self.start, self.decompressor, self.rest = source, start, start(), b""
-
-    def read(self, size: int = -1, /) -> bytes:
-        size = _CHUNK if size < 0 else size
-        while True:
-            if self.decompressor.eof:
-                self.rest = self.decompressor.unused_data.lstrip(b"\0") or self.source.read(_CHUNK).lstrip(b"\0")
-                if not self.rest:
-                    return b""
-                self.decompressor = self.start()
-            elif self.decompressor.needs_input and not self.rest:
-                self.rest = self.source.read(_CHUNK)
-                if not self.rest:
-                    raise EOFError("the compressed data end too early")
-            data = self.decompressor.decompress(self.rest, size)
-            self.rest = b""
-            if data:
-                return data
-
-
-def _decompressed(form: str, source: _Stream) -> _Stream:
-    if form == "gzip":
-        return cast(_Stream, gzip.GzipFile(fileobj=cast(IO[bytes], source)))
-    if form == "bzip2":
-        return _Blocks(source, bz2.BZ2Decompressor)
-    if form == "xz":
-        return _Blocks(source, lambda: lzma.LZMADecompressor(memlimit=_WINDOW))
-    return _Zstd(source)
-
-
-class _Zstd(_Forward):
-    """zstd data, frame behind frame, fed in pieces so small that what comes out of one can be held."""
-
-    PIECE = 2048
-
-    def __init__(self, source: _Stream) -> None:
-        import zstandard  # noqa: PLC0415 only where such a file is read
-
-        self.error = zstandard.ZstdError
-        self.start = zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj
-        self.source, self.rest, self.out, self.frame = source, b"", memoryview(b""), self.start()
-
-    def read(self, size: int = -1, /) -> bytes:
-        while not self.out:
-            piece = self.rest or self.source.read(self.PIECE)
-            if self.frame.eof:
-                if not piece:
-                    return b""
-                self.frame = self.start()
-            elif not piece:
-                raise EOFError("the compressed data end too early")
-            try:
-                self.out = memoryview(self.frame.decompress(piece))
-            except self.error as error:
-                raise zlib.error(str(error)) from error
-            self.rest = self.frame.unused_data if self.frame.eof else b""
-        size = _CHUNK if size < 0 else size
-        data, self.out = bytes(self.out[:size]), self.out[size:]
-        return data
-
-
-_DAMAGE = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    RecursionError,
-    ValueError,
-    OverflowError,
-    MemoryError,
-    NotImplementedError,
-    OSError,
-)
+_DAMAGE = (*DAMAGE, tarfile.TarError, zipfile.BadZipFile, RecursionError, OverflowError, NotImplementedError)
 
 
 def _shown(name: str) -> str:

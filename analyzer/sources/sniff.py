@@ -6,12 +6,11 @@ the cores of processes by their addresses.  Of compressed files no more than the
 
 from __future__ import annotations
 
-import lzma
 import struct
-import zlib
 from typing import TYPE_CHECKING
 
 from analyzer.sources.found import head_of
+from parsers.compressed import compression, first_bytes
 from parsers.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ _PACKED_BYTES = 1 << 18
 _HEAD_BYTES = 4096
 _ELF = b"\x7fELF"
 _KDUMPS = (b"KDUMP   ", b"DISKDUMP", b"makedumpfile")
-_PACKED = (b"\x1f\x8b", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
 _ARM64_CORE = struct.Struct("<16sHH")
 _ET_CORE, _EM_AARCH64, _PT_LOAD = 4, 183, 1
 _PROGRAM_HEADERS = struct.Struct("<32xQ14xHH")  # e_phoff, e_phentsize, e_phnum
@@ -33,7 +31,7 @@ _SEGMENT = struct.Struct("<II8xQQ")
 
 def is_vmcore(head: bytes) -> bool:
     """Whether a file that is given by itself and starts with these bytes is a crash dump, perhaps a compressed one."""
-    return (_first_bytes(head, 64) or head).startswith((_ELF, *_KDUMPS))
+    return first_bytes(head, 64).startswith((_ELF, *_KDUMPS))
 
 
 def is_kdump(path: Path) -> bool:
@@ -45,7 +43,7 @@ def _unpacked_head(path: Path) -> bytes:
     """The first bytes of a file, unpacked; empty if they cannot be had."""
     try:
         head = head_of(path, _HEAD_BYTES)
-        return _first_bytes(head_of(path, _PACKED_BYTES), _HEAD_BYTES) or b"" if head.startswith(_PACKED) else head
+        return first_bytes(head_of(path, _PACKED_BYTES), _HEAD_BYTES) if compression(head) else head
     except InputError:
         return b""
 
@@ -70,22 +68,3 @@ def _is_kernel_core(head: bytes) -> bool:
         if type_ == _PT_LOAD and (pa or va >> 63):
             return True
     return False
-
-
-def _first_bytes(head: bytes, size: int) -> bytes | None:
-    """The first ``size`` bytes inside of compressed data, None if it is not compressed or is damaged."""
-    try:
-        if head.startswith(b"\x1f\x8b"):
-            return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, size)
-        if head.startswith(b"\xfd7zXZ\0"):
-            return lzma.LZMADecompressor().decompress(head, size)
-        if head.startswith(b"\x28\xb5\x2f\xfd"):
-            import zstandard  # noqa: PLC0415 only where such a file is read
-
-            return zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(head).read(size)
-    except (zlib.error, lzma.LZMAError, EOFError, ValueError, MemoryError):
-        return None
-    except Exception as error:  # zstandard is not imported here, so its error has no name
-        if type(error).__name__ != "ZstdError":
-            raise
-    return None

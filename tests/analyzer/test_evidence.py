@@ -21,7 +21,7 @@ from parsers.uname import parse_uname
 from rules.engine import Outcome, load_rules, run
 from rules.facts import Facts, how_to_collect
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.captured import facts_of
+from rules.model.captured import build_facts
 from rules.rule import rule
 from tests.fuzz.invariants import hold
 from tests.fuzz.targets import of_kinds
@@ -97,7 +97,7 @@ def test_a_new_row_arrives_as_a_fact(balloon: Kind, tmp_path: Path, name: str) -
     path.write_bytes(b"512\n" if name.endswith("pages") else balloon.sample)
     sources = read_sources(Request((path if name.endswith(".txt") else tmp_path,)))
     assert [source.kind for source in sources.sources] == ["balloon"]
-    facts = facts_of(sources.captured)
+    facts = build_facts(sources.captured)
     assert facts.get(Balloon).pages == 512
     (verdict,) = run([balloon_rule], facts)
     assert (verdict.outcome, verdict.findings[0].hit.message) == (Outcome.FIRED, "512 pages")
