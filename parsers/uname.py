@@ -8,12 +8,12 @@ answers None where only the vendor knows.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from parsers.errors import Diagnostic, FormatError
 from parsers.lines import text_of, without_prompts
 
-__all__ = ["MAX_BYTES", "KernelRelease", "parse_uname"]
+__all__ = ["MAX_BYTES", "KernelRelease", "parse_uname", "with_banner"]
 
 MAX_BYTES = 64 << 10
 
@@ -110,7 +110,8 @@ class KernelRelease:
     def at_least(self, major: int, minor: int, patch: int = 0) -> bool | None:
         """Whether it contains everything of an upstream release; None where the release cannot tell.
 
-        A vendor's kernel contains its base; what it lacks from there on, its release does not say.
+        A vendor's kernel contains the release that it is named after: some vendors move the sublevel (Debian 13's
+        6.12.113+deb13, Fedora, Android), some keep 0 (RHEL, Debian 12). What it lacks from there on, it does not say.
         """
         asked = (major, minor, patch)
         if self.upstream is not None and self.upstream >= asked:
@@ -118,8 +119,17 @@ class KernelRelease:
         if self.rc is not None:
             return None if asked == (*self.series, 0) else (*self.series, 0) > asked
         if self.is_vendor:
-            return True if (*self.series, 0) >= asked else None
+            return True if self.version >= asked else None
         return False
+
+
+def with_banner(release: KernelRelease, banner: KernelRelease | None) -> KernelRelease:
+    """The release with what the boot banner says of the same build: OSRELEASE of a dump and ``uname -r`` lack it."""
+    if banner is None or release.build or banner.raw != release.raw:
+        return release
+    return replace(
+        release, build=banner.build, vendor=banner.vendor, upstream=banner.upstream, arch=release.arch or banner.arch
+    )
 
 
 def parse_uname(data: bytes, path: str) -> KernelRelease:

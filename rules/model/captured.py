@@ -24,7 +24,7 @@ from parsers.memmap_on_memory import MemmapOnMemory, parse_memmap_on_memory
 from parsers.memory_blocks import MemoryBlocks
 from parsers.ptdump import PageTableDump
 from parsers.ranges import Ranges
-from parsers.uname import KernelRelease
+from parsers.uname import KernelRelease, with_banner
 from parsers.vmcoreinfo import VmcoreInfo
 from parsers.zoneinfo import Zoneinfo
 from rules.facts import Facts
@@ -158,7 +158,7 @@ class _Building:
             captured.boot_id,
             captured.iomem,
             captured.blocks,
-            captured.release or (captured.dmesg.boot.release if captured.dmesg else None),
+            self._release(),
             captured.command_line or (captured.dmesg.boot.command_line if captured.dmesg else None),
             captured.zoneinfo,
             captured.meminfo,
@@ -200,6 +200,10 @@ class _Building:
             self.missing[Kconfig] = "the kernel configuration is cut short"
         else:
             self._take(self.captured.config)
+
+    def _release(self) -> KernelRelease | None:
+        given, banner = self.captured.release, self.captured.dmesg.boot.release if self.captured.dmesg else None
+        return banner if given is None else with_banner(given, banner)
 
     def _memmap_on_memory(self) -> None:
         """The parameter, which cannot change at run time, from sysfs or else from the command line."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from parsers import uname as module
 from parsers.errors import FormatError
-from parsers.uname import parse_uname
+from parsers.uname import parse_uname, with_banner
 
 HOST = Path(__file__).parents[2] / "fixtures" / "host"
 
@@ -132,3 +132,30 @@ def test_any_text_parses_or_raises_format_error(text):
 def test_node_name():
     assert parse_uname(b"Linux web1 6.12.117 #1 SMP aarch64 GNU/Linux", "uname").nodename == "web1"
     assert parse_uname(b"6.12.117", "osrelease").nodename == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "contains", "says_nothing_of"),
+    [
+        ("6.12.113+deb13-arm64", (6, 12, 113), (6, 12, 114)),
+        ("7.3.4+deb13-arm64-16k", (7, 3, 4), (7, 3, 5)),
+        ("6.8.9-300.fc40.aarch64", (6, 8, 9), (6, 8, 10)),
+        ("6.1.0-56-arm64", (6, 1, 0), (6, 1, 1)),
+        ("5.14.0-427.el9.aarch64", (5, 14, 0), (5, 14, 1)),
+    ],
+)
+def test_vendor_kernel_contains_the_release_it_is_named_after(text, contains, says_nothing_of):
+    kernel = parse_uname(text.encode(), "uname")
+    assert kernel.at_least(*contains) is True
+    assert kernel.at_least(*says_nothing_of) is None
+
+
+def test_banner_completes_a_bare_release_of_the_same_build_only():
+    bare = parse_uname(b"6.1.0-56-arm64", "OSRELEASE")
+    text = "Linux version {} (debian-kernel@lists.debian.org) (gcc-12) #1 SMP Debian 6.1.192-1 (2026-07-01)"
+    banner = parse_uname(text.format("6.1.0-56-arm64").encode(), "dmesg")
+    other = parse_uname(text.format("6.1.0-55-arm64").encode(), "dmesg")
+    assert with_banner(bare, banner).upstream == (6, 1, 192)
+    assert with_banner(bare, banner).path == "OSRELEASE"
+    assert with_banner(bare, other).upstream is None
+    assert with_banner(bare, None) is bare
