@@ -69,7 +69,8 @@ _CONTINUES = {
     (ReportKind.PAGE_DUMP, ReportKind.DIED),
     (ReportKind.BAD_PAGE, ReportKind.PAGE_DUMP),
 }
-_END = re.compile(rb"---\[ end trace |---\[ end Kernel panic")
+# With a crash kernel, die() jumps to it before it prints "end trace" (arch/arm64/kernel/traps.c, machine_kexec.c).
+_END = re.compile(rb"---\[ end trace |---\[ end Kernel panic|Starting crashdump kernel\.\.\.")
 _CALL_TRACE = re.compile(rb"Call trace:")
 _CUT_HERE = b"-[ cut here ]-"
 

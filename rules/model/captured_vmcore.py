@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from parsers.cmdline import parse_cmdline
-from parsers.dmesg import parse_dmesg
+from parsers.dmesg import Dmesg, parse_dmesg
 from parsers.errors import FormatError
 from parsers.kconfig import parse_kconfig
 from parsers.layout import Precision
@@ -41,10 +41,19 @@ def with_vmcore(captured: Captured, vmcore: VmcoreFacts) -> Captured:
         "release": _parsed(parse_uname, (vmcore.release or "").encode(), vmcore.path),
         "config": _parsed(parse_kconfig, vmcore.config, vmcore.path),
         "command_line": _parsed(parse_cmdline, vmcore.cmdline, vmcore.path),
-        "dmesg": _parsed(parse_dmesg, vmcore.dmesg, vmcore.path),
+        "dmesg": _until_the_crash(_parsed(parse_dmesg, vmcore.dmesg, vmcore.path)),
     }
     # What the dump says of itself is of the same moment as its page tables, so it comes first.
     return replace(captured, **{name: value for name, value in found.items() if value is not None})
+
+
+def _until_the_crash(dmesg: Dmesg | None) -> Dmesg | None:
+    """The log of a dump, read to the end of the ring buffer: a report that is its last has no other end."""
+    reports = () if dmesg is None else dmesg.reports.reports
+    if dmesg is None or not reports or reports[-1].complete:
+        return dmesg
+    whole = (*reports[:-1], replace(reports[-1], complete=True))
+    return replace(dmesg, reports=replace(dmesg.reports, reports=whole))
 
 
 def _parsed(parse: Callable[[bytes, str], Any], data: bytes | None, path: str) -> Any:  # noqa: ANN401 a parser's type
