@@ -23,6 +23,7 @@ from parsers.ftrace.events import Trace
 from parsers.hugepages import HugePages, parse_hugepages, parse_hugepages_tree
 from parsers.iomem import Iomem, parse_iomem
 from parsers.kconfig import Kconfig, parse_kconfig
+from parsers.kexec import KexecCrash, parse_kexec_crash_loaded
 from parsers.lsmem import parse_lsmem
 from parsers.meminfo import Meminfo, parse_meminfo
 from parsers.memmap_on_memory import MemmapOnMemory, parse_memmap_on_memory
@@ -397,6 +398,18 @@ _ROWS: tuple[Kind, ...] = (
         command="cat /sys/module/memory_hotplug/parameters/memmap_on_memory",
         config=("MHP_MEMMAP_ON_MEMORY",),
         since=(5, 13),
+    ),
+    Kind(
+        name="kexec_crash_loaded",
+        what="whether a crash kernel is loaded",
+        fact=KexecCrash,
+        paths=_paths("kexec_crash_loaded"),
+        sniff=_never,
+        parse=parse_kexec_crash_loaded,
+        sample=b"1\n",
+        command="cat /sys/kernel/kexec_crash_loaded",
+        only_if="[ -e /sys/kernel/kexec_crash_loaded ]",
+        config=("KEXEC_CORE",),
     ),
     Kind(
         name="boot_id",

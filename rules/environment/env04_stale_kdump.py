@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from parsers.kexec import KexecCrash
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.model.memory.resources import Resources
 from rules.model.memory.sections import SectionTable
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     severity=Severity.INFO,
     impact=Impact.INFORMATIONAL,
     needs=(Resources, SectionTable),
+    uses=(KexecCrash,),
     references=("CONFIG_CRASH_HOTPLUG exists for x86 and powerpc only (6.5 to 6.12)",),
 )
-def stale_kdump(resources: Resources, sections: SectionTable) -> Iterator[Hit]:
+def stale_kdump(resources: Resources, sections: SectionTable, *, kexec_crash: KexecCrash | None) -> Iterator[Hit]:
     """Memory was hot-added on a machine with a crash kernel.
 
     What it means:
@@ -29,15 +31,17 @@ def stale_kdump(resources: Resources, sections: SectionTable) -> Iterator[Hit]:
     list of memory is old, and a crash dump misses memory or runs into memory that is gone.
 
     How it is detected:
-    A "Crash kernel" reservation in /proc/iomem, and memory that was added after boot.
+    A "Crash kernel" reservation in /proc/iomem, a crash kernel in it as far as that is known, and memory that was
+    added after boot.
 
     When it is not a problem:
-    Distributions reload the crash kernel by a udev rule on memory events.
+    Distributions reload the crash kernel by a udev rule on memory events. Where none is loaded
+    (/sys/kernel/kexec_crash_loaded is 0), none can be stale.
 
     What to do:
     Check that kdump is reloaded on memory hotplug (systemctl status kdump; 98-kexec.rules).
     """
-    if not resources.crash_kernel:
+    if not resources.crash_kernel or (kexec_crash is not None and not kexec_crash.loaded):
         return
     added = sections.hotadded - sections.device
     if added:
