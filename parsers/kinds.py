@@ -67,6 +67,10 @@ class Configuration(Protocol):
     def is_enabled(self, name: str) -> bool | None: ...
 
 
+def _never(_: bytes) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Tree:
     """Evidence that sysfs shows as one small file an attribute."""
@@ -96,8 +100,8 @@ class Kind:
     """What the parser returns and rules see; None where it only adds to another fact, or is not read."""
     paths: re.Pattern[str]
     """Matches the end of a path in a capture, or in a copied /proc, /sys or /boot."""
-    sniff: Callable[[bytes], bool]
-    """Whether a file that begins with these bytes is of this kind."""
+    sniff: Callable[[bytes], bool] = _never
+    """Whether a file that begins with these bytes is of this kind; no file of a kind that content does not tell."""
     parse: Callable[[bytes, str], object] | None = None
     """None, where ``read`` is None too: the file is known and the audit does not use it."""
     read: Callable[..., object] | None = None
@@ -181,10 +185,6 @@ def _has(pattern: bytes) -> Callable[[bytes], bool]:
 def _is_trace(head: bytes) -> bool:
     """A log that holds a dumped ring buffer is a log first, and read as both."""
     return ftrace.looks_like(head) and b"Dumping ftrace buffer:" not in head
-
-
-def _never(_: bytes) -> bool:
-    return False
 
 
 _MEMORY = "/sys/devices/system/memory"
@@ -380,7 +380,6 @@ _ROWS: tuple[Kind, ...] = (
         what="the kernel command line",
         fact=CommandLine,
         paths=_paths(r"(?:proc_)?cmdline(?:\.txt)?"),
-        sniff=_never,
         parse=parse_cmdline,
         sample=b"BOOT_IMAGE=/boot/vmlinuz-6.12.117 root=/dev/vda1 ro memory_hotplug.memmap_on_memory=on\n",
         command="cat /proc/cmdline",
@@ -392,7 +391,6 @@ _ROWS: tuple[Kind, ...] = (
         what="the memmap_on_memory parameter",
         fact=MemmapOnMemory,
         paths=_paths(r"memmap_on_memory", r"sys/module/memory_hotplug/parameters/memmap_on_memory"),
-        sniff=_never,
         parse=parse_memmap_on_memory,
         sample=b"Y\n",
         command="cat /sys/module/memory_hotplug/parameters/memmap_on_memory",
@@ -404,7 +402,6 @@ _ROWS: tuple[Kind, ...] = (
         what="whether a crash kernel is loaded",
         fact=KexecCrash,
         paths=_paths("kexec_crash_loaded"),
-        sniff=_never,
         parse=parse_kexec_crash_loaded,
         sample=b"1\n",
         command="cat /sys/kernel/kexec_crash_loaded",
@@ -416,7 +413,6 @@ _ROWS: tuple[Kind, ...] = (
         what="the boot ID",
         fact=BootId,
         paths=_paths("boot_id"),
-        sniff=_never,
         parse=parse_boot_id,
         sample=b"5c0ef2d4-6a0e-4d0f-8d3a-0f3a4b5c6d7e\n",
         command="cat /proc/sys/kernel/random/boot_id",
@@ -427,7 +423,6 @@ _ROWS: tuple[Kind, ...] = (
         name="vmcore",
         what="a crash dump",
         paths=re.compile(r"(?!)"),
-        sniff=_never,
         how="a crash dump (/proc/vmcore, or dump-guest-memory from the hypervisor)",
         note="a crash dump: /proc/vmcore, or dump-guest-memory from the hypervisor",
     ),
@@ -436,7 +431,6 @@ _ROWS: tuple[Kind, ...] = (
         name="cpuinfo",
         what="CPU models and features",
         paths=_paths("cpuinfo"),
-        sniff=_never,
         function="cpu",
         when=When.BEFORE,
     ),
@@ -444,7 +438,6 @@ _ROWS: tuple[Kind, ...] = (
         name="modules",
         what="the loaded modules",
         paths=_paths("modules"),
-        sniff=_never,
         command="cat /proc/modules",
         only_if="[ -e /proc/modules ]",
     ),
@@ -452,7 +445,6 @@ _ROWS: tuple[Kind, ...] = (
         name="ndctl",
         what="persistent-memory namespaces",
         paths=_paths(r"ndctl\.json"),
-        sniff=_never,
         file="ndctl.json",
         command="ndctl list -NRDi",
         only_if="command -v ndctl >/dev/null",
@@ -462,7 +454,6 @@ _ROWS: tuple[Kind, ...] = (
         name="daxctl",
         what="dax devices",
         paths=_paths(r"daxctl\.json"),
-        sniff=_never,
         file="daxctl.json",
         command="daxctl list -Di",
         only_if="command -v daxctl >/dev/null",
@@ -471,13 +462,11 @@ _ROWS: tuple[Kind, ...] = (
         name="manifest",
         what="the collecting script's own record",
         paths=_paths("manifest"),
-        sniff=_never,
     ),
     Kind(
         name="vmcoreinfo_addr",
         what="the address of VMCOREINFO",
         paths=_paths("vmcoreinfo_addr"),
-        sniff=_never,
     ),
 )
 
