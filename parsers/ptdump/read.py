@@ -11,7 +11,7 @@ from parsers.mapping import Marker
 from parsers.ptdump import foreign
 from parsers.ptdump.blocks import blocks
 from parsers.ptdump.diagnostics import DiagnosticLog
-from parsers.ptdump.rows import Rows, concatenate
+from parsers.ptdump.rows import Rows
 from parsers.ptdump.scan import Scan
 from parsers.ptdump.settle import settle
 from parsers.ptdump.table import PageTableDump, UnknownWord
@@ -29,11 +29,10 @@ def parse(data: bytes, path: str) -> PageTableDump:
     """
     foreign.refuse_binary(data, path)
     foreign.refuse_by_text(data, path)
-    scan = Scan(path)
+    scan = Scan(path, len(data))
     for block in blocks(data):
         scan.read(block)
-    rows = concatenate(scan.parts)
-    scan.parts.clear()
+    rows = scan.rows.rows()
     if not len(rows):
         _refuse(scan, path)
     first_line = int(rows.line[0])

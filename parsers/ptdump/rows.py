@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from parsers.mapping import I64, U16, U32, U64, Bool
 
-__all__ = ["Rows", "concatenate"]
+__all__ = ["RowStore", "Rows", "concatenate"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -45,16 +47,36 @@ class Rows:
         return Rows(**{each.name: getattr(self, each.name)[index] for each in fields(Rows)})
 
 
+_COLUMNS = {"start": np.uint64, "size": np.uint64, "inclusive": np.bool_, "tail": np.uint16} | dict.fromkeys(
+    ("line", "lost", "prose"), np.uint32
+)
+_SHORTEST_ROW = 36
+"""Bytes: two addresses, a dash, a size with its unit, a line end."""
+
+
+class RowStore:
+    """The rows of a text, collected block by block in arrays that are made once.
+
+    What is not written of an array takes no memory, so there is room for the most rows that ``text_bytes`` can hold.
+    """
+
+    def __init__(self, text_bytes: int) -> None:
+        room = text_bytes // _SHORTEST_ROW + 1
+        self._arrays: dict[str, NDArray[Any]] = {name: np.empty(room, dtype) for name, dtype in _COLUMNS.items()}
+        self._count = 0
+
+    def add(self, rows: Rows) -> None:
+        """Append ``rows``."""
+        end = self._count + len(rows)
+        for name, array in self._arrays.items():
+            array[self._count : end] = getattr(rows, name)
+        self._count = end
+
+    def rows(self) -> Rows:
+        """All rows so far; the arrays are shared."""
+        return Rows(**{name: array[: self._count] for name, array in self._arrays.items()})
+
+
 def concatenate(parts: list[Rows]) -> Rows:
     """All rows of ``parts``."""
-    if not parts:
-        return Rows(
-            start=np.zeros(0, np.uint64),
-            size=np.zeros(0, np.uint64),
-            inclusive=np.zeros(0, np.bool_),
-            tail=np.zeros(0, np.uint16),
-            line=np.zeros(0, np.uint32),
-            lost=np.zeros(0, np.uint32),
-            prose=np.zeros(0, np.uint32),
-        )
     return Rows(**{each.name: np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(Rows)})

@@ -13,7 +13,7 @@ from parsers.ptdump.blocks import BLOCK_BYTES, Block, LineIndex
 from parsers.ptdump.columns import ADDRESS_COLUMNS, decode, starts_with_0x
 from parsers.ptdump.diagnostics import DiagnosticLog
 from parsers.ptdump.lines import LINE_LIMIT, BadRow, MarkerLine, RowLine, WxText, read_line
-from parsers.ptdump.rows import Rows, concatenate
+from parsers.ptdump.rows import Rows, RowStore, concatenate
 from parsers.ptdump.table import WxLine
 from parsers.ptdump.tails import Tails
 
@@ -36,10 +36,10 @@ _AFTER_DASH[list(b"0123456789abcdefABCDEF[U")] = True
 class Scan:
     """Rows, markers, W+X lines and diagnostics of all blocks read so far."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, text_bytes: int) -> None:
         self.log = DiagnosticLog(path)
         self.tails = Tails()
-        self.parts: list[Rows] = []
+        self.rows = RowStore(text_bytes)
         self.markers: list[tuple[int, str]] = []
         self.wx_check: list[WxLine] = []
         self.bad_lines: list[bytes] = []
@@ -72,7 +72,7 @@ class Scan:
         uncounted = misfits[self.log.room :]  # nobody reads what is wrong with each of them
         others[uncounted] = False
         self.log.count(uncounted.size)
-        self.parts.append(self._with_others(regular, block, np.flatnonzero(others), uncounted))
+        self.rows.add(self._with_others(regular, block, np.flatnonzero(others), uncounted))
 
     def _with_others(self, regular: Rows, block: Block, others: I64, misfits: I64) -> Rows:
         """``regular`` and the rows on the lines ``others`` of ``block``, with file-wide numbers.
