@@ -18,8 +18,7 @@ from parsers.ranges import Ranges
 from rules.finding import Finding
 from rules.model.memory.regions import RegionMap
 from rules.model.memory.walk import PageWalk
-from rules.model.replay.timeline import Timeline
-from rules.rule import NotApplicableError, Rule, UndecidedError, keywords
+from rules.rule import NotApplicableError, Rule, UndecidedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from rules.facts import Facts
     from rules.finding import Hit
+    from rules.signature import Check
 
 __all__ = ["Outcome", "Verdict", "builtin_rules", "load_rules", "run", "select"]
 
@@ -109,46 +109,60 @@ def run(rules: Iterable[Rule], facts: Facts) -> list[Verdict]:
 
 
 def _verdict(rule: Rule, facts: Facts) -> Verdict:
-    lacking = [kind for kind in rule.needs if facts.get(kind) is None]
-    if lacking:
-        reason = "; ".join(dict.fromkeys(facts.why_missing(kind) for kind in lacking))
-        collect = tuple(dict.fromkeys(step for kind in lacking for step in facts.collect(kind)))
-        return _predict(rule, facts, reason, collect)
     try:
         return _evaluate(rule, facts)
     except Exception as error:
         return Verdict(rule, Outcome.ERROR, f"{type(error).__name__}: {error}")
 
 
-def _predict(rule: Rule, facts: Facts, reason: str, collect: tuple[str, ...]) -> Verdict:
-    """The verdict of a rule whose needs are not met: undecided, unless a trace predicts what the rule looks for."""
-    timeline = facts.get(Timeline)
-    if rule.foretold is None or timeline is None:
-        return Verdict(rule, Outcome.UNDECIDED, reason, collect)
-    try:
-        return _with_hits(rule, facts, list(rule.foretold(timeline)), reason, collect)
-    except Exception as error:
-        return Verdict(rule, Outcome.ERROR, f"{type(error).__name__}: {error}")
-
-
 def _evaluate(rule: Rule, facts: Facts) -> Verdict:
-    """The verdict of a rule whose needs are met; raises whatever the rule does."""
-    arguments = [facts.get(kind) for kind in rule.needs]
-    used = keywords(rule.uses, (facts.get(kind) for kind in rule.uses))
-    hits: list[Hit] = []
-    try:
-        hits.extend(rule(*arguments, **used))
-    except NotApplicableError as why:
+    """The verdict of a rule; raises whatever its functions raise, except for the outcomes that they declare."""
+    if lacking := rule.check.lacking(facts):
+        reason = "; ".join(dict.fromkeys(facts.why_missing(kind) for kind in lacking))
+        return _fall_back(rule, facts, reason, _steps(facts, lacking))
+    hits, why = _decide(rule.check, facts)
+    if isinstance(why, NotApplicableError):
         return Verdict(rule, Outcome.NOT_APPLICABLE, str(why))
-    except UndecidedError as why:
-        collect = tuple(dict.fromkeys(step for kind in why.collect for step in facts.collect(kind)))
-        reasons = (facts.missing.get(kind, "") for kind in why.collect if isinstance(kind, type))
-        reason = "; ".join(dict.fromkeys((why.reason, *filter(None, reasons))))
-        return _with_hits(rule, facts, hits, reason, collect)
-    except LayoutError as why:
+    if isinstance(why, UndecidedError):
+        missing = (facts.missing.get(kind, "") for kind in why.collect if isinstance(kind, type))
+        reason = "; ".join(dict.fromkeys((why.reason, *filter(None, missing))))
+        return _with_hits(rule, facts, hits, reason, _steps(facts, why.collect))
+    if isinstance(why, LayoutError):
+        if not hits:
+            return _fall_back(rule, facts, str(why), facts.collect(KernelLayout))
         return _with_hits(rule, facts, hits, str(why), facts.collect(KernelLayout))
     unseen = _unseen(rule, facts)
     return _with_hits(rule, facts, hits, unseen, facts.collect("vmcore") if unseen else ())
+
+
+def _decide(check: Check, facts: Facts) -> tuple[list[Hit], Exception | None]:
+    """The hits of a check, and what it raised after them to say that it does not decide."""
+    hits: list[Hit] = []
+    try:
+        hits.extend(check(facts))
+    except (NotApplicableError, UndecidedError, LayoutError) as why:
+        return hits, why
+    return hits, None
+
+
+def _fall_back(rule: Rule, facts: Facts, reason: str, collect: tuple[str, ...]) -> Verdict:
+    """The verdict where what the rule needs is missing: undecided, or what its fallbacks find.
+
+    Also where an address cannot be placed, because the layout of the kernel is not known well enough.
+    """
+    hits: list[Hit] = []
+    reasons = [reason]
+    for check in rule.fallbacks:
+        if not check.lacking(facts):
+            found, why = _decide(check, facts)
+            hits += found
+            reasons += [why.reason] if isinstance(why, UndecidedError) else []
+    return _with_hits(rule, facts, hits, "; ".join(dict.fromkeys(reasons)), collect)
+
+
+def _steps(facts: Facts, kinds: Iterable[type | str]) -> tuple[str, ...]:
+    """What to do to get all of these facts."""
+    return tuple(dict.fromkeys(step for kind in kinds for step in facts.collect(kind)))
 
 
 def _unseen(rule: Rule, facts: Facts) -> str:

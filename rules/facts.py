@@ -14,7 +14,7 @@ from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows, StructPageR
 from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.resources import Resources
 from rules.model.memory.sections import SectionTable
-from rules.model.memory.snapshots import Earlier
+from rules.model.memory.snapshots import Earlier, ListedSections, PrintedTables
 from rules.model.memory.walk import PageWalk
 from rules.model.oops import Oopses
 from rules.model.replay.timeline import Timeline
@@ -48,6 +48,8 @@ _MADE: dict[type, _Made] = {
     SectionTable: _Made("the section table (/proc/iomem, memory blocks)", ("iomem", "memory_blocks")),
     Oopses: _Made("the kernel log", ("dmesg",)),
     Timeline: _Made("a trace of hotplug operations", ("trace",)),
+    PrintedTables: _Made("a page-table dump beside a crash dump", ("ptdump",)),
+    ListedSections: _Made("the section table of /proc/iomem and the memory blocks", ("iomem", "memory_blocks")),
     SectionRows: _Made("mem_section (a crash dump)", _CRASH_DUMP),
     StructPageRows: _Made("struct pages (a crash dump)", _CRASH_DUMP),
     BlockRows: _Made("struct memory_block (a crash dump)", _CRASH_DUMP),

@@ -13,7 +13,18 @@ from parsers.ranges import EMPTY, Ranges
 if TYPE_CHECKING:
     from rules.rule import Rule
 
-__all__ = ["Cause", "Claim", "Evidence", "Finding", "Hit", "Impact", "Severity", "VaRange"]
+__all__ = [
+    "Cause",
+    "Claim",
+    "Evidence",
+    "Finding",
+    "Hit",
+    "Impact",
+    "NotApplicableError",
+    "Severity",
+    "UndecidedError",
+    "VaRange",
+]
 
 
 # Families that tell of an event; the state that it left is what a reader wants first.
@@ -102,6 +113,19 @@ class Hit:
     cause: Cause | None = None
     key: str = ""
     """Tells hits of one rule apart where their ranges do not."""
+
+
+class NotApplicableError(Exception):
+    """Raised by a rule: the hazard cannot exist here (another granule, another kernel), and why."""
+
+
+class UndecidedError(Exception):
+    """Raised by a rule: the evidence does not decide, why not, and what to collect."""
+
+    def __init__(self, reason: str, *collect: type | str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.collect = collect
 
 
 @dataclass(frozen=True, eq=False)

@@ -65,7 +65,7 @@ def _source(module: ModuleType) -> str:
 
 def targets(names: Iterable[str] = ()) -> list[Target]:
     """The modules named by a rule's code, by family/module, or by the prefix of a family's codes; all for no name."""
-    homes = {rule.code: import_module(rule.check.__module__) for rule in builtin_rules()}
+    homes = {rule.code: import_module(rule.module) for rule in builtin_rules()}
     prefixes = {_package(module): code.partition("-")[0] for code, module in homes.items()}
     found = [Target(code, module, (module,)) for code, module in homes.items()]
     for name in sorted(set(sys.modules) - {module.__name__ for module in homes.values()}):

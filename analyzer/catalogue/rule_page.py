@@ -26,11 +26,12 @@ class Part:
 def rule_parts(rule: Rule) -> list[Part]:
     """The page below its title: the docstring's parts, the evidence, the references."""
     parts = [Part(heading, rule.pages[heading]) for heading in SECTIONS]
-    parts.append(
-        Part("What it needs", items=_facts(rule.needs) or ("no fact alone: it decides on those that it uses",))
-    )
+    parts.append(Part("What it needs", items=_facts(rule.needs)))
     if rule.uses:
         parts.append(Part("What it also uses", items=_facts(rule.uses)))
+    if rule.fallbacks:
+        items = tuple(" + ".join(_facts(check.needs)) for check in rule.fallbacks)
+        parts.append(Part("Where that is missing, any of these is enough for a weaker answer", items=items))
     if rule.references:
         parts.append(Part("References", items=rule.references))
     return parts

@@ -43,6 +43,7 @@ def _as_dict(rule: Rule) -> dict[str, object]:
         "summary": rule.summary,
         "needs": [kind.__name__ for kind in rule.needs],
         "uses": [kind.__name__ for kind in rule.uses],
+        "fallbacks": [[kind.__name__ for kind in check.needs] for check in rule.fallbacks],
         "references": list(rule.references),
         "page": {part.heading: part.text for part in rule_parts(rule) if part.text},
     }

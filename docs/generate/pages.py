@@ -167,7 +167,8 @@ def which_kernels(kind: Kind) -> str:
 def evidence_page(rules: tuple[Rule, ...]) -> str:
     needed, used = defaultdict(list), defaultdict(list)
     for rule in rules:
-        for kinds, where in ((rule.needs, needed), (rule.uses, used)):
+        weaker = tuple(kind for check in rule.fallbacks for kind in check.needs)
+        for kinds, where in ((rule.needs, needed), (rule.uses + weaker, used)):
             for step in dict.fromkeys(step for kind in kinds for step in how_to_collect(kind)):
                 where[step].append(rule.code)
     lines = [

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     name="writable-executable",
     severity=Severity.HIGH,
     impact=Impact.SECURITY,
-    needs=(Mapping, KernelLayout),
-    uses=(CommandLine,),
     references=("arch/arm64/mm/ptdump.c note_prot_wx(): the kernel's own W+X check",),
 )
 def writable_executable(mapping: Mapping, layout: KernelLayout, *, command_line: CommandLine | None) -> Iterator[Hit]:

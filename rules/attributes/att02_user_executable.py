@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     name="kernel-memory-not-uxn",
     severity=Severity.HIGH,
     impact=Impact.SECURITY,
-    needs=(Mapping, KernelLayout),
     references=("arch/arm64/mm/ptdump.c note_prot_uxn()",),
 )
 def user_executable(mapping: Mapping, layout: KernelLayout) -> Iterator[Hit]:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     name="executable-linear",
     severity=Severity.HIGH,
     impact=Impact.SECURITY,
-    needs=(LinearMap,),
     references=("arch/arm64/mm/mmu.c map_mem(): the linear map is never executable; NO_EXEC_MAPPINGS (v5.13)",),
 )
 def executable_linear(linear: LinearMap) -> Iterator[Hit]:

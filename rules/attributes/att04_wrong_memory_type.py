@@ -28,8 +28,6 @@ MAX_ALIASES = 64
     name="wrong-memory-type",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(LinearMap,),
-    uses=(SectionTable, PageWalk),
     references=(
         "mm/memremap.c: PCI peer-to-peer memory is mapped with pgprot_noncached() (v5.7)",
         "Arm ARM B2.16: mismatched memory attributes",

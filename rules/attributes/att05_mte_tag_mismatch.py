@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     name="mte-tag-mismatch",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(LinearMap, SectionTable),
-    uses=(Dmesg,),
     references=("Linux commit d15dfd31384b (v5.12; stable 5.10.24)",),
 )
 def mte_tag_mismatch(linear: LinearMap, sections: SectionTable, *, dmesg: Dmesg | None) -> Iterator[Hit]:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     name="readonly-linear",
     severity=Severity.MEDIUM,
     impact=Impact.INFORMATIONAL,
-    needs=(LinearMap, SectionTable),
-    uses=(Resources,),
     references=("arch/arm64/mm/pageattr.c: with rodata=full the aliases of read-only vmalloc pages are read-only",),
 )
 def readonly_linear(linear: LinearMap, sections: SectionTable, *, resources: Resources | None) -> Iterator[Hit]:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     name="odd-flags",
     severity=Severity.CRITICAL,
     impact=Impact.SECURITY,
-    needs=(Mapping, KernelLayout),
     references=("arch/arm64/include/asm/pgtable-prot.h PROT_DEFAULT, PAGE_KERNEL",),
 )
 def odd_flags(mapping: Mapping, layout: KernelLayout) -> Iterator[Hit]:

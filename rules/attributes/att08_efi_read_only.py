@@ -30,8 +30,6 @@ WRITABLE_EFI = KnownBug(
     name="efi-read-only",
     severity=Severity.INFO,
     impact=Impact.SECURITY,
-    needs=(KernelRelease,),
-    uses=(Kconfig, Dmesg),
     references=("stable 6.12.117: efi: Clear PTE_WRITE when applying EFI_MEMORY_RO",),
 )
 def efi_read_only(release: KernelRelease, *, kconfig: Kconfig | None, dmesg: Dmesg | None) -> Iterator[Hit]:

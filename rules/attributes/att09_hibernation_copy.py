@@ -35,8 +35,6 @@ COPIED_HOLES = KnownBug(
     name="hibernation-copy",
     severity=Severity.LOW,
     impact=Impact.LATENT,
-    needs=(KernelRelease, LinearMap, SectionTable),
-    uses=(Kconfig, CommandLine, Dmesg),
     references=(
         "arch/arm64/mm/trans_pgd.c; stable 6.12.111, 6.12.112: clone only the linear map that exists at runtime",
     ),

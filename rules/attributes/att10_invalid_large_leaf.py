@@ -32,8 +32,6 @@ _LAST_ENTRY = re.compile(r"^\[[0-9a-f]{16}\] pgd=.*\b(?:pud|pmd)=([0-9a-f]{16})$
     name="invalid-large-leaf",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(KernelRelease,),
-    uses=(LinearMap, PageWalk, Dmesg),
     references=(
         "Linux commits 15bfba1ad77f, f12b435de2f2 (v7.1; the first also in stable 6.18.24 and 7.0.1)",
         "Fixes: a166563e7ec3 (v6.18): before it no block of the linear map was made invalid",

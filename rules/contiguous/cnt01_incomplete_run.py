@@ -25,7 +25,6 @@ MAX_HITS = 256
     name="incomplete-contiguous-run",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Mapping, KernelLayout),
     references=(
         "Arm ARM D8.6.1: misprogramming of the Contiguous bit",
         "arch/arm64/mm/mmu.c unmap_hotplug_pmd_range(): clears single entries, never unfolds a run",

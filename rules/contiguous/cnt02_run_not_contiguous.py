@@ -27,7 +27,6 @@ MAX_HITS = 256
     name="run-not-contiguous",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Mapping, KernelLayout, PageWalk),
     references=("Arm ARM D8.6.1: the entries of a contiguous run output one aligned range",),
 )
 def run_not_contiguous(mapping: Mapping, layout: KernelLayout, walk: PageWalk) -> Iterator[Hit]:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     name="contiguous-in-vmemmap",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Vmemmap,),
     references=("arch/arm64/mm/mmu.c vmemmap_free(): contiguous entries are not supported there (7.1, 6.12.86)",),
 )
 def contiguous_in_vmemmap(vmemmap: Vmemmap) -> Iterator[Hit]:

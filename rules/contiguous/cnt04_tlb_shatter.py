@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from parsers.arm64 import Attr
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.model.bugs import bug, describe_fixes
 from rules.model.memory.regions import LinearMap
 from rules.model.memory.sections import SectionTable
+from rules.model.replay.flushes import flushes_by_unmap, linear_unmaps
+from rules.model.replay.timeline import Timeline
 from rules.rule import NotApplicableError, UndecidedError, rule
-from rules.trace import foretold
+from rules.trace.anomalies import MAX_HITS, hit_of_call
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,9 +26,7 @@ if TYPE_CHECKING:
     name="contiguous-tlb-shatter",
     severity=Severity.MEDIUM,
     impact=Impact.LATENT,
-    needs=(LinearMap, SectionTable, KernelRelease),
     references=("Linux commit 48478b9f7913 (v7.1; stable 6.12.86, 6.1.176)",),
-    foretold=foretold.tlb_shatter,
 )
 def contiguous_tlb_shatter(linear: LinearMap, sections: SectionTable, release: KernelRelease) -> Iterator[Hit]:
     """Removing this memory flushes the TLB in the middle of contiguous runs.
@@ -65,3 +67,17 @@ def contiguous_tlb_shatter(linear: LinearMap, sections: SectionTable, release: K
         raise UndecidedError("whether the memory in contiguous runs was hot-added is not known", "dmesg")
     elif not sections.devices_known and runs - sections.ram_sections:
         raise UndecidedError("what the contiguous runs outside of RAM belong to is not known", "iomem")
+
+
+@contiguous_tlb_shatter.fallback
+def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
+    """The linear map is flushed entry by entry while it is unmapped."""
+    calls = timeline.calls
+    unmaps, count = flushes_by_unmap(calls)
+    mine = np.isin(unmaps, linear_unmaps(calls)) & (count > 1)
+    for call, flushes in zip(unmaps[mine][:MAX_HITS].tolist(), count[mine].tolist(), strict=False):
+        yield hit_of_call(
+            timeline, call, "The TLB is flushed between the entries of a removal",
+            f"{timeline.describe(call)} flushed {flushes} times; in contiguous runs that leaves stale translations.",
+            Claim.SUSPECTED,
+        )  # fmt: skip

@@ -8,12 +8,14 @@ import numpy as np
 
 from parsers.arm64 import Attr
 from parsers.dmesg import Dmesg
+from parsers.ftrace.functions import Kind
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.snapshots import Earlier
+from rules.model.replay.timeline import Timeline
 from rules.rule import NotApplicableError, rule
-from rules.trace import foretold
+from rules.trace.anomalies import live_changes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,13 +29,10 @@ if TYPE_CHECKING:
     name="size-change-without-bbm",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(LinearMap, Vmemmap, Earlier),
-    uses=(Dmesg, KernelRelease),
     references=(
         "Arm ARM D8.17: break-before-make, FEAT_BBM level 2",
         "Linux commit a166563e7ec3 (v6.18): lazily split blocks on BBML2_NOABORT CPUs",
     ),
-    foretold=foretold.live_size_changes,
 )
 def size_change(
     linear: LinearMap,
@@ -75,6 +74,12 @@ def size_change(
                 evidence=before.quote_at(changed) + now.quote_at(changed),
                 key=now.name,
             )
+
+
+@size_change.fallback
+def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
+    """Blocks that are split while they are in use, not flushed before they are used again."""
+    yield from live_changes(timeline, "A live block was split without a flush in between", Kind.VMEMMAP_SPLIT_PMD)
 
 
 def changed_size(before: RegionMap, now: RegionMap) -> Ranges:

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from parsers.ftrace.functions import Kind
 from parsers.ranges import EMPTY, Ranges
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.sections import SectionTable
 from rules.model.memory.snapshots import Earlier
+from rules.model.replay.flushes import early_frees, reuses
+from rules.model.replay.timeline import Timeline
 from rules.rule import UndecidedError, rule
-from rules.trace import foretold
+from rules.trace.anomalies import MAX_HITS, hit_of_call, live_changes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,10 +29,7 @@ if TYPE_CHECKING:
     name="output-address-change",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(LinearMap, Vmemmap, Earlier),
-    uses=(SectionTable,),
     references=("Arm ARM D8.17: a change of the output address needs break-before-make, whatever FEAT_BBM says",),
-    foretold=foretold.live_output_changes,
 )
 def output_change(
     linear: LinearMap, vmemmap: Vmemmap, earlier: Earlier, *, section_table: SectionTable | None
@@ -69,6 +69,32 @@ def output_change(
                     evidence=before.quote_at(part) + now.quote_at(part),
                     key=f"{now.name} {key}",
                 )
+
+
+@output_change.fallback
+def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
+    """Addresses that are mapped elsewhere without a flush in between, and pages given away before it."""
+    calls = timeline.calls
+    yield from live_changes(
+        timeline,
+        "A live entry was changed without a flush in between",
+        Kind.VMEMMAP_REMAP_PTE,
+        Kind.VMEMMAP_RESTORE_PTE,
+    )
+    for make, unmap in zip(*(found[:MAX_HITS].tolist() for found in reuses(calls)), strict=True):
+        yield hit_of_call(
+            timeline, make, "A range is mapped again before the TLB was flushed",
+            f"{timeline.describe(make)} follows {timeline.describe(unmap)} without a TLB invalidation.", Claim.PROBABLE,
+        )  # fmt: skip
+    unmaps, rows = early_frees(calls)
+    for call in np.unique(unmaps)[:MAX_HITS].tolist():
+        hit = hit_of_call(
+            timeline, call, "Pages are given away before the TLB was flushed",
+            f"{int((unmaps == call).sum())} pages are freed in {timeline.describe(call)} before its first TLB "
+            f"invalidation, first {timeline.trace.quote(int(rows[unmaps == call][0]))}.",
+            Claim.PROBABLE,
+        )  # fmt: skip
+        yield hit
 
 
 def _bytes(region: RegionMap, pfns: Ranges) -> Ranges:

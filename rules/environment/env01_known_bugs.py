@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     name="known-bugs",
     severity=Severity.INFO,
     impact=Impact.INFORMATIONAL,
-    needs=(KernelRelease, KernelLayout),
     references=("Each bug names its commit and the stable releases that carry the fix",),
 )
 def known_bugs(release: KernelRelease, layout: KernelLayout) -> Iterator[Hit]:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     name="memory-failure",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Dmesg, SectionTable),
-    uses=(Vmemmap, PageWalk),
     references=("mm/memory-failure.c; arm64 has no set_mce_nospec(): a poisoned page stays in the linear map",),
 )
 def memory_failure(

@@ -23,7 +23,6 @@ _SCALES = {"CONFIG_KASAN_GENERIC": 3, "CONFIG_KASAN_SW_TAGS": 4}
     name="kasan-shadow",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Mapping, LinearMap, SectionTable, Kconfig),
     references=("mm/kasan/shadow.c kasan_mem_notifier(): shadow is allocated on MEM_GOING_ONLINE (v4.19 to 6.12)",),
 )
 def kasan_shadow(mapping: Mapping, linear: LinearMap, sections: SectionTable, config: Kconfig) -> Iterator[Hit]:

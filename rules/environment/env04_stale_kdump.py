@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     name="stale-kdump",
     severity=Severity.INFO,
     impact=Impact.INFORMATIONAL,
-    needs=(Resources, SectionTable),
-    uses=(KexecCrash,),
     references=("CONFIG_CRASH_HOTPLUG exists for x86 and powerpc only (6.5 to 6.12)",),
 )
 def stale_kdump(resources: Resources, sections: SectionTable, *, kexec_crash: KexecCrash | None) -> Iterator[Hit]:

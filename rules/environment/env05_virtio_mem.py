@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     name="virtio-mem",
     severity=Severity.INFO,
     impact=Impact.INFORMATIONAL,
-    needs=(Resources,),
     references=("drivers/virtio/virtio_mem.c: sub-block mode keeps unplugged pages inside of online blocks",),
 )
 def virtio_mem(resources: Resources) -> Iterator[Hit]:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     name="ineffective-memmap-on-memory",
     severity=Severity.INFO,
     impact=Impact.INFORMATIONAL,
-    needs=(KernelLayout, MemmapOnMemory),
     references=("arch/arm64: the struct pages of a block must be a multiple of PMD_SIZE (v5.13)",),
 )
 def ineffective(layout: KernelLayout, parameter: MemmapOnMemory) -> Iterator[Hit]:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     name="hvo-on-unsafe-kernel",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(KernelRelease,),
-    uses=(Kconfig, CommandLine, Vmemmap),
     references=(
         "Linux commit 060a2c92d1b6 (v6.3; stable 6.1.16, 6.2.3): arm64: mm: hugetlb: Disable "
         "HUGETLB_PAGE_OPTIMIZE_VMEMMAP",

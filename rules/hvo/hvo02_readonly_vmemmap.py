@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     name="readonly-vmemmap",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Vmemmap,),
-    uses=(Kconfig, CommandLine, KernelRelease),
     references=("Linux commit 060a2c92d1b6 (v6.3; stable 6.1.16, 6.2.3)",),
 )
 def readonly_vmemmap(

@@ -28,8 +28,6 @@ MAX_HITS = 64
     name="alias-outside-hugetlb",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Vmemmap, PageWalk),
-    uses=(HugetlbRows,),
     references=("mm/hugetlb_vmemmap.c vmemmap_remap_free() (v5.19 to 6.2): tails are mapped to the page of the head",),
 )
 def alias_outside_hugetlb(vmemmap: Vmemmap, walk: PageWalk, *, hugetlb_rows: HugetlbRows | None) -> Iterator[Hit]:

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     name="hvo-bad-pattern",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Vmemmap,),
-    uses=(Kconfig, CommandLine, KernelRelease, PageWalk),
     references=(
         "mm/hugetlb_vmemmap.c vmemmap_remap_free(): the head page stays, the tails are aliased (v5.19 to 6.2)",
     ),

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     name="hvo-over-self-hosted",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Vmemmap, PageWalk, BlockRows),
     references=("Linux commit 66361095129b (v6.0): hugetlb vmemmap optimisation refuses self-hosted struct pages",),
 )
 def over_self_hosted(vmemmap: Vmemmap, walk: PageWalk, blocks: BlockRows) -> Iterator[Hit]:

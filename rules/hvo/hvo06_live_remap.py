@@ -31,8 +31,6 @@ REMAPS = (
     name="live-remap-in-trace",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(Timeline,),
-    uses=(Kconfig,),
     references=("Linux commit 060a2c92d1b6 (v6.3; stable 6.1.16, 6.2.3): arm64 no longer selects the optimisation",),
 )
 def live_remap(timeline: Timeline, *, kconfig: Kconfig | None) -> Iterator[Hit]:

@@ -24,7 +24,6 @@ FIXED = (6, 10)
     name="walker-race",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(Timeline, KernelRelease),
     references=("Linux commit bd225530a4c7 (v6.10): mm/hugetlb_vmemmap: fix race with speculative PFN walkers",),
 )
 def walker_race(timeline: Timeline, release: KernelRelease) -> Iterator[Hit]:

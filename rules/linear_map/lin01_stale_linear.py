@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     name="stale-linear",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(LinearMap, Resources, SectionTable),
     references=("Linux commit bbd6ec605c0f (v5.7): before it arch_remove_memory() left the linear map in place",),
 )
 def stale_linear(linear: LinearMap, resources: Resources, sections: SectionTable) -> Iterator[Hit]:

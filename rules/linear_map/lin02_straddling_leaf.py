@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     name="leaf-straddles-removable-boundary",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(LinearMap, SectionTable),
     references=(
         "Linux commit f0b13ee23241 (v5.12): sections of 128 MiB, smaller than a 1 GiB block",
         "Linux commit 95a58852b0e5 (v7.1): offlining is refused where a leaf would split",

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     name="linear-hole-over-live-memory",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(LinearMap, SectionTable),
-    uses=(Resources,),
     references=("Linux commit f0b13ee23241 (v5.12)", "Linux commit 95a58852b0e5 (v7.1)"),
 )
 def linear_hole(linear: LinearMap, sections: SectionTable, *, resources: Resources | None) -> Iterator[Hit]:

@@ -22,8 +22,6 @@ _RIGHT_RANGE = (7, 3)
     name="leaf-split-guard-unreliable",
     severity=Severity.LOW,
     impact=Impact.LATENT,
-    needs=(KernelRelease,),
-    uses=(Dmesg, KernelLayout),
     references=(
         "Linux commit 95a58852b0e5 (v7.1): offlining is refused where a leaf would split",
         "arch/arm64/mm/mmu.c prevent_memory_remove_notifier(): 7.1 passes the PFN behind its loop, 7.3.4 the first",

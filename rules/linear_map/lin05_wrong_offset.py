@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     name="wrong-linear-offset",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(LinearMap,),
-    uses=(PageWalk,),
     references=("arch/arm64/include/asm/memory.h __phys_to_virt(): va = PAGE_OFFSET + (pa - memstart_addr)",),
 )
 def wrong_linear_offset(linear: LinearMap, *, page_walk: PageWalk | None) -> Iterator[Hit]:

@@ -26,8 +26,6 @@ _REFUSED = re.compile(r"Hotplug memory \[(?:0x)?([0-9a-f]{1,13})-(?:0x)?([0-9a-f
     name="beyond-mappable-range",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(KernelLayout,),
-    uses=(Dmesg, SectionTable),
     references=("arch/arm64/mm/mmu.c arch_get_mappable_range() (v5.12), inside_linear_region() (v5.10)",),
 )
 def beyond_mappable(layout: KernelLayout, *, dmesg: Dmesg | None, section_table: SectionTable | None) -> Iterator[Hit]:

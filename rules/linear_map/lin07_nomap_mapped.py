@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     name="nomap-mapped",
     severity=Severity.HIGH,
     impact=Impact.SECURITY,
-    needs=(LinearMap, Resources),
     references=("Linux commit 7ace06a01efa (stable 6.12.117): no-map regions were rounded outwards",),
 )
 def nomap_mapped(linear: LinearMap, resources: Resources) -> Iterator[Hit]:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     name="block-over-nonram",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(LinearMap, Resources, SectionTable),
     references=("arch/arm64/mm/mmu.c alloc_init_pud(), init_pmd(): a block needs the whole span inside the range",),
 )
 def block_over_nonram(linear: LinearMap, resources: Resources, sections: SectionTable) -> Iterator[Hit]:

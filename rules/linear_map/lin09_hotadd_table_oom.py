@@ -29,8 +29,6 @@ NEAR = 60
     name="hotadd-pgtable-oom",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(KernelRelease,),
-    uses=(Dmesg, LinearMap, Meminfo),
     references=("Linux commit bfc184cb1ba7 (v6.19): hot-add returns an error where a table cannot be allocated",),
 )
 def hotadd_table_oom(

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     name="misaligned-self-hosted-area",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(BlockRows, SectionTable),
     references=(
         "mm/memory_hotplug.c mhp_supports_memmap_on_memory(), arch_supports_memmap_on_memory() (v5.13 to 6.12)",
         "mm/memory_hotplug.c online_pages(), offline_pages(): WARN_ON_ONCE unless aligned to page blocks",

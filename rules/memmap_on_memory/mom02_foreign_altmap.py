@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     name="altmap-foreign",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(BlockRows, Vmemmap, SectionTable, PageWalk),
     references=(
         "Linux commit a08a2ae34613 (v5.13): mm,memory_hotplug: allocate memmap from the added memory range",
         "mm/sparse-vmemmap.c altmap_alloc_block_buf(): a block that is partly used belongs to one altmap only",

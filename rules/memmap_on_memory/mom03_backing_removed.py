@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     name="self-hosted-backing-removed",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(BlockRows, Vmemmap, SectionTable, PageWalk),
     references=("Linux commit a08a2ae34613 (v5.13); VMM-09 is the same of blocks that do not hold their struct pages",),
 )
 def backing_removed(blocks: BlockRows, vmemmap: Vmemmap, sections: SectionTable, walk: PageWalk) -> Iterator[Hit]:

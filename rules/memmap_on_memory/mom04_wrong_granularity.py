@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     name="wrong-removal-granularity",
     severity=Severity.HIGH,
     impact=Impact.CORRUPTION,
-    needs=(Timeline,),
     references=("mm/memory_hotplug.c try_remove_memory(): refuses (5.13 to 6.7), warns (since 6.8, 6b8f0798b85a)",),
 )
 def wrong_granularity(timeline: Timeline) -> Iterator[Hit]:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     name="altmap-not-freed",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(Dmesg,),
     references=(
         "mm/memory_hotplug.c try_remove_memory() (v5.13 to 6.12): Altmap not fully unmapped",
         "mm/memremap.c memunmap_pages() (v4.5 to 7.1): failed to free all reserved pages",

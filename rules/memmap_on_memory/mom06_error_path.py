@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     name="error-path-null-altmap",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Timeline,),
     references=(
         "Linux commit f42ce5f087eb (v6.7; stable 6.1.72)",
         "mm/memory_hotplug.c: fix incorrect altmap passing in error path (2026; stable 6.12.97)",

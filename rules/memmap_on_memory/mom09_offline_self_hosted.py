@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     name="offline-self-hosted",
     severity=Severity.INFO,
     impact=Impact.INFORMATIONAL,
-    needs=(BlockRows, SectionTable),
     references=("mm/memory_hotplug.c mhp_deinit_memmap_on_memory() (v5.13 to 6.12)",),
 )
 def offline_self_hosted(blocks: BlockRows, sections: SectionTable) -> Iterator[Hit]:

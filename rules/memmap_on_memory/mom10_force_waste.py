@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     name="force-waste",
     severity=Severity.LOW,
     impact=Impact.WASTE,
-    needs=(KernelLayout, MemmapOnMemory),
-    uses=(Kconfig, Meminfo),
     references=(
         "mm/memory_hotplug.c memory_block_memmap_on_memory_pages(), mhp_supports_memmap_on_memory() (v6.6 to 6.12)",
         "include/linux/pageblock-flags.h pageblock_order (v6.12)",

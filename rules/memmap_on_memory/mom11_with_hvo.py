@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     name="memmap-on-memory-with-hvo",
     severity=Severity.INFO,
     impact=Impact.INFORMATIONAL,
-    needs=(MemmapOnMemory,),
-    uses=(KernelRelease, Kconfig, CommandLine, HugetlbRows),
     references=("Linux commit 66361095129b (v6.0): HVO and memmap_on_memory side by side",),
 )
 def with_hvo(

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     name="poison-in-self-hosted-area",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(Dmesg, SectionTable),
-    uses=(BlockRows, MemmapOnMemory),
     references=("drivers/base/memory.c memory_block_online(): -EHWPOISON (v6.2); mm/memory-failure.c",),
 )
 def poison_in_area(

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     name="block-lingers",
     severity=Severity.INFO,
     impact=Impact.INFORMATIONAL,
-    needs=(Timeline, MemoryBlocks, KernelLayout),
     references=("mm/memory_hotplug.c: fix memory block reference leak on remove (stable 6.12.92)",),
 )
 def block_lingers(timeline: Timeline, blocks: MemoryBlocks, layout: KernelLayout) -> Iterator[Hit]:

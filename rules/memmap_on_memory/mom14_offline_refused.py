@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from parsers.dmesg import Dmesg
+from parsers.ftrace.functions import Kind
 from parsers.layout import KernelLayout
 from parsers.memmap_on_memory import MemmapOnMemory, MemmapOnMemoryMode
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.model.log import address_ranges, messages_like, need_whole_log, quote_messages
+from rules.model.replay.state import YES
+from rules.model.replay.timeline import Timeline
 from rules.rule import NotApplicableError, UndecidedError, rule
-from rules.trace import foretold
+from rules.trace.anomalies import hit_of_call
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from parsers.ranges import Ranges
+
+_EPERM = -1
 
 
 @rule(
@@ -23,13 +28,10 @@ if TYPE_CHECKING:
     name="self-hosted-offline-refused",
     severity=Severity.MEDIUM,
     impact=Impact.LATENT,
-    needs=(Dmesg, KernelLayout),
-    uses=(MemmapOnMemory,),
     references=(
         "Linux commit 95a58852b0e5 (v7.1)",
         "arch/arm64/mm/mmu.c can_unmap_without_split() (v7.1 to 7.3); seen on Debian's 7.3.4",
     ),
-    foretold=foretold.offline_refused,
 )
 def offline_refused(dmesg: Dmesg, layout: KernelLayout, *, memmap_on_memory: MemmapOnMemory | None) -> Iterator[Hit]:
     """A memory block could not be offlined because its struct pages begin inside of a vmemmap block.
@@ -67,6 +69,22 @@ def offline_refused(dmesg: Dmesg, layout: KernelLayout, *, memmap_on_memory: Mem
             Evidence(memmap_on_memory.path, memmap_on_memory.raw, memmap_on_memory.line),
         ),
     )
+
+
+@offline_refused.fallback
+def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
+    """Self-hosted memory whose offlining a notifier refused."""
+    calls, state = timeline.calls, timeline.state
+    mine = calls.of(Kind.OFFLINE_PAGES)
+    refused = mine[calls.ret[mine] == _EPERM]
+    hosted = [call for call in refused.tolist() if (state.self_hosted[timeline.rows_of(call)] == YES).any()]
+    if hosted:
+        yield hit_of_call(
+            timeline, hosted[0], "Self-hosted memory cannot be offlined",
+            f"{len(hosted)} attempts to offline self-hosted memory were refused (-EPERM), first "
+            f"{timeline.describe(hosted[0])}: its struct pages begin inside of a vmemmap block.",
+            Claim.PROBABLE,
+        )  # fmt: skip
 
 
 def _inside_blocks(refused: Ranges, layout: KernelLayout) -> bool:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from parsers.dmesg import Dmesg
 from parsers.ranges import EMPTY, Ranges
-from rules.finding import Evidence
-from rules.rule import UndecidedError
+from rules.finding import Evidence, UndecidedError
 
 if TYPE_CHECKING:
     from parsers.dmesg import Message

@@ -21,11 +21,10 @@ from parsers.esr import Fault
 from parsers.layout import Precision
 from parsers.ranges import EMPTY, Ranges
 from parsers.uname import KernelRelease, parse_uname
-from rules.finding import Evidence, VaRange
+from rules.finding import Evidence, UndecidedError, VaRange
 from rules.model.layout.builder import LayoutBuilder
 from rules.model.layout.from_log import add_built_bits, add_phys_offset, add_report, guess_phys_offset
 from rules.model.memory.struct_page import field_at
-from rules.rule import UndecidedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

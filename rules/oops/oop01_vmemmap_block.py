@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     name="oops-vmemmap-block",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Oopses,),
     references=(
         "Linux commit d4234d131b0a (v6.14; stable 6.12.20, 6.1.132)",
         "Linux commit bbd6ec605c0f (v5.7): arm64/mm: Enable memory hot remove",

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     name="oops-vmemmap-page",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Oopses,),
     references=(
         "mm/sparse-vmemmap.c vmemmap_populate_basepages() and arch/arm64/mm/mmu.c (5.7 to 7.1) step by whole pages",
         "Linux commit 9ab2601dc4c1 (v6.14): vmemmap_check_pmd() tests for a block",

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     name="oops-vmemmap-readonly",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Oopses,),
     references=(
         "Linux commit 060a2c92d1b6 (v6.3): arm64: mm: hugetlb: Disable HUGETLB_PAGE_OPTIMIZE_VMEMMAP",
         "mm/hugetlb_vmemmap.c maps tail struct pages read-only",

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     name="oops-linear-hole",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Oopses,),
-    uses=(SectionTable,),
     references=(
         "Linux commit 95a58852b0e5 (v7.1): refuses to offline what would split a leaf",
         "Linux commit bbd6ec605c0f (v5.7)",

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     name="oops-invalid-leaf",
     severity=Severity.HIGH,
     impact=Impact.CORRUPTION,
-    needs=(Oopses,),
     references=(
         "Linux commit 15bfba1ad77f (v7.1): invalid large leaves",
         "arch/arm64/mm/pageattr.c set_memory_valid(), set_direct_map_invalid_noflush()",

@@ -22,7 +22,6 @@ _LOOKUPS = ("pfn_valid", "pfn_section_valid", "pfn_to_online_page", "pfn_section
     name="oops-section-usage",
     severity=Severity.HIGH,
     impact=Impact.CORRUPTION,
-    needs=(Oopses,),
     references=(
         "Linux commit 5ec8e8ea8b77 (v6.8; CVE-2023-52489)",
         "Linux commit 82f0b6f041fa (v6.10; CVE-2024-41055)",

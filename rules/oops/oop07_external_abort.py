@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     name="oops-external-abort",
     severity=Severity.HIGH,
     impact=Impact.CORRUPTION,
-    needs=(Oopses,),
     references=("arch/arm64/mm/fault.c do_sea(), arch/arm64/kernel/traps.c arm64_serror_panic()",),
 )
 def external_abort(oopses: Oopses) -> Iterator[Hit]:

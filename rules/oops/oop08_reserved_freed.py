@@ -22,7 +22,6 @@ _FUNCTIONS = ("free_hotplug_page_range",)
     name="warn-reserved-freed",
     severity=Severity.HIGH,
     impact=Impact.CORRUPTION,
-    needs=(Oopses,),
     references=("arch/arm64/mm/mmu.c free_hotplug_page_range() (5.7 to 7.1): WARN_ON(PageReserved(page))",),
 )
 def reserved_freed(oopses: Oopses) -> Iterator[Hit]:

@@ -22,7 +22,6 @@ _FUNCTIONS = ("free_empty_",)
     name="warn-free-empty-tables",
     severity=Severity.HIGH,
     impact=Impact.CORRUPTION,
-    needs=(Oopses,),
     references=("arch/arm64/mm/mmu.c free_empty_tables() and what it calls (5.7 to 7.1)",),
 )
 def free_empty_tables(oopses: Oopses) -> Iterator[Hit]:

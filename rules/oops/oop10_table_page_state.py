@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     name="bad-page-table",
     severity=Severity.MEDIUM,
     impact=Impact.LATENT,
-    needs=(Oopses,),
     references=("Linux commit c594b83457cc (v7.1)",),
 )
 def table_page_state(oopses: Oopses) -> Iterator[Hit]:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     name="warn-section-deactivated",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(Oopses,),
     references=("mm/sparse.c section_deactivate() (5.3 to 6.18)",),
 )
 def already_deactivated(oopses: Oopses) -> Iterator[Hit]:

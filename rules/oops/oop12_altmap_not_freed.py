@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     name="warn-altmap",
     severity=Severity.HIGH,
     impact=Impact.CORRUPTION,
-    needs=(Oopses,),
     references=(
         "mm/memory_hotplug.c: Altmap not fully unmapped (5.13 to 6.18)",
         "mm/memremap.c: failed to free all reserved pages",

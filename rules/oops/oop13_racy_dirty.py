@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     name="warn-racy-remap",
     severity=Severity.HIGH,
     impact=Impact.CORRUPTION,
-    needs=(Oopses,),
     references=(
         "Linux commit 060a2c92d1b6 (v6.3)",
         "arch/arm64/include/asm/pgtable.h __check_safe_pte_update()",

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     name="offline-splits-leaf",
     severity=Severity.MEDIUM,
     impact=Impact.LATENT,
-    needs=(Oopses,),
     references=("Linux commit 95a58852b0e5 (v7.1)",),
 )
 def split_refused(oopses: Oopses) -> Iterator[Hit]:

@@ -23,7 +23,6 @@ _MEANING = "Its memory was added in part, or is not online (VMM-14)."
     name="oops-poisoned-page",
     severity=Severity.HIGH,
     impact=Impact.CORRUPTION,
-    needs=(Oopses,),
     references=("include/linux/page-flags.h PagePoisoned(): flags are all ones (page_init_poison(), mm/debug.c)",),
 )
 def poisoned_page(oopses: Oopses) -> Iterator[Hit]:

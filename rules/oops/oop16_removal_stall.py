@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     name="stall-removal",
     severity=Severity.MEDIUM,
     impact=Impact.PERFORMANCE,
-    needs=(Oopses,),
     references=("Linux commit 48478b9f7913 (v7.1; stable 6.12.86, 6.1.176): flushes the TLB once a range",),
 )
 def removal_stall(oopses: Oopses) -> Iterator[Hit]:

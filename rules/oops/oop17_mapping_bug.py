@@ -22,7 +22,6 @@ _ADDERS = ("arch_add_memory", "__create_pgd_mapping", "pgd_pgtable_alloc", "__pg
     name="bug-mapping",
     severity=Severity.HIGH,
     impact=Impact.CORRUPTION,
-    needs=(Oopses,),
     references=(
         "Linux commit bfc184cb1ba7 (v6.19): arch_add_memory() returns an error instead",
         "arch/arm64/mm/mmu.c alloc_init_pud(), __create_pgd_mapping() (4.14 to 6.18)",

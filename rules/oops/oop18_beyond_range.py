@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     name="hotplug-beyond-range",
     severity=Severity.MEDIUM,
     impact=Impact.LATENT,
-    needs=(Oopses,),
     references=(
         "mm/memory_hotplug.c mhp_range_allowed() (5.12)",
         "arch/arm64/mm/mmu.c arch_get_mappable_range()",

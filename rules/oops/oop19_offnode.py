@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     name="vmemmap-offnode",
     severity=Severity.MEDIUM,
     impact=Impact.PERFORMANCE,
-    needs=(Oopses,),
     references=("mm/sparse-vmemmap.c vmemmap_verify()",),
 )
 def offnode(oopses: Oopses) -> Iterator[Hit]:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     name="vmemmap-alloc-failure",
     severity=Severity.MEDIUM,
     impact=Impact.PERFORMANCE,
-    needs=(Oopses,),
     references=(
         "mm/sparse-vmemmap.c vmemmap_alloc_block()",
         "Linux commit 9f84f39f5515 (v5.11): falls back to base pages",

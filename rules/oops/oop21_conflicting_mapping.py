@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     name="device-conflict",
     severity=Severity.MEDIUM,
     impact=Impact.LATENT,
-    needs=(Oopses,),
     references=("mm/memremap.c: Conflicting mapping in same section; attempted on mixed region",),
 )
 def conflicting_mapping(oopses: Oopses) -> Iterator[Hit]:

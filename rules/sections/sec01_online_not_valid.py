@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     name="online-not-valid",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(SectionRows, SectionTable),
     references=("include/linux/mmzone.h present_section(), valid_section(), online_section() (v6.12)",),
 )
 def online_not_valid(rows: SectionRows, sections: SectionTable) -> Iterator[Hit]:

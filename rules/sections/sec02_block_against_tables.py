@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     name="block-against-tables",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(MemoryBlocks, LinearMap, Vmemmap),
-    uses=(BlockRows, SectionRows, SectionTable),
     references=(
         "drivers/base/memory.c memory_block_online(); mm/sparse.c online_mem_sections() (v6.12)",
         "drivers/base/memory.c; a removed block lingered in sysfs until the reference leak was fixed (stable 6.12.92)",

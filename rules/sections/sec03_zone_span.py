@@ -77,8 +77,6 @@ class _Zones:
     name="zone-span",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(SectionTable, MemoryBlocks),
-    uses=(Zoneinfo, ZoneRows),
     references=("mm/memory_hotplug.c resize_zone_range(), shrink_zone_span(), adjust_present_page_count() (v6.12)",),
 )
 def zone_span(

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     name="iomem-against-blocks",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(Resources, MemoryBlocks, SectionTable),
     references=("mm/memory_hotplug.c register_memory_resource(), create_memory_block_devices()",),
 )
 def iomem_against_blocks(resources: Resources, blocks: MemoryBlocks, sections: SectionTable) -> Iterator[Hit]:

@@ -24,7 +24,6 @@ _FLAGS = np.uint64(0x3F)  # below SECTION_NID_SHIFT; the pointer's own low bits 
     name="memmap-pointer",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(SectionRows, SectionTable, KernelLayout),
     references=("mm/sparse.c sparse_encode_mem_map() (v6.12); arch/arm64/include/asm/pgtable.h vmemmap",),
 )
 def memmap_pointer(rows: SectionRows, sections: SectionTable, layout: KernelLayout) -> Iterator[Hit]:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     name="empty-valid-section",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(SectionRows, SectionTable),
     references=("mm/sparse.c section_activate(), section_deactivate() (v5.3 to 6.12)",),
 )
 def empty_valid(rows: SectionRows, sections: SectionTable) -> Iterator[Hit]:

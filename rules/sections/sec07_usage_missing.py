@@ -24,7 +24,6 @@ _TAG = 0xFF << 56  # KASAN keeps a tag in the top byte of a pointer
     name="usage-missing",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(SectionRows, SectionTable, KernelLayout),
     references=(
         "Linux commits 5ec8e8ea8b77 (v6.8, CVE-2023-52489) and 82f0b6f041fa (v6.10, CVE-2024-41055)",
         "mm/sparse.c section_deactivate() (v6.12)",

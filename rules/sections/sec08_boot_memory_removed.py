@@ -28,8 +28,6 @@ _REMOVABLE = r"^Boot memory \[[0-9a-f ]+\] is offline, can be removed"
     name="boot-memory-removed",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(Dmesg,),
-    uses=(KernelLayout, SectionRows, SectionTable),
     references=(
         "arch/arm64/mm/mmu.c prevent_bootmem_remove_notifier(), validate_bootmem_online() (v5.7 to 7.1)",
         "mm/sparse.c early_section() (v6.12)",

@@ -21,7 +21,6 @@ _FLAG = "SECTION_TAINT_ZONE_DEVICE"
     name="taint-collision",
     severity=Severity.INFO,
     impact=Impact.INFORMATIONAL,
-    needs=(SectionRows, SectionTable),
     references=(
         "Linux commit 1f90a3477df3 (v5.12): online_device_section() and the slow path of pfn_to_online_page()",
     ),

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     name="boot-offline-attempt",
     severity=Severity.INFO,
     impact=Impact.INFORMATIONAL,
-    needs=(Dmesg,),
-    uses=(KernelLayout,),
     references=("arch/arm64/mm/mmu.c prevent_bootmem_remove_notifier() (v5.7 to 7.1)",),
 )
 def boot_offline_attempt(dmesg: Dmesg, *, kernel_layout: KernelLayout | None) -> Iterator[Hit]:

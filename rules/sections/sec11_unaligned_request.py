@@ -20,7 +20,6 @@ _REFUSALS = r"^(?:Section-unaligned hotplug range: |Block size \[.*\] unaligned 
     name="unaligned-request",
     severity=Severity.INFO,
     impact=Impact.INFORMATIONAL,
-    needs=(Dmesg,),
     references=("mm/memory_hotplug.c check_hotplug_memory_range(), check_pfn_span() (v6.12)",),
 )
 def unaligned_request(dmesg: Dmesg) -> Iterator[Hit]:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     name="max-pfn",
     severity=Severity.MEDIUM,
     impact=Impact.LATENT,
-    needs=(ZoneRows, SectionTable),
     references=(
         "Linux commit 8fac67ca236b (v5.16): max_pfn follows hot-added memory",
         '"mm/memory hotplug: correct the update of max_pfn" (v6.15, stable 6.12.24): it is not lowered any more',

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     name="lingering-block",
     severity=Severity.MEDIUM,
     impact=Impact.LATENT,
-    needs=(BlockRows, SectionRows, SectionTable),
     references=(
         "drivers/base/memory.c remove_memory_block_devices(); a leaked reference kept blocks until stable 6.12.92",
     ),

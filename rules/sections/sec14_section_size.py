@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     name="section-size",
     severity=Severity.INFO,
     impact=Impact.INFORMATIONAL,
-    needs=(KernelLayout, KernelRelease),
     references=("Linux commit f0b13ee23241 (v5.12): SECTION_SIZE_BITS 30 became 27, with 64K pages 29",),
 )
 def section_size(layout: KernelLayout, release: KernelRelease) -> Iterator[Hit]:

@@ -24,7 +24,6 @@ BOUNDED_LEAK = 16
     name="empty-table-leak",
     severity=Severity.LOW,
     impact=Impact.WASTE,
-    needs=(LinearMap, Vmemmap),
     references=("arch/arm64/mm/mmu.c free_empty_tables() (v5.7, bbd6ec605c0f)",),
 )
 def empty_table_leak(linear: LinearMap, vmemmap: Vmemmap) -> Iterator[Hit]:

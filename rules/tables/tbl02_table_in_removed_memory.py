@@ -26,7 +26,6 @@ MAX_QUOTED = 6
     name="table-in-removed-memory",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(PageWalk, SectionTable),
     references=("arch/arm64/mm/mmu.c __pgd_pgtable_alloc(), mm/sparse-vmemmap.c vmemmap_alloc_block_zero()",),
 )
 def table_in_removed_memory(walk: PageWalk, sections: SectionTable) -> Iterator[Hit]:

@@ -35,8 +35,6 @@ class _Shared(NamedTuple):
     name="shared-edge-table",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Mapping, KernelLayout),
-    uses=(Earlier, KernelRelease),
     references=(
         "arch/arm64/mm/mmu.c free_empty_tables(): floor and ceiling keep tables that an edge goes through "
         "(bbd6ec605c0f, v5.7, with the first teardown)",

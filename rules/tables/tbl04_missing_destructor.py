@@ -26,8 +26,6 @@ NEAR = 60
     name="pgtable-destructor-missing",
     severity=Severity.MEDIUM,
     impact=Impact.WASTE,
-    needs=(KernelRelease,),
-    uses=(Dmesg, Meminfo),
     references=("Linux commit c594b83457cc (v7.1)", "Fixes: 5e8eb9aeeda3 (v6.16)"),
 )
 def missing_destructor(release: KernelRelease, *, dmesg: Dmesg | None, meminfo: Meminfo | None) -> Iterator[Hit]:

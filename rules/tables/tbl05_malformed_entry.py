@@ -29,8 +29,6 @@ MAX_QUOTED, MAX_RANGES = 8, 16
     name="malformed-entry",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Mapping, KernelLayout),
-    uses=(PageWalk,),
     references=("Arm ARM D8.3: VMSAv8-64 translation table format descriptors",),
 )
 def malformed_entry(mapping: Mapping, layout: KernelLayout, *, page_walk: PageWalk | None) -> Iterator[Hit]:

@@ -27,7 +27,6 @@ USUAL = ("PXNTable", "UXNTable")
     name="hierarchical-attribute-drift",
     severity=Severity.MEDIUM,
     impact=Impact.SECURITY,
-    needs=(PageWalk, KernelLayout),
     references=("Linux commit 87143f404f33 (v5.13): arm64: mm: use XN table mapping attributes for the linear region",),
 )
 def attribute_drift(walk: PageWalk, layout: KernelLayout) -> Iterator[Hit]:

@@ -7,6 +7,7 @@ from operator import or_
 from typing import TYPE_CHECKING
 
 from rules.finding import Claim, Hit, Severity
+from rules.model.replay.flushes import live_remaps
 from rules.model.replay.timeline import Timeline, Trouble
 from rules.rule import UndecidedError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from parsers.ranges import Ranges
     from rules.model.replay.timeline import Anomaly
 
-__all__ = ["hit_of_all", "hit_of_call", "hits_of", "judge", "places"]
+__all__ = ["hit_of_all", "hit_of_call", "hits_of", "judge", "live_changes", "places"]
 
 MAX_HITS = 256
 MAX_QUOTED = 4
@@ -65,6 +66,17 @@ def hit_of_call(timeline: Timeline, call: int, title: str, message: str, claim: 
         cause=timeline.cause(call),
         key=_key(timeline, call),
     )
+
+
+def live_changes(timeline: Timeline, title: str, *kinds: Kind) -> Iterator[Hit]:
+    """One hit for all live changes of these kinds that were not flushed in time; none where flushes are not traced."""
+    changes, _ = live_remaps(timeline.calls, *kinds)
+    if changes.size:
+        yield hit_of_call(
+            timeline, int(changes[0]), title,
+            f"{changes.size} changes, first {timeline.describe(int(changes[0]))}: the TLB may hold both translations.",
+            Claim.PROBABLE,
+        )  # fmt: skip
 
 
 def _hit(timeline: Timeline, anomalies: list[Anomaly], title: str) -> Hit:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     name="remove-while-online",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Timeline,),
     references=(
         "mm/memory_hotplug.c try_remove_memory(): refuses online memory; arch_remove_memory() below it does not",
     ),

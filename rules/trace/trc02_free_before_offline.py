@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     name="free-before-offline",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Timeline,),
     references=("mm/sparse.c section_deactivate(): depopulates after the section went offline",),
 )
 def free_before_offline(timeline: Timeline) -> Iterator[Hit]:

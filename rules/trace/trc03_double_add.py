@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     name="double-add",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(Timeline,),
     references=("mm/sparse.c fill_subsection_map(): returns -EEXIST",),
 )
 def double_add(timeline: Timeline) -> Iterator[Hit]:

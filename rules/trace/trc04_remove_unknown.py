@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     name="remove-unknown",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(Timeline,),
     references=('mm/sparse.c clear_subsection_map(): warns "section already deactivated"',),
 )
 def remove_unknown(timeline: Timeline) -> Iterator[Hit]:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     name="asymmetric-unit",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(Timeline,),
     references=("Linux commit d4234d131b0a (v6.14): relies on symmetric add and remove",),
 )
 def asymmetric_unit(timeline: Timeline) -> Iterator[Hit]:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     name="failed-without-cleanup",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(Timeline,),
     references=("mm/memory_hotplug.c __add_pages(): stops at the first error and keeps what it added",),
 )
 def failed_without_cleanup(timeline: Timeline) -> Iterator[Hit]:

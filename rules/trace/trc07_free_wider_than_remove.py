@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     name="free-wider-than-remove",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Timeline,),
     references=("Linux commit d4234d131b0a (v6.14; stable 6.12.20, 6.1.132)",),
 )
 def free_wider_than_remove(timeline: Timeline) -> Iterator[Hit]:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     name="huge-for-partial-section",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(Timeline,),
     references=("Linux commit d4234d131b0a (v6.14; stable 6.12.20, 6.1.132)",),
 )
 def huge_for_partial(timeline: Timeline) -> Iterator[Hit]:

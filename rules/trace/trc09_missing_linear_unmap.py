@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     name="missing-linear-unmap",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(Timeline,),
     references=("arch/arm64/mm/mmu.c arch_remove_memory(): __remove_pages(), then __remove_pgd_mapping()",),
 )
 def missing_linear_unmap(timeline: Timeline) -> Iterator[Hit]:

@@ -29,7 +29,6 @@ _CONCLUSIONS = {
     name="notifier-imbalance",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(Timeline,),
     references=("mm/memory_hotplug.c online_pages(), offline_pages(): announce, then conclude or cancel",),
 )
 def notifier_imbalance(timeline: Timeline) -> Iterator[Hit]:

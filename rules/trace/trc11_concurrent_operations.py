@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     name="concurrent-operations",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(Timeline,),
     references=("mm/memory_hotplug.c mem_hotplug_begin(): serialises them; commit 001002e73712 (v6.7) fixed a gap",),
 )
 def concurrent_operations(timeline: Timeline) -> Iterator[Hit]:

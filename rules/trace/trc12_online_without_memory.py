@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     name="online-without-memory",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Timeline,),
     references=("mm/memory_hotplug.c online_pages()",),
 )
 def online_without_memory(timeline: Timeline) -> Iterator[Hit]:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     name="altmap-mismatch",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Timeline,),
     references=("Linux commit f42ce5f087eb (v6.7; stable 6.1.72)",),
 )
 def altmap_mismatch(timeline: Timeline) -> Iterator[Hit]:

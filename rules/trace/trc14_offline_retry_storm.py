@@ -24,7 +24,6 @@ MANY = 10
     name="offline-retry-storm",
     severity=Severity.MEDIUM,
     impact=Impact.PERFORMANCE,
-    needs=(Timeline,),
     references=("mm/memory_hotplug.c offline_pages(): isolates and migrates everything again on every attempt",),
 )
 def offline_retry_storm(timeline: Timeline) -> Iterator[Hit]:

@@ -23,7 +23,6 @@ MAX_REMOVALS = 1 << 16
     name="long-removal",
     severity=Severity.MEDIUM,
     impact=Impact.PERFORMANCE,
-    needs=(Timeline,),
     references=("Linux commit 48478b9f7913 (v7.1; stable 6.12.86, 6.1.176): one flush for many entries",),
 )
 def long_removal(timeline: Timeline) -> Iterator[Hit]:

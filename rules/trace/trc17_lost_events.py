@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     name="lost-events",
     severity=Severity.INFO,
     impact=Impact.INFORMATIONAL,
-    needs=(Timeline,),
     references=("kernel/trace/ring_buffer.c: events are dropped or overwritten when the buffer is full",),
 )
 def lost_events(timeline: Timeline) -> Iterator[Hit]:

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.ranges import Ranges
-from rules.finding import Hit, Impact, Severity
+from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.memory.regions import Vmemmap
 from rules.model.memory.sections import SectionTable
+from rules.model.replay.behaviour import Leaf
+from rules.model.replay.extents import PMD_BYTES
+from rules.model.replay.state import UNKNOWN, YES
+from rules.model.replay.timeline import Timeline, Trouble
 from rules.rule import NotApplicableError, rule
-from rules.trace import foretold
+from rules.trace.anomalies import MAX_HITS, hit_of_call, places
+from rules.trace.leaves import hit_of_state, leaves_of_parts
 from rules.vmemmap.blocks import Blocks
 from rules.vmemmap.devices import need_devices
 
@@ -26,13 +31,11 @@ if TYPE_CHECKING:
     name="partial-section-pmd",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(Vmemmap, SectionTable),
     references=(
         "Linux commit d4234d131b0a (v6.14; stable 6.12.20, 6.1.132): arm64: mm: populate vmemmap at the page level "
         "if not section aligned",
         "Fixes: ba72b4c8cf60 (v5.3)",
     ),
-    foretold=foretold.partial_section_blocks,
 )
 def partial_section_pmd(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
     """A PMD block maps struct pages of hot-added ranges that do not leave together.
@@ -68,6 +71,31 @@ def partial_section_pmd(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hi
     for index in np.flatnonzero(wrong).tolist():
         yield _hit(vmemmap, sections, blocks, index, range(int(first[index]), int(after[index])), partial)
     need_devices(vmemmap, sections)
+
+
+@partial_section_pmd.fallback
+def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
+    """Blocks over parts of sections that stand at the end, and removals of less than was added whole."""
+    if timeline.calibration.page_size != 4096:
+        return
+    state = timeline.state
+    for rows, owners in leaves_of_parts(timeline, PMD_BYTES, state.leaf == Leaf.PMD):
+        mine = state.valid[rows] == YES
+        if len(owners) > 1 or (state.valid[rows] != UNKNOWN).all():
+            case = "VMM-01b" if len(owners) > 1 else "VMM-01"
+            yield hit_of_state(
+                timeline, rows[mine], owners, f"{case}: one PMD block maps the struct pages of part of a section",
+                f"populated by {len(owners)} adds; removing one clears the block for all that it maps",
+            )  # fmt: skip
+    for anomaly in timeline.of(Trouble.ASYMMETRIC_UNIT)[:MAX_HITS]:
+        removed = timeline.pfns_of(anomaly.call)
+        if removed != removed.widen(timeline.calibration.pages_per_section):
+            yield hit_of_call(
+                timeline, anomaly.call, "VMM-01c: part of a section is removed that was added whole",
+                f"{timeline.describe(anomaly.call)} leaves {places(anomaly.pfns)} of what one operation added: "
+                "the block that maps the struct pages of both is cleared.",
+                Claim.PROBABLE,
+            )  # fmt: skip
 
 
 def _hit(vmemmap: Vmemmap, sections: SectionTable, blocks: Blocks, index: int, owners: range, partial: Bool) -> Hit:

@@ -26,21 +26,18 @@ if TYPE_CHECKING:
     name="lost-struct-pages",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(),
-    uses=(Vmemmap, SectionTable, LinearMap, StructPageRows, Timeline, Oopses),
     references=(
         "Linux commit d4234d131b0a (v6.14; stable 6.12.20, 6.1.132)",
         "Linux commit bbd6ec605c0f (v5.7): arm64/mm: Enable memory hot remove",
     ),
 )
 def lost_struct_pages(
+    vmemmap: Vmemmap,
+    section_table: SectionTable,
     *,
-    vmemmap: Vmemmap | None,
-    section_table: SectionTable | None,
     linear_map: LinearMap | None,
     struct_page_rows: StructPageRows | None,
     timeline: Timeline | None,
-    oopses: Oopses | None,
 ) -> Iterator[Hit]:
     """Valid memory whose struct pages are not mapped.
 
@@ -66,12 +63,6 @@ def lost_struct_pages(
     Stop all memory hotplug.  Keep tools away that walk page frames (/proc/kpage*, crash on the live
     system).  Take a crash dump, reboot, and update the kernel.
     """
-    if vmemmap is None:
-        yield from _predicted(timeline, oopses)
-        return
-    if section_table is None or not vmemmap.layout.knows("phys_offset"):
-        yield from _from_linear_map(vmemmap, linear_map, timeline)
-        return
     valid = section_table.valid - section_table.early
     missing = valid & vmemmap.pfns(vmemmap.pages_missing) - populate_skipped(vmemmap, section_table)
     for lost in _by_section(missing, section_table.pages_per_section):
@@ -105,9 +96,22 @@ def lost_struct_pages(
         raise UndecidedError(f"the struct pages of {unseen.total} valid pages are not in the dump", Vmemmap)
 
 
-def _predicted(timeline: Timeline | None, oopses: Oopses | None) -> Iterator[Hit]:
-    """What a trace alone says must have happened, and what the kernel died of."""
-    for oops in () if oopses is None else oopses.all:
+@lost_struct_pages.fallback
+def in_linear_map_only(vmemmap: Vmemmap, linear_map: LinearMap) -> Iterator[Hit]:
+    """Two witnesses inside one dump: what is in the linear map has struct pages."""
+    yield from _unmapped(vmemmap, linear_map, linear_map.pages_mapped & vmemmap.pages_missing)
+
+
+@lost_struct_pages.fallback
+def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
+    """What a trace alone says must have happened."""
+    yield from _hidden(timeline, EMPTY)
+
+
+@lost_struct_pages.fallback
+def seen_by_oops(oopses: Oopses) -> Iterator[Hit]:
+    """What the kernel died of."""
+    for oops in oopses.all:
         if oops.current and oops.lost_struct_page and not oops.at_boot:
             yield Hit(
                 title="The kernel died on a struct page that is not mapped",
@@ -117,10 +121,6 @@ def _predicted(timeline: Timeline | None, oopses: Oopses | None) -> Iterator[Hit
                 vas=oops.vas,
                 evidence=oops.evidence,
             )
-    if timeline is None:
-        raise UndecidedError("the vmemmap area was not collected", Vmemmap)
-    yield from _hidden(timeline, EMPTY)
-    raise UndecidedError("a trace tells of what it saw only: the page tables were not collected", Vmemmap)
 
 
 def _hidden(timeline: Timeline, seen: Ranges) -> Iterator[Hit]:
@@ -167,16 +167,6 @@ def _blank(vmemmap: Vmemmap, sections: SectionTable, blank: Ranges, timeline: Ti
             ),
             cause=None if timeline is None else timeline.cause_of(lost),
         )
-
-
-def _from_linear_map(vmemmap: Vmemmap, linear: LinearMap | None, timeline: Timeline | None) -> Iterator[Hit]:
-    """Two witnesses inside one dump: what is in the linear map has struct pages."""
-    if linear is None:
-        raise UndecidedError("neither the section table nor the linear map is known", SectionTable, LinearMap)
-    yield from _unmapped(vmemmap, linear, linear.pages_mapped & vmemmap.pages_missing)
-    if timeline is not None:
-        yield from _hidden(timeline, EMPTY)
-    raise UndecidedError("which memory is valid is not known from a page-table dump alone", SectionTable)
 
 
 def _unmapped(vmemmap: Vmemmap, linear: LinearMap, lost: Ranges) -> Iterator[Hit]:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     name="wasted-vmemmap",
     severity=Severity.LOW,
     impact=Impact.WASTE,
-    needs=(Vmemmap, SectionTable),
     references=("Linux commit d4234d131b0a (v6.14; stable 6.12.20, 6.1.132)",),
 )
 def wasted_vmemmap(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     name="stale-vmemmap",
     severity=Severity.MEDIUM,
     impact=Impact.LATENT,
-    needs=(Vmemmap, SectionTable),
     references=("Linux commit bbd6ec605c0f (v5.7): first teardown of vmemmap on arm64",),
 )
 def stale_vmemmap(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:

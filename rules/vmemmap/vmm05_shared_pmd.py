@@ -11,8 +11,11 @@ from parsers.ranges import Ranges
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.memory.regions import Vmemmap
 from rules.model.memory.sections import SectionTable
+from rules.model.replay.behaviour import Leaf
+from rules.model.replay.extents import PMD_BYTES
+from rules.model.replay.timeline import Timeline
 from rules.rule import NotApplicableError, UndecidedError, rule
-from rules.trace import foretold
+from rules.trace.leaves import hit_of_state, leaves_of_parts
 from rules.vmemmap.blocks import Blocks
 
 if TYPE_CHECKING:
@@ -24,9 +27,7 @@ if TYPE_CHECKING:
     name="shared-pmd-across-sections",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(Vmemmap, SectionTable),
     references=("Derived from arch/arm64/mm/mmu.c unmap_hotplug_pmd_range() (v5.7 to 6.12); no upstream report known",),
-    foretold=foretold.shared_blocks,
 )
 def shared_pmd_across_sections(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
     """A vmemmap block holds struct pages of two hot-added sections.
@@ -73,3 +74,16 @@ def shared_pmd_across_sections(vmemmap: Vmemmap, sections: SectionTable) -> Iter
         )
     if Blocks.of(vmemmap, at=sections.early_unknown).start.size:
         raise UndecidedError("whether the sections that share blocks were hot-added is not known", "dmesg")
+
+
+@shared_pmd_across_sections.fallback
+def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
+    """Blocks that reach over the edge of a section into memory that another operation added."""
+    calibration, state = timeline.calibration, timeline.state
+    for rows, owners in leaves_of_parts(timeline, PMD_BYTES, state.leaf == Leaf.PMD):
+        sections = np.unique(state.start_pfn[rows] // calibration.pages_per_section)
+        if len(owners) > 1 and sections.size > 1:
+            yield hit_of_state(
+                timeline, rows, owners, "One PMD block maps struct pages of two sections",
+                f"struct page has {calibration.struct_page_size} bytes; removing one section clears the block for both",
+            )  # fmt: skip

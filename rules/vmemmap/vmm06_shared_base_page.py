@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.ranges import Ranges
-from rules.finding import Hit, Impact, Severity
+from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.memory.regions import Vmemmap
 from rules.model.memory.sections import SectionTable
+from rules.model.replay.state import YES
+from rules.model.replay.timeline import Timeline, Trouble
 from rules.rule import NotApplicableError, rule
-from rules.trace import foretold
+from rules.trace.anomalies import MAX_HITS, hit_of_call, places
+from rules.trace.leaves import hit_of_state, leaves_of_parts
 from rules.vmemmap.devices import need_devices
 
 if TYPE_CHECKING:
@@ -23,12 +26,10 @@ if TYPE_CHECKING:
     name="shared-base-page",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(Vmemmap, SectionTable),
     references=(
         "mm/sparse-vmemmap.c vmemmap_populate_basepages(), arch/arm64/mm/mmu.c unmap_hotplug_pte_range() (6.12 to 7.3)",
         "Seen on Debian's 6.12.117 and 7.3.4 (docs/kernel-findings.md); no upstream report known",
     ),
-    foretold=foretold.shared_base_pages,
 )
 def shared_base_page(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
     """A page of struct pages is shared by ranges that are removed separately.
@@ -76,3 +77,21 @@ def shared_base_page(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
             evidence=vmemmap.quote_at(offsets) + units.evidence(np.array([index, index + 1])),
         )
     need_devices(vmemmap, sections)
+
+
+@shared_base_page.fallback
+def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
+    """Pages of struct pages that several operations share, and last pages that were not populated."""
+    if timeline.calibration.page_size == 4096:
+        return  # a subsection's struct pages fill pages of their own: nothing to search
+    for rows, owners in leaves_of_parts(timeline, timeline.calibration.page_size, timeline.state.mapped == YES):
+        if len(owners) > 1:
+            yield hit_of_state(
+                timeline, rows, owners, f"One page of struct pages serves {len(owners)} ranges that were added apart",
+                "removing one of them frees the page under the others",
+            )  # fmt: skip
+    for anomaly in timeline.of(Trouble.POPULATED_TOO_LITTLE)[:MAX_HITS]:
+        yield hit_of_call(
+            timeline, anomaly.call, "The last struct pages of a range are not populated",
+            f"{timeline.describe(anomaly.call)}: {anomaly.text} ({places(anomaly.pfns)}).", Claim.PROBABLE,
+        )  # fmt: skip

@@ -14,8 +14,11 @@ from rules.finding import Hit, Impact, Severity
 from rules.hvo.evidence import HvoEvidence
 from rules.model.memory.regions import Vmemmap
 from rules.model.memory.sections import SectionTable
+from rules.model.replay.behaviour import Leaf
+from rules.model.replay.state import YES
+from rules.model.replay.timeline import Timeline
 from rules.rule import NotApplicableError, UndecidedError, rule
-from rules.trace import foretold
+from rules.trace.leaves import hit_of_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,10 +29,7 @@ if TYPE_CHECKING:
     name="mixed-granularity",
     severity=Severity.MEDIUM,
     impact=Impact.PERFORMANCE,
-    needs=(Vmemmap, SectionTable),
-    uses=(Kconfig, CommandLine),
     references=("Linux commit 9f84f39f5515 (v5.11): arm64/mm: validate hotplug range / fall back to base pages",),
-    foretold=foretold.mixed_granularity,
 )
 def mixed_granularity(
     vmemmap: Vmemmap, sections: SectionTable, *, kconfig: Kconfig | None, command_line: CommandLine | None
@@ -76,3 +76,24 @@ def mixed_granularity(
         )
     elif in_pages & sections.early_unknown:
         raise UndecidedError("whether sections with base-page struct pages were hot-added is not known", "dmesg")
+
+
+@mixed_granularity.fallback
+def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
+    """Whole sections that were seen to fall back to pages."""
+    if timeline.calibration.page_size != 4096:
+        return
+    state = timeline.state
+    units = timeline.calibration.pages_per_section // timeline.extents.pages
+    sections = (state.valid.size // units, units)
+    owner = state.added_by.reshape(sections)
+    in_pages = ((state.valid == YES) & (state.leaf == Leaf.PTE) & (state.added_by >= 0)).reshape(sections).all(axis=1)
+    in_pages &= (owner == owner[:, :1]).all(axis=1)
+    if in_pages.any():
+        mine = np.repeat(in_pages, units)
+        owners = np.unique(state.added_by[mine]).tolist()
+        yield hit_of_state(
+            timeline, np.flatnonzero(mine), owners,
+            f"Struct pages of {int(in_pages.sum())} whole sections were populated page by page",
+            "no block could be allocated",
+        )  # fmt: skip

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from parsers.ftrace.functions import Kind
 from parsers.layout import Precision
 from parsers.ranges import Ranges
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.bugs import bug, describe_fixes
 from rules.model.memory.regions import Vmemmap
 from rules.model.memory.sections import SectionTable
+from rules.model.replay.timeline import Timeline
 from rules.rule import NotApplicableError, UndecidedError, rule
-from rules.trace import foretold
+from rules.trace.anomalies import MAX_HITS, hit_of_call
 from rules.vmemmap.skipped import populate_skipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_TABLE = np.uint64(3)
+"""Low bits of a descriptor that points to a table (Arm ARM D8.3)."""
 
 
 @rule(
@@ -23,9 +30,7 @@ if TYPE_CHECKING:
     name="populate-skipped",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Vmemmap, SectionTable),
     references=("Linux commit 9ab2601dc4c1 (v6.14): arm64/mm: Test for pmd_sect() in vmemmap_check_pmd()",),
-    foretold=foretold.populate_skipped,
 )
 def populate_skipped_under_table(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
     """A section that was added whole has empty entries in the table under its struct pages.
@@ -68,3 +73,19 @@ def populate_skipped_under_table(vmemmap: Vmemmap, sections: SectionTable) -> It
             vas=vmemmap.va_ranges(offsets),
             evidence=vmemmap.quote_at(offsets),
         )
+
+
+@populate_skipped_under_table.fallback
+def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
+    """Vmemmap_check_pmd() takes a table for a block."""
+    calls = timeline.calls
+    mine = calls.of(Kind.VMEMMAP_CHECK_PMD)
+    pmd, _ = calls.argument("pmd")
+    accepted = (calls.ret[mine] == 1) & ((pmd[mine] & _TABLE) == _TABLE)
+    for call in mine[accepted][:MAX_HITS].tolist():
+        yield hit_of_call(
+            timeline, call, "A table was taken for a block of struct pages",
+            f"{timeline.describe(call)} accepts the table {int(pmd[call]):#x}: what its entries do not map stays "
+            "unmapped.",
+            Claim.PROBABLE,
+        )  # fmt: skip

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     name="vmemmap-backing-elsewhere",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Vmemmap, SectionTable, PageWalk),
-    uses=(BlockRows,),
     references=(
         "Linux commit a08a2ae34613 (v5.13): mm,memory_hotplug: allocate memmap from the added memory range",
         "mm/sparse-vmemmap.c vmemmap_alloc_block(): struct pages of hot-added memory come from any online memory",

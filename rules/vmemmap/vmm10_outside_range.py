@@ -20,7 +20,6 @@ MAX_PA_BITS = 52
     name="vmemmap-outside-range",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Vmemmap,),
     references=("arch/arm64/mm/mmu.c vmemmap_populate(), vmemmap_free(): the range checks that warn (v5.10 to 6.12)",),
 )
 def vmemmap_outside_range(vmemmap: Vmemmap) -> Iterator[Hit]:

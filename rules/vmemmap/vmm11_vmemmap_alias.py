@@ -27,8 +27,6 @@ MAX_HITS = 64
     name="vmemmap-alias",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Vmemmap, PageWalk),
-    uses=(SectionTable, KernelRelease),
     references=(
         "mm/sparse-vmemmap.c vmemmap_populate_compound_pages(): tail pages of device-dax are shared (v5.19)",
         "Linux commit 87a7ae75d738 (v6.4; stable 6.1.184): only where the architecture asks for it",

@@ -22,7 +22,6 @@ _NOT_NORMAL = (MemType.DEVICE_nGnRnE, MemType.DEVICE_nGnRE, MemType.DEVICE_GRE, 
     name="vmemmap-attributes",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Vmemmap,),
     references=("arch/arm64/mm/mmu.c vmemmap_populate(): PROT_SECT_NORMAL and PAGE_KERNEL (v4.14 to 6.18)",),
 )
 def vmemmap_attributes(vmemmap: Vmemmap) -> Iterator[Hit]:

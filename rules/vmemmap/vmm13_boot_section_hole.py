@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     name="boot-section-hole",
     severity=Severity.CRITICAL,
     impact=Impact.CORRUPTION,
-    needs=(Vmemmap, SectionTable),
     references=(
         "mm/sparse.c sparse_init_nid(): the memmap of a boot section covers the whole section (v4.19 to 6.18)",
     ),

@@ -10,8 +10,9 @@ from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.memory.regions import LinearMap
 from rules.model.memory.resources import Resources
 from rules.model.memory.sections import SectionTable
+from rules.model.replay.timeline import Timeline, Trouble
 from rules.rule import UndecidedError, rule
-from rules.trace import foretold
+from rules.trace.anomalies import MAX_HITS, hit_of_call, places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,12 +23,10 @@ if TYPE_CHECKING:
     name="half-added-range",
     severity=Severity.HIGH,
     impact=Impact.LATENT,
-    needs=(SectionTable, LinearMap, Resources),
     references=(
         "Derived from mm/memory_hotplug.c __add_pages() and arch/arm64/mm/mmu.c arch_add_memory() (6.12): the error "
         "path unmaps the linear map and keeps the sections; no upstream report known",
     ),
-    foretold=foretold.half_added,
 )
 def half_added(sections: SectionTable, linear: LinearMap, resources: Resources) -> Iterator[Hit]:
     """Sections are valid although nothing owns their memory and the linear map does not have it.
@@ -68,3 +67,13 @@ def half_added(sections: SectionTable, linear: LinearMap, resources: Resources) 
             vas=linear.va_ranges(offsets),
             evidence=linear.quote_at(offsets),
         )
+
+
+@half_added.fallback
+def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
+    """Sections of a failed add that are valid at the end."""
+    for anomaly in timeline.of(Trouble.FAILED_WITHOUT_CLEANUP)[:MAX_HITS]:
+        yield hit_of_call(
+            timeline, anomaly.call, "A failed add left valid sections behind",
+            f"{timeline.describe(anomaly.call)}: {anomaly.text} ({places(anomaly.pfns)}).", Claim.PROBABLE,
+        )  # fmt: skip

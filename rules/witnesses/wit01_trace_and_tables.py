@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     name="trace-against-tables",
     severity=Severity.MEDIUM,
     impact=Impact.INFORMATIONAL,
-    needs=(Timeline,),
-    uses=(SectionTable, Vmemmap, LinearMap),
     references=("Replay through arch/arm64/mm/mmu.c vmemmap_populate(), vmemmap_free(), arch_add_memory()",),
 )
 def trace_against_tables(

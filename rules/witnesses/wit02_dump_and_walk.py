@@ -27,8 +27,6 @@ MAX_RANGES = 64
     name="dump-against-walk",
     severity=Severity.MEDIUM,
     impact=Impact.INFORMATIONAL,
-    needs=(LinearMap, Vmemmap),
-    uses=(PrintedTables,),
     references=("mm/ptdump.c and arch/arm64/mm/ptdump.c (5.10 to 7.3): what the kernel prints of its own tables",),
 )
 def dump_against_walk(linear: LinearMap, vmemmap: Vmemmap, *, printed_tables: PrintedTables | None) -> Iterator[Hit]:

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     name="lists-against-sections",
     severity=Severity.MEDIUM,
     impact=Impact.INFORMATIONAL,
-    needs=(SectionTable,),
-    uses=(ListedSections,),
     references=("include/linux/mmzone.h struct mem_section; kernel/resource.c; drivers/base/memory.c",),
 )
 def lists_against_sections(sections: SectionTable, *, listed_sections: ListedSections | None) -> Iterator[Hit]:

@@ -19,7 +19,7 @@ from parsers.meminfo import Meminfo
 from parsers.ranges import EMPTY, Ranges
 from rules import engine
 from rules.engine import Outcome, Verdict, builtin_rules, load_rules, run, select
-from rules.facts import Facts
+from rules.facts import _MADE, Facts, _Made
 from rules.finding import Claim, Evidence, Finding, Hit, Impact, Severity, VaRange
 from rules.rule import NotApplicableError, Rule, UndecidedError, rule
 
@@ -51,9 +51,16 @@ class Optional:
     """Another one."""
 
 
+@pytest.fixture(autouse=True)
+def facts_for_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Facts that a made-up kind of evidence gives, so that rules may ask for them."""
+    for kind in (Wanted, Optional):
+        monkeypatch.setitem(_MADE, kind, _Made(kind.__name__, ("meminfo",), kind.__name__))
+
+
 def make(check: Callable[..., Iterable[Hit]], code: str = "TST-01", **declaration: Any) -> Rule:
     check.__doc__ = PAGES.format(summary="A rule.")
-    given = {"severity": Severity.HIGH, "impact": Impact.LATENT, "needs": (), **declaration}
+    given = {"severity": Severity.HIGH, "impact": Impact.LATENT, **declaration}
     return rule(code=code, name=code.lower(), **given)(check)
 
 
@@ -99,7 +106,10 @@ def test_rule_that_cannot_tell_is_undecided_and_says_what_to_collect() -> None:
 
 
 def test_missing_need_makes_undecided_without_a_call() -> None:
-    one = make(lambda _: pytest.fail("was called"), needs=(Wanted, Meminfo))
+    def check(wanted: Wanted, meminfo: Meminfo) -> Iterable[Hit]:
+        pytest.fail("was called")
+
+    one = make(check)
     found = run([one], Facts({}, {Wanted: "it was zero"}))[0]
     assert found.outcome is Outcome.UNDECIDED
     assert found.reason == "it was zero; /proc/meminfo was not collected"
@@ -114,7 +124,8 @@ def test_needs_are_positional_and_uses_are_keywords() -> None:
         return ()
 
     wanted, optional = Wanted(), Optional()
-    one = make(check, needs=(Wanted,), uses=(Optional, Meminfo))
+    one = make(check)
+    assert (one.needs, one.uses) == ((Wanted,), (Optional, Meminfo))
     assert verdict(one, wanted=wanted, optional=optional).outcome is Outcome.PASSED
     assert seen == [wanted, optional, None]
 
@@ -302,7 +313,7 @@ def test_docstring_without_its_parts_is_refused() -> None:
         return ()
 
     with pytest.raises(TypeError, match="TST-01: its docstring lacks What it means, How it is detected"):
-        rule(code="TST-01", name="test", severity=Severity.LOW, impact=Impact.WASTE, needs=())(check)
+        rule(code="TST-01", name="test", severity=Severity.LOW, impact=Impact.WASTE)(check)
 
 
 def test_rules_and_hits_are_immutable() -> None:

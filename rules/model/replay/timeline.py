@@ -17,14 +17,13 @@ from parsers.errors import FormatError
 from parsers.ftrace.functions import FUNCTION_OF_KIND, Kind
 from parsers.ranges import Ranges
 from parsers.uname import parse_uname
-from rules.finding import Cause, Evidence
+from rules.finding import Cause, Evidence, UndecidedError
 from rules.model.replay.apply import Replay, Step
 from rules.model.replay.behaviour import Behaviour
 from rules.model.replay.calibration import Calibration, calibrate, seen_behaviour
 from rules.model.replay.calls import Calls, calls_of
 from rules.model.replay.extents import BY_BYTES, Extents
 from rules.model.replay.state import SUBSECTION, YES, Anomaly, State, Trouble
-from rules.rule import UndecidedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
