@@ -12,7 +12,7 @@ from parsers.errors import InputError
 from parsers.layout import KernelLayout
 from parsers.memory_blocks import MemoryBlocks
 from parsers.ranges import Ranges
-from parsers.vmcore.rows import BlockRows, SectionRows
+from parsers.vmcore.rows import BlockRows, SectionRows, subsection_bits
 from rules.facts import how_to_collect
 from rules.model.memory.coverage import MIXED, Coverage, Extent
 from rules.model.memory.regions import LinearMap, Vmemmap
@@ -115,8 +115,9 @@ def section_columns(facts: Facts) -> SectionColumns:
     linear = facts.get(LinearMap) if placed else None
     coverage = Coverage.of(sections, vmemmap, linear, numbers * pages, pages)
     blocks = _Blocks.of(sections, facts.get(MemoryBlocks))
-    count, bitmap = _subsections(sections, coverage)
-    early, taint = _flags(numbers, facts.get(SectionRows))
+    rows = facts.get(SectionRows)
+    count, bitmap = _subsections(sections, coverage) if rows is None else _subsection_maps(numbers, rows, sections)
+    early, taint = _flags(numbers, rows)
     kinds = (sections.device, sections.ram, sections.nomap, sections.blocks)
     return SectionColumns(
         sections=sections,
@@ -268,10 +269,21 @@ def _subsections(sections: SectionTable, coverage: Coverage) -> tuple[I64, list[
     return count, bitmap
 
 
+def _subsection_maps(numbers: I64, rows: SectionRows, sections: SectionTable) -> tuple[I64, list[str]]:
+    """The same as mem_section has it: the map of a boot section holds its memory only, though all of it is valid."""
+    per_section = sections.pages_per_section // sections.layout.pages_per_subsection
+    at = np.minimum(np.searchsorted(rows.section_nr, numbers.astype(np.uint64)), max(len(rows) - 1, 0))
+    found = rows.section_nr[at].astype(np.int64) == numbers
+    bits = subsection_bits(rows.subsections[at])[:, :per_section] | ~(rows.subsections_known[at] & found)[:, None]
+    packed = np.packbits(bits, axis=1, bitorder="little")
+    width = per_section // 4 + 2
+    return bits.sum(axis=1), [f"{int.from_bytes(row.tobytes(), 'little'):#0{width}x}" for row in packed]
+
+
 def _counted(columns: SectionColumns) -> list[str]:
-    """Valid subsections of each section: a count where every page is valid, else the bitmap."""
+    """Subsections of each section: a count where all are in the map, else the bitmap."""
     per_section = columns.subsections_per_section
-    whole = columns.coverage.valid_pages == columns.sections.pages_per_section
+    whole = columns.valid_subsections == per_section
     return [
         f"{per_section}/{per_section}" if full else f"{count}/{per_section} {bits}"
         for full, count, bits in zip(

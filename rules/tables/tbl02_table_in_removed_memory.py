@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from parsers.ranges import Ranges
 from parsers.vmcore.faults import FAULTS, Fault
 from rules.finding import Claim, Evidence, Hit, Impact, Severity, VaRange
 from rules.model.memory.sections import SectionTable
@@ -62,7 +64,8 @@ def table_in_removed_memory(walk: PageWalk, sections: SectionTable) -> Iterator[
         (added, "pinned", Severity.LOW, "hot-added memory, which cannot go offline", Claim.PROVEN),
     ):
         if chosen.any():
-            yield _hit(walk, (pa[chosen], entry[chosen], va[chosen]), key, severity, where, claim)
+            hit = _hit(walk, (pa[chosen], entry[chosen], va[chosen]), key, severity, where, claim)
+            yield replace(hit, pfns=Ranges.of(np.unique(pfn[chosen]), np.unique(pfn[chosen]) + 1))
     unread = missing & sections.possible.contains(
         (walk.faults.table_pa >> np.uint64(layout.page_shift)).astype(np.int64)
     )

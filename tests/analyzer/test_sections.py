@@ -37,6 +37,13 @@ class TestCrashDumps:
     def _drgn(self) -> None:
         pytest.importorskip("drgn", reason="drgn has wheels for x86-64 only")
 
+    def test_map_of_a_boot_section_is_shown_as_mem_section_has_it(self, ptaudit) -> None:
+        """Section 0 begins with no-map memory: all of its PFNs are valid, half of its subsections are in the map."""
+        done = ptaudit("sections", VMCORES / "boot-7.3-52-on-48.core.zst")
+        rows = {line.split()[0]: line for line in done.out.splitlines()}
+        assert "32/64 0xffffffff00000000" in rows["0"]
+        assert "64/64" in rows["8-10"]
+
     def test_blocks_that_hold_their_own_struct_pages(self, ptaudit) -> None:
         done = ptaudit("sections", SELF_HOSTED)
         (line,) = (line for line in done.out.splitlines() if "self-hosted" in line)

@@ -188,7 +188,7 @@ def test_pages_and_blocks_of_struct_pages_are_kept_by_what_they_describe(tmp_pat
     machine = namespaces((0, 2), (128, 130))
     rows = ((NVDIMM, NVDIMM + 64 * MIB, "PTE", NORMAL), (NVDIMM + 128 * MIB, NVDIMM + 384 * MIB, "PMD", BLOCK))
     machine = replace(machine, pages=(*Drawn().pages, *rows))
-    assert pfns(machine.verdict(tmp_path, "VMM-04")) == [[(0x80200, 0x84000)], [(0x90000, 0x98000)]]
+    assert pfns(machine.verdict(tmp_path, "VMM-04")) == [[(0x80200, 0x84000), (0x90000, 0x98000)]]
 
 
 # VMM-06: one page of struct pages, two owners -------------------------------------------------------------------------

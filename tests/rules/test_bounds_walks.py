@@ -490,6 +490,7 @@ def test_where_tables_lie(layout, pfn, expected):
         assert [(va.start, va.end) for one in verdict.findings for va in one.hit.vas] == [
             (LINEAR, LINEAR + 1) for _ in expected
         ]
+        assert [one.hit.pfns.tuples() for one in verdict.findings] == [[(pfn, pfn + 1)] for _ in expected]
         assert bool(verdict.reason) is (missing != () and bool(MACHINE["possible"].contains([pfn])[0]))
 
 

@@ -229,6 +229,7 @@ def test_a_table_in_removed_memory(after):
     finding = the_finding(verdicts, "TBL-02")
     assert (finding.severity, finding.hit.claim, finding.hit.key) == (Severity.CRITICAL, Claim.PROVEN, "gone")
     assert f"{home:#x}" in finding.hit.message
+    assert finding.hit.pfns.tuples() == [(home >> 12, (home >> 12) + 1)]  # so that `where` of the table names it
     assert entry in {one.address for one in finding.hit.evidence}
 
 
