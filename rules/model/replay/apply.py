@@ -15,8 +15,8 @@ import numpy as np
 from parsers.ftrace.functions import Kind
 from parsers.ranges import Ranges
 from rules.model.replay.behaviour import Behaviour, Leaf, leaves_of
-from rules.model.replay.calls import NEVER, Calls
-from rules.model.replay.extents import PMD_BYTES, Extents
+from rules.model.replay.calls import NEVER, Calls, overlaps
+from rules.model.replay.extents import PMD_BYTES, Extents, first_is_no_add, never_added
 from rules.model.replay.state import NO, UNKNOWN, YES, Anomaly, State, Trouble
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from parsers.mapping import I64, Bool
     from rules.model.memory.snapshots import Earlier, Present
     from rules.model.replay.calibration import Calibration
+    from rules.model.replay.forward import Machine, Tables
     from rules.model.replay.state import Glimpse
 
 __all__ = ["Replay", "Step"]
@@ -70,8 +71,12 @@ class Replay:
         behaviour: Behaviour,
         earlier: Earlier | None = None,
         present: Present | None = None,
+        machine: Machine | None = None,
+        tables: Tables | None = None,
     ) -> None:
         self.calls, self.calibration, self.behaviour = calls, calibration, behaviour
+        self.tables = tables
+        """Page-table entries that are changed along, when the replay runs forward (`rules.model.replay.forward`)."""
         self.anomalies: list[Anomaly] = []
         self.counts: dict[Trouble, int] = dict.fromkeys(Trouble, 0)
         self.blind: dict[Trouble, int] = {}
@@ -101,9 +106,11 @@ class Replay:
         self.order = self._order(np.flatnonzero(replayed & calls.start_known))
         self.state = State.unknown(self.extents.start_pfn)
         if earlier is not None and earlier.vmemmap.layout.knows("phys_offset"):
-            self.state.begin_with(earlier, self._before_the_trace())
+            self.state.begin_with(earlier, first_is_no_add(self.extents, calls, self.order, _ADDS))
         if present is not None:
-            self.state.begin_like(present, self.extents.pages, self._never_added())
+            self.state.begin_like(present, self.extents.pages, never_added(self.extents, calls, self.order, _ADDS))
+        if machine is not None:
+            self.state.begin_as(machine, self.extents.pages)
         self._look_up()
 
     def _order(self, mine: I64) -> I64:
@@ -130,25 +137,6 @@ class Replay:
         self.leaf, self.huge = leaves_of(calls)
         self.owner = calls.owner.tolist()
         self.hosted = np.where(calls.altmap_known, np.where(calls.altmap != 0, YES, NO), UNKNOWN).tolist()
-
-    def _before_the_trace(self) -> Bool:
-        """Subsections whose first operation is not an add: what an earlier dump shows of them was so at the start."""
-        rows = np.ones(self.extents.start_pfn.size, dtype=np.bool_)
-        seen = np.zeros(rows.size, dtype=np.bool_)
-        for call in self.order.tolist():
-            mine = slice(int(self.extents.first[call]), int(self.extents.end[call]))
-            if self.calls.kind[call] in _ADDS:
-                rows[mine] &= seen[mine]
-            seen[mine] = True
-        return rows
-
-    def _never_added(self) -> Bool:
-        """Subsections that no call of the trace adds."""
-        adds = self.order[np.isin(self.calls.kind[self.order], _ADDS)]
-        depth = np.zeros(self.extents.start_pfn.size + 1, dtype=np.int64)
-        np.add.at(depth, self.extents.first[adds], 1)
-        np.subtract.at(depth, self.extents.end[adds], 1)
-        return np.asarray(np.cumsum(depth)[:-1] == 0)
 
     def run(self) -> None:
         """Apply every call."""
@@ -193,8 +181,11 @@ class Replay:
             if not self.has[Kind.SPARSE_ADD_SECTION]:
                 state.valid[rows] = UNKNOWN  # whether the first sections were added before the error is not traced
             state.linear[rows] = NO
+            self._unmap(call)
             return
         state.linear[rows] = YES
+        if self.tables is not None:
+            self.tables.map(self.low[call], self.high[call])
         if not self.has[Kind.SPARSE_ADD_SECTION]:
             self._validate(call, rows)
         if not self.has[Kind.VMEMMAP_POPULATE]:
@@ -243,6 +234,8 @@ class Replay:
         rows = self.extents.window(low, high, self._span(leaf))
         if leaf is Leaf.PTE and self.calibration.page_size != 4096:
             rows = self._without_last_page(call, low, high, rows)
+        if self.tables is not None:
+            self.tables.populate(low, high, leaf)
         fresh = state.mapped[rows] != YES
         state.mapped[rows] = YES
         state.leaf[rows] = np.where(fresh, np.int8(leaf), state.leaf[rows])
@@ -293,6 +286,12 @@ class Replay:
             self._invalidate(call, rows)
         if not self.has[Kind.VMEMMAP_FREE]:
             self._free(call, rows)
+        self._unmap(call)
+
+    def _unmap(self, call: int) -> None:
+        """arch/arm64/mm/mmu.c __remove_pgd_mapping(), after the sections are gone."""
+        if self.tables is not None:
+            self.tables.unmap(self.low[call], self.high[call])
 
     def _hosting(self, call: int, rows: slice) -> None:
         """Whether the struct pages lie in the memory itself decides to whom they are given back."""
@@ -376,6 +375,9 @@ class Replay:
             )  # fmt: skip
         elif (online == UNKNOWN).any():
             self.blind.setdefault(Trouble.FREE_BEFORE_OFFLINE, call)
+        if self.tables is not None:
+            self._free_entries(self.tables, call, rows)
+            return
         wide = slice(self.window_first[call], self.window_end[call])
         by_block = (state.leaf[wide] == Leaf.PMD).any()  # what lies beside the range has the same leaf, if it is one
         if by_block or self.calibration.page_size != 4096:
@@ -388,6 +390,15 @@ class Replay:
             self._takes_others(call, rows, cleared)
         state.mapped[cleared] = NO
         state.leaf[cleared] = Leaf.NONE
+
+    def _free_entries(self, tables: Tables, call: int, rows: slice) -> None:
+        """The same where the entries themselves are known."""
+        gone = tables.free(self.low[call], self.high[call])
+        for low, high in gone.tuples():
+            cleared = self.extents.rows(low, high)
+            self._takes_others(call, rows, slice(min(cleared.start, rows.start), max(cleared.stop, rows.stop)))
+            self.state.mapped[cleared] = NO
+            self.state.leaf[cleared] = Leaf.NONE
 
     def _takes_others(self, call: int, rows: slice, cleared: slice) -> None:
         state = self.state
@@ -467,20 +478,10 @@ class Replay:
 
     def _concurrent(self) -> None:
         """Adds, removals, onlining and offlining hold mem_hotplug_lock: windows of two tasks never overlap."""
-        calls = self.calls
-        mine = calls.of(*_WINDOWS)
-        if np.unique(calls.pid[mine]).size < 2:
-            return
-        # Without a return, a call is over when its task begins another one, and who comes in between is not known.
-        unsure = mine[:-1][(calls.end_row[mine] == NEVER)[:-1] & (calls.pid[mine][1:] != calls.pid[mine][:-1])]
-        if unsure.size:
-            self.blind.setdefault(Trouble.CONCURRENT, int(unsure[0]))
-        mine = mine[calls.end_row[mine] != NEVER]
-        ends = calls.end_row[mine]
-        reach = np.maximum.accumulate(ends)
-        furthest = np.maximum.accumulate(np.where(ends == reach, np.arange(mine.size), 0))[:-1]
-        overlap = (calls.row[mine][1:] < reach[:-1]) & (calls.pid[mine][1:] != calls.pid[mine][furthest])
-        for call in mine[1:][overlap].tolist():
+        unsure, overlapping = overlaps(self.calls, _WINDOWS)
+        if unsure is not None:
+            self.blind.setdefault(Trouble.CONCURRENT, unsure)
+        for call in overlapping:
             self._note(Trouble.CONCURRENT, call, slice(self.first[call], self.end[call]), "two operations overlap")
 
     def _forget_what_was_cleaned_up(self) -> None:

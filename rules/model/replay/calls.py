@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from parsers.ftrace.events import I32, Trace
     from parsers.mapping import I64, U8, U64, Bool
 
-__all__ = ["NEVER", "Calls", "calls_of", "innermost"]
+__all__ = ["NEVER", "Calls", "calls_of", "innermost", "overlaps"]
 
 NEVER = np.iinfo(np.int64).max
 
@@ -175,6 +175,21 @@ def innermost(calls: Calls, kind: Kind, rows: I64) -> I64:
     candidates = calls.of(kind)
     pid = calls.trace.events.pid[rows]
     return _inside(candidates, calls.pid, calls.row, calls.until, pid, rows)
+
+
+def overlaps(calls: Calls, kinds: tuple[Kind, ...]) -> tuple[int | None, list[int]]:
+    """(The first call of ``kinds`` of which it is not known when it was over, calls that overlap another task's)."""
+    mine = calls.of(*kinds)
+    if np.unique(calls.pid[mine]).size < 2:
+        return None, []
+    # Without a return, a call is over when its task begins another one, and who comes in between is not known.
+    unsure = mine[:-1][(calls.end_row[mine] == NEVER)[:-1] & (calls.pid[mine][1:] != calls.pid[mine][:-1])]
+    mine = mine[calls.end_row[mine] != NEVER]
+    ends = calls.end_row[mine]
+    reach = np.maximum.accumulate(ends)
+    furthest = np.maximum.accumulate(np.where(ends == reach, np.arange(mine.size), 0))[:-1]
+    overlap = (calls.row[mine][1:] < reach[:-1]) & (calls.pid[mine][1:] != calls.pid[mine][furthest])
+    return int(unsure[0]) if unsure.size else None, mine[1:][overlap].tolist()
 
 
 def _returns(trace: Trace, entries: I64) -> I64:

@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from rules.model.replay.calibration import Calibration
     from rules.model.replay.calls import Calls
 
-__all__ = ["BY_BYTES", "BY_PFN", "BY_STRUCT_PAGE", "PMD_BYTES", "Extents", "pfns_of"]
+__all__ = [
+    "BY_BYTES",
+    "BY_PFN",
+    "BY_STRUCT_PAGE",
+    "PMD_BYTES",
+    "Extents",
+    "first_is_no_add",
+    "never_added",
+    "pfns_of",
+]
 
 PMD_BYTES = 2 << 20
 """What a PMD block maps with 4K pages, the only page size whose struct pages are ever mapped by blocks."""
@@ -144,6 +153,27 @@ class Extents:
         """For each subsection, which leaf of ``span`` bytes its first struct page lies in."""
         skew = (self.calibration.vmemmap or 0) % span
         return np.asarray((self.start_pfn * self.calibration.struct_page_size + skew) // span)
+
+
+def first_is_no_add(extents: Extents, calls: Calls, order: I64, adds: tuple[Kind, ...]) -> Bool:
+    """Subsections whose first operation is not an add: what an earlier dump shows of them was so at the start."""
+    rows = np.ones(extents.start_pfn.size, dtype=np.bool_)
+    seen = np.zeros(rows.size, dtype=np.bool_)
+    for call in order.tolist():
+        mine = slice(int(extents.first[call]), int(extents.end[call]))
+        if calls.kind[call] in adds:
+            rows[mine] &= seen[mine]
+        seen[mine] = True
+    return rows
+
+
+def never_added(extents: Extents, calls: Calls, order: I64, adds: tuple[Kind, ...]) -> Bool:
+    """Subsections that no call of the trace adds."""
+    adding = order[np.isin(calls.kind[order], adds)]
+    depth = np.zeros(extents.start_pfn.size + 1, dtype=np.int64)
+    np.add.at(depth, extents.first[adding], 1)
+    np.subtract.at(depth, extents.end[adding], 1)
+    return np.asarray(np.cumsum(depth)[:-1] == 0)
 
 
 def _rows(start: I64, pages: int, low: I64, high: I64) -> tuple[I64, I64]:

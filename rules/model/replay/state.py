@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from parsers.ranges import Ranges
 from rules.model.replay.behaviour import Leaf
 
 if TYPE_CHECKING:
     from parsers.ftrace.events import I32
     from parsers.mapping import I8, I64, Bool
-    from parsers.ranges import Ranges
     from rules.model.memory.snapshots import Earlier, Present
+    from rules.model.replay.forward import Machine
 
 __all__ = ["NO", "SUBSECTION", "UNKNOWN", "YES", "Anomaly", "Glimpse", "State", "Trouble"]
 
@@ -141,6 +142,23 @@ class State:
             offsets = vmemmap.pages_touched(vmemmap.where(vmemmap.valid & (vmemmap.level == level)))
             low = self.start_pfn - vmemmap.layout.start_pfn
             self.leaf[there & (self.leaf == Leaf.UNKNOWN) & offsets.touches(low, low + pages)] = leaf
+
+    def begin_as(self, machine: Machine, pages: int) -> None:
+        """Take everything, subsections of ``pages``, from a machine whose state is known."""
+        start, end = self.start_pfn, self.start_pfn + pages
+        for column, pfns in (
+            (self.valid, machine.valid),
+            (self.online, machine.online),
+            (self.self_hosted, machine.hosted),
+            (self.mapped, machine.vmemmap.pfns(machine.vmemmap.mapped)),
+            (self.linear, machine.linear.pfns(machine.linear.mapped)),
+        ):
+            column[:] = np.where(pfns.covered(start, end) == pages, YES, NO)
+        self.leaf[:] = Leaf.NONE
+        for level, leaf in ((3, Leaf.PTE), (2, Leaf.PMD)):
+            at = machine.vmemmap.present & (machine.vmemmap.level == level)
+            offsets = Ranges.of(machine.vmemmap.start[at], machine.vmemmap.end[at])
+            self.leaf[(self.mapped == YES) & machine.vmemmap.pfns(offsets).touches(start, end)] = leaf
 
     def glimpse(self, rows: slice) -> Glimpse:
         """The state of ``rows``, counted."""
