@@ -25,6 +25,7 @@ class _Entry(NamedTuple):
 
 COMMANDS: dict[str, _Entry] = {
     "audit": _Entry("audit_command", "Audit what was captured from one host."),
+    "whatif": _Entry("whatif.whatif_command", "What removing, offlining or adding memory would do."),
     "sections": _Entry("sections.sections_command", "Memory sections, and what maps their struct pages."),
     "timeline": _Entry("timeline.timeline_command", "The hotplug operations of a trace, replayed."),
     "probes": _Entry("collect.probes_command", "The tracing set-up that makes a trace replayable."),

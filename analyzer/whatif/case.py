@@ -1,0 +1,293 @@
+"""One operation on one machine: refused, or carried out by the model, and what it damages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from analyzer.whatif.answer import Break, Kind
+from analyzer.whatif.harm import Harm, missing_linear, missing_struct_pages
+from parsers.ftrace.functions import Kind as CallKind
+from parsers.kconfig import Kconfig
+from parsers.ranges import Ranges
+from parsers.uname import KernelRelease
+from rules.finding import Severity
+from rules.model.memory.units import Unit, UnitKind
+from rules.model.replay.forward import Call, run_forward
+from rules.model.replay.guards import hot_remove_exists, offline_refused, split_guard
+
+if TYPE_CHECKING:
+    from rules.facts import Facts
+    from rules.model.replay.forward import Machine
+    from rules.model.replay.guards import Refusal
+    from rules.model.replay.machine import Known
+
+__all__ = ["Case", "Outcome"]
+
+_DMESG = "dmesg from the start of the boot (journalctl -k -b): what memory there was at boot"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Outcome:
+    """What comes of one operation on one machine."""
+
+    kind: Kind
+    why: str
+    breaks: tuple[Break, ...] = ()
+    after: Machine | None = None
+    instead: str | None = None
+    collect: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Operations on one of the machines that the evidence allows."""
+
+    facts: Facts
+    known: Known
+    machine: Machine
+
+    @property
+    def release(self) -> KernelRelease | None:
+        return self.facts.get(KernelRelease)
+
+    @property
+    def harm(self) -> Harm:
+        return Harm(self.facts, self.known.inventory, self.known.read)
+
+    # Removing.
+
+    def remove(self, units: list[Unit]) -> Outcome:
+        """Take units away, one after the other."""
+        if (refused := self._no_hot_remove()) is not None:
+            return refused
+        machine, breaks, notes = self.machine, list[Break](), list[str]()
+        for unit in units:
+            step = replace(self, machine=machine)
+            outcome = step._remove_device(unit) if unit.kind is UnitKind.DEVICE else step._remove_ram(unit)
+            breaks += outcome.breaks
+            notes += outcome.notes
+            if outcome.kind not in {Kind.SAFE, Kind.BREAKS} or outcome.after is None:
+                kind = Kind.BREAKS if breaks else outcome.kind
+                return replace(outcome, kind=kind, breaks=tuple(breaks), notes=tuple(dict.fromkeys(notes)))
+            machine = outcome.after
+        if breaks:
+            why = breaks[0].why
+            return Outcome(kind=Kind.BREAKS, why=why, breaks=tuple(breaks), after=machine, notes=tuple(notes))
+        why = "no leaf of the page tables that goes maps anything that stays"
+        return Outcome(kind=Kind.SAFE, why=why, after=machine, notes=tuple(dict.fromkeys(notes)))
+
+    def _no_hot_remove(self) -> Outcome | None:
+        release, config = self.release, self.facts.get(Kconfig)
+        if not hot_remove_exists(release):
+            raw = "" if release is None else release.raw
+            why = f"arm64 kernels remove memory since 5.7 (bbd6ec605c0f); this is {raw}"
+            return Outcome(kind=Kind.REFUSED, why=why, after=self.machine)
+        if config is not None and config.is_enabled("MEMORY_HOTREMOVE") is False:
+            return Outcome(kind=Kind.REFUSED, why="CONFIG_MEMORY_HOTREMOVE is not set", after=self.machine)
+        return None
+
+    def _remove_device(self, unit: Unit) -> Outcome:
+        machine = self.machine
+        own = unit.pfns & machine.valid
+        if not own:
+            why = f"no page of {unit.name} has a struct page: there is nothing to remove"
+            return Outcome(kind=Kind.SAFE, why=why, after=machine)
+        gone = missing_struct_pages(machine, own)
+        if gone:
+            return self._own_struct_pages(unit, own, gone)
+        described, _ = self.harm.held_in(unit.pfns)
+        effect = run_forward(machine, [Call(CallKind.ARCH_REMOVE_MEMORY, unit.start_pfn, unit.end_pfn)])
+        breaks = self.harm.of(machine, effect)
+        foreign = described & effect.after.valid
+        if foreign:
+            breaks.append(self._stored_there(unit, foreign, "VMM-09"))
+        kind = Kind.BREAKS if breaks else Kind.SAFE
+        return Outcome(kind=kind, why="", breaks=tuple(breaks), after=effect.after)
+
+    def _own_struct_pages(self, unit: Unit, own: Ranges, gone: Ranges) -> Outcome:
+        """memunmap_pages() looks at the struct pages of what it removes, the first one before all."""
+        machine = self.machine
+        first = bool(gone.start[0] == own.start[0])
+        vmemmap = machine.vmemmap
+        va = (vmemmap.base + int(vmemmap.offsets(gone).start[0])) & (2**64 - 1)
+        why = (
+            f"{gone.total} struct pages of {unit.name} itself are not mapped: memunmap_pages() faults at {va:#x}, and "
+            "the driver dies while it holds the device's locks"
+        )
+        lost = Break(
+            rule="VMM-02",
+            severity=Severity.CRITICAL,
+            pfns=gone,
+            owners=(unit.name,),
+            why=why,
+            evidence=(unit.evidence,),
+        )
+        return Outcome(
+            kind=Kind.BREAKS,
+            why=why,
+            breaks=(lost,),
+            after=machine if first else None,
+            instead=f"leave {unit.name} as it is until the next reboot",
+        )
+
+    def _stored_there(self, unit: Unit, pfns: Ranges, rule: str) -> Break:
+        return Break(
+            rule=rule,
+            severity=Severity.CRITICAL,
+            pfns=pfns,
+            owners=tuple(one.name for one in self.known.inventory.owners(pfns)),
+            why=f"struct pages of {pfns.total} other pages are stored in {unit.name} and stay in use when it is gone",
+            evidence=(unit.evidence,),
+        )
+
+    def _remove_ram(self, unit: Unit) -> Outcome:
+        """Offline every block, then remove_memory(): of all at once, or block by block where they host themselves."""
+        machine = self.machine
+        own = unit.pfns & machine.valid
+        if not own:
+            return Outcome(kind=Kind.SAFE, why=f"{unit.name} is not there", after=machine)
+        block = self._block_pages
+        if block and (unit.start_pfn % block or unit.end_pfn % block):
+            why = f"{unit.name} is no whole number of memory blocks: check_hotplug_memory_range() returns -EINVAL"
+            return Outcome(kind=Kind.REFUSED, why=why, after=machine)
+        notes: list[str] = []
+        for one in self._blocks_of(unit):
+            state = replace(self, machine=machine).offline(one)
+            notes += state.notes
+            if state.kind is not Kind.SAFE or state.after is None:
+                kind = f"{one.name} cannot go offline: {state.why}" if state.kind is Kind.REFUSED else state.why
+                return replace(state, why=kind, after=self.machine if state.kind is Kind.REFUSED else None)
+            machine = state.after
+        pieces = [unit.pfns]
+        hosted = bool(machine.hosted & unit.pfns)
+        if hosted and block:
+            pieces = [one.pfns for one in self._blocks_of(unit)]
+        calls = [Call(CallKind.ARCH_REMOVE_MEMORY, int(one.start[0]), int(one.end[0]), altmap=hosted) for one in pieces]
+        described, tables = self.harm.held_in(unit.pfns)
+        effect = run_forward(machine, calls)
+        breaks = self.harm.of(machine, effect)
+        if described & effect.after.valid:
+            breaks.append(self._stored_there(unit, described & effect.after.valid, "MOM-03"))
+        if tables:
+            breaks.append(self._stored_there(unit, tables, "TBL-02"))
+        kind = Kind.BREAKS if breaks else Kind.SAFE
+        return Outcome(kind=kind, why="", breaks=tuple(breaks), after=effect.after, notes=tuple(notes))
+
+    @property
+    def _block_pages(self) -> int:
+        block = self.known.layout.get("block_size")
+        return 0 if block is None else block // self.machine.page_size
+
+    def _blocks_of(self, unit: Unit) -> list[Unit]:
+        """The memory blocks of a unit; without sysfs, one for each stretch that may be online."""
+        found = [one for one in self.known.inventory.blocks if one.pfns & unit.pfns]
+        return found or [replace(unit, kind=UnitKind.BLOCK)]
+
+    # Offline and online.
+
+    def offline(self, unit: Unit) -> Outcome:
+        """Take a memory block offline: offline_pages() and the notifiers of arm64."""
+        ended = self._no_hot_remove() or self._of_boot(unit) or self._offline_by_tables(unit)
+        if ended is not None:
+            return ended
+        after = run_forward(self.machine, [Call(CallKind.OFFLINE_PAGES, unit.start_pfn, unit.end_pfn)]).after
+        why = "page tables do not change when memory goes offline; its pages move elsewhere"
+        return Outcome(kind=Kind.SAFE, why=why, after=after, notes=self._movable(unit))
+
+    def _of_boot(self, unit: Unit) -> Outcome | None:
+        """Memory of the boot never leaves, and what was there at boot is not always known."""
+        if unit.boot:
+            why = "it is memory of the boot, which arm64 never lets go (-EPERM, prevent_bootmem_remove_notifier())"
+            return Outcome(kind=Kind.REFUSED, why=why, after=self.machine)
+        if unit.boot is None:
+            why = f"whether {unit.name} was there at boot is not known: boot memory is refused"
+            return Outcome(kind=Kind.UNKNOWN, why=why, collect=_DMESG)
+        return None
+
+    def _offline_by_tables(self, unit: Unit) -> Outcome | None:
+        """What the page tables and what is stored in the block say of taking it offline, None if nothing."""
+        machine = self.machine
+        online = unit.pfns & machine.online
+        if not online:
+            return Outcome(kind=Kind.SAFE, why=f"{unit.name} is offline already", after=machine)
+        gone = missing_struct_pages(machine, online)
+        if gone:
+            return self._walks_into(unit, gone, "offline_pages()")
+        if (refusal := self._pinned(unit)) is not None:
+            return Outcome(kind=Kind.REFUSED, why=refusal, after=machine)
+        would = offline_refused(machine, unit.start_pfn, unit.end_pfn, self.release)
+        if would is not None and split_guard(self.release) is None:
+            why = f"{would.reason}; kernels since 7.1 refuse that, and the release is not known"
+            return Outcome(kind=Kind.UNKNOWN, why=why, collect="uname -a")
+        return None if would is None else self._split(would)
+
+    def _split(self, refusal: Refusal) -> Outcome:
+        said = f'-{refusal.errno}, "{refusal.message}" ({refusal.rule})'
+        why = f"{said}: {refusal.reason}. The refusal leaves nothing behind"
+        return Outcome(kind=Kind.REFUSED, why=why, after=self.machine, instead=refusal.advice or None)
+
+    def _movable(self, unit: Unit) -> tuple[str, ...]:
+        if unit.zones and "Movable" in unit.zones.split()[:1]:
+            return ()
+        zone = f"zone {unit.zones}" if unit.zones else "its zone is not known"
+        return (f"{unit.name} ({zone}) may hold unmovable pages: -EBUSY then, and nothing changes",)
+
+    def _pinned(self, unit: Unit) -> str | None:
+        """What a dump shows of pages in a block that cannot move."""
+        described, tables = self.harm.held_in(unit.pfns)
+        foreign = described - unit.pfns
+        what = [
+            text for pfns, text in ((foreign, "struct pages of other memory"), (tables, "page-table pages")) if pfns
+        ]
+        if not what:
+            return None
+        return f"{' and '.join(what)} are stored in it and cannot move (-EBUSY). The refusal leaves nothing behind"
+
+    def _walks_into(self, unit: Unit, gone: Ranges, who: str) -> Outcome:
+        vmemmap = self.machine.vmemmap
+        va = (vmemmap.base + int(vmemmap.offsets(gone).start[0])) & (2**64 - 1)
+        why = f"{gone.total} struct pages of {unit.name} are not mapped: {who} faults at {va:#x}"
+        lost = Break(
+            rule="VMM-02",
+            severity=Severity.CRITICAL,
+            pfns=gone,
+            owners=(unit.name,),
+            why=why,
+            evidence=(unit.evidence,),
+        )
+        return Outcome(
+            kind=Kind.BREAKS, why=why, breaks=(lost,), instead=f"leave {unit.name} as it is until the next reboot"
+        )
+
+    def online(self, unit: Unit) -> Outcome:
+        """Bring a memory block online: online_pages() initialises its struct pages and gives its pages out."""
+        machine = self.machine
+        if not unit.pfns - machine.online or unit.online:
+            return Outcome(kind=Kind.SAFE, why=f"{unit.name} is online already", after=machine)
+        gone = missing_struct_pages(machine, unit.pfns)
+        if gone:
+            return self._walks_into(unit, gone, "online_pages()")
+        unmapped = missing_linear(machine, unit.pfns)
+        if unmapped:
+            why = f"{unmapped.total} pages of {unit.name} have no linear mapping: the first that uses one faults"
+            lost = Break(
+                rule="LIN-03", severity=Severity.CRITICAL, pfns=unmapped, owners=(unit.name,), why=why,
+                evidence=(unit.evidence,),
+            )  # fmt: skip
+            return Outcome(
+                kind=Kind.BREAKS, why=why, breaks=(lost,), instead="leave it offline; remove it, add it again"
+            )
+        after = run_forward(machine, [Call(CallKind.ONLINE_PAGES, unit.start_pfn, unit.end_pfn)]).after
+        why = "its struct pages and its linear mapping are there; page tables do not change"
+        return Outcome(kind=Kind.SAFE, why=why, after=after)
+
+    def units_of(self, pfns: Ranges) -> list[Unit]:
+        """What a range of PFNs holds: devices, then RAM, each clipped to the range."""
+        found: list[Unit] = []
+        for unit in (*self.known.inventory.devices, *self.known.inventory.ram):
+            found += [replace(unit, start_pfn=lo, end_pfn=hi) for lo, hi in (unit.pfns & pfns).tuples()]
+        rest = pfns - Ranges.pairs((unit.start_pfn, unit.end_pfn) for unit in found)
+        found += [unit for unit in self.known.inventory.blocks if unit.pfns & rest]
+        return sorted(found, key=lambda unit: unit.start_pfn)
