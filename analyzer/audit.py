@@ -71,7 +71,9 @@ def audit(
     min_severity: Severity = Severity.INFO,
     baseline: Baseline | None = None,
 ) -> Report:
-    """Audit one evidence set."""
+    """Audit one evidence set.  UsageError where ``only`` or ``ignore`` names no rule, before anything is read."""
+    only, ignore = tuple(only), tuple(ignore)
+    select(load_rules()[0], only, ignore)
     sources = read_sources(request)
     return judge(
         sources, build_facts(sources.captured), only=only, ignore=ignore, min_severity=min_severity, baseline=baseline

@@ -6,12 +6,13 @@ import importlib
 import pkgutil
 import re
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from enum import StrEnum
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 import rules as package
-from parsers.errors import LayoutError
+from parsers.errors import LayoutError, UsageError
 from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
 from parsers.ranges import Ranges
@@ -94,13 +95,27 @@ def _code_order(code: str) -> tuple[str, int, str]:
 
 
 def select(rules: Iterable[Rule], only: Iterable[str] = (), ignore: Iterable[str] = ()) -> tuple[Rule, ...]:
-    """The rules whose code is, or whose family prefix is, in ``only`` (all if empty) and not in ``ignore``."""
-    wanted, unwanted = tuple(only), tuple(ignore)
+    """The rules that ``only`` names (all if it is empty) and ``ignore`` does not, in their order.
 
-    def named(rule: Rule, codes: tuple[str, ...]) -> bool:
-        return any(rule.code.upper() == code.upper() or rule.code.startswith(f"{code.upper()}-") for code in codes)
+    Rules are named by code (``VMM-02``), by family (``VMM``) or by name (``lost-struct-pages``), in any case.
+    UsageError for anything else, with what is spelled like it.
+    """
+    known = tuple(rules)
+    names = [(one, {one.code.upper(), one.code.partition("-")[0].upper(), one.name.upper()}) for one in known]
+    given = tuple(only), tuple(ignore)
+    wanted, unwanted = ({name.upper() for name in some} for some in given)
+    _refuse_unknown([*given[0], *given[1]], set().union(*(mine for _, mine in names)))
+    return tuple(one for one, mine in names if (not wanted or wanted & mine) and not unwanted & mine)
 
-    return tuple(rule for rule in rules if (not wanted or named(rule, wanted)) and not named(rule, unwanted))
+
+def _refuse_unknown(given: list[str], known: set[str]) -> None:
+    unknown = [name for name in dict.fromkeys(given) if name.upper() not in known]
+    if not unknown:
+        return
+    close = {match for name in unknown for match in get_close_matches(name.upper(), sorted(known), n=2, cutoff=0.7)}
+    spelled = [name if "-" not in name or name[-1].isdigit() else name.lower() for name in sorted(close)]
+    hint = f"did you mean {' or '.join(spelled)}? " if spelled else ""
+    raise UsageError(f"no rule, family or name {', '.join(map(repr, unknown))}; {hint}ptaudit rules lists them")
 
 
 def run(rules: Iterable[Rule], facts: Facts) -> list[Verdict]:

@@ -7,7 +7,6 @@ import textwrap
 import click
 
 from analyzer.catalogue.rule_page import Part, rule_parts
-from parsers.errors import UsageError
 from rules.engine import load_rules, select
 
 __all__ = ["command"]
@@ -20,16 +19,13 @@ WIDTH = 96
 def command(codes: tuple[str, ...]) -> None:
     """What a rule means, how it decides, when it is no problem, what to do.
 
-    CODE is a rule, VMM-02, or a family of them, VMM. The documentation has the same pages.
+    CODE is a rule, VMM-02, its name, lost-struct-pages, or a family, VMM. The documentation has the same pages.
 
     \b
     Example:
       ptaudit explain VMM-02
     """
     rules, _ = load_rules()
-    unknown = [code for code in codes if not select(rules, [code])]
-    if unknown:
-        raise UsageError(f"no rule {', '.join(unknown)}; ptaudit rules lists them")
     for number, rule in enumerate(select(rules, codes)):
         if number:
             click.echo("\n")

@@ -38,6 +38,16 @@ def test_findings_are_1_from_fail_on_up(ptaudit, damaged: Path) -> None:
     assert ptaudit("audit", damaged).status == 1
     assert ptaudit("audit", damaged, "--select", "ENV-01").status == 0
     assert ptaudit("audit", damaged, "--select", "ENV-01", "--fail-on", "info").status == 1
+    assert ptaudit("audit", damaged, "--select", "lost-struct-pages").status == 1
+    assert ptaudit("audit", damaged, "--select", "env", "--ignore", "known-bugs").status == 0
+
+
+@pytest.mark.parametrize("option", ["--select", "--ignore"])
+def test_unknown_rule_is_a_usage_error(ptaudit, damaged, option):
+    done = ptaudit("audit", damaged, option, "ENV-01,ENV-1")
+    assert done.status == 2
+    assert "no rule, family or name 'ENV-1'; did you mean " in done.err
+    assert "ENV-01?" in done.err
 
 
 def test_undecided_rules_are_3_with_strict_only(ptaudit, sound: Path) -> None:

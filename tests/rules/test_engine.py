@@ -13,7 +13,7 @@ import pytest
 
 from analyzer.audit import audit
 from analyzer.sources.read import Request
-from parsers.errors import LayoutError
+from parsers.errors import LayoutError, UsageError
 from parsers.layout import Fact, KernelLayout, Precision
 from parsers.meminfo import Meminfo
 from parsers.ranges import EMPTY, Ranges
@@ -60,8 +60,8 @@ def facts_for_tests(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make(check: Callable[..., Iterable[Hit]], code: str = "TST-01", **declaration: Any) -> Rule:
     check.__doc__ = PAGES.format(summary="A rule.")
-    given = {"severity": Severity.HIGH, "impact": Impact.LATENT, **declaration}
-    return rule(code=code, name=code.lower(), **given)(check)
+    given = {"name": code.lower(), "severity": Severity.HIGH, "impact": Impact.LATENT, **declaration}
+    return rule(code=code, **given)(check)
 
 
 def hit(pages: Ranges = EMPTY, **fields: Any) -> Hit:
@@ -254,13 +254,32 @@ def test_builtin_rules_have_unique_codes_in_ascending_order() -> None:
         (("abc-02", "XYZ"), (), ["ABC-02", "XYZ-01"]),
         ((), ("ABC",), ["ABCD-01", "XYZ-01"]),
         (("ABC",), ("ABC-01",), ["ABC-02"]),
-        (("ABC-0",), (), []),
-        (("NONE",), (), []),
+        (("abc-01-name", "xyz"), (), ["ABC-01", "XYZ-01"]),
+        ((), ("ABC", "xyz-01-NAME"), ["ABCD-01"]),
     ],
 )
-def test_selection_is_by_code_or_family(only: tuple[str, ...], ignore: tuple[str, ...], codes: list[str]) -> None:
-    rules = [yielding(code=code) for code in ("ABC-01", "ABC-02", "ABCD-01", "XYZ-01")]
+def test_selection_is_by_code_family_or_name(only: tuple[str, ...], ignore: tuple[str, ...], codes: list[str]) -> None:
+    rules = [yielding(code=code, name=f"{code.lower()}-name") for code in ("ABC-01", "ABC-02", "ABCD-01", "XYZ-01")]
     assert [one.code for one in select(rules, only, ignore)] == codes
+
+
+@pytest.mark.parametrize(
+    ("unknown", "hint"),
+    [
+        ("ABC-0", "did you mean ABC-01 or ABC-02? "),
+        ("abc-01b", "did you mean ABC-01"),
+        ("lost-struct-page", "did you mean lost-struct-pages? "),
+        ("NONE", "; ptaudit rules lists them"),
+        ("", "; ptaudit rules lists them"),
+    ],
+)
+def test_selection_of_what_does_not_exist_is_refused(unknown: str, hint: str) -> None:
+    rules = [yielding(code=code) for code in ("ABC-01", "ABC-02")] + [yielding(code="XYZ-01", name="lost-struct-pages")]
+    for only, ignore in (([unknown], []), ([], [unknown]), (["ABC", unknown], [])):
+        with pytest.raises(UsageError) as refused:
+            select(rules, only, ignore)
+        assert f"no rule, family or name {unknown!r}" in refused.value.message
+        assert hint in refused.value.message
 
 
 def with_plugins(monkeypatch: pytest.MonkeyPatch, **targets: object) -> None:
