@@ -142,7 +142,7 @@ def known_bugs_page(rules: tuple[Rule, ...]) -> str:
     ]
     for bug in KNOWN_BUGS:
         pages = "all" if len(bug.page_sizes) == 3 else ", ".join(f"{size >> 10}K" for size in bug.page_sizes)
-        found = ", ".join(link(one, known, "../rules/") for one in bug.rules)
+        found = ", ".join(link(one, known, "../rules/") for one in bug.rules) or "the release alone"
         lines.append(f"| {prose(bug.title)} | {bug.since} | {fixes(bug)} | {pages} | {bug.cve} | {found} |")
     return "\n".join(lines) + "\n"
 
@@ -155,7 +155,7 @@ def fixes(bug: KnownBug) -> str:
     if bug.fixed is None:
         return "no fix is known"
     stable = [f"{dotted(branch)}.{patch}" for branch, patch in sorted(bug.stable.items(), reverse=True)]
-    return f"{', '.join([dotted(bug.fixed), *stable])}<br>{prose(bug.commit)}"
+    return f"{', '.join([dotted(bug.fixed), *stable])}<br>{prose(bug.commit or bug.subject)}"
 
 
 def which_kernels(kind: Kind) -> str:

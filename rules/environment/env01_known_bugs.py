@@ -45,7 +45,7 @@ def known_bugs(release: KernelRelease, layout: KernelLayout) -> Iterator[Hit]:
         return
     vendor = f" {release.vendor} kernels may have fixed them without showing it." if release.is_vendor else ""
     listed = "; ".join(
-        f"{entry.title} ({'/'.join(entry.rules)}{', ' + entry.cve if entry.cve else ''}; {describe_fixes(entry)})"
+        f"{entry.title} ({'; '.join(filter(None, ('/'.join(entry.rules), entry.cve, describe_fixes(entry))))})"
         for entry in possible
     )
     yield Hit(

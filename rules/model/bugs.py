@@ -32,14 +32,22 @@ class KnownBug:
     fixed: Version | None
     """First mainline release with the fix; None where no fix is known."""
     commit: str
+    """The commit that fixes it in Linus' tree, 12 digits; empty where no fix, or not its commit, is known."""
     rules: tuple[str, ...]
-    """Rules that find the state which this bug leaves."""
+    """Rules that find the state which this bug leaves; none where it leaves none that can be told."""
     stable: Dict[Version, int] = field(default_factory=dict)
     """First fixed patch level by stable branch."""
     backported: Dict[Version, int] = field(default_factory=dict)
     """First patch level with the bug, of stable branches older than it that took over what brought it."""
     cve: str = ""
     page_sizes: tuple[int, ...] = (4096, 16384, 65536)
+    subject: str = ""
+    """Of the fix, where its commit is not known."""
+
+    @property
+    def name(self) -> str:
+        """How reports name it: the commit that fixes it, or its key."""
+        return self.commit or self.key
 
     def possible_in(self, release: KernelRelease) -> bool:
         """Whether a kernel of that release can have the bug; a vendor's may have fixed it without telling."""
@@ -180,7 +188,7 @@ KNOWN_BUGS: tuple[KnownBug, ...] = (
         (5, 13),
         (6, 7),
         "001002e73712",
-        ("MOM-07",),
+        (),
         {(6, 1): 72},
         page_sizes=(4096,),
     ),
@@ -189,10 +197,11 @@ KNOWN_BUGS: tuple[KnownBug, ...] = (
         "a wrong altmap is passed in the error path of hot-add",
         (6, 8),
         (7, 1),
-        "fix incorrect altmap passing in error path (2026)",
+        "",
         ("MOM-06",),
         {(6, 12): 97},
         page_sizes=(4096,),
+        subject="mm/memory_hotplug: fix incorrect altmap passing in error path",
     ),
     KnownBug(
         "mte-hotplug",
@@ -208,7 +217,7 @@ KNOWN_BUGS: tuple[KnownBug, ...] = (
         "adding memory at a lower address lowers max_pfn",
         (5, 16),
         (6, 15),
-        "mm/memory hotplug: correct the update of max_pfn",
+        "89f43e1ce6f6",
         ("SEC-12",),
         {(6, 12): 24},
     ),
@@ -226,8 +235,8 @@ KNOWN_BUGS: tuple[KnownBug, ...] = (
         "the W+X check walks tables while hot-remove frees them",
         (5, 7),
         (6, 17),
-        "take the memory hotplug lock inside ptdump_walk_pgd()",
-        ("TRC-16",),
+        "59305202c67f",
+        (),
         {(5, 10): 241, (5, 15): 190, (6, 1): 149, (6, 6): 103, (6, 12): 43, (6, 15): 11, (6, 16): 2},
         cve="CVE-2025-38681",
     ),
@@ -246,9 +255,12 @@ HVO_RELEASES: tuple[Version, Version] = ((5, 19), (6, 3))
 """arm64 selected ARCH_WANT_HUGETLB_PAGE_OPTIMIZE_VMEMMAP from 1e63ac088f20 until 060a2c92d1b6."""
 
 
-def bug(key: str) -> KnownBug:
-    """The entry of that key."""
-    return next(entry for entry in KNOWN_BUGS if entry.key == key)
+def bug(name: str) -> KnownBug:
+    """The entry of that key, or of the bug that this commit (its first 12 digits) fixes; KeyError if there is none."""
+    for entry in KNOWN_BUGS:
+        if name in {entry.key, entry.commit} and name:
+            return entry
+    raise KeyError(name)
 
 
 def describe_fixes(entry: KnownBug) -> str:
@@ -256,7 +268,7 @@ def describe_fixes(entry: KnownBug) -> str:
     if entry.fixed is None:
         return "no fix is known"
     stable = "".join(f", {a}.{b}.{patch}" for (a, b), patch in sorted(entry.stable.items(), reverse=True))
-    return f"fixed in {entry.fixed[0]}.{entry.fixed[1]}{stable} ({entry.commit})"
+    return f"fixed in {entry.fixed[0]}.{entry.fixed[1]}{stable} ({entry.commit or entry.subject})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from parsers.uname import KernelRelease, parse_uname
+from rules.engine import builtin_rules
 from rules.model.bugs import KNOWN_BUGS, bug, judge
 
 
@@ -67,3 +70,21 @@ def test_no_branch_is_fixed_before_it_has_the_bug() -> None:
             since = (*entry.introduced, 0) if branch >= entry.introduced else (*branch, entry.backported.get(branch, 0))
             assert since < (*branch, patch), entry.key
             assert branch >= entry.introduced or branch in entry.backported, entry.key
+
+
+def test_every_rule_that_is_said_to_find_a_bug_exists() -> None:
+    codes = {one.code for one in builtin_rules()}
+    assert {rule for entry in KNOWN_BUGS for rule in entry.rules} <= codes
+
+
+def test_a_bug_is_known_by_its_key_and_by_the_commit_that_fixes_it() -> None:
+    names = [entry.name for entry in KNOWN_BUGS] + [entry.key for entry in KNOWN_BUGS if entry.commit]
+    assert len(names) == len(set(names))
+    for entry in KNOWN_BUGS:
+        assert bug(entry.key) is bug(entry.name) is entry
+        assert re.fullmatch(r"[0-9a-f]{12}|", entry.commit), entry.key
+        assert bool(entry.commit or entry.subject) == (entry.fixed is not None), entry.key
+    assert bug("d4234d131b0a").key == "partial-section-pmd"
+    for unknown in ("", "d4234d131b0", "0123456789ab"):
+        with pytest.raises(KeyError):
+            bug(unknown)
