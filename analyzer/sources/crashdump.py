@@ -28,7 +28,7 @@ class Symbols:
 
 def whole_dumps(paths: Sequence[Path]) -> list[tuple[Path, ...]]:
     """The files of each dump, in order: those of a split kdump together, every other one by itself."""
-    from parsers.vmcore.opening import is_split  # noqa: PLC0415 drgn and construct are slow to import
+    from parsers.vmcore.opening import is_split  # noqa: PLC0415 construct is slow to import
 
     # A compressed file is unpacked whole to read its header, so only those that can be a part are.
     parts = tuple(path for path in paths if len(paths) > 1 and is_kdump(path) and is_split(path))
@@ -37,7 +37,7 @@ def whole_dumps(paths: Sequence[Path]) -> list[tuple[Path, ...]]:
 
 def read_vmcore(paths: Sequence[Path], symbols: Symbols) -> VmcoreFacts:
     """Everything that the audit takes from a dump; FormatError for one that ends before the page tables."""
-    from parsers.vmcore.extract import extract  # noqa: PLC0415 drgn and construct are slow to import
+    from parsers.vmcore.extract import extract  # noqa: PLC0415 construct is slow to import
 
     facts = extract(
         paths, vmlinux=symbols.vmlinux, system_map=symbols.system_map, vmcoreinfo=symbols.vmcoreinfo, with_dmesg=True

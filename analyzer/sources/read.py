@@ -214,9 +214,12 @@ class _Reading:
             facts = self._with_system_map(paths) or facts
         self.parsed.setdefault("vmcore", []).append(facts)
         notes = facts.diagnostics
-        if beside and self.kernels and self.symbols.vmlinux is None and facts.types == "VMCOREINFO":
+        unknown = [] if facts.types != "VMCOREINFO" else ["structures"]
+        unknown += [] if facts.has_symbols else ["symbols"]
+        if beside and self.kernels and self.symbols.vmlinux is None and unknown:
             # A kernel from elsewhere is not opened unless someone says so: its debug info is a program of its own.
-            said = f"its structures are not known, and {self.kernels[0]} lies beside it: --vmlinux reads that"
+            what = " and ".join(unknown)
+            said = f"its {what} are not known, and {self.kernels[0]} lies beside it: --vmlinux reads that"
             notes = (*notes, Diagnostic(said, str(paths[0])))
         for path in paths:
             diagnostics = notes if path == paths[0] else ()

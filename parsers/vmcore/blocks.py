@@ -13,6 +13,7 @@ import numpy as np
 
 from parsers.errors import FormatError
 from parsers.mapping import U64, Bool
+from parsers.vmcore.addresses import MASK
 from parsers.vmcore.dump import Dump
 from parsers.vmcore.rows import BlockRows
 from parsers.vmcore.xarray import xarray_entries
@@ -78,24 +79,35 @@ def read_blocks(dump: Dump) -> BlockRows:
 
 def _pointers(dump: Dump) -> U64:
     """Addresses of all ``struct memory_block``."""
-    try:
-        head = int(dump.prog["memory_blocks"].xa_head)
-    except KeyError:
-        from drgn.helpers.linux.mm import for_each_memory_block  # noqa: PLC0415
-
-        seen: dict[int, None] = {}  # a list, one block at a time: it may be damaged and closed
-        for block in for_each_memory_block(dump.prog):
-            if int(block) in seen or len(seen) > _MAX_BLOCKS:
-                dump.say("the list of memory blocks is damaged and read in part")
-                break
-            seen[int(block)] = None
-        return np.fromiter(seen, dtype=np.uint64)
+    blocks = dump.symbol("memory_blocks")
+    if blocks is None:
+        return _on_the_bus(dump)
+    head = dump.field(blocks, "xarray", "xa_head")
     _, pointers, lost = xarray_entries(dump, head)
     if lost:
         dump.say(f"the list of memory blocks is incomplete: {lost} of its words are not in the dump")
     if pointers.size > _MAX_BLOCKS:
         raise FormatError(f"{pointers.size} memory blocks")
     return pointers
+
+
+def _on_the_bus(dump: Dump) -> U64:
+    """The devices of the bus ``memory_subsys``, which are a list; it may be damaged and closed."""
+    private = dump.field(dump.global_at("memory_subsys"), "bus_type", "p")
+    head = private + dump.member("subsys_private", "klist_devices.k_list").offset
+    device = dump.member("device_private", "device").offset
+    node = dump.member("device_private", "knode_bus.n_node").offset
+    within = dump.member("memory_block", "dev").offset
+    seen: dict[int, None] = {}
+    at = dump.field(head, "list_head", "next")
+    while at != head:
+        block = dump.number(at - node + device & MASK, 8) - within & MASK
+        if block in seen or len(seen) >= _MAX_BLOCKS:
+            dump.say("the list of memory blocks is damaged and read in part")
+            break
+        seen[block] = None
+        at = dump.field(at, "list_head", "next")
+    return np.fromiter(seen, dtype=np.uint64)
 
 
 def _field(dump: Dump, structures: U64, type_name: str, member: str) -> tuple[U64, Bool]:
@@ -135,12 +147,9 @@ def _zone_names(dump: Dump, zones: U64) -> tuple[str, ...]:
 
 
 def _zone_name(dump: Dump, address: int) -> str:
-    import drgn  # noqa: PLC0415
-
-    name: bytes = drgn.Object(dump.prog, "struct zone *", value=address).name.string_()
-    return name.decode("ascii", "replace")
+    return dump.string(dump.field(address, "zone", "name")).decode("ascii", "replace")
 
 
 def _sections_per_block(dump: Dump) -> int:
-    value = dump.attempt("sections_per_block", lambda: int(dump.prog["sections_per_block"]))
-    return int(value) if value and value > 0 else 1
+    value = dump.attempt("sections_per_block", lambda: dump.number(dump.global_at("sections_per_block"), 8))
+    return value if value and value < 1 << 32 else 1

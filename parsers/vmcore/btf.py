@@ -1,8 +1,8 @@
-"""BTF, the kernel's own type information, as a source of types for drgn.
+"""BTF, the kernel's own type information, as a provider of types.
 
 The kernel image carries it between ``__start_BTF`` and ``__stop_BTF`` (CONFIG_DEBUG_INFO_BTF), so it is in every dump
 that has the kernel's read-only data.  Format: include/uapi/linux/btf.h and Documentation/bpf/btf.rst (5.2 to 6.18).
-All type headers and enumerators are found by array operations; drgn types are made one by one as they are asked for.
+All type headers and enumerators are found by array operations; members are looked up as they are asked for.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import construct
 import numpy as np
 
 from parsers.errors import FormatError
+from parsers.vmcore.chains import chain
+from parsers.vmcore.types import Member
 
 if TYPE_CHECKING:
-    import drgn
-
     from parsers.mapping import I64, U32, Bool
 
-__all__ = ["Btf", "BtfKind"]
+__all__ = ["BTF_HEADER_SIZE", "Btf", "BtfKind", "btf_size"]
 
 c: Any = construct  # its declarations are not typed
 
@@ -75,9 +75,23 @@ _ELEMENT_WORDS = {
 }
 _FIXED = np.array([_FIXED_WORDS.get(kind, 0) for kind in BtfKind] + [0] * (32 - len(BtfKind)), dtype=np.int64)
 _ELEMENT = np.array([_ELEMENT_WORDS.get(kind, 0) for kind in BtfKind] + [0] * (32 - len(BtfKind)), dtype=np.int64)
-_INT_SIGNED, _INT_BOOL = 1, 4
-_TAGS = {BtfKind.TYPE_TAG}
+_MODIFIERS = (BtfKind.TYPEDEF, BtfKind.VOLATILE, BtfKind.CONST, BtfKind.RESTRICT, BtfKind.TYPE_TAG)
+_SIZED = (BtfKind.INT, BtfKind.FLOAT, BtfKind.STRUCT, BtfKind.UNION, BtfKind.ENUM, BtfKind.ENUM64)
+_COMPOUND = (BtfKind.STRUCT, BtfKind.UNION)
+_POINTER_BYTES = 8
 _MAX_DEPTH = 64
+BTF_HEADER_SIZE = _HEADER.sizeof()
+
+
+def btf_size(header: bytes) -> int | None:
+    """Bytes of the BTF whose first `BTF_HEADER_SIZE` bytes these are; None where they are not the start of BTF."""
+    try:
+        found: Any = _HEADER.parse(header)
+    except c.ConstructError:
+        return None
+    size: int = found.hdr_len + max(found.type_off + found.type_len, found.str_off + found.str_len)
+    is_btf = found.magic == _MAGIC and found.version == 1 and found.hdr_len >= BTF_HEADER_SIZE
+    return size if is_btf and found.type_len and found.str_len and size <= _MAX_BYTES else None
 
 
 class Btf:
@@ -111,7 +125,8 @@ class Btf:
         self.size_or_type: I64 = self._words[self._at + 2].astype(np.int64)
         self.kind[0] = BtfKind.VOID
         self._path = path
-        self._made: dict[int, drgn.Type] = {}
+
+    source = "BTF"
 
     def __len__(self) -> int:
         return int(self.kind.size)
@@ -134,7 +149,12 @@ class Btf:
         found = np.flatnonzero((self.name == offset) & np.isin(self.kind, kinds))
         return int(found[0]) if found.size else 0
 
-    def enumerator(self, name: str) -> tuple[int, int] | None:
+    def enumerator(self, name: str) -> int | None:
+        """Value of an enumerator; None if there is none of that name."""
+        found = self.find_enumerator(name)
+        return None if found is None else found[1]
+
+    def find_enumerator(self, name: str) -> tuple[int, int] | None:
         """Enum type id and value of an enumerator."""
         offset = self._string_offset(name)
         if offset <= 0:
@@ -147,10 +167,11 @@ class Btf:
             found = np.flatnonzero(self._words[at] == offset)
             if found.size:
                 type_id = int(owner[found[0]])
-                return type_id, self._enumerators(type_id)[int(number[found[0]])][1]
+                return type_id, self.enumerators(type_id)[int(number[found[0]])][1]
         return None
 
-    def _enumerators(self, type_id: int) -> list[tuple[str, int]]:
+    def enumerators(self, type_id: int) -> list[tuple[str, int]]:
+        """Names and values of an enum type, in their order."""
         at, count = int(self._at[type_id]) + 3, int(self.vlen[type_id])
         signed = bool(self.kind_flag[type_id])
         if self.kind[type_id] == BtfKind.ENUM64:
@@ -162,172 +183,93 @@ class Btf:
             numbers = table[:, 1].astype(np.uint32).view(np.int32) if signed else table[:, 1]
         return [(self.string(int(name)), int(value)) for name, value in zip(table[:, 0], numbers, strict=True)]
 
-    # drgn types ----------------------------------------------------------------------------------------------------
-
-    def type_finder(
-        self, prog: drgn.Program, kinds: drgn.TypeKindSet, name: str, filename: str | None
-    ) -> drgn.Type | None:
-        """What :meth:`drgn.Program.register_type_finder` calls."""
-        import drgn  # noqa: PLC0415
-
-        if filename is not None:
-            return None
-        wanted = {
-            drgn.TypeKind.INT: (BtfKind.INT,),
-            drgn.TypeKind.BOOL: (BtfKind.INT,),
-            drgn.TypeKind.STRUCT: (BtfKind.STRUCT,),
-            drgn.TypeKind.UNION: (BtfKind.UNION,),
-            drgn.TypeKind.ENUM: (BtfKind.ENUM, BtfKind.ENUM64),
-            drgn.TypeKind.TYPEDEF: (BtfKind.TYPEDEF,),
-            drgn.TypeKind.FLOAT: (BtfKind.FLOAT,),
-        }
-        for kind, btf_kinds in wanted.items():
-            if kind in kinds:
-                type_id = self.find(name, *btf_kinds)
-                if type_id:
-                    found = self.make(prog, type_id)
-                    if found.kind == kind:
-                        return found
-        return None
-
-    def constant(self, prog: drgn.Program, name: str) -> drgn.Object | None:
-        """An enumerator as a drgn constant."""
-        import drgn  # noqa: PLC0415
-
-        found = self.enumerator(name)
-        return None if found is None else drgn.Object(prog, self.make(prog, found[0]), found[1])
-
-    def make(self, prog: drgn.Program, type_id: int) -> drgn.Type:
-        """The drgn type of a BTF type id; FormatError for an id or a chain of types that cannot be."""
-        return self._make(prog, type_id, 0)
-
-    def _make(self, prog: drgn.Program, type_id: int, depth: int) -> drgn.Type:
-        if type_id in self._made:
-            return self._made[type_id]
-        if not 0 <= type_id < len(self) or depth > _MAX_DEPTH:
-            raise FormatError(f"BTF type {type_id} cannot be resolved", path=self._path)
-        kind = BtfKind(int(self.kind[type_id]))
-        if kind in (BtfKind.STRUCT, BtfKind.UNION, BtfKind.FWD):
-            made = self._compound(prog, type_id, kind)
-        elif kind in (BtfKind.ENUM, BtfKind.ENUM64):
-            made = self._enum(prog, type_id)
-        else:
-            made = self._other(prog, type_id, kind, depth)
-        self._made[type_id] = made
-        return made
-
-    def _tag(self, type_id: int) -> str | None:
-        return self.string(int(self.name[type_id])) or None
-
-    def _compound(self, prog: drgn.Program, type_id: int, kind: BtfKind) -> drgn.Type:
-        is_union = kind is BtfKind.UNION or (kind is BtfKind.FWD and bool(self.kind_flag[type_id]))
-        make = prog.union_type if is_union else prog.struct_type
-        if kind is BtfKind.FWD:
-            return make(self._tag(type_id))
-        return make(self._tag(type_id), int(self.size_or_type[type_id]), self._members(prog, type_id))
-
-    def _members(self, prog: drgn.Program, type_id: int) -> list[drgn.TypeMember]:
-        import drgn  # noqa: PLC0415
-
+    def fields(self, type_id: int) -> list[tuple[int, int, int, int]]:
+        """Members of a structure or union: string offset of the name, type id, bit offset, bits of a bit field or 0."""
         at, count = int(self._at[type_id]) + 3, int(self.vlen[type_id])
         bitfields = bool(self.kind_flag[type_id])
-        members = []
-        for name, member_type, offset in self._words[at : at + 3 * count].reshape(-1, 3).tolist():
-            bit_offset, bits = (offset & 0xFFFFFF, offset >> 24) if bitfields else (offset, 0)
-            members.append(
-                drgn.TypeMember(
-                    lambda prog=prog, member_type=member_type, bits=bits: self._member_object(prog, member_type, bits),
-                    self.string(name) or None,
-                    bit_offset,
-                )
-            )
-        return members
+        rows = self._words[at : at + 3 * count].reshape(-1, 3).tolist()
+        return [
+            (name, target, offset & 0xFFFFFF if bitfields else offset, offset >> 24 if bitfields else 0)
+            for name, target, offset in rows
+        ]
 
-    def _member_object(self, prog: drgn.Program, type_id: int, bits: int) -> drgn.Object:
-        import drgn  # noqa: PLC0415
+    def words(self, type_id: int, count: int) -> list[int]:
+        """The ``count`` words that follow the header of a type."""
+        at = int(self._at[type_id]) + 3
+        words: list[int] = self._words[at : at + count].tolist()
+        return words
 
-        return drgn.Object(prog, self.make(prog, type_id), bit_field_size=bits or None)
+    # The provider of types ------------------------------------------------------------------------------------------
 
-    def _enum(self, prog: drgn.Program, type_id: int) -> drgn.Type:
-        import drgn  # noqa: PLC0415
+    def size(self, type_name: str) -> int | None:
+        """Bytes of a structure or union; None if there is none of that name."""
+        type_id = self.find(type_name, *_COMPOUND)
+        return int(self.size_or_type[type_id]) if type_id else None
 
-        if not self.vlen[type_id]:
-            return prog.enum_type(self._tag(type_id))
-        size = int(self.size_or_type[type_id])
-        signed = bool(self.kind_flag[type_id])
-        compatible = prog.int_type(f"{'' if signed else 'unsigned '}{_INT_NAMES.get(size, 'int')}", size, signed)
-        return prog.enum_type(
-            self._tag(type_id),
-            compatible,
-            [drgn.TypeEnumerator(name, value) for name, value in self._enumerators(type_id)],
-        )
+    def member(self, type_name: str, path: str) -> Member | None:
+        """A member, members of anonymous structures included; None if there is none, or it is a bit field."""
+        type_id, start = self.find(type_name, *_COMPOUND), 0
+        if not type_id:
+            return None
+        for name in path.split("."):
+            found = self._field(self._plain(type_id), self._string_offset(name), 0)
+            if found is None:
+                return None
+            type_id, start = found[0], start + found[1]
+        if start % 8:
+            return None
+        plain = self._plain(type_id)
+        is_array = 0 < plain < len(self) and self.kind[plain] == BtfKind.ARRAY
+        return Member(start // 8, self._size(plain, 0), self.words(plain, 3)[2] if is_array else None)
 
-    def _other(self, prog: drgn.Program, type_id: int, kind: BtfKind, depth: int) -> drgn.Type:
-        import drgn  # noqa: PLC0415
+    def _field(self, type_id: int, name: int, depth: int) -> tuple[int, int] | None:
+        """Type id and bit offset of the member of that name (a string offset); bit fields are left out."""
+        if name <= 0 or depth > _MAX_DEPTH or not 0 < type_id < len(self) or self.kind[type_id] not in _COMPOUND:
+            return None
+        fields = self.fields(type_id)
+        for own, target, offset, bits in fields:
+            if own == name:
+                return None if bits else (target, offset)
+        for own, target, offset, _ in fields:
+            inner = self._field(self._plain(target), name, depth + 1) if own == 0 else None
+            if inner is not None:
+                return inner[0], offset + inner[1]
+        return None
 
-        name = self.string(int(self.name[type_id]))
-        target = int(self.size_or_type[type_id])
-        extra = int(self._at[type_id]) + 3
-        qualifiers = {
-            BtfKind.CONST: drgn.Qualifiers.CONST,
-            BtfKind.VOLATILE: drgn.Qualifiers.VOLATILE,
-            BtfKind.RESTRICT: drgn.Qualifiers.RESTRICT,
-        }
-        made: drgn.Type
-        if kind is BtfKind.VOID:
-            made = prog.void_type()
-        elif kind is BtfKind.INT:
-            encoding = int(self._words[extra]) >> 24
-            make_bool = encoding & _INT_BOOL
-            made = (
-                prog.bool_type(name, target) if make_bool else prog.int_type(name, target, bool(encoding & _INT_SIGNED))
-            )
-        elif kind is BtfKind.FLOAT:
-            made = prog.float_type(name, target)
-        elif kind is BtfKind.PTR:
-            made = prog.pointer_type(self._make(prog, target, depth + 1))
-        elif kind is BtfKind.TYPEDEF:
-            made = prog.typedef_type(name, self._make(prog, target, depth + 1))
-        elif kind in qualifiers:
-            inner = self._make(prog, target, depth + 1)
-            made = inner.qualified(inner.qualifiers | qualifiers[kind])
-        elif kind is BtfKind.ARRAY:
-            element, _, count = self._words[extra : extra + 3].tolist()
-            made = prog.array_type(self._make(prog, element, depth + 1), count or None)
-        elif kind is BtfKind.FUNC_PROTO:
-            made = prog.function_type(self._make(prog, target, depth + 1), ())
-        elif kind in _TAGS:
-            made = self._make(prog, target, depth + 1)
-        else:
-            raise FormatError(f"BTF type {type_id} of kind {kind.name} is no type of an object", path=self._path)
-        return made
+    def _plain(self, type_id: int) -> int:
+        """The type behind typedefs and qualifiers; 0 for a chain that cannot be."""
+        for _ in range(_MAX_DEPTH):
+            if not 0 < type_id < len(self):
+                return 0
+            if self.kind[type_id] not in _MODIFIERS:
+                return type_id
+            type_id = int(self.size_or_type[type_id])
+        return 0
 
-
-_INT_NAMES = {1: "char", 2: "short", 4: "int", 8: "long"}
+    def _size(self, type_id: int, depth: int) -> int | None:
+        """Bytes of an object of a type without typedefs and qualifiers; None where it has no size."""
+        if depth > _MAX_DEPTH or not 0 < type_id < len(self):
+            return None
+        kind = self.kind[type_id]
+        if kind == BtfKind.PTR:
+            return _POINTER_BYTES
+        if kind == BtfKind.ARRAY:
+            element, _, count = self.words(type_id, 3)
+            size = self._size(self._plain(element), depth + 1)
+            return None if size is None else size * count
+        return int(self.size_or_type[type_id]) if kind in _SIZED else None
 
 
 def _type_starts(words: U32, path: str) -> I64:
-    """Word index of every type header: types follow each other, and only a header tells where the next one is.
-
-    Computes for every word where the next type would start if one started there, then finds what is reachable
-    from the first word by doubling the length of the jumps.
-    """
+    """Word index of every type header: types follow each other, and only a header tells where the next one is."""
     size = words.size
     info = np.append(words[1:], np.uint32(0)).astype(np.int64)
     kind = info >> 24 & 0x1F
     jump = np.arange(size) + 3 + _FIXED[kind] + _ELEMENT[kind] * (info & 0xFFFF)
-    jump = np.append(np.minimum(jump, size), size)  # the end jumps to itself
-    starts = np.zeros(1, dtype=np.int64)
-    while True:
-        further = jump[starts]
-        further = further[further < size]
-        if not further.size:
-            break
-        starts = np.concatenate((starts, further))
-        jump = jump[jump]
-    last = int(starts.max())
+    starts = chain(jump)
+    last = int(starts[-1])
     kinds = words[starts[starts + 1 < size] + 1] >> 24 & 0x1F
     tail = last + 3 + int(_FIXED[kind[last]] + _ELEMENT[kind[last]] * (info[last] & 0xFFFF))
     if tail != size or kinds.size != starts.size or (kinds == 0).any() or (kinds > max(BtfKind)).any():
         raise FormatError("the types of the BTF data do not end where the section does", path=path)
-    return np.sort(starts)
+    return starts

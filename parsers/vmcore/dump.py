@@ -1,54 +1,49 @@
 """A dump as the rest of this package reads it: physical and virtual memory, symbols, types.
 
 All reads go through one :class:`~parsers.vmcore.memory.PhysicalMemory`, drgn's too, so that what is read can be
-recorded.
+recorded.  drgn is needed for the debuginfo of a vmlinux only (:mod:`parsers.vmcore.program`).
 Virtual addresses of the linear map and the kernel image are translated by arithmetic, others by the page tables.
 """
 
 from __future__ import annotations
 
-import logging
+import importlib
 import re
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from parsers.errors import Diagnostic, FormatError, InputError, MissingDependencyError, PtauditError, WrongFormatError
+from parsers.errors import Diagnostic, FormatError, InputError, MissingDependencyError
 from parsers.mapping import U64, Bool
 from parsers.vmcore.addresses import MASK, AddressMap
-from parsers.vmcore.btf import Btf
+from parsers.vmcore.btf import BTF_HEADER_SIZE, Btf, btf_size
 from parsers.vmcore.container import open_plain
 from parsers.vmcore.kallsyms import SymbolAddress, kallsyms, system_map
 from parsers.vmcore.memory import MissingMemoryError, PhysicalMemory
 from parsers.vmcore.opening import RawDump
 from parsers.vmcore.pagetable import Step, explain
+from parsers.vmcore.types import Member, Structures
+from parsers.vmcore.vmlinux import check_vmlinux
 
 if TYPE_CHECKING:
     import drgn
 
-__all__ = ["GLOBALS", "Dump"]
+    from parsers.vmcore.program import Debuginfo
 
-GLOBALS: dict[str, str] = {
-    "bus_kset": "struct kset *",
-    "contig_page_data": "struct pglist_data",
-    "hstates": "struct hstate []",
-    "hugetlb_max_hstate": "int",
-    "kernel_ptdump_info": "struct ptdump_info",
-    "memory_blocks": "struct xarray",
-    "memory_subsys": "struct bus_type",
-    "node_data": "struct pglist_data *[]",
-    "sections_per_block": "unsigned long",
-    "vmemmap_optimize_enabled": "_Bool",
-}
-"""C types of the globals that are read: BTF describes types, and variables only where they are per CPU."""
+__all__ = ["Dump"]
 
 _MAX_BTF = 256 << 20
+_MIN_BTF = 64 << 10  # a kernel's is megabytes; a module's is less, and is not in the image
+_BTF_START = 0x0001_EB9F  # magic, version, no flags (include/uapi/linux/btf.h)
+_MAX_IMAGE = 512 << 20
+_SEARCH_STEP = 4 << 20
+_INTEGERS = (1, 2, 4, 8)
 T = TypeVar("T")
 _CACHED_PAGES = 512
-_NOTE_GNU_BUILD_ID = "NT_GNU_BUILD_ID"
 
 _SHADOW_SCALES = {"__asan_load8_noabort": 3, "__hwasan_load8_noabort": 4}  # mm/kasan/generic.c, mm/kasan/sw_tags.c
 
@@ -57,7 +52,7 @@ class Dump:
     """One opened dump, with what is known of the kernel in it.
 
     Raises FormatError or InputError for a ``vmlinux`` or ``system_map`` that does not fit, MissingDependencyError
-    without drgn; what the dump itself lacks becomes a diagnostic.
+    for a ``vmlinux`` without drgn; what the dump itself lacks becomes a diagnostic.
     """
 
     def __init__(
@@ -70,20 +65,32 @@ class Dump:
     ) -> None:
         self.path = raw.path
         self.vmcoreinfo = raw.vmcoreinfo
+        self.vmcoreinfo_bytes = raw.vmcoreinfo_bytes
         self.memory = raw.memory if memory is None else memory
         self.addresses = AddressMap.from_vmcoreinfo(raw.vmcoreinfo)
         self.diagnostics: list[Diagnostic] = [*raw.diagnostics, *raw.vmcoreinfo.diagnostics]
         self._page = lru_cache(maxsize=_CACHED_PAGES)(self._read_page)
-        self.prog = self._program(raw.vmcoreinfo_bytes)
-        self._has_vmlinux = vmlinux is not None
-        if vmlinux is not None:
-            self._load_vmlinux(vmlinux)
+        self._debuginfo = None if vmlinux is None else self._load_debuginfo(vmlinux)
         self._symbols = self._find_symbols(system_map_path)
         self._bound_image()
         self._bound_linear_map()
         self._btf = self._load_btf()
-        self.types = self._register()
+        if self._btf is None and self._debuginfo is None:
+            self._debuginfo = self._find_debuginfo()
+        with_types = self._debuginfo if self._debuginfo is not None and self._debuginfo.known else None
+        if self._debuginfo is not None and with_types is None and vmlinux is not None:
+            self.say("this vmlinux has no debuginfo")
+        self.structures = Structures([one for one in (with_types, self._btf) if one is not None], raw.vmcoreinfo)
+
+    @property
+    def types(self) -> str:
         """Where structures are known from: ``debuginfo``, ``BTF`` or ``VMCOREINFO``."""
+        return self.structures.source
+
+    @cached_property
+    def prog(self) -> drgn.Program:
+        """The dump as a drgn program; MissingDependencyError where drgn is not installed."""
+        return self._drgn("a drgn program").program_of(self, self._debuginfo, self._btf)
 
     # Memory ---------------------------------------------------------------------------------------------------------
 
@@ -127,6 +134,20 @@ class Dump:
             raise MissingMemoryError(f"{va:#x} is not mapped, as far as the dump tells", address=va)
         return self.memory.read(int(pa[0]), self.addresses.granule.page_size)
 
+    def peek(self, va: int, size: int) -> bytes:
+        """Up to ``size`` bytes at a virtual address, fewer where the dump has no more in a row; not recorded.
+
+        For what ends somewhere in it: what is then used is to be read, so that a small core holds it.
+        """
+        page = self.addresses.granule.page_size
+        first = va & -page
+        pages = first + np.arange(-(-(va + size - first) // page), dtype=np.uint64) * np.uint64(page)
+        pa, known = self.physical(pages)
+        data, present = self.memory.unrecorded.read_pages(pa, page)
+        missing = np.flatnonzero(~(known & present))
+        end = int(missing[0]) * page if missing.size else data.size
+        return data.reshape(-1)[va - first : min(end, va - first + size)].tobytes()
+
     def string(self, va: int, limit: int = 256) -> bytes:
         """The NUL-terminated string at ``va``, of at most ``limit`` bytes."""
         page = self.addresses.granule.page_size
@@ -149,51 +170,64 @@ class Dump:
 
     def symbol(self, name: str) -> int | None:
         """Run-time address of a symbol, or None."""
-        if self._has_vmlinux:
-            try:
-                return int(self.prog.symbol(name).address)
-            except LookupError:
-                pass
-        return self._symbols(name) if self._symbols is not None else None
+        found = None if self._debuginfo is None else self._debuginfo.symbol(name)
+        return self._symbols(name) if found is None and self._symbols is not None else found
+
+    @property
+    def has_symbols(self) -> bool:
+        """Whether kallsyms, a System.map or a vmlinux tells symbols."""
+        return self._symbols is not None or (self._debuginfo is not None and self._debuginfo.has_symbols)
+
+    def member(self, type_name: str, path: str) -> Member:
+        """A member of a structure, from types or VMCOREINFO; LookupError if neither knows it."""
+        found = self.structures.member(type_name, path)
+        if found is None:
+            raise LookupError(f"struct {type_name} has no known member {path}")
+        return found
 
     def offset(self, type_name: str, member: str) -> int | None:
         """Byte offset of a member of a structure, from types or VMCOREINFO; None if neither knows."""
-        try:
-            import drgn  # noqa: PLC0415
-
-            return int(drgn.offsetof(self.prog.type(f"struct {type_name}"), member))
-        except (LookupError, TypeError):
-            return self.vmcoreinfo.offset(f"{type_name}.{member}")
+        found = self.structures.member(type_name, member)
+        return None if found is None else found.offset
 
     def size(self, type_name: str) -> int | None:
         """Bytes of a structure, from types or VMCOREINFO; None if neither knows."""
-        try:
-            import drgn  # noqa: PLC0415
-
-            return int(drgn.sizeof(self.prog.type(f"struct {type_name}")))
-        except (LookupError, TypeError):
-            return self.vmcoreinfo.size(type_name)
+        return self.structures.size(type_name)
 
     def member_size(self, type_name: str, member: str) -> int | None:
         """Bytes of a member; None if there are no types or no such member."""
-        try:
-            import drgn  # noqa: PLC0415
-
-            return int(drgn.sizeof(self.prog.type(f"struct {type_name}").member(member).type))
-        except (LookupError, TypeError):
-            return None
+        found = self.structures.member(type_name, member)
+        return None if found is None else found.size
 
     def enumerator(self, name: str) -> int | None:
         """Value of an enumerator; None if no types know it."""
-        try:
-            return int(self.prog.constant(name))
-        except LookupError:
-            return None
+        return self.structures.enumerator(name)
 
     @cached_property
     def has_types(self) -> bool:
         """Whether the kernel's structures are known, from debuginfo or BTF."""
-        return self.member_size("mem_section", "section_mem_map") is not None
+        return self.structures.known
+
+    def number(self, va: int, size: int) -> int:
+        """The unsigned integer of ``size`` bytes at ``va``; MissingMemoryError where the dump lacks it."""
+        return int.from_bytes(self.read(va, size), "little")
+
+    def field(self, va: int, type_name: str, path: str) -> int:
+        """An unsigned integer or pointer member of the structure at ``va``.
+
+        LookupError where types do not know it, MissingMemoryError where the dump lacks it.
+        """
+        found = self.member(type_name, path)
+        if found.size not in _INTEGERS:
+            raise LookupError(f"struct {type_name}: {path} is not an integer")
+        return self.number(va + found.offset & MASK, found.size)
+
+    def global_at(self, name: str) -> int:
+        """Address of a variable; LookupError where no symbol tells (no CONFIG_KALLSYMS_ALL)."""
+        address = self.symbol(name)
+        if address is None:
+            raise LookupError(name)
+        return address
 
     def say(self, message: str) -> None:
         """Add a diagnostic."""
@@ -201,50 +235,40 @@ class Dump:
 
     # Setting up -----------------------------------------------------------------------------------------------------
 
-    def _program(self, vmcoreinfo: bytes) -> drgn.Program:
+    def _drgn(self, what: str) -> ModuleType:
         try:
-            import drgn  # noqa: PLC0415  # not installable everywhere
+            return importlib.import_module("parsers.vmcore.program")
         except ImportError as error:
-            raise MissingDependencyError("reading a dump needs drgn, which is not installed", path=self.path) from error
-        logging.getLogger("drgn").addHandler(logging.NullHandler())  # what drgn warns of is a diagnostic here
-        vmcoreinfo = vmcoreinfo.decode("ascii", "replace").replace("\ufffd", "?").encode()
-        flags = drgn.PlatformFlags.IS_64_BIT | drgn.PlatformFlags.IS_LITTLE_ENDIAN
+            raise MissingDependencyError(f"{what} needs drgn, which is not installed", path=self.path) from error
+
+    def _load_debuginfo(self, vmlinux: Path) -> Debuginfo:
+        path = str(vmlinux)
+        with open_plain(vmlinux) as stream:
+            check_vmlinux(stream, path, self.vmcoreinfo.build_id)
+            try:
+                debuginfo: Debuginfo = self._drgn("the debuginfo of a vmlinux").Debuginfo(self, stream)
+            except InputError as error:
+                raise InputError(error.message, path=path) from error
+        return debuginfo
+
+    def _find_debuginfo(self) -> Debuginfo | None:
+        """Debuginfo that is installed on this machine, where drgn is, too."""
         try:
-            prog = drgn.Program(drgn.Platform(drgn.Architecture.AARCH64, flags), vmcoreinfo=vmcoreinfo)
-            prog.set_linux_kernel_custom(vmcoreinfo, False)
-        except (drgn.BadDataError, ValueError, LookupError) as error:
-            raise FormatError(f"VMCOREINFO is not usable: {error}", path=self.path) from error
-
-        def read(address: int, count: int, _offset: int, physical: bool) -> bytes:
-            try:
-                return self.memory.read(address, count) if physical else self.read(address, count)
-            except MissingMemoryError as error:
-                raise drgn.FaultError(error.message, address) from error
-
-        prog.add_memory_segment(0, 1 << 52, read, True)
-        prog.add_memory_segment(0, MASK, read, False)
-        return prog
-
-    def _load_vmlinux(self, path: Path) -> None:
-        import drgn  # noqa: PLC0415
-
-        with open_plain(path) as stream:
-            _check_vmlinux(stream, str(path), self.vmcoreinfo.build_id)
-            try:
-                self.prog.load_debug_info([f"/proc/self/fd/{stream.fileno()}"])  # unpacked files have no other name
-            except (drgn.MissingDebugInfoError, drgn.BadDataError, LookupError, ValueError, OSError) as error:
-                raise InputError(f"drgn cannot use this vmlinux: {error}", path=str(path)) from error
+            found: Debuginfo = self._drgn("installed debuginfo").Debuginfo(self, None)
+        except (MissingDependencyError, FormatError):
+            return None
+        return found if found.known else None
 
     def _find_symbols(self, path: Path | None) -> SymbolAddress | None:
         if path is not None:
             with open_plain(path) as stream:
                 return system_map(stream.read(64 << 20), self.vmcoreinfo, str(path))
         try:
-            found = kallsyms(self.prog, self.vmcoreinfo)
+            found = kallsyms(self, self.vmcoreinfo)
         except FormatError as error:
             self.say(error.message)
             found = None
-        if found is None and not self._has_vmlinux:
+        if found is None and self._debuginfo is None:
             self.say(
                 "no symbols: VMCOREINFO names no kallsyms (before 6.0) and neither vmlinux nor System.map is given"
             )
@@ -266,84 +290,46 @@ class Dump:
             self._page.cache_clear()
 
     def _load_btf(self) -> Btf | None:
+        """The kernel's BTF, by its symbols or by its magic number in the image."""
         start, stop = self.symbol("__start_BTF"), self.symbol("__stop_BTF")
-        why = "the kernel has none"
-        if start is not None and stop is not None and 0 < stop - start <= _MAX_BTF:
-            try:
+        try:
+            if start is None or stop is None:  # they are data: hidden without CONFIG_KALLSYMS_ALL
+                start, stop = self._search_btf()
+            if 0 < stop - start <= _MAX_BTF:
                 return Btf(self.read(start, stop - start), self.path)
-            except (FormatError, MissingMemoryError) as error:
-                why = error.message
-        if self._symbols is not None and not self._has_vmlinux:
+            why = f"impossible size {stop - start:#x}"
+        except (FormatError, MissingMemoryError) as error:
+            why = error.message
+        if self._debuginfo is None and self._symbols is not None:
             self.say(f"no BTF ({why}): structures are known from VMCOREINFO only")
         return None
 
-    def _register(self) -> str:
-        """Let drgn find types and globals: debuginfo first where there is any, then BTF, then the table above."""
-        import drgn  # noqa: PLC0415
+    def _search_btf(self) -> tuple[int, int]:
+        """Address and end of BTF in the kernel's read-only data; FormatError where there is none.
 
-        btf = self._btf
-        if btf is None and not self._has_vmlinux:
-            self._find_debuginfo()
-        known = self.member_size("mem_section", "section_mem_map") is not None
-        if self._has_vmlinux and not known:
-            self.say("this vmlinux has no debuginfo")
-        if btf is not None:
-            self.prog.register_type_finder("btf", btf.type_finder, enable_index=-1)
-
-        def find(
-            prog: drgn.Program, name: str, flags: drgn.FindObjectFlags, filename: str | None
-        ) -> drgn.Object | None:
-            if flags & drgn.FindObjectFlags.VARIABLE and name in GLOBALS:
-                address = self.symbol(name)
-                try:
-                    return None if address is None else drgn.Object(prog, GLOBALS[name], address=address)
-                except LookupError:
-                    return None
-            if btf is not None and flags & drgn.FindObjectFlags.CONSTANT and filename is None:
-                return btf.constant(prog, name)
-            return None
-
-        self.prog.register_object_finder("ptaudit", find, enable_index=-1)
-        return "debuginfo" if known else "BTF" if btf is not None else "VMCOREINFO"
-
-    def _find_debuginfo(self) -> None:
-        """Debuginfo of this build that is installed here; nothing is downloaded, and there need not be any."""
-        import drgn  # noqa: PLC0415
-
-        try:
-            self.prog.set_enabled_debug_info_finders(["standard"])
-            self.prog.load_debug_info(main=True)
-        except (drgn.MissingDebugInfoError, LookupError, ValueError, OSError):
-            return
+        The data lies between the text and ``swapper_pg_dir`` (arch/arm64/kernel/vmlinux.lds.S, 5.2 to 7.3), and the
+        section is aligned to 4 bytes.  What is searched is not recorded: a small core holds what was found.
+        """
+        first, last = self.addresses.image_start, self.addresses.swapper_pg_dir
+        memory, page, lost = self.memory.unrecorded, self.addresses.granule.page_size, 0
+        for at in range(first, min(last, first + _MAX_IMAGE), _SEARCH_STEP):
+            va = np.arange(at, min(at + _SEARCH_STEP, last), page, dtype=np.uint64)
+            pa, _ = self.addresses.physical(va)
+            data, present = memory.read_pages(pa, page)
+            lost += int((~present).sum())
+            words = data.reshape(-1).view("<u4")
+            for place in (np.flatnonzero(words == _BTF_START) * 4).tolist():
+                size = btf_size(self.peek(at + place, BTF_HEADER_SIZE))
+                if size is not None and size > _MIN_BTF:
+                    return at + place, at + place + size
+        raise FormatError(f"not found, and {lost} pages of the image are missing" if lost else "the kernel has none")
 
     def attempt(self, what: str, function: Callable[[], T]) -> T | None:
         """The result of ``function``, or None and a diagnostic where the dump, its symbols or types lack something."""
-        import drgn  # noqa: PLC0415
-
         try:
             return function()
-        except (drgn.FaultError, drgn.BadDataError, drgn.OutOfBoundsError, MissingMemoryError, FormatError) as error:
-            self.say(f"{what}: {error.message if isinstance(error, PtauditError) else error}")
+        except (MissingMemoryError, FormatError) as error:
+            self.say(f"{what}: {error.message}")
         except (LookupError, AttributeError, TypeError, ValueError, ArithmeticError) as error:
             self.say(f"{what}: not found ({error})")
         return None
-
-
-def _check_vmlinux(stream: BinaryIO, path: str, build_id: str | None) -> None:
-    """An arm64 ELF file of the build that the dump is of; InputError with both ids otherwise."""
-    from elftools.elf.elffile import ELFFile  # noqa: PLC0415  # heavy
-
-    try:
-        elf: Any = ELFFile(stream)
-        machine = elf.header.e_machine
-        notes = [note for segment in elf.iter_segments("PT_NOTE") for note in segment.iter_notes()]
-        notes += [note for section in elf.iter_sections("SHT_NOTE") for note in section.iter_notes()]
-        ids = [note.n_desc for note in notes if note.n_type == _NOTE_GNU_BUILD_ID]
-    except Exception as error:  # pyelftools raises whatever its own parsing trips over
-        raise FormatError(f"no usable ELF file: {error or type(error).__name__}", path=path) from error
-    if machine != "EM_AARCH64":
-        raise WrongFormatError(f"this vmlinux is for {machine}, not for arm64", path=path)
-    if not ids:
-        raise InputError("this vmlinux has no build-id, so it cannot be told whether it fits", path=path)
-    if build_id is not None and ids[0] != build_id:
-        raise InputError(f"this vmlinux has build-id {ids[0]}, the dump is of {build_id}", path=path)

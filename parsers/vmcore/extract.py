@@ -57,6 +57,8 @@ class VmcoreFacts:
     dmesg: bytes | None
     types: str
     """Where structures are known from: ``debuginfo``, ``BTF`` or ``VMCOREINFO``."""
+    has_symbols: bool
+    """Whether kallsyms, a System.map or a vmlinux tells where variables lie."""
     diagnostics: tuple[Diagnostic, ...]
     explain: Callable[[int], list[Step]] = field(repr=False)
     """The walk of one virtual address, level by level."""
@@ -133,6 +135,7 @@ def extract_facts(
         cmdline=cmdline,
         dmesg=dmesg,
         types=dump.types,
+        has_symbols=dump.has_symbols,
         diagnostics=(*dump.diagnostics, *walk.diagnostics, *unread),
         explain=dump.explain,
     )

@@ -16,20 +16,19 @@ def read_hugetlb(dump: Dump) -> HugetlbRows:
     """Read ``hstates``; LookupError where symbols or types are missing, or the kernel has no huge pages."""
     if not dump.has_types:
         raise LookupError("hstates need BTF or a vmlinux")
-    count = min(max(int(dump.prog["hugetlb_max_hstate"]), 0), _MAX_HSTATES)
-    states = [dump.prog["hstates"][number] for number in range(count)]
-    optimized = None
-    if dump.symbol("vmemmap_optimize_enabled") is not None:
-        optimized = bool(dump.prog["vmemmap_optimize_enabled"])
-    columns = np.array(
-        [
-            [int(getattr(state, name)) for name in ("order", "nr_huge_pages", "free_huge_pages", "surplus_huge_pages")]
-            for state in states
-        ],
-        dtype=np.int64,
-    ).reshape(-1, 4)
+    first, size = dump.global_at("hstates"), dump.size("hstate")
+    if not size:
+        raise LookupError("struct hstate")
+    count = min(dump.number(dump.global_at("hugetlb_max_hstate"), 4), _MAX_HSTATES)
+    states = [first + size * number for number in range(count)]
+    switch = dump.symbol("vmemmap_optimize_enabled")
+    optimized = None if switch is None else bool(dump.number(switch, 1))
+    members = ("order", "nr_huge_pages", "free_huge_pages", "surplus_huge_pages")
+    values = [[dump.field(state, "hstate", name) for name in members] for state in states]
+    columns = np.array(values, dtype=np.uint64).reshape(-1, 4).astype(np.int64)
+    name = dump.member("hstate", "name")
     return HugetlbRows(
-        name=tuple(state.name.string_().decode("ascii", "replace") for state in states),
+        name=tuple(dump.string(state + name.offset, name.size or 0).decode("ascii", "replace") for state in states),
         order=columns[:, 0],
         nr_huge_pages=columns[:, 1],
         free_huge_pages=columns[:, 2],

@@ -1,21 +1,23 @@
 """Symbols of a dump without debuginfo: the kernel's own kallsyms, or a System.map.
 
-Since 6.0 VMCOREINFO says where the kallsyms tables are (f09bddbd8661 "vmcoreinfo: add kallsyms_num_syms symbol"),
-and drgn decodes them; for older kernels a System.map of the same build does.
+Since 6.0 VMCOREINFO says where the kallsyms tables are (f09bddbd8661 "vmcoreinfo: add kallsyms_num_syms symbol"); for
+older kernels a System.map of the same build does.  Format: scripts/kallsyms.c and kernel/kallsyms.c, 6.0 to 7.3.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
+
+import numpy as np
 
 from parsers.errors import FormatError, InputError
+from parsers.mapping import I64, U8, U64
 from parsers.vmcore.addresses import MASK
+from parsers.vmcore.chains import chain
+from parsers.vmcore.memory import MissingMemoryError
 from parsers.vmcoreinfo import VmcoreInfo
-
-if TYPE_CHECKING:
-    import drgn
 
 __all__ = ["SymbolAddress", "kallsyms", "system_map"]
 
@@ -24,34 +26,121 @@ SymbolAddress = Callable[[str], int | None]
 
 _MAX_SYMBOLS = 1 << 24
 _TABLES = ("kallsyms_names", "kallsyms_num_syms", "kallsyms_token_table", "kallsyms_token_index")
+_NR_TOKENS = 256
+_MAX_TOKEN = 1 << 10
+_MAX_NAMES = 64 << 20
+_LONG = 0x80  # a length of two bytes: seven bits, then the rest (73bbb94466fd, 6.1)
 _ROW = re.compile(rb"^[0-9a-fA-F]{16} [A-Za-z] \S+$", re.MULTILINE)
 _REFERENCES = ("_stext", "swapper_pg_dir", "init_uts_ns")
 
 
-def kallsyms(prog: drgn.Program, info: VmcoreInfo) -> SymbolAddress | None:
-    """Symbols from the kallsyms tables in the dump, also registered with ``prog``; None if VMCOREINFO names no tables.
+class _Reader(Protocol):
+    """What reads the kernel's virtual memory (`parsers.vmcore.dump.Dump`)."""
+
+    def read(self, va: int, size: int) -> bytes:
+        """Exactly ``size`` bytes; MissingMemoryError otherwise."""
+
+    def peek(self, va: int, size: int) -> bytes:
+        """As many of ``size`` bytes as follow each other, not recorded."""
+
+
+def kallsyms(dump: _Reader, info: VmcoreInfo) -> SymbolAddress | None:
+    """Symbols from the kallsyms tables in the dump; None if VMCOREINFO names no tables.
 
     Raises FormatError where the tables are damaged or not in the dump.
     """
-    import drgn  # noqa: PLC0415
-    from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms  # noqa: PLC0415
-
     if any(info.symbol(name) is None for name in _TABLES):
         return None
     try:
-        count = prog.read_u32(info.symbol("kallsyms_num_syms") or 0)
+        return _Kallsyms(dump, info)
+    except MissingMemoryError as error:
+        raise FormatError(f"kallsyms cannot be read: {error.message}") from error
+
+
+class _Kallsyms:
+    """The names, expanded into one text, and where the address of each lies."""
+
+    def __init__(self, dump: _Reader, info: VmcoreInfo) -> None:
+        def at(name: str) -> int:
+            return info.symbol(f"kallsyms_{name}") or 0
+
+        count = int.from_bytes(dump.read(at("num_syms"), 4), "little")
         if not 0 < count < _MAX_SYMBOLS:
             raise FormatError(f"kallsyms claims {count} symbols")
-        index = load_vmlinux_kallsyms(prog)
-    except (drgn.FaultError, drgn.BadDataError, LookupError, ValueError) as error:
-        raise FormatError(f"kallsyms cannot be read: {error}") from error
-    prog.register_symbol_finder("kallsyms", index, enable_index=-1)
+        index: U64 = np.frombuffer(dump.read(at("token_index"), 2 * _NR_TOKENS), dtype="<u2").astype(np.uint64)
+        end = dump.peek(at("token_table"), int(index[-1]) + _MAX_TOKEN).find(b"\0", int(index[-1]))
+        places: I64 = index.astype(np.int64)
+        if end < 0 or (places[1:] <= places[:-1]).any():
+            raise FormatError("the token table of kallsyms is damaged")
+        texts = dump.read(at("token_table"), end + 1)
+        length: I64 = np.append(places[1:], end + 1) - places - 1
+        self._text, self._start = _expanded(_names(dump, at("names"), count), texts, places, length)
+        self._read = dump.read
+        self._addresses, self._offsets, self._base = at("addresses"), at("offsets"), at("relative_base")
+        if not self._addresses and not self._offsets:
+            raise FormatError("VMCOREINFO names no addresses of kallsyms")
 
-    def address(name: str) -> int | None:
-        found = index(prog, name, None, True)
-        return int(found[0].address) if found else None
+    def __call__(self, name: str) -> int | None:
+        """The address of the first symbol of that name; its type, one character, comes first in the text."""
+        wanted = name.encode() + b"\0"
+        at = self._text.find(wanted)
+        while at >= 0 and (at < 2 or self._text[at - 2]):
+            at = self._text.find(wanted, at + 1)
+        if at < 0:
+            return None
+        number = int(np.searchsorted(self._start, at - 1))
+        try:
+            if self._addresses:
+                return int.from_bytes(self._read(self._addresses + 8 * number, 8), "little")
+            place = self._offsets + 4 * number
+            offset = self._read(place, 4)
+            if not self._base:  # offsets count from themselves
+                return place + int.from_bytes(offset, "little", signed=True) & MASK
+            base = int.from_bytes(self._read(self._base, 8), "little")
+            return base + int.from_bytes(offset, "little") & MASK
+        except MissingMemoryError:
+            return None
 
-    return address
+
+def _names(dump: _Reader, at: int, count: int) -> tuple[U8, I64, I64]:
+    """The compressed names: their bytes, and where the tokens of each start and end."""
+    size = min(count * 32, _MAX_NAMES)
+    while True:
+        data: U8 = np.frombuffer(dump.peek(at, size), dtype=np.uint8)
+        wide = data.astype(np.int64)
+        follows = np.append(wide[1:], 0)
+        is_long = wide >= _LONG
+        header = np.where(is_long, 2, 1)
+        length = np.where(is_long, (wide & (_LONG - 1)) | follows << 7, wide)
+        begin = chain(np.arange(data.size) + header + length)[:count]
+        start = begin + header[begin]
+        end = start + length[begin]
+        if begin.size == count and int(end[-1]) <= data.size:
+            return np.frombuffer(dump.read(at, int(end[-1])), dtype=np.uint8), start, end
+        if data.size < size or size >= _MAX_NAMES:
+            raise FormatError("kallsyms cannot be read: the names end early")
+        size = min(2 * size, _MAX_NAMES)
+
+
+def _expanded(names: tuple[U8, I64, I64], texts: bytes, index: I64, length: I64) -> tuple[bytes, I64]:
+    """All names one after another, each between zeros, and where each starts."""
+    data, start, end = names
+    size = end - start
+    # One entry for each token and one, number 256, for the zero behind each name.
+    first = np.cumsum(size + 1) - (size + 1)
+    token = np.full(int((size + 1).sum()), _NR_TOKENS, dtype=np.int64)
+    inside = np.ones(token.size, dtype=np.bool_)
+    inside[first + size] = False
+    which = np.repeat(start - (np.cumsum(size) - size), size) + np.arange(int(size.sum()))
+    token[inside] = data[which]
+    where, many = np.append(index, index[-1] + length[-1]), np.append(length, 1)
+    repeat = many[token]
+    ends = np.cumsum(repeat)
+    if int(ends[-1]) > _MAX_NAMES:
+        raise FormatError("the names of kallsyms are longer than names can be")
+    letters = np.repeat(where[token] - (ends - repeat), repeat) + np.arange(int(ends[-1]))
+    text = np.frombuffer(texts, dtype=np.uint8)[letters].tobytes()
+    return b"\0" + text, (ends - repeat)[first] + 1
 
 
 def system_map(data: bytes, info: VmcoreInfo, path: str) -> SymbolAddress:

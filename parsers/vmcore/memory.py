@@ -41,6 +41,11 @@ class PhysicalMemory(ABC):
     def extents(self) -> tuple[U64, U64]:
         """Physical ranges that may hold pages, sorted: starts and exclusive ends in bytes, uint64."""
 
+    @property
+    def unrecorded(self) -> PhysicalMemory:
+        """The same memory without a record of what is read."""
+        return self
+
     def read_pages(self, pas: U64, page_size: int = UNIT) -> tuple[U8, Bool]:
         """Pages at physical addresses ``pas`` (multiples of 4096): ``(n, page_size)`` uint8 and ``(n,)`` present.
 
@@ -152,6 +157,10 @@ class RecordingMemory(PhysicalMemory):
     @property
     def extents(self) -> tuple[U64, U64]:
         return self._memory.extents
+
+    @property
+    def unrecorded(self) -> PhysicalMemory:
+        return self._memory.unrecorded
 
     def read_units(self, units: U64) -> tuple[U8, Bool]:
         data, present = self._memory.read_units(units)

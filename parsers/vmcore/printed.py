@@ -36,7 +36,7 @@ def read_boundaries(dump: Dump) -> tuple[Boundary, ...]:
 
 def _own_table(dump: Dump) -> list[Boundary]:
     """``kernel_ptdump_info.markers``: pairs of address and name, ended by one without a name."""
-    table = int(dump.prog["kernel_ptdump_info"].markers)
+    table = dump.field(dump.global_at("kernel_ptdump_info"), "ptdump_info", "markers")
     result: list[Boundary] = []
     for number in range(_MAX_MARKERS):
         record = dump.read(table + 16 * number, 16)

@@ -14,6 +14,7 @@ from parsers.vmcore.container import open_plain
 from parsers.vmcore.distilled import write_core
 from parsers.vmcore.opening import open_dump
 from tests.parsers.vmcore.cores import PageMemory, kdump
+from tests.parsers.vmcore.test_opening import vmlinux
 
 VMCORES = Path(__file__).parents[2] / "fixtures" / "vmcore"
 AFTER = VMCORES / "pmem-6.12-vuln-after.core.zst"
@@ -51,10 +52,6 @@ def refused(done, *words: str) -> None:
         assert word in done.err
 
 
-def needs_drgn() -> None:
-    pytest.importorskip("drgn", reason="drgn has wheels for x86-64 only")
-
-
 # What cannot be read -------------------------------------------------------------------------------------------------
 
 
@@ -81,12 +78,10 @@ def test_a_dump_that_ends_in_its_headers(ptaudit, given, plain: bytes, size: int
 
 
 def test_a_dump_that_ends_before_the_page_tables(ptaudit, given, plain: bytes) -> None:
-    needs_drgn()
     refused(ptaudit("audit", given(plain[:300000])), "truncated", "page tables")
 
 
 def test_a_dump_that_ends_later_decides_less_and_says_so(ptaudit, given, plain: bytes) -> None:
-    needs_drgn()
     done = ptaudit("audit", given(plain[: len(plain) - (64 << 10)]), "--format", "json")
     document = json.loads(done.out)
     assert any("truncated" in one["message"] for one in document["sources"][0]["diagnostics"])
@@ -111,14 +106,12 @@ def test_no_vmcoreinfo(ptaudit, given, plain: bytes) -> None:
 
 
 def test_vmcoreinfo_from_a_file(ptaudit, given, plain: bytes) -> None:
-    needs_drgn()
     without = plain.replace(b"VMCOREINFO\0", b"VMCOREINFX\0").replace(b"OSRELEASE=", b"OSRELEASX=")
     text = given(open_dump(AFTER).vmcoreinfo_bytes, "vmcoreinfo")
     assert "VMM-02" in ptaudit("audit", given(without), "--vmcoreinfo", text).out
 
 
 def test_a_vmlinux_that_does_not_fit(ptaudit, given, plain: bytes) -> None:
-    needs_drgn()
     refused(ptaudit("audit", AFTER, "--vmlinux", sys.executable), "not for arm64")
     refused(ptaudit("audit", AFTER, "--vmlinux", given(b"text")), "no usable ELF file")
     refused(ptaudit("audit", AFTER, "--vmlinux", given(plain, "core")), "build-id")
@@ -126,13 +119,13 @@ def test_a_vmlinux_that_does_not_fit(ptaudit, given, plain: bytes) -> None:
     refused(ptaudit("audit", AFTER, "--system-map", given(b"text")), "no System.map")
 
 
-def test_without_drgn_dumps_say_so_and_texts_are_audited(ptaudit, monkeypatch, sound: Path) -> None:
+def test_without_drgn_dumps_are_read_and_a_vmlinux_is_not(ptaudit, monkeypatch, tmp_path) -> None:
+    with_drgn = ptaudit("audit", AFTER, "--format", "json").out
     monkeypatch.setitem(sys.modules, "drgn", None)
-    refused(ptaudit("audit", AFTER), "needs drgn, which is not installed")
-    refused(ptaudit("distill", AFTER, "-o", "x"), "needs drgn, which is not installed")
-    done = ptaudit("audit", sound)
-    assert done.status == 0
-    assert "rules:" in done.out
+    monkeypatch.delitem(sys.modules, "parsers.vmcore.program", raising=False)
+    assert ptaudit("audit", AFTER, "--format", "json").out == with_drgn
+    own = vmlinux(tmp_path, build_id=bytes.fromhex(open_dump(AFTER).vmcoreinfo.build_id))
+    refused(ptaudit("audit", AFTER, "--vmlinux", own), "vmlinux needs drgn, which is not installed")
 
 
 # Split dumps ---------------------------------------------------------------------------------------------------------
@@ -150,7 +143,6 @@ def split(given) -> tuple[Path, Path]:
 
 
 def test_the_files_of_a_split_dump_are_one_dump(ptaudit, split: tuple[Path, Path]) -> None:
-    needs_drgn()
     document = json.loads(ptaudit("audit", *split, "--format", "json").out)
     assert [(one["kind"], Path(one["path"]).name) for one in document["sources"]] == [
         ("vmcore", "dump1"),
@@ -192,7 +184,6 @@ def told(done, path: Path) -> dict:
 
 
 def test_a_small_core_tells_what_the_dump_tells(ptaudit, large: Path, tmp_path: Path) -> None:
-    needs_drgn()
     small, again = tmp_path / "small.core", tmp_path / "again.core"
     done = ptaudit("distill", large, "-o", small, "--with-dmesg")
     assert (done.status, done.err) == (0, "")
@@ -210,7 +201,6 @@ def test_a_small_core_tells_what_the_dump_tells(ptaudit, large: Path, tmp_path: 
 
 @pytest.mark.parametrize("core", CORES, ids=lambda core: core.name)
 def test_findings_without_the_log_are_the_same(ptaudit, core: Path, tmp_path: Path) -> None:
-    needs_drgn()
     small = tmp_path / "small.core"
     assert "kernel log" not in ptaudit("distill", core, "-o", small).out
     expected = told(ptaudit("audit", core, "--format", "json"), core)["findings"]
@@ -218,7 +208,6 @@ def test_findings_without_the_log_are_the_same(ptaudit, core: Path, tmp_path: Pa
 
 
 def test_nothing_of_the_path_is_in_the_findings(ptaudit, tmp_path: Path) -> None:
-    needs_drgn()
     other = tmp_path / "another name"
     shutil.copy(AFTER, other)
     one, two = (told(ptaudit("audit", path, "--format", "json"), path) for path in (AFTER, other))
@@ -233,7 +222,6 @@ def test_the_dump_is_never_replaced(ptaudit, large: Path) -> None:
 
 @pytest.mark.parametrize("core", CORES, ids=lambda core: core.name)
 def test_what_lies_in_a_dump_has_no_line(ptaudit, core: Path) -> None:
-    needs_drgn()
     document = json.loads(ptaudit("audit", core, "--format", "json").out)
     quoted = [one for finding in document["findings"] for one in finding["evidence"]]
     assert quoted

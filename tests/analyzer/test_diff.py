@@ -229,7 +229,6 @@ def test_text_puts_the_hazard_first_and_quotes_both_sides(ptaudit) -> None:
 
 @pytest.mark.parametrize("name", ["pmem-6.12-vuln"])
 def test_crash_dumps_compare_like_captures(ptaudit, name: str) -> None:
-    pytest.importorskip("drgn")
     before, after = (CAPTURES.parent / "vmcore" / f"{name}-{moment}.core.zst" for moment in ("before", "after"))
     document = compared(ptaudit, before, after)
     assert [one["title"] for one in document["hazards"]] == ["valid memory lost its struct pages"]

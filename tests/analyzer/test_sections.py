@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from analyzer.sections.section_rows import section_rows
 from analyzer.sources.read import Request, read_sources
@@ -33,10 +32,6 @@ def test_a_text_capture_has_no_columns_that_nothing_tells(ptaudit, sound: Path) 
 
 
 class TestCrashDumps:
-    @pytest.fixture(autouse=True)
-    def _drgn(self) -> None:
-        pytest.importorskip("drgn", reason="drgn has wheels for x86-64 only")
-
     def test_map_of_a_boot_section_is_shown_as_mem_section_has_it(self, ptaudit) -> None:
         """Section 0 begins with no-map memory: all of its PFNs are valid, half of its subsections are in the map."""
         done = ptaudit("sections", VMCORES / "boot-7.3-52-on-48.core.zst")

@@ -152,7 +152,6 @@ def test_struct_page_needs_a_known_vmemmap(ptaudit, damaged: Path) -> None:
 
 
 def test_crash_dump_shows_the_walk(ptaudit) -> None:
-    pytest.importorskip("drgn")
     dump = CAPTURES.parent / "vmcore" / "pmem-6.12-vuln-after.core.zst"
     found = place(ptaudit, dump, HOLE)
     by = {one["what"]: one for one in found["mapped_by"]}

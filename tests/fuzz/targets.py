@@ -181,35 +181,14 @@ def kdump(data: bytes) -> object:
 
 
 def btf(data: bytes) -> object:
-    import drgn
-
     from parsers.vmcore.btf import Btf, BtfKind
 
     types = Btf(data, "input")
-    flags = drgn.PlatformFlags.IS_64_BIT | drgn.PlatformFlags.IS_LITTLE_ENDIAN
-    prog = drgn.Program(drgn.Platform(drgn.Architecture.AARCH64, flags))
-    prog.register_type_finder("btf", types.type_finder, enable_index=-1)
-    found = []
+    found: list[object] = []
     for name in ("mem_section", "zone_type", "u64", "bits", "wide"):
-        found.append(types.find(name, *BtfKind))
-        for word in ("struct ", "enum ", "", "union "):
-            try:
-                kind = prog.type(word + name)
-                members = kind.members if kind.kind in (drgn.TypeKind.STRUCT, drgn.TypeKind.UNION) else ()
-                found += [word, [(one.name, one.bit_offset, one.bit_field_size) for one in members or ()]]
-            except _UNKNOWN:
-                found.append(None)
-    for name in ("ZONE_DMA", "ZONE_NORMAL", "WIDE_ONE"):
-        found.append(types.enumerator(name))
-        try:
-            found.append(str(types.constant(prog, name)))
-        except (*_UNKNOWN, drgn.OutOfBoundsError):
-            found.append(None)
-    return found
-
-
-_UNKNOWN = (LookupError, TypeError, ValueError, ArithmeticError)
-"""What `parsers.vmcore.dump.Dump` takes for an answer of drgn: it does not know that."""
+        found += [types.find(name, *BtfKind), types.size(name)]
+        found += [types.member(name, member) for member in ("usage", "section_mem_map", "low", "a.b")]
+    return [*found, *(types.enumerator(name) for name in ("ZONE_DMA", "ZONE_NORMAL", "WIDE_ONE"))]
 
 
 def in_memory(**vmcoreinfo: object) -> Callable[[bytes], Any]:

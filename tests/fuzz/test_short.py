@@ -8,8 +8,6 @@ from tests.fuzz.invariants import hold
 from tests.fuzz.mutate import mutate
 from tests.fuzz.targets import TARGETS
 
-pytest.importorskip("drgn", reason="drgn has wheels for x86-64 only")
-
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_mutated_fixtures(name):

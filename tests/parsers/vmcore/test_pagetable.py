@@ -255,9 +255,9 @@ def test_corrupt_tables_end_in_diagnostics_within_a_second(name):
     tables = Tables().leaf(0xFFFF000000000000, 3, 0x5000)
     changes = CORRUPTIONS[name](tables)
     memory = PatchedMemory(tables.memory, {pa: word(value) for pa, value in changes.items()})
-    begin = time.perf_counter()
+    begin = time.process_time()
     result = walk(tables, memory)
-    assert time.perf_counter() - begin < 1.5
+    assert time.process_time() - begin < 1.5
     assert 1 <= len(result.diagnostics) <= 17
     assert all("0x" in item.message or "more of these" in item.message for item in result.diagnostics)
     mapping = result.mapping

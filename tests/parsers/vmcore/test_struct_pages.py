@@ -3,9 +3,6 @@
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
-
-pytest.importorskip("drgn", reason="drgn has wheels for x86-64 only")
 
 from parsers.arm64 import Attr
 from parsers.vmcore import struct_pages
