@@ -69,7 +69,10 @@ class SectionRow:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SectionColumns:
-    """All sections that exist, ascending: one row a section in every column."""
+    """All sections that exist, ascending: one row a section in every column.
+
+    Device memory that /proc/iomem lists is among them where the page tables that show its struct pages are missing.
+    """
 
     sections: SectionTable
     vmemmap: Vmemmap | None
@@ -106,9 +109,9 @@ def section_columns(facts: Facts) -> SectionColumns:
         steps = "; ".join(how_to_collect(SectionTable))
         raise InputError(f"{facts.why_missing(SectionTable)}; collect: {steps}")
     pages = sections.pages_per_section
-    numbers = np.concatenate(
-        [np.arange(lo, hi) for lo, hi in sections.present_sections.tuples()] or [np.empty(0, np.int64)]
-    )
+    listed = Ranges.of(sections.listed_units.start_pfn, sections.listed_units.end_pfn)
+    shown = sections.present_sections | listed.divide(pages, outward=True)
+    numbers = np.concatenate([np.arange(lo, hi) for lo, hi in shown.tuples()] or [np.empty(0, np.int64)])
     layout = facts.get(KernelLayout)
     placed = layout is not None and layout.knows("phys_offset")
     vmemmap = facts.get(Vmemmap) if placed else None
@@ -116,9 +119,13 @@ def section_columns(facts: Facts) -> SectionColumns:
     coverage = Coverage.of(sections, vmemmap, linear, numbers * pages, pages)
     blocks = _Blocks.of(sections, facts.get(MemoryBlocks))
     rows = facts.get(SectionRows)
-    count, bitmap = _subsections(sections, coverage) if rows is None else _subsection_maps(numbers, rows, sections)
+    count, bitmap = (
+        _subsections(sections, sections.valid | listed, coverage)
+        if rows is None
+        else _subsection_maps(numbers, rows, sections)
+    )
     early, taint = _flags(numbers, rows)
-    kinds = (sections.device, sections.ram, sections.nomap, sections.blocks)
+    kinds = (sections.device | listed, sections.ram, sections.nomap, sections.blocks)
     return SectionColumns(
         sections=sections,
         vmemmap=vmemmap,
@@ -126,7 +133,7 @@ def section_columns(facts: Facts) -> SectionColumns:
         number=numbers,
         coverage=coverage,
         state=_first_of(coverage, (sections.online, sections.blocks)),
-        origin=_first_of(coverage, (sections.early, sections.hotadded)),
+        origin=_first_of(coverage, (sections.early, sections.hotadded | (listed - sections.ram_sections))),
         kind=_first_of(coverage, kinds),
         valid_subsections=count,
         subsection_map=bitmap,
@@ -253,15 +260,15 @@ def _mapped(extent: np.ndarray[Any, Any], level: np.ndarray[Any, Any]) -> list[s
     ]
 
 
-def _subsections(sections: SectionTable, coverage: Coverage) -> tuple[I64, list[str]]:
-    """Number of valid subsections of each section, and their bitmap as hexadecimal text."""
+def _subsections(sections: SectionTable, shown: Ranges, coverage: Coverage) -> tuple[I64, list[str]]:
+    """Number of valid and listed subsections of each section, and their bitmap as hexadecimal text."""
     unit = sections.layout.pages_per_subsection
     per_section = sections.pages_per_section // unit
     size = coverage.start_pfn.size
     count, bitmap = np.full(size, per_section, dtype=np.int64), [f"{(1 << per_section) - 1:#x}"] * size
     partial = np.flatnonzero(coverage.valid_pages != sections.pages_per_section)
     start = (coverage.start_pfn[partial, None] + np.arange(per_section) * unit).ravel()
-    valid = (sections.valid.covered(start, start + unit) > 0).reshape(-1, per_section)
+    valid = (shown.covered(start, start + unit) > 0).reshape(-1, per_section)
     count[partial] = valid.sum(axis=1)
     packed = np.packbits(valid, axis=1, bitorder="little")
     for row, bits in zip(partial.tolist(), packed, strict=True):

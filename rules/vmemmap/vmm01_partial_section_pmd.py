@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.ranges import Ranges
-from rules.finding import Claim, Hit, Impact, Severity
+from parsers.uname import KernelRelease
+from rules.finding import Claim, Evidence, Hit, Impact, Severity
+from rules.model.bugs import bug, describe_fixes
 from rules.model.memory.regions import Vmemmap
 from rules.model.memory.sections import SectionTable
 from rules.model.replay.behaviour import Leaf
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from parsers.mapping import Bool
+
+FIX = bug("partial-section-pmd")
+PAGES_OF_BLOCK = PMD_BYTES // 64
+"""Pages that one block of struct pages of 64 bytes describes: a section of 128 MiB."""
 
 
 @rule(
@@ -48,7 +54,8 @@ def partial_section_pmd(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hi
     How it is detected:
     Every PMD block of the vmemmap area is compared with the subsections that are valid under it and
     with the ranges that were added one by one.  (a) part of what the block describes is valid;
-    (b) all of it is valid, and more than one operation added it.
+    (b) all of it is valid, and more than one operation added it.  Without page tables, several devices that
+    /proc/iomem lists in one section are suspected on a release without the fix.
 
     When it is not a problem:
     Boot memory always has its memmap section by section and is never removed.  Device memory placed
@@ -71,6 +78,39 @@ def partial_section_pmd(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hi
     for index in np.flatnonzero(wrong).tolist():
         yield _hit(vmemmap, sections, blocks, index, range(int(first[index]), int(after[index])), partial)
     need_devices(vmemmap, sections)
+
+
+@partial_section_pmd.fallback
+def listed_in_iomem(sections: SectionTable, release: KernelRelease, *, timeline: Timeline | None) -> Iterator[Hit]:
+    """Devices that /proc/iomem lists in one section, on a release that maps its struct pages with one block."""
+    layout, units = sections.layout, sections.listed_units
+    if layout.page_size != 4096 or (layout.get("struct_page_size") or 64) != 64 or not FIX.possible_in(release):
+        return
+    window = units.start_pfn // PAGES_OF_BLOCK
+    last = (units.end_pfn - 1) // PAGES_OF_BLOCK
+    for block in np.unique(window[1:][window[1:] == last[:-1]]).tolist():
+        start, end = block * PAGES_OF_BLOCK, (block + 1) * PAGES_OF_BLOCK
+        owners = np.flatnonzero((units.start_pfn < end) & (units.end_pfn > start))
+        pfns = Ranges.one(start, end) & Ranges.of(units.start_pfn[owners], units.end_pfn[owners])
+        if sections.ram_sections & Ranges.one(start, end) or (timeline is not None and timeline.speaks_of(pfns)):
+            continue
+        labels = ", ".join(units.label[owner] for owner in owners.tolist())
+        # Device-dax always has struct pages, a namespace in raw or sector mode has none.
+        # A sublevel that the vendor moves says which fixes are in; one that stays 0 says nothing.
+        dated = not release.is_vendor or release.version[2] > 0 or release.upstream is not None
+        dax = sum("dax" in units.label[owner] for owner in owners.tolist())
+        yield Hit(
+            title=f"One PMD block may map struct pages of {owners.size} ranges that were added separately ({labels})",
+            message=(
+                f"VMM-01b: /proc/iomem lists {owners.size} ranges in PFNs {start:#x}-{end:#x} ({labels}), "
+                f"and {release.raw} is from before the fix ({describe_fixes(FIX)}), as far as its release says: one "
+                "2 MiB block maps their struct pages, and removing one range clears it. The page tables would show it."
+            ),
+            claim=Claim.SUSPECTED,
+            severity=None if dated and dax > 1 else Severity.MEDIUM,
+            pfns=pfns,
+            evidence=(*units.evidence(owners[:MAX_HITS]), Evidence(release.path, release.raw, release.line)),
+        )
 
 
 @partial_section_pmd.fallback

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from parsers.layout import Fact, Precision
 from parsers.ranges import Ranges
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.memory.regions import Vmemmap
-from rules.model.memory.sections import SectionTable
+from rules.model.memory.sections import SectionTable, Units
 from rules.model.replay.state import YES
 from rules.model.replay.timeline import Timeline, Trouble
 from rules.rule import NotApplicableError, rule
@@ -41,7 +42,7 @@ def shared_base_page(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
 
     How it is detected:
     Ranges that were added separately and whose edge lies inside of a vmemmap page that another valid
-    range uses too.
+    range uses too. Without page tables, /proc/iomem and the page size say so of device-dax memory.
 
     When it is not a problem:
     Ranges inside of a boot section use the boot memmap, which is never freed. Memory blocks are whole
@@ -51,18 +52,11 @@ def shared_base_page(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
     Do not remove either range before a reboot. Align namespaces and device-dax ranges to 64 MiB (64K
     pages) or 4 MiB (16K pages).
     """
-    layout = vmemmap.layout
+    layout, units = vmemmap.layout, sections.device_units
     if layout.page_size == 4096:
         raise NotApplicableError("4K pages: a page of struct pages describes less than a subsection")
-    per_page = layout.page_size // layout.struct_page_size
-    units = sections.device_units
-    page_end = -(-units.end_pfn[:-1] // per_page) * per_page
-    shared = (units.start_pfn[1:] < page_end) & ~sections.ram_sections.touches(page_end - per_page, page_end)
-    for index in np.flatnonzero(shared).tolist():
-        end = int(page_end[index])
-        start = end - per_page
-        window = Ranges.one(start, end)
-        pfns = window & Ranges.of(units.start_pfn[[index, index + 1]], units.end_pfn[[index, index + 1]])
+    for index, window in _shared(sections, units, layout.page_size // layout.struct_page_size):
+        (start, end), pfns = window.tuples()[0], _pfns(units, index, window)
         offsets = vmemmap.of_pfns(window)
         yield Hit(
             title=f"One page of struct pages serves {units.label[index]} and {units.label[index + 1]}",
@@ -77,6 +71,46 @@ def shared_base_page(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
             evidence=vmemmap.quote_at(offsets) + units.evidence(np.array([index, index + 1])),
         )
     need_devices(vmemmap, sections)
+
+
+@shared_base_page.fallback
+def listed_in_iomem(sections: SectionTable, *, timeline: Timeline | None) -> Iterator[Hit]:
+    """Ranges in /proc/iomem that share a page of struct pages if they have any: no kernel gives them pages apart."""
+    layout, units = sections.layout, sections.listed_units
+    if layout.page_size == 4096:
+        return
+    size = layout.facts.get("struct_page_size", Fact(64, "nearly every kernel", Precision.INFERRED))
+    for index, window in _shared(sections, units, layout.page_size // size.value):
+        pfns = _pfns(units, index, window)
+        if timeline is not None and timeline.speaks_of(pfns):
+            continue
+        pair = units.label[index], units.label[index + 1]
+        (start, end) = window.tuples()[0]
+        certain = all("dax" in label for label in pair) and size.precision is not Precision.INFERRED
+        yield Hit(
+            title=f"One page of struct pages serves {pair[0]} and {pair[1]}",
+            message=(
+                f"A {layout.granule.name} page holds the struct pages of PFNs {start:#x}-{end:#x}: of {pair[0]} and of "
+                f"{pair[1]}, where /proc/iomem places them. Removing one of them frees the page under the other. "
+                + ("" if certain else "Whether both have struct pages, the page tables would show.")
+            ).rstrip(),
+            claim=Claim.PROBABLE if certain else Claim.SUSPECTED,
+            severity=None if certain else Severity.MEDIUM,
+            pfns=pfns,
+            evidence=units.evidence(np.array([index, index + 1])),
+        )
+
+
+def _shared(sections: SectionTable, units: Units, per_page: int) -> Iterator[tuple[int, Ranges]]:
+    """Units that share a page of struct pages with the next one, and the PFNs that this page describes."""
+    page_end = -(-units.end_pfn[:-1] // per_page) * per_page
+    shared = (units.start_pfn[1:] < page_end) & ~sections.ram_sections.touches(page_end - per_page, page_end)
+    for index in np.flatnonzero(shared).tolist():
+        yield index, Ranges.one(int(page_end[index]) - per_page, int(page_end[index]))
+
+
+def _pfns(units: Units, index: int, window: Ranges) -> Ranges:
+    return window & Ranges.of(units.start_pfn[[index, index + 1]], units.end_pfn[[index, index + 1]])
 
 
 @shared_base_page.fallback

@@ -11,7 +11,8 @@ import pytest
 from analyzer.audit import audit
 from analyzer.sources.read import Request
 from rules.engine import Outcome
-from rules.finding import Severity
+from rules.finding import Claim, Severity
+from rules.model.memory.sections import SectionTable
 from tests.rules.drawn import BLOCK, MIB, NORMAL, RAM, Drawn, memory_blocks
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -112,7 +113,7 @@ def test_struct_pages_alone_prove_nothing(tmp_path):
     files = {"iomem": "", "kernel_page_tables": dump[dump.index("---[ vmemmap start") :]}
     verdict = replace(Drawn(), files=files).verdict(tmp_path, "VMM-02")
     assert verdict.outcome is Outcome.UNDECIDED
-    assert "neither" in verdict.reason
+    assert "section table" in verdict.reason
 
 
 def test_an_oops_on_boot_memory_is_no_loss_to_hotplug(tmp_path):
@@ -278,3 +279,92 @@ def test_struct_pages_that_kernel_or_user_space_may_execute(tmp_path, flags):
     machine = replace(Drawn(), pages=((RAM, NVDIMM, "PMD", flags),))
     (finding,) = machine.verdict(tmp_path, "VMM-12").findings
     assert finding.severity is Severity.HIGH
+
+
+# VMM-01, VMM-06: what /proc/iomem alone says of devices ---------------------------------------------------------------
+
+
+def listed(folder, code, *names, release="5.10.100", page_size=4096, size="SIZE(page)=64\n", mib=(0, 32, 64)):
+    """The outcome, severities and PFNs in MiB for adjacent ranges behind RAM, without page tables."""
+    edges = [NVDIMM + one * MIB for one in mib]
+    iomem = (
+        (RAM, RAM + 1024 * MIB, "System RAM"),
+        (edges[0], NVDIMM + 1024 * MIB, "Persistent Memory"),
+        *((lo, hi, f"  {name}") for lo, hi, name in zip(edges[:-1], edges[1:], names, strict=True)),
+    )
+    lines = "".join(
+        f"{'  ' if what.startswith('  ') else ''}{lo:08x}-{hi - 1:08x} : {what.strip()}\n" for lo, hi, what in iomem
+    )
+    machine = replace(Drawn(), release=release)
+    info = f"OSRELEASE={release}\nPAGESIZE={page_size}\nNUMBER(VA_BITS)=48\n{size}NUMBER(SECTION_SIZE_BITS)=27\n"
+    files = {"kernel_page_tables": "", "iomem": lines, "vmcoreinfo": info}
+    verdict = replace(machine, files=files).verdict(folder, code)
+    shift = page_size.bit_length() - 1
+    found = [
+        (str(one.severity), [((lo << shift) - NVDIMM) // MIB for pair in one.hit.pfns.tuples() for lo in pair])
+        for one in verdict.findings
+    ]
+    assert verdict.outcome is (Outcome.FIRED if found else Outcome.UNDECIDED), verdict.reason
+    assert {one.hit.claim for one in verdict.findings} <= {Claim.SUSPECTED, Claim.PROBABLE}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "expected"),
+    [
+        (("dax0.0", "dax0.1"), {}, [("high", [0, 64])]),
+        (("dax0.0", "dax0.1"), {"mib": (0, 128, 256)}, []),
+        (("dax0.0", "dax0.1"), {"mib": (0, 130, 256)}, [("high", [128, 256])]),
+        (("namespace0.0", "namespace0.1"), {}, [("medium", [0, 64])]),
+        (("dax0.0", "dax0.1"), {"release": "6.14.2"}, []),
+        (("dax0.0", "dax0.1"), {"release": "6.12.19"}, [("high", [0, 64])]),
+        (("dax0.0", "dax0.1"), {"release": "6.12.20"}, []),
+        (("dax0.0", "dax0.1"), {"release": "5.14.0-427.el9.aarch64"}, [("medium", [0, 64])]),
+        (("dax0.0", "dax0.1"), {"release": "5.2.1"}, []),
+        (("dax0.0", "dax0.1"), {"size": "SIZE(page)=80\n"}, []),
+        (("dax0.0", "dax0.1"), {"page_size": 16384}, []),
+    ],
+)
+def test_devices_that_iomem_lists_in_one_section(tmp_path, names, more, expected):
+    assert listed(tmp_path, "VMM-01", *names, **more) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "expected"),
+    [
+        (("dax0.0", "dax0.1"), {"mib": (0, 18, 36)}, [("high", [16, 20])]),
+        (("dax0.0", "dax0.1"), {"mib": (0, 20, 40)}, []),
+        (("dax0.0", "dax0.1"), {"mib": (0, 18, 36), "size": ""}, [("medium", [16, 20])]),
+        (("dax0.0", "namespace0.1"), {"mib": (0, 18, 36)}, [("medium", [16, 20])]),
+        (("dax0.0", "dax0.1"), {"mib": (0, 18, 36), "page_size": 4096}, []),
+        (("dax0.0", "dax0.1"), {"mib": (0, 32, 64), "page_size": 65536}, [("high", [0, 64])]),
+    ],
+)
+def test_devices_that_iomem_lists_in_one_page_of_struct_pages(tmp_path, names, more, expected):
+    assert listed(tmp_path, "VMM-06", *names, **{"release": "7.3.4", "page_size": 16384, **more}) == expected
+
+
+def test_memory_that_kmem_took_over_is_not_a_device(tmp_path):
+    def sections_listed(*lines):
+        (tmp_path / "iomem").write_text(
+            "40000000-7fffffff : System RAM\n80000000-bfffffff : Soft Reserved\n" + "".join(lines)
+        )
+        (tmp_path / "vmcoreinfo").write_text("OSRELEASE=6.12.5\nPAGESIZE=4096\nNUMBER(SECTION_SIZE_BITS)=27\n")
+        return audit(Request((tmp_path,))).facts.get(SectionTable).listed_units.label
+
+    dax = "  80200000-afffffff : dax0.0\n"
+    assert sections_listed(dax) == ("dax0.0",)
+    assert sections_listed(dax, "    88000000-a7ffffff : System RAM (kmem)\n") == ()
+
+
+def test_devices_that_a_trace_tells_of_are_left_to_it(tmp_path):
+    """The trace of the fixed kernel shows base pages; without it, the release of the fixed one is doubted."""
+    capture = FIXTURES / "captures" / "pmem-6.12-fixed" / "01-three-namespaces"
+    for name in ("iomem", "config", "trace"):
+        (tmp_path / name).write_bytes((capture / name).read_bytes())
+    (tmp_path / "uname").write_text("Linux host 6.12.19 #1 SMP aarch64 GNU/Linux\n")
+    for trace, outcome in ((True, Outcome.UNDECIDED), (False, Outcome.FIRED)):
+        if not trace:
+            (tmp_path / "trace").unlink()
+        verdicts = audit(Request((tmp_path,))).verdicts
+        assert next(one for one in verdicts if one.rule.code == "VMM-01").outcome is outcome

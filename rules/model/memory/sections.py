@@ -100,6 +100,8 @@ class SectionTable:
     device_units: Units
     block_units: Units
     source: str
+    listed_units: Units = NO_UNITS
+    """Device memory that /proc/iomem lists and whose linear map was not seen: it may have struct pages, or none."""
     contested: Ranges = EMPTY
     """PFNs of sections that /proc/iomem and the memory blocks, taken one after the other, disagree about (SEC-04)."""
 
@@ -294,6 +296,7 @@ class _Derivation:
             device=device,
             devices_known=self._devices_known(),
             device_units=device_units,
+            listed_units=self._listed_units(),
             block_units=blocks.starting_in(hotadded),
             source=self.resources.iomem.path if self.resources else (self.blocks.path if self.blocks else ""),
             contested=self._contested(ram, nomap, online),
@@ -341,6 +344,22 @@ class _Derivation:
         if self.resources is None or self.linear is None or not self.layout.knows("phys_offset"):
             return NO_UNITS
         return device_units(self.resources, self.linear.pfns(self.linear.pages_mapped) - self._of("ram"), self.layout)
+
+    def _listed_units(self) -> Units:
+        """Claimed parts of persistent and soft-reserved memory outside of what the linear map tells."""
+        if self.resources is None:
+            return NO_UNITS
+        ram = self.resources.ram
+        # Memory of a dax device that kmem drives is System RAM, what is left of the device has no struct pages.
+        driven = Ranges.pairs(
+            (one.start, one.end) for one in self.resources.devices if Ranges.one(one.start, one.end) & ram
+        )
+        pages = self.resources.pfns(
+            (self.resources.claimed & self.resources.containers) - driven, self.layout.page_size
+        )
+        if self.linear is not None and self.layout.knows("phys_offset"):
+            pages -= self.linear.pfns(self.linear.pages_observed)
+        return device_units(self.resources, pages, self.layout)
 
     def _devices_known(self) -> bool:
         """Whether the linear map of everything that is claimed was seen: only so is it known what has struct pages."""

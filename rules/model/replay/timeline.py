@@ -23,7 +23,7 @@ from rules.model.replay.behaviour import Behaviour
 from rules.model.replay.calibration import Calibration, calibrate, seen_behaviour
 from rules.model.replay.calls import Calls, calls_of
 from rules.model.replay.extents import BY_BYTES, Extents
-from rules.model.replay.state import SUBSECTION, YES, Anomaly, State, Trouble
+from rules.model.replay.state import SUBSECTION, UNKNOWN, YES, Anomaly, State, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,6 +134,13 @@ class Timeline:
     def steps(self) -> Iterator[Step]:
         """Every replayed call in the order in which it took effect, with the state before and after."""
         return Replay(self.calls, self.calibration, self.behaviour, self.earlier, self.present).steps()
+
+    def speaks_of(self, pfns: Ranges) -> bool:
+        """Whether the trace tells of every subsection of ``pfns`` if it is valid at the end."""
+        start, pages = self.state.start_pfn, self.extents.pages
+        unknown = self.state.valid == UNKNOWN
+        told = Ranges.of(start[~unknown], start[~unknown] + pages)
+        return not pfns - told
 
     def cause_of(self, pfns: Ranges) -> Cause | None:
         """The event that took the struct pages of ``pfns`` away."""
