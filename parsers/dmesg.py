@@ -1,17 +1,14 @@
 """The kernel log: facts of the boot, and what the memory subsystem had to say since.
 
-Messages from init/, mm/, arch/arm64/, drivers/ (4.14 to 6.18).  One expression over the whole buffer finds
-them, whatever printk, dmesg, syslog, journald or a serial console put before each; lines that say
-nothing about memory cost no Python.
+One pass over the whole buffer (`parsers.log_scan`) finds the messages of `parsers.log_messages`, whatever printk,
+dmesg, syslog, journald or a serial console put before each; lines that say nothing about memory cost no Python.
 """
 
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from types import MappingProxyType
 
 import numpy as np
@@ -19,10 +16,12 @@ import numpy as np
 from parsers.cmdline import CommandLine, parse_cmdline
 from parsers.errors import Diagnostic, FormatError
 from parsers.journal import without_json
-from parsers.lines import at_lines, numbered, without_transport
+from parsers.lines import at_lines, without_transport
+from parsers.log_messages import Kind
+from parsers.log_scan import Message, scan_log
 from parsers.mapping import I64, U32, U64
 from parsers.oops import Reports, find_reports
-from parsers.printk import PREFIX, STAMP
+from parsers.printk import STAMP
 from parsers.uname import KernelRelease, parse_uname
 
 __all__ = [
@@ -42,88 +41,6 @@ MAX_BYTES = 2 << 30
 MAX_MESSAGES = 200_000
 MAX_BOOTS = 1000
 
-
-class Kind(StrEnum):
-    """What a message is about."""
-
-    BANNER = "banner"
-    MACHINE = "machine"
-    HOST_NAME = "host_name"
-    COMMAND_LINE = "command_line"
-    BOOT_MEMORY = "boot_memory"
-    ZONE_RANGE = "zone_range"
-    NUMA = "numa"
-    ZONELISTS = "zonelists"
-    CPU_FEATURE = "cpu_feature"
-    KASLR = "kaslr"
-    PROTECTION = "protection"
-    WX_CHECK = "wx_check"
-    MEMORY_FAILURE = "memory_failure"
-    HUGETLB = "hugetlb"
-    HOTPLUG = "hotplug"
-    ARM64_MEMORY = "arm64_memory"
-    VMEMMAP = "vmemmap"
-    VIRTIO_MEM = "virtio_mem"
-    DAX = "dax"
-    ACPI_MEMORY = "acpi_memory"
-    CRASH = "crash"
-    BAD_PAGE = "bad_page"
-    CALL_TRACE = "call_trace"
-    """A frame in the functions that build and tear down page tables."""
-
-
-# How the message begins, by kind.
-_MESSAGES: Mapping[Kind, bytes] = {
-    Kind.BANNER: rb"Linux version \d",
-    Kind.MACHINE: rb"DMI: (?!Memory slots)|Machine model: |Hardware name: ",
-    Kind.HOST_NAME: rb"systemd\[1\]: (?:Set hostname to|Hostname set to) <",
-    Kind.COMMAND_LINE: rb"Kernel command line: ",
-    Kind.BOOT_MEMORY: rb"  node +\d+: \[mem ",
-    Kind.ZONE_RANGE: rb"  (?:DMA|DMA32|Normal|Movable|Device) +(?:\[mem |empty)",
-    Kind.NUMA: rb"NUMA: |NODE_DATA\(|ACPI: (?:NUMA: )?SRAT: |Initmem setup node |On node \d+, zone ",
-    Kind.ZONELISTS: rb"Built \d+ zonelists|Policy zone: |Fallback order for Node ",
-    Kind.CPU_FEATURE: rb"CPU features: ",
-    Kind.KASLR: rb"KASLR (?:enabled|disabled)|kaslr: ",
-    Kind.PROTECTION: rb"Kernel memory protection |Write protect(?:ed|ing) (?:the )?kernel read-only data|rodata[: =]",
-    Kind.WX_CHECK: rb"Checked W\+X mappings: |arm64/mm: Found (?:insecure W\+X|non-UXN) mapping",
-    Kind.MEMORY_FAILURE: rb"Memory failure: |Unpoison: |[Ss]oft offline: ",
-    Kind.HUGETLB: rb"HugeTLB[: ]|hugetlb: ",
-    Kind.HOTPLUG: (
-        rb"Offlined Pages |Section-unaligned hotplug range: |Block size \[|Hotplug memory \["
-        rb"|removing memory fails, because |Refuse to remove 0x|Misaligned \w+ start: |memory add fail, "
-        rb"|Memory hotplug will waste |Altmap not fully unmapped|failed to free all reserved pages"
-        rb"|Cannot online node |node \d+ was absent "
-        rb"|failed to isolate pfn |migrating pfn |online_pages \[mem |memory offlining \[mem "
-        rb"|page dumped because: (?:isolation failed|migration failure|unmovable page)"
-        rb"|page:\S+ is uninitialized and poisoned|(?:try_reonline_memory_block|offline_and_remove_memory): Failed to "
-    ),
-    Kind.ARM64_MEMORY: (
-        rb"Boot memory \[|BUG: not creating mapping for |Memory doesn't fit in the linear mapping"
-        rb"|\[[0-9a-fx -]+\] splits a leaf entry in "
-    ),
-    Kind.VMEMMAP: (
-        rb"section already deactivated|sparse\w*: node\[\d+\] (?:usemap allocation failed|memory map backing failed)"
-        rb"|[^\s:]{1,16}+(?::[^\s:]{1,16}+)?: vmemmap alloc failure: "
-        rb"|\[[0-9a-f]+-[0-9a-f]+\] potential offnode page_structs"
-        rb"|(?:altmap|vmemmap)_\w+: allocations must be multiple of PAGE_SIZE"
-    ),
-    Kind.VIRTIO_MEM: rb"virtio_mem ",
-    Kind.DAX: rb"(?:(?:kmem|dax_kmem|device_dax|dax) )?dax\d+\.\d+: |mapping\d+: 0x",
-    Kind.ACPI_MEMORY: rb"acpi PNP0C80:",
-    Kind.CRASH: (
-        rb"Unable to handle kernel |Internal error: |Kernel panic - not syncing|kernel BUG at |\[[0-9a-f]{16}\] pgd="
-    ),
-    Kind.BAD_PAGE: rb"BUG: Bad page state in process |page_type: ",
-    Kind.CALL_TRACE: (
-        rb" {0,2}(?:(?:pc|lr) : )?(?:\[<[0-9a-f]{16}>\] )?(?:__pgd_pgtable_alloc|pgd_pgtable_alloc|__create_pgd_mapping"
-        rb"|free_hotplug_|free_empty_|unmap_hotplug_|arch_add_memory|arch_remove_memory)\w*(?:\.\w{1,16})*\+0x"
-    ),
-}
-_KINDS = b"|".join(rb"(?P<%b>(?:%b)[^\n]{0,4096})" % (kind.encode(), start) for kind, start in _MESSAGES.items())
-# A newline that can be looked for byte by byte is many times faster than "^".
-_MESSAGE = re.compile(rb"\n" + PREFIX + rb"(?:" + _KINDS + rb")")
-_STAMP = re.compile(STAMP)
-
 _NODE_RANGE = re.compile(r"\s*node +(\d{1,9}): \[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]")
 _ZONE_RANGE = re.compile(r"\s*(\w+) +(?:\[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]|empty)")
 _FEATURE = re.compile(r"CPU features: detected(?: feature)?: (.+)")
@@ -131,19 +48,6 @@ _FEATURE = re.compile(r"CPU features: detected(?: feature)?: (.+)")
 _MACHINE = re.compile(r"(?:DMI|Machine model|Hardware name): (.{1,200}?)(?:, BIOS .*| \(DT\))?$")
 _HOST_NAME = re.compile(r"[^<]*<([^<>]{1,64})>")
 _POISON = re.compile(r"Memory failure: 0x([0-9a-f]{1,16}): (?!memory outside kernel control)")
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message without its prefix."""
-
-    line: int
-    """1-based line in the file."""
-    time: float | None
-    """Seconds since boot; None where the prefix has none (wall-clock time is not kept)."""
-    text: str
-    """At most 4 KiB of it."""
-    kind: Kind
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -247,32 +151,22 @@ def parse_dmesg(data: bytes, path: str) -> Dmesg:
     if len(data) > MAX_BYTES:
         raise FormatError(f"{len(data)} bytes; a kernel log is read up to {MAX_BYTES}", path=path)
     data = without_transport(without_json(data))
-    reports = find_reports(data, path)
-    total = 0
-    kept: deque[tuple[int, re.Match[bytes]]] = deque(maxlen=MAX_MESSAGES)
-    for found in numbered(_MESSAGE, b"\n" + data):
-        kept.append(found)
-        total += 1
-    if not total and not reports.reports and not _STAMP.search(data):
+    scan = scan_log(data, path, MAX_MESSAGES)
+    messages = scan.messages
+    reports = find_reports(data, path, scan.starts)
+    if not messages and not reports.reports and not re.search(STAMP, data):
         raise FormatError("no kernel message, no kernel log", path=path)
-    messages = [_message(line, match) for line, match in kept]
     parts = list(_split(messages))
     boots = tuple(_boot(part, path) for part in parts[-MAX_BOOTS:])
     if len(parts) > len(boots):
         reports = replace(reports, reports=tuple(one for one in reports.reports if one.line >= boots[0].line))
     boot = next((boot for boot in reversed(boots) if not boot.is_capture_kernel), boots[-1])
-    doubts = (*_doubts(boots, boot, total - len(messages), path), *reports.diagnostics)
+    doubts = (*_doubts(boots, boot, scan.dropped, path), *scan.diagnostics, *reports.diagnostics)
     if len(parts) > len(boots):
         doubts += (
             Diagnostic(f"{len(parts) - len(boots)} earlier boots are left out, the last {MAX_BOOTS} kept", path),
         )
     return Dmesg(path=path, boots=boots, boot=boot, reports=reports, diagnostics=doubts)
-
-
-def _message(line: int, match: re.Match[bytes]) -> Message:
-    kind = Kind(match.lastgroup or "")
-    time = float(match["time"]) if match["time"] else None
-    return Message(line, time, match[kind].decode("utf-8", "replace").rstrip(), kind)
 
 
 def _split(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:

@@ -29,6 +29,7 @@ class Fault(StrEnum):
 
 
 _INSTRUCTION_ABORTS, _DATA_ABORTS, _SERROR = (0x20, 0x21), (0x24, 0x25), 0x2F
+_FROM_USER = (0x20, 0x24)  # from a lower exception level
 
 # By first code; a level is what exceeds it.
 _BY_LEVEL = (
@@ -74,6 +75,16 @@ class Esr:
     @property
     def is_serror(self) -> bool:
         return self.exception_class == _SERROR
+
+    @property
+    def from_user(self) -> bool:
+        """An abort that a program took, not the kernel."""
+        return self.exception_class in _FROM_USER
+
+    @property
+    def execute(self) -> bool:
+        """An instruction fetch aborted."""
+        return self.exception_class in _INSTRUCTION_ABORTS
 
     @property
     def status(self) -> int | None:

@@ -1,30 +1,67 @@
-"""What stands before a kernel message: priority, time, caller, and what syslog and journald add.
+"""What stands before a kernel message: priority, time, caller, and what the collectors of logs add.
 
-Shapes from kernel/printk/printk.c (4.14 to 6.18), dmesg (-T, -x, --time-format), journalctl (-o short, short-iso,
-short-precise, short-monotonic) and syslog.
+Shapes from kernel/printk/printk.c (4.14 to 6.18), dmesg (-T, -x, -H, --time-format), journalctl (-o short, short-iso,
+short-precise, short-monotonic, in any language), syslog, netconsole; Samsung, Unisoc and MediaTek kernels and the RT
+patches (task and CPU behind the time); serial consoles kept by LAVA, minicom, docker, CRI runtimes, hypervisors and
+Talos (their own time, name and stream before it).
+
+``[    0.000000]`` is what only a kernel log has: whatever stands before it on a line is a collector's.  Without it the
+line must begin with one of the shapes that are known.
 """
 
 from __future__ import annotations
 
-__all__ = ["PREFIX", "STAMP"]
+import re
 
-_DATE = (
-    rb"(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,9})?"  # Jan  1 00:00:00
-    rb"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.,:Z+-]{0,24}) "  # 2024-01-01T00:00:00+0000
+__all__ = ["STAMP", "Prefix", "prefix_at"]
+
+STAMP = rb"\[ {0,7}\d{1,9}\.\d{6}\]"
+"""``[    0.000000]``"""
+_TIME = rb"\[ {0,7}(?P<time>\d{1,9}\.\d{6})(?: <[ +\d.]{1,16}>)?\]"
+_CALLER = rb" ?\[ {0,8}[TC]\d{1,8}\]"
+_VENDOR = (
+    rb"(?: ?\[\d{1,3}: {0,20}[^\]\n]{1,24}?: {0,8}\d{1,8}\]"  # Samsung: [0:          ndctl:  130]
+    rb"| ?c\d{1,3} \d{1,8} \([^)\n]{1,24}\)"  # Unisoc: c0 130 (ndctl)
+    rb"| {0,2}\(\d{1,3}\)\[\d{1,8}:[^\]\n]{1,24}\]"  # MediaTek: (0)[130:ndctl]
+    rb"| \(CPU:\d{1,3}-pid:\d{1,8}[^)\n]{0,40}\)"
+    rb"| \d{3}:)"  # RT: 000:
 )
-_SENDER = rb"(?:[\w.-]{1,64}+ )?kernel: ?"
+_KERNEL = rb"\bkernel(?:\[\d{1,8}\])?: ?"
+_BEHIND_TIME = rb"(?:%b)?(?:%b)? ?(?:(?:[\w.-]{1,64}+ )?%b)?" % (_CALLER, _VENDOR, _KERNEL)
+
 _PRIORITY = (
     rb"(?:<\d{1,3}>"
-    rb"|\d{1,3},\d{1,20},\d{1,20},[^;\n]{1,64};"  # /dev/kmsg
+    rb"|\d{1,3},\d{1,20},\d{1,20},[^;\n]{1,64};"  # /dev/kmsg, netconsole
     rb"|[a-z]{4,8}+ {0,4}:[a-z]{3,7}+ {0,4}: )"  # dmesg -x
 )
-STAMP = rb"\[ {0,7}\d{1,9}\.\d{6}\]"
-"""``[    0.000000]``: what only a kernel log has."""
-_TIME = (
-    rb"(?:\[ {0,7}(?P<time>\d{1,9}\.\d{6})\]"
-    rb"|\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\])"  # dmesg -T
+_CLOCK = rb"\d\d:\d\d:\d\d(?:[.,]\d{1,9})?"
+_DAY = rb"\d{4}-\d\d-\d\d[T ]%b(?:Z|[ ]?[+-]\d\d:?\d\d)?" % _CLOCK
+_DATE = rb"(?:[A-Z][a-z]{2} [ \d]\d %b|\[?%b\]?|%b) (?:std(?:out|err) [FP] )?" % (_CLOCK, _DAY, _CLOCK)
+_WALL = (
+    rb"(?:\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\]"  # dmesg -T
+    rb"|\[[A-Z][a-z]{2} ?\d{1,2} \d\d:\d\d\]|\[ {0,6}\+\d{1,6}\.\d{6}\]"  # dmesg -H
+    rb"|\[%b\])" % _DAY
 )
-_CALLER = rb" ?\[ {0,8}[TC]\d{1,8}\]"
+_SENDER = rb"(?:[^\n]{0,120}?%b|[^\n]{0,60}?\bkern: {1,6}[a-z]{3,8}: \[[\dTZ:.+-]{10,40}\]: )" % _KERNEL
+_LISTED = rb"(?:[ \t]{3,40}|\t)?(?:[\w.-]{1,40} {1,20}\| )?(?:\d{1,9}[:-](?!\d\d[:-]))?"  # indented, docker, grep -n
+_QUICK = re.compile(rb"(?:<\d{1,3}>)?%b%b" % (_TIME, _BEHIND_TIME))
+_STAMPED = re.compile(rb"[^\n]{0,200}?%b%b" % (_TIME, _BEHIND_TIME))
+_PLAIN = re.compile(
+    rb"(?P<time>(?!))?%b(?:%b(?:%b)?|(?:%b)?)(?:%b)?(?:%b%b)?"
+    % (_LISTED, _SENDER, _PRIORITY, _DATE, _PRIORITY, _WALL, _BEHIND_TIME)
+)
+_SHAPES = (_QUICK, _STAMPED, _PLAIN)  # of the last every part may be absent: it always matches
 
-PREFIX = rb"(?>(?:%b)?(?:%b)?(?:%b)?(?:%b(?:%b)? ?)?(?:%b)?)" % (_DATE, _SENDER, _PRIORITY, _TIME, _CALLER, _SENDER)
-"""Expression for a message's prefix, to stand behind ``^``; the group ``time`` holds the seconds since boot."""
+Prefix = re.Match[bytes]
+"""Ends where the message begins; the group ``time``, where there is one, holds the seconds since boot."""
+
+
+def prefix_at(data: bytes, start: int) -> Prefix:
+    """What stands before the message on the line that begins at ``start``; empty where nothing known does.
+
+    >>> line = b"guest-1  | [  123.456789] [0:          ndctl:  130] Offlined Pages 32768"
+    >>> found = prefix_at(line, 0)
+    >>> found["time"], line[found.end():]
+    (b'123.456789', b'Offlined Pages 32768')
+    """
+    return next(found for shape in _SHAPES if (found := shape.match(data, start)) is not None)
