@@ -56,7 +56,7 @@ class Scan:
 
 def scan_log(data: bytes, path: str, max_messages: int) -> Scan:
     """Look through a log whose transport is undone; WrongFormatError where it is of another architecture's kernel."""
-    hits = sorted(_WORDS.find(data))
+    hits = _WORDS.find(data)
     foreign = foreign_architecture(data, [(at, n - _FOREIGN_AT) for at, n in hits if n >= _FOREIGN_AT])
     if foreign is not None:
         line = data.count(b"\n", 0, foreign[0]) + 1

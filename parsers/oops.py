@@ -274,7 +274,7 @@ def find_reports(data: bytes, path: str, starts: Sequence[tuple[int, int]] | Non
     >>> hex(report.address.value), report.esr.level, report.walk.last, report.comm, report.function
     ('0xfffffdffc2100000', 2, ('pmd', 0), 'ndctl', 'memunmap_pages')
     """
-    found = _starts(data, sorted(_WORDS.find(data)) if starts is None else starts)
+    found = _starts(data, _WORDS.find(data) if starts is None else starts)
     kept = found[:MAX_REPORTS]
     boots = [line for line, _ in _lines(data, _places(data, b"Linux version "))]
     reports = _distinct(list(_read(data, kept)), boots)
