@@ -8,29 +8,32 @@ precedence.
 from __future__ import annotations
 
 import bisect
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parsers.dmesg import Dmesg
+from parsers.address_space import Area, areas_of
+from parsers.arm64 import PTE
+from parsers.dmesg import Dmesg, Kind
 from parsers.errors import FormatError
 from parsers.esr import Fault
-from parsers.layout import Precision
+from parsers.layout import Fact, Precision
 from parsers.ranges import EMPTY, Ranges
 from parsers.uname import KernelRelease, parse_uname
 from rules.finding import Evidence, UndecidedError, VaRange
 from rules.model.layout.builder import LayoutBuilder
-from rules.model.layout.from_log import add_built_bits, add_phys_offset, add_report, guess_phys_offset
+from rules.model.layout.of_boot import image_of, kasan_of, layout_of_boot
 from rules.model.memory.struct_page import field_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from parsers.dmesg import Boot
-    from parsers.layout import Fact, KernelLayout
+    from parsers.dmesg import Boot, Message
+    from parsers.layout import KernelLayout
     from parsers.oops import Report, ReportKind
 
 __all__ = ["DecodedOops", "Oopses", "Region"]
@@ -48,7 +51,7 @@ class Region(StrEnum):
     NULL = "null"
     USER = "user"
     OTHER = "other"
-    """Modules, vmalloc, the kernel image, the fixmap."""
+    """Modules, vmalloc, the kernel image, the fixmap, KASAN's shadow (`DecodedOops.area` says which)."""
     BETWEEN = "between user and kernel addresses"
 
 
@@ -63,6 +66,33 @@ class DecodedOops:
     """Of the boot that the other evidence is of."""
     release: KernelRelease | None
     layout: KernelLayout
+    areas: tuple[Area, ...] = ()
+    """The other parts of this kernel's address space; none where they are not known."""
+    image: Area | None = None
+    """The kernel image, as far as the log tells where it is."""
+    working_on_memory: tuple[Message, ...] = ()
+    """What the same boot said of memory that was added, removed or taken by drivers."""
+
+    @cached_property
+    def area(self) -> str:
+        """The part of the address space in one word.
+
+        ``vmemmap``, ``linear``, ``vmalloc``, ``modules``, ``image``, ``kasan_shadow``, ``user``; ``none`` where
+        there is no address, or nothing can be there: the NULL page, non-canonical addresses, gaps; ``unknown``.
+        """
+        address, region = self.report.address, self.region
+        if address is None or region in {Region.NULL, Region.BETWEEN}:
+            return "none"
+        if region is None:
+            return "unknown"
+        return self.area_of(address.value) if region is Region.OTHER else str(region)
+
+    def area_of(self, va: int) -> str:
+        """The area of a kernel address that is in none of the regions; ``none`` for a gap."""
+        if self.image is not None and self.image.start <= va < self.image.end:
+            return "image"
+        found = next((area.name for area in self.areas if area.start <= va < area.end), "")
+        return found if found in {"kasan_shadow", "modules", "vmalloc"} else "none" if self.areas else "unknown"
 
     @cached_property
     def region(self) -> Region | None:
@@ -72,6 +102,8 @@ class DecodedOops:
             return None
         if address.value < NULL_PAGE:
             return Region.NULL
+        if self.report.between:
+            return Region.BETWEEN
         if not address.value >> 55 & 1:
             return Region.BETWEEN if address.value >> 52 else Region.USER
         if not self.layout.knows("page_offset", "linear_end", "vmemmap_start", "vmemmap_end"):
@@ -147,6 +179,24 @@ class DecodedOops:
         if esr is not None and esr.level is not None:
             return esr.level
         return None if self.hole is None else self.hole[0]
+
+    @property
+    def span(self) -> int | None:
+        """Bytes that an entry of the level that faulted translates, in this kernel's granule."""
+        level = self.level
+        if level is None or not 0 <= level <= PTE or not self.layout.knows("page_size"):
+            return None
+        return self.layout.granule.span(level)
+
+    @property
+    def access(self) -> str | None:
+        """``read``, ``write`` or ``execute``; None where the log does not say."""
+        esr, said = self.report.esr, self.report.headline
+        if (esr is not None and esr.execute) or "execute from" in said:
+            return "execute"
+        if esr is None or esr.write is None:
+            return "write" if "write to read-only" in said else None
+        return "write" if esr.write else "read"
 
     def faulted(self, region: Region, *faults: Fault) -> bool:
         """An access into the region that ended in one of these faults."""
@@ -253,15 +303,31 @@ class Oopses:
         every: list[DecodedOops] = []
         for number, boot in enumerate(dmesg.boots):
             current = boot is dmesg.boot
-            own = next((found for report in reports[number] if (found := _release(report, dmesg.path))), None)
-            kernel = (release if current else None) or boot.release or own
-            base = builder if current else LayoutBuilder()
             until = starts[number + 1] if number + 1 < len(starts) else None
-            layout = _layout(dmesg, boot, until, reports[number], base.copy(), kernel)
+            panics = [
+                one for one in dmesg.reports.panics if one.line >= boot.line and (until is None or one.line < until)
+            ]
+            kernel = (release if current else None) or boot.release or _release(reports[number], boot, dmesg.path)
+            base = builder if current else LayoutBuilder()
+            kasan = kasan_of(boot, reports[number])
+            layout = layout_of_boot(dmesg.path, boot, panics, reports[number], base.copy(), kernel, kasan)
             if current:
                 now, known = layout, kernel
+            areas = () if kernel is None else areas_of(layout, kernel.series, kasan)
+            image = image_of(boot, panics, reports[number], areas)
+            memory = tuple(message for message in boot.messages if message.kind in _MEMORY_WORK)
             every += [
-                DecodedOops(report=one, path=dmesg.path, boot=boot, current=current, release=kernel, layout=layout)
+                DecodedOops(
+                    report=one,
+                    path=dmesg.path,
+                    boot=boot,
+                    current=current,
+                    release=kernel,
+                    layout=layout,
+                    areas=areas,
+                    image=image,
+                    working_on_memory=memory,
+                )
                 for one in reports[number]
             ]
         return cls(dmesg=dmesg, all=tuple(every), layout=now, release=known)
@@ -282,37 +348,25 @@ class Oopses:
             )
 
 
-def _layout(
-    dmesg: Dmesg,
-    boot: Boot,
-    until: int | None,
-    reports: Sequence[Report],
-    builder: LayoutBuilder,
-    release: KernelRelease | None,
-) -> KernelLayout:
-    """The layout of the kernel of one boot, which ends before line ``until``."""
-    for report in reports:
-        add_report(builder, report, dmesg.path)
-    panics = [one for one in dmesg.reports.panics if one.line >= boot.line and (until is None or one.line < until)]
-    add_built_bits(builder, panics, dmesg.path)
-    if release is not None:
-        builder.release(release)
-    else:
-        builder.only_era()
-    add_phys_offset(builder, reports, panics, release, dmesg.path)
-    layout = builder.build()
-    guess = None if layout.knows("phys_offset") else guess_phys_offset(layout, reports, boot, release)
-    if guess is not None:
-        builder.add("phys_offset", *guess, Precision.INFERRED)
-        layout = builder.build()
-    return layout
+_BOOT_IMAGE = re.compile(r"vmlinu[xz][-_]([1-9]\d?\.\d{1,3}\S{0,120})")
 
 
-def _release(report: Report, path: str) -> KernelRelease | None:
-    """The release in an oops; the first word of ``uname -v`` behind it may name the vendor."""
-    if not report.release:
-        return None
-    try:
-        return parse_uname(f"Linux oops {report.release} ".encode(), path)
-    except FormatError:
-        return None
+def _release(reports: Sequence[Report], boot: Boot, path: str) -> KernelRelease | None:
+    """The release where the banner is not in the log: as an oops prints it, or as the image is called that was booted.
+
+    The first word of ``uname -v`` behind the release of an oops may name the vendor.
+    """
+    texts = [(report.release, report.quotes["task"].line) for report in reports if report.release]
+    line = boot.command_line
+    image = _BOOT_IMAGE.search(line.value("BOOT_IMAGE") or "") if line is not None else None
+    if line is not None and image is not None:
+        texts.append((image[1], line.line))
+    for text, number in texts:
+        try:
+            return replace(parse_uname(f"Linux oops {text} ".encode(), path), line=number)
+        except FormatError:
+            continue
+    return None
+
+
+_MEMORY_WORK = frozenset({Kind.HOTPLUG, Kind.VMEMMAP, Kind.VIRTIO_MEM, Kind.DAX, Kind.ACPI_MEMORY, Kind.ARM64_MEMORY})

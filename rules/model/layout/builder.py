@@ -40,6 +40,7 @@ _POSSIBLE: Dict[str, Container[int]] = {
     "struct_page_size": range(32, 257),
     "section_size_bits": range(20, 41),
     "block_size": tuple(1 << bits for bits in range(20, 46)),
+    "linear_end": range((1 << 64) + 1),  # the top of the address space up to 5.3
 }
 """What arm64 can have; every other fact is an address."""
 _ADDRESSES = range(1 << 64)

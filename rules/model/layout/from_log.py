@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from parsers.uname import KernelRelease
     from rules.model.layout.builder import LayoutBuilder
 
-__all__ = ["add_built_bits", "add_phys_offset", "add_report", "guess_phys_offset"]
+__all__ = ["add_built_bits", "add_phys_offset", "add_pointers", "add_report", "guess_phys_offset"]
 
 PHYSICAL_BITS = 52
+_ONE_PAGE_SIZE = {39: 4096, 42: 65536}
+_ENOUGH = 4
 MAX_CANDIDATES = 1 << 16
 _NOT_RANDOMISED = (6, 16)
 _LINEAR_FORMULA = (5, 10)  # 7bc1a0f9e176: before it, 52-bit kernels shifted the map by a variable
@@ -52,6 +54,26 @@ def add_built_bits(builder: LayoutBuilder, panics: Sequence[Panic], path: str) -
         builder.add("va_bits", 52, f"PHYS_OFFSET, {_place(path, lines[0])}", Precision.DERIVED)
 
 
+def add_pointers(builder: LayoutBuilder, reports: Sequence[Report]) -> None:
+    """Page size and address bits by the kernel addresses in the registers, where the kernel printed neither.
+
+    39 bits mean 4K pages, 42 bits 64K; with 48 bits every page size is possible.
+    """
+    if builder.get("page_size") is not None or builder.get("va_bits_actual") is not None:
+        return
+    for report in reports:
+        values = [value | 0xFF << 56 for value in report.registers.values() if value >> 55 & 1]
+        values += [report.image_pc] if report.image_pc is not None else []
+        pointers = {value for value in values if value < MASK - (1 << 32)}
+        for bits, page_size in _ONE_PAGE_SIZE.items():
+            lowest = (1 << 64) - (1 << bits)
+            if len(pointers) >= _ENOUGH and all(lowest <= one < lowest + (3 << bits - 2) for one in pointers):
+                source = f"kernel addresses in the registers, line {report.line}"
+                builder.add("page_size", page_size, source, Precision.INFERRED)
+                builder.add("va_bits_actual", bits, source, Precision.INFERRED)
+                return
+
+
 def add_phys_offset(
     builder: LayoutBuilder,
     reports: Sequence[Report],
@@ -72,6 +94,9 @@ def add_phys_offset(
         if value is not None:
             source = f"the descriptor of a linear address, {_place(path, report.quotes['walk'].line)}"
             builder.add("phys_offset", value, source, Precision.DERIVED)
+    for report in reports:
+        for value, source in _printed(report, layout):
+            builder.add("phys_offset", value, f"{source}, {_place(path, report.line)}", Precision.DERIVED)
 
 
 def guess_phys_offset(
@@ -102,6 +127,27 @@ def _is_shifted(phys_offset: int) -> bool:
 def _plausible(value: int, layout: KernelLayout) -> bool:
     """An aligned physical address, or a negative one: the map randomised, or 52-bit tables on 48-bit hardware."""
     return value % alignment(layout) == 0 and not 1 << PHYSICAL_BITS <= value < 2**64 - (1 << PHYSICAL_BITS)
+
+
+def _printed(report: Report, layout: KernelLayout) -> Iterator[tuple[int, str]]:
+    """PHYS_OFFSET from a struct page that is printed with its number, or a table page that the walk could not read."""
+    if report.page is not None and report.pfn is not None and layout.knows("vmemmap_start", "struct_page_size"):
+        index, odd = divmod(report.page - layout.vmemmap_start, layout.struct_page_size)
+        value = ((report.pfn - index) << layout.page_shift) & MASK
+        if layout.region_of(report.page) == "vmemmap" and not odd and _plausible(value, layout):
+            yield value, "the struct page that is printed with its PFN"
+    if (
+        report.walk is None
+        or not report.walk.is_cut
+        or not report.nested
+        or not layout.knows("page_offset", "page_size")
+    ):
+        return
+    page_mask = layout.page_size - 1
+    pa = _output_address(report.walk.last[1], layout)
+    value = (pa - ((report.nested[0] & ~page_mask) - layout.page_offset)) & MASK
+    if layout.region_of(report.nested[0]) == "linear" and _plausible(value, layout):
+        yield value, "the page table that the kernel could not read"
 
 
 def _from_descriptor(report: Report, layout: KernelLayout, release: KernelRelease | None) -> int | None:
