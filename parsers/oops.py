@@ -132,7 +132,7 @@ _CONTINUES = {
     (ReportKind.BAD_PAGE, ReportKind.PAGE_DUMP),
     (ReportKind.BAD_PTE, ReportKind.PAGE_DUMP),
 }
-_ALSO_BEHIND_A_TRACE = {ReportKind.PAGE_DUMP, ReportKind.PANIC}
+_DEADLY = frozenset(ReportKind) - {ReportKind.WARNING, ReportKind.BAD_PAGE, ReportKind.BAD_PTE}
 _END = re.compile(rb"---\[ end trace |---\[ end Kernel panic")
 _CALL_TRACE = re.compile(rb"Call trace:")
 _CUT_HERE = b"-[ cut here ]-"
@@ -308,14 +308,16 @@ def _starts(data: bytes, places: Sequence[tuple[int, int]]) -> list[_Start]:
 
 def _continues(data: bytes, before: _Start, kind: ReportKind, at: int) -> bool:
     between = before.at, at
-    if at - before.at >= MAX_REPORT_BYTES or _END.search(data, *between) is not None:
+    if at - before.at >= MAX_REPORT_BYTES:
         return False
     if kind is ReportKind.PANIC:
-        return True
+        return before.kind in _DEADLY or b"panic_on_warn" in data[at : at + MAX_LINE]
+    if _END.search(data, *between) is not None:
+        return False
     if before.kind is kind is ReportKind.ABORT:
         return _is_same_fault(data, before.at, at)
     return (before.kind, kind) in _CONTINUES and (
-        kind in _ALSO_BEHIND_A_TRACE or _CALL_TRACE.search(data, *between) is None
+        kind is ReportKind.PAGE_DUMP or _CALL_TRACE.search(data, *between) is None
     )
 
 
