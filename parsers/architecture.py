@@ -35,7 +35,7 @@ _AROUND = 200
 
 _ARM64 = re.compile(
     rb"(?:swapper|user) pgtable: \d+k pages|pstate: ?[0-9a-f]{8}|\bx29: ?[0-9a-f]{16}|\bESR = 0x|\(current EL\)"
-    rb"|aarch64|arm64|ARM64|, code 0x[0-9a-f]{8,16} -- |\[#\d+\] (?:PREEMPT |SMP ){0,2}\n[^\n]{0,60}Modules"
+    rb"|Booting Linux on physical CPU 0x[0-9a-f]{10}|Linux version \d[^\n]{0,400}aarch64|, code 0x[0-9a-f]{8,16} -- "
 )
 
 

@@ -32,6 +32,7 @@ class Kind(StrEnum):
     """Memory that the boot set aside: the crash kernel's, no-map, the dead kernel's core."""
     ZONELISTS = "zonelists"
     CPU_FEATURE = "cpu_feature"
+    IMAGE_SIZE = "image_size"
     KASLR = "kaslr"
     KASAN = "kasan"
     PROTECTION = "protection"
@@ -88,6 +89,7 @@ _MESSAGES: Mapping[Kind, Mapping[bytes, bytes]] = {
         b"Fallback order for Node ": b"",
     },
     Kind.CPU_FEATURE: {b"CPU features: ": b""},
+    Kind.IMAGE_SIZE: {b"K kernel code, ": rb"Memory: \d+K/\d+K available \("},
     Kind.KASLR: {b"KASLR ": rb"KASLR (?:enabled|disabled)", b"kaslr: ": b""},
     Kind.KASAN: {b"KernelAddressSanitizer initialized": rb"(?:kasan: )?KernelAddressSanitizer initialized"},
     Kind.PROTECTION: {

@@ -95,7 +95,7 @@ STARTS: tuple[Start, ...] = tuple(
         (ReportKind.ABORT, b"] *pgd=", rb"[0-9a-fA-F]{8}", rb"(?<=\[[0-9a-fA-F]{16})"),
         (ReportKind.SERROR, b"SError Interrupt on CPU"),
         (ReportKind.SERROR, b"Bad mode in ", rb"\w[\w ]{1,40} handler detected"),
-        (ReportKind.DIED, b"Internal error: "),
+        (ReportKind.DIED, b"Internal error: ", rb"(?=[^\n]{0,160}\n?[^\n]{0,60}\[#\d)"),
         (ReportKind.BUG, b"kernel BUG at "),
         (
             ReportKind.WARNING,
@@ -444,15 +444,14 @@ def _distinct(reports: Sequence[Report], boots: Sequence[int]) -> Iterator[Repor
 
 def _without_walls(reports: Sequence[Report]) -> Iterator[Report]:
     """Without the first line of a report that syslogd also sent to every terminal."""
-    whole = {(one.time, _error(one.text)) for one in reports if one.kind is not ReportKind.DIED}
+    whole = {error for one in reports if one.kind is not ReportKind.DIED for error in _ERROR.findall(one.text)}
     for report in reports:
         alone = report.kind is ReportKind.DIED and not report.registers and not report.release
-        if not alone or ((report.time, _error(report.text)) not in whole and (None, _error(report.text)) not in whole):
+        if not alone or not whole.intersection(_ERROR.findall(report.text)):
             yield report
 
 
-def _error(text: str) -> str:
-    return text.partition("Internal error: ")[2].partition("\n")[0].strip()
+_ERROR = re.compile(r"\[ {0,7}\d{1,9}\.\d{6}\][^\n]{0,40}Internal error: [^\n]{1,200}")
 
 
 def _identity(report: Report) -> tuple[object, ...]:

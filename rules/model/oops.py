@@ -26,7 +26,7 @@ from parsers.ranges import EMPTY, Ranges
 from parsers.uname import KernelRelease, parse_uname
 from rules.finding import Evidence, UndecidedError, VaRange
 from rules.model.layout.builder import LayoutBuilder
-from rules.model.layout.of_boot import image_of, kasan_of, layout_of_boot
+from rules.model.layout.of_boot import image_of, kasan_of, layout_of_boot, release_of_map
 from rules.model.memory.struct_page import field_at
 
 if TYPE_CHECKING:
@@ -313,8 +313,9 @@ class Oopses:
             layout = layout_of_boot(dmesg.path, boot, panics, reports[number], base.copy(), kernel, kasan)
             if current:
                 now, known = layout, kernel
-            areas = () if kernel is None else areas_of(layout, kernel.series, kasan)
-            image = image_of(boot, panics, reports[number], areas)
+            series = release_of_map(kernel, layout.get("page_size"), layout.get("va_bits_actual"), reports[number])
+            areas = () if series is None else areas_of(layout, series, kasan)
+            image = image_of(boot, panics, areas)
             memory = tuple(message for message in boot.messages if message.kind in _MEMORY_WORK)
             every += [
                 DecodedOops(

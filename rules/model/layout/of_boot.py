@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from parsers.address_space import Area, KasanMode, kasan_shadow
 from parsers.dmesg import Kind
-from parsers.layout import ERAS, Fact, Precision
+from parsers.layout import ERAS, Fact, Precision, regions
 from rules.model.layout.from_log import (
     add_built_bits,
     add_phys_offset,
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
     from parsers.uname import KernelRelease
     from rules.model.layout.builder import LayoutBuilder
 
-__all__ = ["image_of", "kasan_of", "layout_of_boot"]
+__all__ = ["image_of", "kasan_of", "layout_of_boot", "release_of_map"]
+
+Version = tuple[int, int]
 
 
 def layout_of_boot(
@@ -41,11 +45,12 @@ def layout_of_boot(
         add_report(builder, report, path)
     add_pointers(builder, reports)
     add_built_bits(builder, panics, path)
-    if release is not None:
-        builder.release(release)
+    series = release_of_map(release, builder.get("page_size"), builder.get("va_bits_actual"), reports)
+    if release is not None and series is not None:
+        builder.release(release if series == release.series else replace(release, version=(*series, 0)))
     else:
         builder.only_era()
-    _end_at_shadow(builder, release, kasan)
+    _end_at_shadow(builder, series, kasan)
     add_phys_offset(builder, reports, panics, release, path)
     layout = builder.build()
     guess = None if layout.knows("phys_offset") else guess_phys_offset(layout, reports, boot, release)
@@ -55,13 +60,13 @@ def layout_of_boot(
     return layout
 
 
-def _end_at_shadow(builder: LayoutBuilder, release: KernelRelease | None, kasan: KasanMode | None) -> None:
+def _end_at_shadow(builder: LayoutBuilder, series: Version | None, kasan: KasanMode | None) -> None:
     """With KASAN the linear map ends where the shadow begins (5.4 and later)."""
     page, va_bits, end = builder.get("page_size"), builder.get("va_bits"), builder.get("linear_end")
-    if kasan is None or release is None or release.series < ERAS[1].first or None in {page, va_bits, end}:
+    if kasan is None or series is None or series < ERAS[1].first or None in {page, va_bits, end}:
         return
     actual = builder.get("va_bits_actual") or va_bits
-    shadow = kasan_shadow(kasan, page or 0, va_bits or 0, actual or 0, release.series)
+    shadow = kasan_shadow(kasan, page or 0, va_bits or 0, actual or 0, series)
     if shadow.start < (end or 0):
         builder.facts["linear_end"] = Fact(shadow.start, f"KASAN ({kasan}) in the log", Precision.INFERRED)
 
@@ -90,18 +95,50 @@ def kasan_of(boot: Boot, reports: Sequence[Report]) -> KasanMode | None:
     return None
 
 
-IMAGE_BYTES = 64 << 20
-"""At most this much is taken for the kernel image where the log does not say how large it is."""
+IMAGE_BYTES = 32 << 20
+"""Taken for the size of the kernel image where the log does not say it."""
+_PART = re.compile(r"(\d{1,9})K (?:kernel code|rwdata|rodata|init|bss)")
 
 
-def image_of(boot: Boot, panics: Sequence[Panic], reports: Sequence[Report], areas: tuple[Area, ...]) -> Area | None:
-    """Where the kernel image is: by the panic's offset, an address of code that was printed, or its link address."""
+def image_of(boot: Boot, panics: Sequence[Panic], areas: tuple[Area, ...]) -> Area | None:
+    """Where the kernel image is: by the offset that a panic prints, or at its link address if it was not moved."""
+    parts = [int(part) << 10 for message in boot.of(Kind.IMAGE_SIZE)[:1] for part in _PART.findall(message.text)]
+    size = sum(parts) or IMAGE_BYTES
     for panic in panics:
         if panic.image is not None:
-            return Area("image", panic.image, panic.image + IMAGE_BYTES)
-    for report in reports:
-        if report.image_pc is not None and not report.module:
-            return Area("image", report.image_pc - IMAGE_BYTES // 2, report.image_pc + IMAGE_BYTES // 2)
+            return Area("image", panic.image, panic.image + size)
     vmalloc = next((area for area in areas if area.name == "vmalloc"), None)
     stays = boot.kaslr is False or any(panic.kernel_offset is None and panic.phys_offset is None for panic in panics)
-    return Area("image", vmalloc.start, vmalloc.start + IMAGE_BYTES) if vmalloc is not None and stays else None
+    return Area("image", vmalloc.start, vmalloc.start + size) if vmalloc is not None and stays else None
+
+
+def release_of_map(
+    release: KernelRelease | None, page: int | None, bits: int | None, reports: Sequence[Report]
+) -> Version | None:
+    """The (major, minor) whose memory map a kernel has: its release's, or that of the next where registers show it.
+
+    Development kernels, -next above all, carry the release of the series before.  VMEMMAP_START in a register is that
+    of one era only.
+    """
+    if release is None:
+        return None
+    own = next((number for number, era in enumerate(ERAS) if era.has(release.series)), None)
+    if page is None or bits is None or own is None or not _is_development(release):
+        return release.series
+    values = {value for report in reports for value in report.registers.values()}
+    shift = page.bit_length() - 1
+    starts = [
+        regions(era, shift, bits, STRUCT_PAGE_SIZE).vmemmap_start if bits in era.va_bits[shift] else 0 for era in ERAS
+    ]
+    following = own + 1
+    if starts[own] in values or following >= len(ERAS) or starts[following] not in values:
+        return release.series
+    return ERAS[following].first
+
+
+STRUCT_PAGE_SIZE = 64
+
+
+def _is_development(release: KernelRelease) -> bool:
+    """A release candidate, -next, or a kernel that was built from a work tree in which patches were added."""
+    return release.rc is not None or "-rc" in release.extra or "next" in release.extra

@@ -1,0 +1,261 @@
+"""Everything that went wrong in a log, one row each: what, where, and whether it is the memory map's business.
+
+Oopses, BUGs, WARNs, SErrors, bad pages, stalls and lockups come from the kernel's reports, memory failures and hotplug
+operations that failed from its messages.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from parsers.dmesg import Kind
+from parsers.oops import ReportKind
+from rules.model.hotplug_failures import failures_of
+from rules.model.oops import Region
+from rules.model.plausibility import is_external_abort, linear_standing, struct_page_standing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from parsers.dmesg import Boot, Message
+    from parsers.layout import KernelLayout
+    from rules.model.oops import DecodedOops, Oopses
+
+__all__ = ["LogEvent", "events_of"]
+
+MAX_FAILURES = 1000
+_MEMORY_FAILURE = re.compile(r"Memory failure: (?:0x)?(?P<pfn>[0-9a-f]{1,13}): (?P<what>.+)")
+_WHAT = {
+    ReportKind.WARNING: "WARNING",
+    ReportKind.BUG: "BUG",
+    ReportKind.BAD_PAGE: "bad page state",
+    ReportKind.BAD_PTE: "bad page-table entry of a process",
+    ReportKind.PAGE_DUMP: "page dump",
+    ReportKind.STALL: "RCU stall",
+    ReportKind.PANIC: "panic",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEvent:
+    """One thing that went wrong."""
+
+    line: int
+    """1-based line of the log."""
+    path: str
+    time: float | None
+    kind: str
+    """`parsers.oops.ReportKind`, ``memory_failure`` or ``hotplug_failure``."""
+    what: str
+    """In words: ``level 2 translation fault on a read``."""
+    address: int | None = None
+    """The faulting virtual address, as translated."""
+    region: str = "none"
+    """As `rules.model.oops.DecodedOops.area`."""
+    level: int | None = None
+    """Arm level of the entry that faulted."""
+    span_bytes: int | None = None
+    """What an entry of that level translates."""
+    access: str | None = None
+    pfn: int | None = None
+    function: str = ""
+    task: str = ""
+    release: str = ""
+    at_boot: bool = False
+    """While the kernel booted."""
+    capture_kernel: bool = False
+    repeats: int = 0
+    concern: str = ""
+    """What it means for struct pages and the linear map, in words; says so where it is none of their business."""
+
+    @property
+    def text(self) -> str:
+        """All of it in one line."""
+        parts = [self.what]
+        if self.address is not None:
+            parts.append(f"at {self.address:#x} ({self.region})")
+        if self.span_bytes is not None and self.level is not None:
+            parts.append(f"an entry of level {self.level} spans {_size(self.span_bytes)}")
+        parts += [f"PFN {self.pfn:#x}"] if self.pfn is not None else []
+        parts += [f"in {self.function}()"] if self.function else []
+        parts += [self.task] if self.task else []
+        parts += [self.release] if self.release else []
+        parts += ["while booting"] if self.at_boot else []
+        parts += ["in a capture kernel"] if self.capture_kernel else []
+        parts += [f"{self.repeats + 1} times"] if self.repeats else []
+        return f"line {self.line}: {', '.join(parts)}" + (f": {self.concern}" if self.concern else "")
+
+
+def events_of(oopses: Oopses) -> tuple[LogEvent, ...]:
+    """Every event of a log, by line."""
+    rows = [_of_report(oops) for oops in oopses.all]
+    for boot in oopses.dmesg.boots:
+        layout = oopses.layout if boot is oopses.dmesg.boot else None
+        rows += _memory_failures(boot, oopses.dmesg.path, layout)
+        rows += _failed_operations(boot, oopses, layout)
+    return tuple(sorted(rows, key=lambda row: row.line))
+
+
+def _of_report(oops: DecodedOops) -> LogEvent:
+    report = oops.report
+    return LogEvent(
+        line=report.line,
+        path=oops.path,
+        time=report.time,
+        kind=str(report.kind),
+        what=_what(oops),
+        address=None
+        if report.address is None
+        else report.address.value
+        if not report.between
+        else report.address.printed,
+        region=oops.area,
+        level=oops.level if report.address is not None else None,
+        span_bytes=oops.span if report.address is not None else None,
+        access=oops.access,
+        pfn=oops.pfn,
+        function=_function(oops),
+        task=f"{report.comm} ({report.pid})" if report.comm else "",
+        release=oops.release.raw if oops.release is not None else report.release.partition(" ")[0],
+        at_boot=report.is_boot,
+        capture_kernel=oops.boot.is_capture_kernel,
+        repeats=report.repeats,
+        concern=_concern(oops),
+    )
+
+
+def _what(oops: DecodedOops) -> str:
+    report = oops.report
+    said = report.warning or report.headline
+    if report.kind in {ReportKind.ABORT, ReportKind.DIED, ReportKind.SERROR} and report.esr is not None:
+        abort = report.esr.is_abort or report.esr.is_serror
+        return str(report.esr) if abort else report.headline.partition(" [#")[0]
+    if report.kind is ReportKind.BUG:
+        return f"BUG at {report.place}" if report.place else said
+    if report.kind is ReportKind.WARNING:
+        return f"WARNING at {report.place}" + (f' "{report.warning[:120]}"' if report.warning else "")
+    if report.kind in {ReportKind.LOCKUP, ReportKind.CHECK, ReportKind.SANITIZER}:
+        return report.headline.removeprefix("BUG: ")[:160]
+    if report.kind is ReportKind.PAGE_DUMP:
+        return f"page dump: {report.warning[:120]}"
+    return _WHAT.get(report.kind, said[:160])
+
+
+def _function(oops: DecodedOops) -> str:
+    """Where it happened; for a bad page, who freed or allocated it."""
+    own = oops.report.function
+    if own:
+        return own
+    printers = (
+        "dump_",
+        "show_",
+        "bad_page",
+        "__dump",
+        "print_",
+        "panic",
+        "__warn",
+        "report_",
+        "rcu_",
+        "check_cpu_stall",
+    )
+    return next((name for name in oops.report.trace if not name.startswith(printers)), "")
+
+
+_NONE = "not struct pages, not the linear map"
+
+
+def _concern(oops: DecodedOops) -> str:
+    report = oops.report
+    if report.address is not None and report.kind in {ReportKind.ABORT, ReportKind.DIED, ReportKind.WARNING}:
+        return _of_address(oops)
+    if is_external_abort(oops):
+        return "the memory system or a device answered with an error; " + (
+            "the address is not in the log"
+            if report.esr is not None and not report.esr.from_user
+            else "a program's access"
+        )
+    if report.page is not None or report.kind in {ReportKind.BAD_PAGE, ReportKind.PAGE_DUMP}:
+        return "the state of a page, not its mapping"
+    if report.passes("unmap_hotplug_", "vmemmap_", "arch_remove_memory", "arch_add_memory", "free_hotplug_"):
+        return "in the code that maps memory"
+    return _NONE
+
+
+def _of_address(oops: DecodedOops) -> str:
+    esr = oops.report.esr
+    if oops.region is Region.VMEMMAP:
+        standing = struct_page_standing(oops)
+        return f"not a struct page: {standing.excluded}" if standing.excluded else f"a struct page: {oops.describe()}"
+    if oops.region is Region.LINEAR:
+        if is_external_abort(oops):
+            return f"the linear map: {oops.describe()}"
+        standing = linear_standing(oops)
+        purpose = f"; not a torn mapping: {standing.excluded}" if standing.excluded else ""
+        return f"the linear map: {oops.describe()}{purpose}"
+    if oops.region is None:
+        return "the region is not known: the page size, the address bits or the release are not in the log"
+    if esr is not None and esr.from_user:
+        return f"{_NONE}: a program's access"
+    module = f" ({oops.report.module})" if oops.report.module else ""
+    return _NONE + module
+
+
+def _memory_failures(boot: Boot, path: str, layout: KernelLayout | None) -> Iterator[LogEvent]:
+    rows: dict[int, tuple[Message, str, int]] = {}
+    for message in boot.of(Kind.MEMORY_FAILURE):
+        found = _MEMORY_FAILURE.match(message.text)
+        if found is None or "outside kernel control" in found["what"]:
+            continue
+        pfn = int(found["pfn"], 16)
+        first, what, count = rows.get(pfn, (message, found["what"], -1))
+        rows[pfn] = (first, what, count + 1)
+        if len(rows) >= MAX_FAILURES:
+            break
+    for pfn, (message, what, repeats) in rows.items():
+        yield LogEvent(
+            line=message.line,
+            path=path,
+            time=message.time,
+            kind="memory_failure",
+            what=f"memory failure: {what[:120]}",
+            pfn=pfn,
+            release=boot.release.raw if boot.release else "",
+            repeats=repeats,
+            concern=f"poisoned memory{_section(pfn, layout)}",
+        )
+
+
+def _section(pfn: int, layout: KernelLayout | None) -> str:
+    if layout is None or not layout.knows("section_size_bits", "page_size"):
+        return ""
+    return f" in section {pfn // layout.pages_per_section}"
+
+
+def _failed_operations(boot: Boot, oopses: Oopses, layout: KernelLayout | None) -> Iterator[LogEvent]:
+    for failed in itertools.islice(failures_of(boot), MAX_FAILURES):
+        place = failed.bytes_range
+        where = f" [{place[0]:#x}, {place[1]:#x})" if place is not None else ""
+        details = f" ({failed.details})" if failed.details else ""
+        pfn = failed.pfn
+        if pfn is None and place is not None and layout is not None and layout.knows("page_size"):
+            pfn = place[0] >> layout.page_shift
+        yield LogEvent(
+            line=failed.message.line,
+            path=oopses.dmesg.path,
+            time=failed.message.time,
+            kind="hotplug_failure",
+            what=f"{failed.failure.title}{where}{details}",
+            pfn=pfn,
+            release=boot.release.raw if boot.release else "",
+            concern=failed.failure.leaves,
+        )
+
+
+def _size(size_bytes: int) -> str:
+    unit, shift = next(
+        (one for one in (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)) if size_bytes >> one[1]), ("B", 0)
+    )
+    return f"{size_bytes >> shift} {unit}"
