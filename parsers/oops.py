@@ -133,7 +133,8 @@ _CONTINUES = {
     (ReportKind.BAD_PTE, ReportKind.PAGE_DUMP),
 }
 _DEADLY = frozenset(ReportKind) - {ReportKind.WARNING, ReportKind.BAD_PAGE, ReportKind.BAD_PTE}
-_END = re.compile(rb"---\[ end trace |---\[ end Kernel panic")
+# With a crash kernel, die() jumps to it before it prints "end trace" (arch/arm64/kernel/traps.c, machine_kexec.c).
+_END = re.compile(rb"---\[ end trace |---\[ end Kernel panic|Starting crashdump kernel\.\.\.")
 _CALL_TRACE = re.compile(rb"Call trace:")
 _CUT_HERE = b"-[ cut here ]-"
 _WALK = re.compile(rb"\[[0-9a-fA-F]{16}\]\s{1,4}\*?pgd ?=[^\n]{8,200}")

@@ -43,7 +43,9 @@ _WALL = (
     rb"|\[%b\])" % _DAY
 )
 _SENDER = rb"(?:[^\n]{0,120}?%b|[^\n]{0,60}?\bkern: {1,6}[a-z]{3,8}: \[[\dTZ:.+-]{10,40}\]: )" % _KERNEL
-_LISTED = rb"(?: (?! )|[ \t]{3,40}|\t)?(?:(?:[\w.-]{1,40} {1,20})?\| )?(?:\d{1,9}[:-](?!\d\d[:-]))?"  # indented, docker, grep -n
+_LISTED = (  # indented, docker compose or a quote, grep -n
+    rb"(?: (?! )|[ \t]{3,40}|\t)?(?:(?:[\w.-]{1,40} {1,20})?\| )?(?:\d{1,9}[:-](?!\d\d[:-]))?"
+)
 _QUICK = re.compile(rb"(?:<\d{1,3}>)?%b%b" % (_TIME, _BEHIND_TIME))
 _STAMPED = re.compile(rb"[^\n]{0,200}?%b%b" % (_TIME, _BEHIND_TIME))
 _PLAIN = re.compile(

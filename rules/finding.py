@@ -20,6 +20,7 @@ __all__ = [
     "Finding",
     "Hit",
     "Impact",
+    "KnownBugClaim",
     "NotApplicableError",
     "Severity",
     "UndecidedError",
@@ -98,6 +99,21 @@ class Cause:
         return self.what + (f"; stack: {' < '.join(self.stack)}" if self.stack else "")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownBugClaim:
+    """Whether this is a known bug of the kernel: what speaks for it and against it, and which releases have the fix."""
+
+    commit: str
+    """The fix in Linus' tree, abbreviated or by its subject; empty where no fix is known."""
+    title: str
+    supports: tuple[str, ...]
+    contradicts: tuple[str, ...]
+    excluded: bool
+    """The bug cannot be in this kernel."""
+    fixed_in: tuple[str, ...]
+    """``6.14``, ``6.12.20`` …, newest first."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Hit:
     """What a rule yields: one thing that is wrong.  The engine adds what the rule's declaration says."""
@@ -111,6 +127,7 @@ class Hit:
     vas: tuple[VaRange, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     cause: Cause | None = None
+    known_bug: KnownBugClaim | None = None
     key: str = ""
     """Tells hits of one rule apart where their ranges do not."""
 

@@ -11,12 +11,24 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from rules.finding import KnownBugClaim
+
 if TYPE_CHECKING:
     from collections.abc import Mapping as Dict
 
     from parsers.uname import KernelRelease
 
-__all__ = ["HVO_RELEASES", "KNOWN_BUGS", "Judgement", "KnownBug", "Version", "bug", "describe_fixes", "judge"]
+__all__ = [
+    "HVO_RELEASES",
+    "KNOWN_BUGS",
+    "Judgement",
+    "KnownBug",
+    "Version",
+    "bug",
+    "describe_fixes",
+    "fixed_releases",
+    "judge",
+]
 
 Version = tuple[int, int]
 
@@ -263,12 +275,19 @@ def bug(name: str) -> KnownBug:
     raise KeyError(name)
 
 
+def fixed_releases(entry: KnownBug) -> tuple[str, ...]:
+    """The first releases with the fix, mainline first; none where no fix is known."""
+    if entry.fixed is None:
+        return ()
+    stable = sorted(entry.stable.items(), reverse=True)
+    return (f"{entry.fixed[0]}.{entry.fixed[1]}", *(f"{a}.{b}.{patch}" for (a, b), patch in stable))
+
+
 def describe_fixes(entry: KnownBug) -> str:
     """The releases with the fix, in words."""
     if entry.fixed is None:
         return "no fix is known"
-    stable = "".join(f", {a}.{b}.{patch}" for (a, b), patch in sorted(entry.stable.items(), reverse=True))
-    return f"fixed in {entry.fixed[0]}.{entry.fixed[1]}{stable} ({entry.commit or entry.subject})"
+    return f"fixed in {', '.join(fixed_releases(entry))} ({entry.commit or entry.subject})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +299,17 @@ class Judgement:
     contradicts: tuple[str, ...]
     excluded: bool
     """The bug cannot be in this kernel, whatever it looks like."""
+
+    def as_known(self) -> KnownBugClaim:
+        """The same as fields of a finding."""
+        return KnownBugClaim(
+            commit=self.bug.commit or self.bug.subject,
+            title=self.bug.title,
+            supports=self.supports,
+            contradicts=self.contradicts,
+            excluded=self.excluded,
+            fixed_in=fixed_releases(self.bug),
+        )
 
     def __str__(self) -> str:
         text = f'Is it the known bug "{self.bug.title}"? For it: {"; ".join(self.supports) or "nothing"}.'

@@ -198,6 +198,19 @@ class Failed:
     """The reason, error number and block size that it names, in words."""
     pfn: int | None = None
 
+    @property
+    def key(self) -> str:
+        """Tells failed operations apart: the kind and the place, or the reason."""
+        place = f"{self.bytes_range[0]:x}-{self.bytes_range[1]:x}" if self.bytes_range else self.details
+        return f"{self.failure.name} {place}"
+
+    def describe(self) -> str:
+        """The operation with its range and reason, as a sentence."""
+        place = f" [{self.bytes_range[0]:#x}, {self.bytes_range[1]:#x})" if self.bytes_range else ""
+        page = f" PFN {self.pfn:#x}" if self.pfn is not None else ""
+        details = f": {self.details}" if self.details else ""
+        return f"{self.failure.title}{place}{page}{details}."
+
     def pfns(self, page_size: int | None) -> Ranges:
         """The page frames; empty where they or the page size are not known."""
         if self.pfn is not None:

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from parsers.dmesg import Kind
+from parsers.layout import MASK
 from parsers.oops import ReportKind
 from rules.model.hotplug_failures import failures_of
 from rules.model.oops import Region
+from rules.model.outside_vmemmap import struct_page_outside
 from rules.model.plausibility import is_external_abort, linear_standing, struct_page_standing
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from parsers.layout import KernelLayout
     from rules.model.oops import DecodedOops, Oopses
 
-__all__ = ["LogEvent", "events_of"]
+__all__ = ["BadPlace", "LogEvent", "bad_places", "events_of"]
 
 MAX_FAILURES = 1000
 _MEMORY_FAILURE = re.compile(r"Memory failure: (?:0x)?(?P<pfn>[0-9a-f]{1,13}): (?P<what>.+)")
@@ -48,7 +50,7 @@ class LogEvent:
     path: str
     time: float | None
     kind: str
-    """`parsers.oops.ReportKind`, ``memory_failure`` or ``hotplug_failure``."""
+    """`parsers.oops.ReportKind`, ``memory_failure``, ``hardware_error`` or ``hotplug_failure``."""
     what: str
     """In words: ``level 2 translation fault on a read``."""
     address: int | None = None
@@ -95,6 +97,7 @@ def events_of(oopses: Oopses) -> tuple[LogEvent, ...]:
     for boot in oopses.dmesg.boots:
         layout = oopses.layout if boot is oopses.dmesg.boot else None
         rows += _memory_failures(boot, oopses.dmesg.path, layout)
+        rows += _hardware_errors(boot, oopses.dmesg.path, layout)
         rows += _failed_operations(boot, oopses, layout)
     return tuple(sorted(rows, key=lambda row: row.line))
 
@@ -164,6 +167,8 @@ def _function(oops: DecodedOops) -> str:
     return next((name for name in oops.report.trace if not name.startswith(printers)), "")
 
 
+_HOTPLUG_FILES = ("mm/memory_hotplug.c", "drivers/base/memory.c", "mm/sparse", "mm/memremap.c", "arch/arm64/mm/mmu.c")
+_HOTPLUG_CORE = ("add_memory_resource", "__add_memory", "__remove_memory", "try_remove_memory", "offline_pages")
 _NONE = "not struct pages, not the linear map"
 
 
@@ -179,6 +184,8 @@ def _concern(oops: DecodedOops) -> str:
         )
     if report.page is not None or report.kind in {ReportKind.BAD_PAGE, ReportKind.PAGE_DUMP}:
         return "the state of a page, not its mapping"
+    if report.place.startswith(_HOTPLUG_FILES) or report.function in _HOTPLUG_CORE:
+        return "in the code that adds and removes memory"
     if report.passes("unmap_hotplug_", "vmemmap_", "arch_remove_memory", "arch_add_memory", "free_hotplug_"):
         return "in the code that maps memory"
     return _NONE
@@ -187,20 +194,31 @@ def _concern(oops: DecodedOops) -> str:
 def _of_address(oops: DecodedOops) -> str:
     esr = oops.report.esr
     if oops.region is Region.VMEMMAP:
-        standing = struct_page_standing(oops)
-        return f"not a struct page: {standing.excluded}" if standing.excluded else f"a struct page: {oops.describe()}"
+        excluded = struct_page_standing(oops).excluded
+        return f"not a struct page: {excluded}" if excluded else f"a struct page: {oops.describe()}"
     if oops.region is Region.LINEAR:
-        if is_external_abort(oops):
-            return f"the linear map: {oops.describe()}"
-        standing = linear_standing(oops)
-        purpose = f"; not a torn mapping: {standing.excluded}" if standing.excluded else ""
+        excluded = "" if is_external_abort(oops) else linear_standing(oops).excluded
+        purpose = f"; not a torn mapping: {excluded}" if excluded else ""
         return f"the linear map: {oops.describe()}{purpose}"
     if oops.region is None:
         return "the region is not known: the page size, the address bits or the release are not in the log"
+    if (outside := struct_page_outside(oops)) is not None:
+        return f"{_NONE}: {outside.text}"
     if esr is not None and esr.from_user:
         return f"{_NONE}: a program's access"
-    module = f" ({oops.report.module})" if oops.report.module else ""
-    return _NONE + module
+    shadow = f": KASAN's shadow{_shadowed(oops)}" if oops.area == "kasan_shadow" else ""
+    return _NONE + shadow + (f" (module {oops.report.module})" if oops.report.module else "")
+
+
+def _shadowed(oops: DecodedOops) -> str:
+    """The address that the shadow stands for (kasan_mem_to_shadow())."""
+    shadow = next((area for area in oops.areas if area.name == "kasan_shadow"), None)
+    address = oops.report.address
+    if shadow is None or address is None or oops.kasan is None:
+        return ""
+    scale = oops.kasan.scale_shift
+    offset = (shadow.end - (1 << (64 - scale))) & MASK
+    return f" of {((address.value - offset) << scale) & MASK:#x}"
 
 
 def _memory_failures(boot: Boot, path: str, layout: KernelLayout | None) -> Iterator[LogEvent]:
@@ -225,6 +243,58 @@ def _memory_failures(boot: Boot, path: str, layout: KernelLayout | None) -> Iter
             release=boot.release.raw if boot.release else "",
             repeats=repeats,
             concern=f"poisoned memory{_section(pfn, layout)}",
+        )
+
+
+_ERROR_ADDRESS = re.compile(
+    r"physical(?: fault |_)address: 0x(?P<pa>[0-9a-f]{1,16})|ERR0ADDR: 0x(?P<ras>[0-9a-f]{1,16})"
+    r"| page:0x(?P<pfn>[0-9a-f]{1,13})\b"
+)
+_ADDRESS_BITS = (1 << 56) - 1  # ERR<n>ADDR.PADDR; above it are flags
+
+
+@dataclass(frozen=True, slots=True)
+class BadPlace:
+    """Memory, or a register of a device, that firmware, EDAC or a RAS node reports."""
+
+    message: Message
+    address: int | None
+    """Physical address; None where the message names a page only."""
+    pfn: int | None
+    """PFN as the message has it, or by the page size where that is known."""
+    repeats: int
+
+
+def bad_places(boot: Boot, layout: KernelLayout | None) -> tuple[BadPlace, ...]:
+    """The places that hardware errors of a boot name, each once with its first message."""
+    shift = layout.page_shift if layout is not None and layout.knows("page_size") else None
+    seen: dict[tuple[int | None, int | None], list[Message]] = {}
+    for message in boot.of(Kind.HARDWARE_ERROR):
+        if (found := _ERROR_ADDRESS.search(message.text)) is None:
+            continue
+        if found["pfn"]:
+            seen.setdefault((None, int(found["pfn"], 16)), []).append(message)
+        else:
+            address = int(found["pa"], 16) if found["pa"] else int(found["ras"], 16) & _ADDRESS_BITS
+            if 0 < address < 1 << 52:
+                seen.setdefault((address, None if shift is None else address >> shift), []).append(message)
+    places = itertools.islice(seen.items(), MAX_FAILURES)
+    return tuple(BadPlace(messages[0], address, pfn, len(messages) - 1) for (address, pfn), messages in places)
+
+
+def _hardware_errors(boot: Boot, path: str, layout: KernelLayout | None) -> Iterator[LogEvent]:
+    for place in bad_places(boot, layout):
+        where = f" at physical {place.address:#x}" if place.address is not None else ""
+        yield LogEvent(
+            line=place.message.line,
+            path=path,
+            time=place.message.time,
+            kind="hardware_error",
+            what=f"hardware error{where}",
+            pfn=place.pfn,
+            release=boot.release.raw if boot.release else "",
+            repeats=place.repeats,
+            concern="bad memory, or a device's register" + ("" if place.pfn is None else _section(place.pfn, layout)),
         )
 
 

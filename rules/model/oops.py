@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parsers.address_space import Area, areas_of
+from parsers.address_space import Area, KasanMode, areas_of
 from parsers.arm64 import PTE
 from parsers.dmesg import Dmesg, Kind
 from parsers.errors import FormatError
@@ -70,6 +70,8 @@ class DecodedOops:
     """The other parts of this kernel's address space; none where they are not known."""
     image: Area | None = None
     """The kernel image, as far as the log tells where it is."""
+    kasan: KasanMode | None = None
+    """The mode of KASAN, as far as the log shows that there is a shadow."""
     working_on_memory: tuple[Message, ...] = ()
     """What the same boot said of memory that was added, removed or taken by drivers."""
 
@@ -106,9 +108,10 @@ class DecodedOops:
             return Region.BETWEEN
         if not address.value >> 55 & 1:
             return Region.BETWEEN if address.value >> 52 else Region.USER
-        if not self.layout.knows("page_offset", "linear_end", "vmemmap_start", "vmemmap_end"):
+        known = self.layout.knows("page_offset", "linear_end")
+        region = self.layout.region_of(address.value) if known else "other"
+        if region != "linear" and not (known and self.layout.knows("vmemmap_start", "vmemmap_end")):
             return None
-        region = self.layout.region_of(address.value)
         return Region.OTHER if region == "other" else Region(region)
 
     @cached_property
@@ -236,6 +239,12 @@ class DecodedOops:
             parts.append(f"byte {offset:#x} of its struct page" + (f" ({name})" if name else ""))
         return ", ".join(parts)
 
+    def describe_page(self) -> str:
+        """The page that a report is about, where it is not the page of an address."""
+        if self.pfn is None or not self.layout.knows("section_size_bits", "page_size"):
+            return "its section is not known" if self.pfn is None else f"PFN {self.pfn:#x}"
+        return f"PFN {self.pfn:#x}, section {self.pfn // self.layout.pages_per_section}"
+
     def _section(self) -> Iterator[str]:
         if not self.layout.knows("section_size_bits") or self.index is None:
             return
@@ -327,6 +336,7 @@ class Oopses:
                     layout=layout,
                     areas=areas,
                     image=image,
+                    kasan=kasan,
                     working_on_memory=memory,
                 )
                 for one in reports[number]

@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 
     from rules.model.oops import DecodedOops
 
-__all__ = ["Standing", "hotplug_signs", "linear_standing", "struct_page_standing", "unmapped_on_purpose"]
+__all__ = [
+    "Standing",
+    "hotplug_signs",
+    "is_external_abort",
+    "linear_standing",
+    "struct_page_standing",
+    "unmapped_on_purpose",
+]
 
 FAR = 16 << 40
 """Bytes from all memory that is known at which no more memory is expected."""

@@ -15,12 +15,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rules.finding import Claim
+    from rules.model.bugs import Judgement
     from rules.model.oops import DecodedOops, Oopses
+    from rules.model.plausibility import Standing
 
-__all__ = ["need_whole", "oops_hit", "said", "spoken_hits"]
+__all__ = ["need_whole", "oops_hit", "said", "spoken_hits", "urgency"]
 
 
-def oops_hit(oops: DecodedOops, title: str, message: str, claim: Claim, severity: Severity | None = None) -> Hit:
+def urgency(standing: Standing, owner: str, severity: Severity | None = None) -> Severity | None:
+    """At most medium where neither the owner of the memory nor a sign of hotplug makes lost struct pages likely."""
+    if owner or standing.signs:
+        return severity
+    return Severity.MEDIUM
+
+
+def oops_hit(
+    oops: DecodedOops,
+    title: str,
+    message: str,
+    claim: Claim,
+    severity: Severity | None = None,
+    judgement: Judgement | None = None,
+) -> Hit:
     """A hit for one oops.  What an earlier boot of the log left behind is gone: less urgent."""
     if not oops.current:
         severity = Severity.HIGH if severity is None else min(severity, Severity.HIGH)
@@ -33,6 +49,7 @@ def oops_hit(oops: DecodedOops, title: str, message: str, claim: Claim, severity
         pfns=oops.pfns,
         vas=oops.vas,
         evidence=oops.evidence,
+        known_bug=None if judgement is None else judgement.as_known(),
         key="" if oops.vas else f"{oops.report.kind} {oops.report.place or oops.report.function}",
     )
 

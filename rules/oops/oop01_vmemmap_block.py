@@ -8,13 +8,16 @@ from parsers.arm64 import PMD, PTE
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.bugs import judge
 from rules.model.oops import Oopses
-from rules.oops.hits import need_whole, oops_hit
+from rules.model.plausibility import struct_page_standing
+from rules.oops.hits import need_whole, oops_hit, urgency
 from rules.rule import rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rules.model.bugs import Judgement
     from rules.model.oops import DecodedOops
+    from rules.model.plausibility import Standing
 
 
 @rule(
@@ -43,7 +46,10 @@ def vmemmap_block(oopses: Oopses) -> Iterator[Hit]:
     it rests on.
 
     When it is not a problem:
-    A bogus struct page pointer faults like this, too, mostly at a higher level or far from any memory.
+    A bogus pointer faults like this, too. No finding is made of negative 32-bit numbers and error codes, addresses that
+    no field of a struct page has, tagged pointers, pages far from all memory, and faults while the kernel boots or in
+    a capture kernel; the list of what happened says which it was. Where nothing shows that memory was being
+    added or removed and the function is not known to walk page frames, the finding is of medium severity.
 
     What to do:
     Stop all memory hotplug, keep tools away that walk page frames (/proc/kpage*), take a crash dump, reboot, and
@@ -51,8 +57,8 @@ def vmemmap_block(oopses: Oopses) -> Iterator[Hit]:
     crash dump (VMM-02), and a trace of the removal (ptaudit probes).
     """
     for oops in oopses.all:
-        if oops.lost_struct_page and oops.level != PTE:
-            yield _hit(oops)
+        if oops.lost_struct_page and oops.level != PTE and not (standing := struct_page_standing(oops)).excluded:
+            yield _hit(oops, standing)
     oopses.need_regions()
     need_whole(oopses)
 
@@ -61,35 +67,37 @@ def vmemmap_block(oopses: Oopses) -> Iterator[Hit]:
 _OWNERS = ("memunmap_pages", "memremap_pages", "devm_memremap", "memmap_init_zone_device", "__init_zone_device_page")
 
 
-def _hit(oops: DecodedOops) -> Hit:
+def _hit(oops: DecodedOops, standing: Standing) -> Hit:
     owner = oops.report.passes(*_OWNERS)
     whose = "device memory" if owner else "memory"
+    judged = _judged(oops, owner, standing)
     word = {PMD: "PMD", 1: "PUD"}.get(oops.level or 0, "PGD")
     return oops_hit(
         oops,
         f"Struct page of valid {whose} unmapped at {word} level",
         (
             f"The struct page of valid {whose} is unmapped at {word} level (VMM-02): {oops.who} touched "
-            f"{oops.report.address.value if oops.report.address else 0:#x}, {oops.describe()}. {_judged(oops, owner)} "
+            f"{oops.report.address.value if oops.report.address else 0:#x}, {oops.describe()}. {judged} "
             f"{oops.rests_on()}"
         ),
-        Claim.PROBABLE if owner and oops.level == PMD else Claim.SUSPECTED,
-        None if oops.level == PMD else Severity.HIGH,
+        Claim.PROBABLE if owner and oops.level == PMD and not judged.excluded else Claim.SUSPECTED,
+        urgency(standing, owner, None if oops.level == PMD else Severity.HIGH),
+        judged,
     )
 
 
-def _judged(oops: DecodedOops, owner: str) -> str:
+def _judged(oops: DecodedOops, owner: str, standing: Standing) -> Judgement:
     page_size = oops.layout.get("page_size")
-    supports, contradicts = [], []
+    supports, contradicts = [*standing.supports], [*standing.contradicts]
     if oops.level == PMD:
         supports.append("one empty PMD entry: a block of struct pages went as a whole")
     else:
         contradicts.append("the hole is larger than a block of struct pages")
     if owner:
         supports.append(f"{owner}() reads the struct pages of a device's memory while it holds it")
+    supports += [sign for sign in standing.signs if not owner or owner not in sign]
     if oops.at_boot is not None:
         (contradicts if oops.at_boot else supports).append("boot memory" if oops.at_boot else "not boot memory")
-    judged = str(judge("partial-section-pmd", oops.release, page_size, tuple(supports), tuple(contradicts)))
     if page_size not in {None, 4096}:
-        judged += " With 16K and 64K pages, shared base pages do it (VMM-06): the last one freed took the table along."
-    return judged
+        supports.append("with 16K and 64K pages shared base pages do it (VMM-06): the last freed takes the table along")
+    return judge("partial-section-pmd", oops.release, page_size, tuple(supports), tuple(contradicts))

@@ -8,13 +8,16 @@ from parsers.arm64 import PTE
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.bugs import judge
 from rules.model.oops import Oopses
-from rules.oops.hits import need_whole, oops_hit
+from rules.model.plausibility import struct_page_standing
+from rules.oops.hits import need_whole, oops_hit, urgency
 from rules.rule import rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rules.model.bugs import Judgement
     from rules.model.oops import DecodedOops
+    from rules.model.plausibility import Standing
 
 
 @rule(
@@ -39,15 +42,16 @@ def vmemmap_page(oopses: Oopses) -> Iterator[Hit]:
     The region of the address, a level 3 translation fault, and the entries that the kernel printed.
 
     When it is not a problem:
-    A bogus struct page pointer into a section that is partly populated faults like this, too.
+    A bogus struct page pointer into a section that is partly populated faults like this, too. What cannot be the
+    address of a struct page is left out (OOP-01).
 
     What to do:
     Stop hotplug, take a crash dump and reboot. Align pmem and DAX ranges to 64 MiB (64K pages) or 4 MiB (16K
     pages). To prove it: a page-table dump with /proc/iomem, or a crash dump (VMM-02, VMM-06).
     """
     for oops in oopses.all:
-        if oops.lost_struct_page and oops.level == PTE:
-            yield _hit(oops)
+        if oops.lost_struct_page and oops.level == PTE and not (standing := struct_page_standing(oops)).excluded:
+            yield _hit(oops, standing)
     oopses.need_regions()
     need_whole(oopses)
 
@@ -56,21 +60,24 @@ _ADDERS = ("__init_zone_device_page", "__init_single_page", "memmap_init", "page
 _OWNERS = ("memunmap_pages", "arch_remove_memory", "memremap_pages", *_ADDERS)
 
 
-def _hit(oops: DecodedOops) -> Hit:
+def _hit(oops: DecodedOops, standing: Standing) -> Hit:
     owner = oops.report.passes(*_OWNERS)
+    code, judged = _judged(oops, owner, standing)
     return oops_hit(
         oops,
         "Struct page of valid memory unmapped at PTE level",
         (
             f"A base page of struct pages is not mapped (VMM-02): {oops.who} touched "
-            f"{oops.report.address.value if oops.report.address else 0:#x}, {oops.describe()}. {_judged(oops, owner)} "
-            f"{oops.rests_on()}"
+            f"{oops.report.address.value if oops.report.address else 0:#x}, {oops.describe()}. "
+            f"Probably {code}. {judged} {oops.rests_on()}"
         ),
-        Claim.PROBABLE if owner else Claim.SUSPECTED,
+        Claim.PROBABLE if owner and not judged.excluded else Claim.SUSPECTED,
+        urgency(standing, owner),
+        judged,
     )
 
 
-def _judged(oops: DecodedOops, owner: str) -> str:
+def _judged(oops: DecodedOops, owner: str, standing: Standing) -> tuple[str, Judgement]:
     page_size = oops.layout.get("page_size")
     supports = ["one empty page-table entry under a table that exists"]
     if oops.report.passes(*_ADDERS):
@@ -79,6 +86,7 @@ def _judged(oops: DecodedOops, owner: str) -> str:
         supports.append(f"{owner}() reads struct pages of memory that it still holds")
     if oops.at_boot is False:
         supports.append("not boot memory")
-    contradicts = ("boot memory",) if oops.at_boot else ()
+    supports += [*standing.supports, *(sign for sign in standing.signs if not owner or owner not in sign)]
+    contradicts = (*standing.contradicts, *(("boot memory",) if oops.at_boot else ()))
     key, code = ("vmemmap-check-pmd", "VMM-08") if page_size == 4096 else ("shared-basepage", "VMM-06")
-    return f"Probably {code}. {judge(key, oops.release, page_size, tuple(supports), contradicts)}"
+    return code, judge(key, oops.release, page_size, tuple(supports), contradicts)

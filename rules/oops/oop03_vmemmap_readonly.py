@@ -8,6 +8,7 @@ from parsers.esr import Fault
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.bugs import judge
 from rules.model.oops import Oopses, Region
+from rules.model.plausibility import struct_page_standing
 from rules.oops.hits import need_whole, oops_hit
 from rules.rule import rule
 
@@ -45,13 +46,15 @@ def vmemmap_readonly(oopses: Oopses) -> Iterator[Hit]:
     """
     for oops in oopses.all:
         esr = oops.report.esr
-        if esr is not None and esr.write and oops.faulted(Region.VMEMMAP, Fault.PERMISSION):
+        written = esr is not None and esr.write and oops.faulted(Region.VMEMMAP, Fault.PERMISSION)
+        if written and not struct_page_standing(oops).excluded:
             judged = judge("hvo-live-remap", oops.release, oops.layout.get("page_size"), ("read-only struct pages",))
             yield oops_hit(
                 oops,
                 "Write to a read-only struct page",
                 f"{oops.who} wrote to a read-only struct page (HVO-02): {oops.describe()}. {judged} {oops.rests_on()}",
                 Claim.PROBABLE,
+                judgement=judged,
             )
     oopses.need_regions()
     need_whole(oopses)

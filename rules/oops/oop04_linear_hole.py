@@ -9,6 +9,7 @@ from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.bugs import judge
 from rules.model.memory.sections import SectionTable
 from rules.model.oops import Oopses, Region
+from rules.model.plausibility import linear_standing
 from rules.oops.hits import need_whole, oops_hit
 from rules.rule import rule
 
@@ -38,7 +39,10 @@ def linear_hole(oopses: Oopses, *, section_table: SectionTable | None) -> Iterat
 
     When it is not a problem:
     A bad pointer that happens to lie in the linear range, memory that has been removed and is used still, no-map
-    memory and device-private memory have no linear mapping, rightly.
+    memory and device-private memory have no linear mapping, rightly. So a finding needs a reason: memory was being
+    added or removed, the page is hot-added memory, or a whole leaf is missing in memory that the boot had. Holes at a
+    level that has no leaves (512 GiB with 4K pages, 4 TiB with 64K), early boot, capture kernels, the crash kernel's
+    memory (unmapped before 6.4) and pages far from all memory make none.
 
     What to do:
     Find out whether the physical address is memory in use (/proc/iomem, memory blocks). If it is, take a crash
@@ -47,10 +51,15 @@ def linear_hole(oopses: Oopses, *, section_table: SectionTable | None) -> Iterat
     for oops in oopses.all:
         if not oops.faulted(Region.LINEAR, Fault.TRANSLATION) or (oops.hole is not None and oops.hole[1]):
             continue
-        listed = oops.current and section_table is not None and oops.pfns & section_table.valid
-        used = oops.at_boot or listed
-        supports = ("a hole of a whole block",) if oops.level in {1, 2} else ()
-        against = () if oops.level in {1, 2} else ("a hole of one page",)
+        standing = linear_standing(oops)
+        listed = bool(oops.current and section_table is not None and oops.pfns & section_table.valid)
+        added = bool(oops.current and section_table is not None and oops.pfns & section_table.hotadded)
+        whole = oops.level in {1, 2}
+        if standing.excluded or not (standing.signs or added or (whole and (oops.at_boot or listed))):
+            continue
+        used = bool(oops.at_boot or listed)
+        supports = (*standing.signs, *(("a hole of a whole block",) if whole else ()))
+        against = (*standing.contradicts, *(() if whole else ("a hole of one page, as no-map memory has",)))
         judged = judge("leaf-straddle", oops.release, oops.layout.get("page_size"), supports, against)
         yield oops_hit(
             oops,
@@ -59,8 +68,16 @@ def linear_hole(oopses: Oopses, *, section_table: SectionTable | None) -> Iterat
                 f"{oops.who} touched a linear address that nothing maps (LIN-03, if the page is memory; "
                 f"{'it is' if used else 'nothing says so'}): {oops.describe()}. {judged} {oops.rests_on()}"
             ),
-            Claim.PROBABLE if used else Claim.SUSPECTED,
-            None if used else Severity.HIGH,
+            Claim.PROBABLE if used and not judged.excluded else Claim.SUSPECTED,
+            _urgency(used=used, whole=whole, reason=bool(standing.signs or added) and not judged.excluded),
+            judged,
         )
     oopses.need_regions()
     need_whole(oopses)
+
+
+def _urgency(*, used: bool, whole: bool, reason: bool) -> Severity | None:
+    """Critical for memory in use that a removal touched; without a sign of one, or of a page alone, less."""
+    if not reason:
+        return Severity.MEDIUM
+    return (None if used else Severity.HIGH) if whole else Severity.MEDIUM

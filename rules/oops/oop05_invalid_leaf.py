@@ -9,6 +9,7 @@ from parsers.esr import Fault
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.bugs import judge
 from rules.model.oops import Oopses, Region
+from rules.model.plausibility import unmapped_on_purpose
 from rules.oops.hits import need_whole, oops_hit
 from rules.rule import rule
 
@@ -39,7 +40,8 @@ def invalid_leaf(oopses: Oopses) -> Iterator[Hit]:
 
     When it is not a problem:
     KFENCE and KASAN print a report of their own first: read that. Crash tools that read secret memory fault like
-    this.
+    this. Before 6.4 the crash kernel's memory is unmapped (crashkernel= in the log): kmemleak and other code that scans
+    memory faults there.
 
     What to do:
     For one page: look at who used it (KFENCE, KASAN, page_owner). For a block: update, or force page mappings.
@@ -49,14 +51,20 @@ def invalid_leaf(oopses: Oopses) -> Iterator[Hit]:
             continue
         level, descriptor = oops.hole
         page = level == PTE
+        purpose = unmapped_on_purpose(oops)
         cause = "page that was hidden (KFENCE, debug_pagealloc, secretmem)" if page else "large invalid leaf (ATT-10)"
-        judged = "" if page else f" {judge('invalid-large-leaf', oops.release, oops.layout.get('page_size'))}"
+        cause = f"page that is unmapped on purpose: it is in {purpose}" if purpose else cause
+        bug = None if page or purpose else judge("invalid-large-leaf", oops.release, oops.layout.get("page_size"))
+        judged = "" if bug is None else f" {bug}"
         yield oops_hit(
             oops,
-            f"Linear address with an invalid {'page' if page else 'block'} entry",
+            "Access to memory that the kernel keeps unmapped"
+            if purpose
+            else f"Linear address with an invalid {'page' if page else 'block'} entry",
             f"{oops.who} touched a {cause}: entry {descriptor:#x}, {oops.describe()}.{judged} {oops.rests_on()}",
             Claim.SUSPECTED,
-            Severity.MEDIUM if page else None,
+            Severity.LOW if purpose else Severity.MEDIUM if page else None,
+            bug,
         )
     oopses.need_regions()
     need_whole(oopses)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.bugs import judge
 from rules.model.oops import Oopses, Region
+from rules.model.plausibility import hotplug_signs
 from rules.oops.hits import need_whole, oops_hit
 from rules.rule import rule
 
@@ -38,14 +39,14 @@ def section_usage(oopses: Oopses) -> Iterator[Hit]:
     A fault below 4096 in pfn_valid(), pfn_section_valid(), pfn_to_online_page() or what they are inlined into.
 
     When it is not a problem:
-    Other NULL dereferences in functions that call these.
+    Other NULL dereferences in functions that call these. While the kernel boots nothing is removed.
 
     What to do:
     Update to a kernel with both fixes. Until then remove no memory while compaction, memory offlining or
     /proc/kpage* readers run.
     """
     for oops in oopses.all:
-        if oops.region is not Region.NULL:
+        if oops.region is not Region.NULL or (oops.report.is_boot and not hotplug_signs(oops)):
             continue
         near = (oops.report.function, oops.report.lr.partition("+")[0], *oops.report.trace[:2])
         walker = next((name for name in near if name.startswith(_LOOKUPS)), "")
@@ -59,5 +60,6 @@ def section_usage(oopses: Oopses) -> Iterator[Hit]:
                 "Page-frame lookup met a section that was being removed",
                 f"{oops.who} read through a NULL pointer in {walker}() (SEC-07). {' '.join(map(str, judged))}",
                 Claim.PROBABLE if any(not one.excluded for one in judged) else Claim.SUSPECTED,
+                judgement=next((one for one in judged if not one.excluded), judged[0]),
             )
     need_whole(oopses)

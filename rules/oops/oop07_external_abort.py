@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from parsers.esr import Fault
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.oops import Oopses, Region
+from rules.model.plausibility import hotplug_signs, is_external_abort
 from rules.oops.hits import need_whole, oops_hit
 from rules.rule import rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from rules.model.oops import DecodedOops
 
 
 @rule(
@@ -34,28 +36,50 @@ def external_abort(oopses: Oopses) -> Iterator[Hit]:
 
     When it is not a problem:
     Broken hardware, a device that does not answer, and memory errors (see the EDAC and GHES messages) look the
-    same.
+    same. A stale mapping needs a removal: without a sign of one nothing is claimed. Accesses of programs, device
+    registers (ioremapped addresses, readl() and the like), idle CPUs and early boot cannot be one.
 
     What to do:
     Look for memory errors in the log first. If memory was removed before: a page-table dump and /proc/iomem show
     a stale linear mapping (LIN-01).
     """
     for oops in oopses.all:
-        esr = oops.report.esr
-        if esr is None or oops.region is Region.OTHER:
+        if not is_external_abort(oops) or oops.region not in {None, Region.LINEAR, Region.VMEMMAP}:
             continue
-        if not (esr.is_serror or esr.fault in {Fault.EXTERNAL_ABORT, Fault.EXTERNAL_ABORT_ON_WALK}):
-            continue
+        signs = hotplug_signs(oops)
         linear = oops.region is Region.LINEAR
+        hot_added = linear and oops.at_boot is False
+        if not (signs or hot_added) or _cannot_be_memory(oops):
+            continue
         where = oops.describe() if linear else "the address was not printed" if oops.region is None else oops.region
         yield oops_hit(
             oops,
-            "External abort" if not esr.is_serror else "SError",
+            "External abort" if oops.report.esr is None or not oops.report.esr.is_serror else "SError",
             (
-                f"{oops.who}: {esr}; {where}. After a removal of memory it is a stale linear mapping (LIN-01); "
-                "otherwise suspect the hardware."
+                f"{oops.who}: {oops.report.esr}; {where}. After a removal of memory it is a stale linear mapping "
+                f"(LIN-01); otherwise suspect the hardware. Signs of a removal: {'; '.join(signs) or 'none'}."
             ),
             Claim.SUSPECTED,
-            None if linear and oops.at_boot is False else Severity.MEDIUM,
+            None if hot_added else Severity.MEDIUM,
         )
     need_whole(oopses)
+
+
+_MMIO = (
+    *("readb", "readw", "readl", "readq", "writeb", "writew", "writel", "writeq", "__raw_read", "__raw_write"),
+    *("ioread", "iowrite", "__memcpy_fromio", "__memcpy_toio", "__memset_io", "regmap_mmio", "pci_generic_config"),
+    *("dw_pcie", "pci_ecam", "gic_", "its_", "early_memtest"),
+)
+
+
+def _cannot_be_memory(oops: DecodedOops) -> bool:
+    """A program's access, a device's register, an idle CPU or the boot: no stale mapping of memory."""
+    report = oops.report
+    near = (report.function, report.lr.partition("+")[0])
+    return bool(
+        (report.esr is not None and report.esr.from_user)
+        or any(name.startswith(_MMIO) for name in near)
+        or report.is_boot
+        or report.is_idle
+        or oops.boot.is_capture_kernel
+    )

@@ -11,6 +11,7 @@ from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.sections import SectionTable
 from rules.model.oops import Oopses
+from rules.model.plausibility import struct_page_standing
 from rules.model.replay.timeline import Timeline, Trouble
 from rules.rule import UndecidedError, rule
 from rules.trace.anomalies import places
@@ -112,7 +113,10 @@ def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
 def seen_by_oops(oopses: Oopses) -> Iterator[Hit]:
     """What the kernel died of."""
     for oops in oopses.all:
-        if oops.current and oops.lost_struct_page and not oops.at_boot:
+        if not oops.current or not oops.lost_struct_page or oops.at_boot:
+            continue
+        standing = struct_page_standing(oops)
+        if standing.signs and not standing.excluded:
             yield Hit(
                 title="The kernel died on a struct page that is not mapped",
                 message=f"{oops.who}: {oops.describe()}. {oops.rests_on()}",

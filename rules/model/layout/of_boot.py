@@ -50,6 +50,7 @@ def layout_of_boot(
         builder.release(release if series == release.series else replace(release, version=(*series, 0)))
     else:
         builder.only_era()
+        _add_lower_half(builder, reports)
     _end_at_shadow(builder, series, kasan)
     add_phys_offset(builder, reports, panics, release, path)
     layout = builder.build()
@@ -58,6 +59,24 @@ def layout_of_boot(
         builder.add("phys_offset", *guess, Precision.INFERRED)
         layout = builder.build()
     return layout
+
+
+# What only newer kernels print: since 5.8, 5.12 and 6.7 (arch/arm64/mm/fault.c, arch/arm64/kernel/process.c).
+_NEWER = re.compile(
+    r"\], p4d=|\bp4d=|\bFSC = 0x|\bISS2 = 0x|\bESR = 0x0{8}|\bx29: [0-9a-f]{16} x28: [0-9a-f]{16} x27: "
+)
+
+
+def _add_lower_half(builder: LayoutBuilder, reports: Sequence[Report]) -> None:
+    """The linear map of a kernel whose release is not known and that is newer than 5.4: it begins at -2^VA_BITS."""
+    bits = builder.get("va_bits_actual")
+    shown = next((report for report in reports if _NEWER.search(report.text)), None)
+    if bits is None or shown is None or "page_offset" in builder.facts or bits > 48:
+        return
+    source = f"fields that only kernels since 5.8 print, line {shown.line}"
+    builder.add("va_bits", bits, source, Precision.INFERRED)
+    builder.add("page_offset", (1 << 64) - (1 << bits), source, Precision.INFERRED)
+    builder.add("linear_end", (1 << 64) - (1 << (bits - 1)), source, Precision.INFERRED)
 
 
 def _end_at_shadow(builder: LayoutBuilder, series: Version | None, kasan: KasanMode | None) -> None:
