@@ -224,9 +224,13 @@ class Report:
 
     @property
     def is_boot(self) -> bool:
-        """The kernel was still booting: before its first process, or in its initcalls."""
-        booting = self.passes("start_kernel", "setup_arch", "do_one_initcall", "kernel_init_freeable")
-        return bool(booting) or self.comm == "swapper" or (self.comm == "swapper/0" and self.pid == 1) or self.time == 0
+        """The kernel was still booting: before its first process, or in the initcalls of what is built in."""
+        return (
+            bool(self.passes("start_kernel", "setup_arch", "kernel_init_freeable"))
+            or self.comm == "swapper"
+            or (self.comm == "swapper/0" and self.pid == 1)
+            or self.time == 0
+        )
 
 
 @dataclass(frozen=True, slots=True)

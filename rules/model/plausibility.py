@@ -84,6 +84,13 @@ class Standing:
     """What shows that memory was being added or removed."""
     walker: str = ""
     """The function that looks at struct pages of memory whose owner it does not know."""
+    added: bool = False
+    """The page is not memory of the boot."""
+
+    @property
+    def has_reason(self) -> bool:
+        """Something shows hotplug: it was going on, or a walker of page frames met memory that came after the boot."""
+        return bool(self.signs or (self.walker and self.added))
 
 
 def hotplug_signs(oops: DecodedOops) -> tuple[str, ...]:
@@ -107,7 +114,7 @@ def struct_page_standing(oops: DecodedOops) -> Standing:
     if not signs and not walker:
         contradicts.append("the function is not known to walk page frames")
     supports = (f"{walker}() walks page frames",) if walker else ()
-    return Standing(excluded, supports, tuple(contradicts), signs, walker)
+    return Standing(excluded, supports, tuple(contradicts), signs, walker, added=oops.at_boot is False)
 
 
 def linear_standing(oops: DecodedOops) -> Standing:

@@ -24,7 +24,7 @@ __all__ = ["need_whole", "oops_hit", "said", "spoken_hits", "urgency"]
 
 def urgency(standing: Standing, owner: str, severity: Severity | None = None) -> Severity | None:
     """At most medium where neither the owner of the memory nor a sign of hotplug makes lost struct pages likely."""
-    if owner or standing.signs:
+    if owner or standing.has_reason:
         return severity
     return Severity.MEDIUM
 

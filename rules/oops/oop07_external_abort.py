@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rules.finding import Claim, Hit, Impact, Severity
+from rules.model.memory.regions import LinearMap
+from rules.model.memory.resources import Resources
+from rules.model.memory.sections import SectionTable
 from rules.model.oops import Oopses, Region
 from rules.model.plausibility import hotplug_signs, is_external_abort
 from rules.oops.hits import need_whole, oops_hit
@@ -23,7 +26,13 @@ if TYPE_CHECKING:
     impact=Impact.CORRUPTION,
     references=("arch/arm64/mm/fault.c do_sea(), arch/arm64/kernel/traps.c arm64_serror_panic()",),
 )
-def external_abort(oopses: Oopses) -> Iterator[Hit]:
+def external_abort(
+    oopses: Oopses,
+    *,
+    linear_map: LinearMap | None,
+    resources: Resources | None,
+    section_table: SectionTable | None,
+) -> Iterator[Hit]:
     """The memory system answered an access with an error.
 
     What it means:
@@ -43,10 +52,11 @@ def external_abort(oopses: Oopses) -> Iterator[Hit]:
     Look for memory errors in the log first. If memory was removed before: a page-table dump and /proc/iomem show
     a stale linear mapping (LIN-01).
     """
+    stale = _stale(linear_map, resources, section_table)
     for oops in oopses.all:
         if not is_external_abort(oops) or oops.region not in {None, Region.LINEAR, Region.VMEMMAP}:
             continue
-        signs = hotplug_signs(oops)
+        signs = (*hotplug_signs(oops), *((stale,) if stale and oops.current else ()))
         linear = oops.region is Region.LINEAR
         hot_added = linear and oops.at_boot is False
         if not (signs or hot_added) or _cannot_be_memory(oops):
@@ -70,6 +80,15 @@ _MMIO = (
     *("ioread", "iowrite", "__memcpy_fromio", "__memcpy_toio", "__memset_io", "regmap_mmio", "pci_generic_config"),
     *("dw_pcie", "pci_ecam", "gic_", "its_", "early_memtest"),
 )
+
+
+def _stale(linear: LinearMap | None, resources: Resources | None, sections: SectionTable | None) -> str:
+    """What the page tables of the same boot say: memory that is gone and mapped still (LIN-01)."""
+    if linear is None or resources is None or sections is None or not linear.layout.knows("phys_offset"):
+        return ""
+    known = resources.pfns(resources.everything, linear.layout.page_size) | sections.blocks
+    gone = linear.pfns(linear.pages_mapped) - known
+    return f"the linear map holds {gone.total} pages of memory that is gone (LIN-01)" if gone else ""
 
 
 def _cannot_be_memory(oops: DecodedOops) -> bool:

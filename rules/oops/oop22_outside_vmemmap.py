@@ -37,8 +37,8 @@ def outside_vmemmap(oopses: Oopses) -> Iterator[Hit]:
     How it is detected:
     The faulting address, divided back: (address - VMEMMAP_START) / sizeof(struct page) pages from the start of the
     linear map. It must be an address of the image or of modules and vmalloc that a register holds as well, or that a
-    function uses which does such arithmetic; or a page at most 64 GiB below memory with PHYS_OFFSET or VMEMMAP_START among the
-    registers.
+    function uses which does such arithmetic; or a page at most 64 GiB below memory with PHYS_OFFSET or
+    VMEMMAP_START among the registers.
 
     When it is not a problem:
     It is a bug wherever it happens, of the caller. Where the registers were not printed, another bad pointer can lie

@@ -116,7 +116,7 @@ def seen_by_oops(oopses: Oopses) -> Iterator[Hit]:
         if not oops.current or not oops.lost_struct_page or oops.at_boot:
             continue
         standing = struct_page_standing(oops)
-        if standing.signs and not standing.excluded:
+        if standing.has_reason and not standing.excluded:
             yield Hit(
                 title="The kernel died on a struct page that is not mapped",
                 message=f"{oops.who}: {oops.describe()}. {oops.rests_on()}",
