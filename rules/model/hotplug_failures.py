@@ -115,7 +115,7 @@ FAILURES: tuple[Failure, ...] = (
         "virtio-mem",
         Severity.MEDIUM,
         Kind.VIRTIO_MEM,
-        r"virtio_mem virtio\d+: (?:adding memory failed: (?P<errno>-?\d+)"
+        r"virtio_mem (?P<device>virtio\d+): (?:adding memory failed: (?P<errno>-?\d+)"
         r"|unknown error, marking device broken: (?P<errno_>-?\d+)"
         r"|(?P<why>could not reserve device region|unplugging all memory is required"
         r"|device still has system memory added))",
@@ -130,14 +130,14 @@ FAILURES: tuple[Failure, ...] = (
         "dax",
         Severity.MEDIUM,
         Kind.DAX,
-        r"(?:(?:kmem|dax_kmem|device_dax|dax) )?dax\d+\.\d+: "
+        r"(?:(?:kmem|dax_kmem|device_dax|dax) )?(?P<device>dax\d+\.\d+): "
         r"(?:mapping\d+: (?P<start>0x[0-9a-f]+)-(?P<end>0x[0-9a-f]+) )?"
         r"(?P<why>could not reserve region|memory add failed|cannot be hotremoved until the next reboot"
         r"|too small after alignment|rejecting DAX region)"
         r"|mapping\d+: (?P<start_>0x[0-9a-f]+)-(?P<end_>0x[0-9a-f]+) "
         r"(?P<why_>could not reserve region|memory add failed"
         r"|cannot be hotremoved until the next reboot|too small after alignment)"
-        r"|kmem: probe (?:of dax\S+ failed with error |with driver kmem failed with error )(?P<errno>-?\d+)",
+        r"|kmem: probe (?:of (?P<device_>dax\S+) failed|with driver kmem failed) with error (?P<errno>-?\d+)",
         "A DAX device could not be used as memory, or be removed",
         "A range that could not be reserved belongs to somebody else, and no memory is added. A range that cannot be "
         "removed stays online memory without its driver until the next boot.",
@@ -166,7 +166,8 @@ FAILURES: tuple[Failure, ...] = (
         "acpi",
         Severity.MEDIUM,
         Kind.ACPI_MEMORY,
-        r"acpi (?P<why>PNP0C80:\w+: (?:add_memory failed|acpi_memory_enable_device\(\) error|Enumeration failure))",
+        r"acpi (?P<device>PNP0C80:\w+): "
+        r"(?P<why>add_memory failed|acpi_memory_enable_device\(\) error|Enumeration failure)",
         "A memory device of the firmware could not be added",
         "The DIMM is present and not used; of a device with several ranges some may have been added (VMM-14).",
         "Look at the messages before it: a range that is not aligned, that overlaps what is there, or no memory for "
@@ -197,18 +198,20 @@ class Failed:
     details: str
     """The reason, error number and block size that it names, in words."""
     pfn: int | None = None
+    device: str = ""
+    """``virtio0``, ``dax0.0``, ``PNP0C80:01``; empty where the message names none."""
 
     @property
     def key(self) -> str:
         """Tells failed operations apart: the kind and the place, or the reason."""
         place = f"{self.bytes_range[0]:x}-{self.bytes_range[1]:x}" if self.bytes_range else self.details
-        return f"{self.failure.name} {place}"
+        return f"{self.failure.name} {self.device or place}"
 
     def describe(self) -> str:
         """The operation with its range and reason, as a sentence."""
         place = f" [{self.bytes_range[0]:#x}, {self.bytes_range[1]:#x})" if self.bytes_range else ""
         page = f" PFN {self.pfn:#x}" if self.pfn is not None else ""
-        details = f": {self.details}" if self.details else ""
+        details = f": {', '.join(filter(None, (self.device, self.details)))}" if self.device or self.details else ""
         return f"{self.failure.title}{place}{page}{details}."
 
     def pfns(self, page_size: int | None) -> Ranges:
@@ -248,7 +251,10 @@ def _failed(failure: Failure, message: Message, found: re.Match[str]) -> Failed:
     details += [f"memory block size {int(named['block'], 16) >> 20} MiB"] if "block" in named else []
     details += [f"node {named['node']}"] if "node" in named else []
     pfn = int(named["pfn"], 16) if "pfn" in named else None
-    return Failed(failure, message, place, ", ".join(details), pfn if pfn is not None and pfn < MAX_PA >> 12 else None)
+    on_earth = pfn is not None and pfn < MAX_PA >> 12
+    return Failed(
+        failure, message, place, ", ".join(details), pfn if on_earth else None, named.get("device", "").rstrip(":")
+    )
 
 
 _ERRORS = {

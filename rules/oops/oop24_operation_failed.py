@@ -53,7 +53,7 @@ def operation_failed(oopses: Oopses) -> Iterator[Hit]:
     boot = oopses.dmesg.boot
     groups: dict[str, list[Failed]] = {}
     for failed in failures_of(boot):
-        if failed.failure.name != "remove-online":  # OOP-23
+        if failed.failure.name not in _ELSEWHERE:
             groups.setdefault(failed.key, []).append(failed)
     page_size = oopses.layout.get("page_size")
     kept = list(groups.items())[:MAX_PLACES]
@@ -82,3 +82,7 @@ def operation_failed(oopses: Oopses) -> Iterator[Hit]:
                 Severity.LOW,
             )
     need_whole_log(oopses.dmesg)
+
+
+_ELSEWHERE = {"remove-online", "mixed-region"}
+"""What OOP-23 and OOP-21 report."""

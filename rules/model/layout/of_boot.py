@@ -44,6 +44,7 @@ def layout_of_boot(
     for report in reports:
         add_report(builder, report, path)
     add_pointers(builder, reports)
+    _add_page_size(builder, reports, release)
     add_built_bits(builder, panics, path)
     series = release_of_map(release, builder.get("page_size"), builder.get("va_bits_actual"), reports)
     if release is not None and series is not None:
@@ -59,6 +60,35 @@ def layout_of_boot(
         builder.add("phys_offset", *guess, Precision.INFERRED)
         layout = builder.build()
     return layout
+
+
+def _add_page_size(builder: LayoutBuilder, reports: Sequence[Report], release: KernelRelease | None) -> None:
+    """Page size and address bits by a struct page that is printed with its PFN, where only one of them fits both."""
+    shown = next((one for one in reports if one.page is not None and one.pfn is not None), None)
+    if shown is None or shown.page is None or shown.pfn is None or release is None:
+        return
+    if {"page_size", "va_bits_actual", "va_bits"} & builder.facts.keys():
+        return
+    era = next((era for era in ERAS if era.has(release.series)), None)
+    fitting = []
+    for shift, every in ({} if era is None else era.va_bits).items():
+        for bits in every:
+            if era is not None and bits <= 48:
+                area = regions(era, shift, bits, STRUCT_PAGE_SIZE)
+                index, odd = divmod(shown.page - area.vmemmap_start, STRUCT_PAGE_SIZE)
+                offset = (shown.pfn - index) << shift
+                aligned = offset % (1 << 29 if shift == 16 else 1 << 30) == 0
+                if (
+                    area.vmemmap_start <= shown.page < area.vmemmap_end
+                    and not odd
+                    and aligned
+                    and 0 <= offset < 1 << 48
+                ):
+                    fitting.append((1 << shift, bits))
+    if len(fitting) == 1:
+        source = f"the struct page that is printed with its PFN, line {shown.quotes['page'].line}"
+        builder.add("page_size", fitting[0][0], source, Precision.INFERRED)
+        builder.add("va_bits_actual", fitting[0][1], source, Precision.INFERRED)
 
 
 # What only newer kernels print: since 5.8, 5.12 and 6.7 (arch/arm64/mm/fault.c, arch/arm64/kernel/process.c).
