@@ -9,10 +9,14 @@ from analyzer.whatif.answer import Break, Kind
 from analyzer.whatif.harm import Harm, missing_linear, missing_struct_pages
 from parsers.ftrace.functions import Kind as CallKind
 from parsers.kconfig import Kconfig
-from parsers.ranges import Ranges
+from parsers.memory_blocks import MemoryBlocks
+from parsers.ranges import EMPTY, Ranges
 from parsers.uname import KernelRelease
+from rules.facts import how_to_collect
 from rules.finding import Severity
+from rules.model.memory.resources import Resources
 from rules.model.memory.units import Unit, UnitKind
+from rules.model.replay.extents import PMD_BYTES
 from rules.model.replay.forward import Call, run_forward
 from rules.model.replay.guards import hot_remove_exists, offline_refused, split_guard
 
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Case", "Outcome"]
 
+PAGE_4K = 4096
 _DMESG = "dmesg from the start of the boot (journalctl -k -b): what memory there was at boot"
 
 
@@ -78,6 +83,23 @@ class Case:
         why = "no leaf of the page tables that goes maps anything that stays"
         return Outcome(kind=Kind.SAFE, why=why, after=machine, notes=tuple(dict.fromkeys(notes)))
 
+    def remove_unowned(self, span: tuple[int, int] | None) -> Outcome:
+        """A range of bytes in which no unit is known."""
+        page = self.machine.page_size
+        pfns = EMPTY if span is None else Ranges.one(span[0] // page, -(-span[1] // page))
+        inventory = self.known.inventory
+        if pfns & inventory.boot:
+            why = "it is memory of the boot, which arm64 never lets go"
+            return Outcome(kind=Kind.REFUSED, why=why, after=self.machine)
+        if not pfns & self.machine.valid:
+            return Outcome(kind=Kind.SAFE, why="nothing of that range has struct pages", after=self.machine)
+        if inventory.complete:
+            why = "nobody owns it, so nobody removes it: a failed add left it behind (VMM-14); only a reboot frees it"
+            return Outcome(kind=Kind.REFUSED, why=why, after=self.machine)
+        why = "whose memory it is, and what leaves together with it, is not known"
+        steps = [how_to_collect(kind)[0] for kind in (Resources, MemoryBlocks) if self.facts.get(kind) is None]
+        return Outcome(kind=Kind.UNKNOWN, why=why, collect="; ".join(steps))
+
     def _no_hot_remove(self) -> Outcome | None:
         release, config = self.release, self.facts.get(Kconfig)
         if not hot_remove_exists(release):
@@ -98,13 +120,32 @@ class Case:
         if gone:
             return self._own_struct_pages(unit, own, gone)
         described, _ = self.harm.held_in(unit.pfns)
-        effect = run_forward(machine, [Call(CallKind.ARCH_REMOVE_MEMORY, unit.start_pfn, unit.end_pfn)])
-        breaks = self.harm.of(machine, effect)
-        foreign = described & effect.after.valid
-        if foreign:
-            breaks.append(self._stored_there(unit, foreign, "VMM-09"))
+        breaks: list[Break] = []
+        after = machine
+        if missing_linear(machine, own) != own:
+            effect = run_forward(machine, [Call(CallKind.ARCH_REMOVE_MEMORY, unit.start_pfn, unit.end_pfn)])
+            breaks, after = self.harm.of(machine, effect), effect.after
+        # Without a linear mapping memremap_pages() did not succeed, and nothing will be unmapped: VMM-14.
+        if described & after.valid:
+            breaks.append(self._stored_there(unit, described & after.valid, "VMM-09"))
+        if not breaks and (shared := self._past_neighbours(own)):
+            why = (
+                f"PFNs {shared.start[0]:#x}-{shared.end[0]:#x} have their struct pages in the same leaf: whether "
+                f"something there was removed before, and took those of {unit.name} along, is not known"
+            )
+            return Outcome(kind=Kind.UNKNOWN, why=why, collect=self.known.collect)
         kind = Kind.BREAKS if breaks else Kind.SAFE
-        return Outcome(kind=kind, why="", breaks=tuple(breaks), after=effect.after)
+        return Outcome(kind=kind, why="", breaks=tuple(breaks), after=after)
+
+    def _past_neighbours(self, own: Ranges) -> Ranges:
+        """Memory that is not there and whose struct pages share a leaf with ``own``, where no page tables were read."""
+        machine = self.machine
+        if self.known.read or not own - self.known.seen_added:
+            return EMPTY
+        blocks = machine.page_size == PAGE_4K and not machine.behaviour.whole_sections_only
+        leaf = PMD_BYTES if blocks else machine.page_size
+        vmemmap = machine.vmemmap
+        return vmemmap.pfns(vmemmap.offsets(own).widen(leaf)) - machine.valid - machine.early
 
     def _own_struct_pages(self, unit: Unit, own: Ranges, gone: Ranges) -> Outcome:
         """memunmap_pages() looks at the struct pages of what it removes, the first one before all."""
@@ -137,7 +178,7 @@ class Case:
             rule=rule,
             severity=Severity.CRITICAL,
             pfns=pfns,
-            owners=tuple(one.name for one in self.known.inventory.owners(pfns)),
+            owners=self.harm.owners(pfns),
             why=f"struct pages of {pfns.total} other pages are stored in {unit.name} and stay in use when it is gone",
             evidence=(unit.evidence,),
         )

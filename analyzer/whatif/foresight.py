@@ -54,9 +54,11 @@ def every_operation(report: Report | Facts) -> list[Operation]:
     facts = report if isinstance(report, Facts) else report.facts
     foresight = Foresight(facts)
     if foresight.known is None:
-        return []
-    inventory = foresight.known.inventory
+        return [Operation(Verb.REMOVE, "any unit")]
+    inventory, page = foresight.known.inventory, foresight.known.layout.page_size
+    unknown = [] if inventory.complete else [(lo * page, hi * page) for lo, hi in inventory.unowned.tuples()]
     removals = [Operation(Verb.REMOVE, unit.name, foresight.span(unit)) for unit in inventory.removable]
+    removals += [Operation(Verb.REMOVE, f"{lo:#x}-{hi:#x}", (lo, hi)) for lo, hi in unknown]
     return [*removals, *(Operation(Verb.OFFLINE, unit.name) for unit in inventory.blocks if not unit.boot)]
 
 
@@ -135,7 +137,7 @@ class Foresight:
             operation=operation,
             kind=first.kind,
             why=first.why,
-            claim=known.claim,
+            claim=Claim.SUSPECTED if first.kind is Kind.UNKNOWN else known.claim,
             breaks=first.breaks,
             instead=first.instead or self._instead(operation, units, known, first),
             collect=first.collect,
@@ -175,7 +177,7 @@ class Foresight:
         if operation.verb is Verb.ADD and operation.span is not None:
             return Adding(case, *operation.span).outcome()
         if not units:
-            return Outcome(kind=Kind.SAFE, why="nothing of that range has struct pages", after=case.machine)
+            return case.remove_unowned(operation.span)
         if operation.verb is Verb.REMOVE:
             return case.remove(units)
         return case.offline(units[0]) if operation.verb is Verb.OFFLINE else case.online(units[0])
@@ -235,6 +237,8 @@ class Foresight:
         elif rule == "VMM-02":
             unit = layout.page_size // (layout.get("struct_page_size") or 64) * layout.page_size
             fix = f"ranges aligned to {max(unit, 2 << 20) >> 20} MiB make it safe"
-        else:
+        elif rule in {"LIN-03", "CNT-01"}:
             fix = "rodata=full, or adding memory in the units in which it leaves, make it safe"
+        else:
+            fix = "if it has to go, let nothing use its memory again before"
         return f"no order is safe: leave it as it is until the next reboot; {fix}"

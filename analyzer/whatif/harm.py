@@ -66,7 +66,7 @@ class Harm:
 
     def lost_struct_pages(self, before: Machine, after: Machine, pfns: Ranges, rule: str = "VMM-02") -> Break:
         """Valid memory whose struct pages the operation takes away."""
-        owners = self._owners(pfns)
+        owners = self.owners(pfns)
         leaf, evidence = self._leaf(before.vmemmap, after.vmemmap, pfns, Vmemmap)
         oops = "OOP-01" if before.page_size == 4096 else "OOP-02"
         return Break(
@@ -87,7 +87,7 @@ class Harm:
         lost = missing_linear(after, effect.linear_gone & after.valid)
         lost = lost - missing_linear(before, lost)
         if lost:
-            owners = self._owners(lost)
+            owners = self.owners(lost)
             leaf, evidence = self._leaf(before.linear, after.linear, lost, LinearMap)
             yield Break(
                 rule="LIN-03",
@@ -107,7 +107,7 @@ class Harm:
         torn = after.linear.incomplete_runs() - before.linear.incomplete_runs()
         pfns = after.linear.pfns(torn)
         if pfns:
-            owners = self._owners(pfns)
+            owners = self.owners(pfns)
             _, evidence = self._leaf(before.linear, after.linear, pfns, LinearMap)
             yield Break(
                 rule="CNT-01",
@@ -136,7 +136,8 @@ class Harm:
         tables = (walk.tables.pa >> np.uint64(shift)).astype(np.int64)
         return described, Ranges.of(tables, tables + 1) & pfns
 
-    def _owners(self, pfns: Ranges) -> tuple[str, ...]:
+    def owners(self, pfns: Ranges) -> tuple[str, ...]:
+        """Whose memory it is, by name."""
         units = self.inventory.owners(pfns)
         named = tuple(unit.name for unit in units)
         rest = pfns - Ranges.pairs((unit.start_pfn, unit.end_pfn) for unit in units)

@@ -84,6 +84,10 @@ class Inventory:
     """PFNs of sections that came at boot, by whatever shows it."""
     named: tuple[Unit, ...]
     """Every other claimed row of /proc/iomem."""
+    unowned: Ranges = EMPTY
+    """Hot-added memory that is in none of the units."""
+    complete: bool = True
+    """/proc/iomem and the memory blocks were read: what has no owner then, nobody owns."""
 
     @classmethod
     def of(cls, facts: Facts, layout: KernelLayout) -> Inventory:
@@ -91,15 +95,22 @@ class Inventory:
         sections, iomem, resources = facts.get(SectionTable), facts.get(Iomem), facts.get(Resources)
         boot = EMPTY if sections is None else sections.early
         rows = () if iomem is None or resources is None else _ram_rows(iomem, layout)
-        boot = boot | Ranges.pairs((unit.start_pfn, unit.end_pfn) for unit in rows if unit.boot).widen(
-            layout.pages_per_section
+        nomap = EMPTY if resources is None else resources.pfns(resources.nomap, layout.page_size)
+        boot = (
+            boot
+            | nomap.widen(layout.pages_per_section)
+            | Ranges.pairs((unit.start_pfn, unit.end_pfn) for unit in rows if unit.boot).widen(layout.pages_per_section)
         )
         blocks = _blocks(facts, layout, boot)
         devices = () if resources is None else tuple(_devices(resources, sections, layout))
         every = (_with_blocks(unit, blocks, boot, sections) for unit in rows)
         ram = tuple(unit for unit in every if not unit.boot)
         named = () if iomem is None or resources is None else tuple(_named(iomem, layout))
-        return cls(devices, ram, blocks, boot, named)
+        owned = Ranges.pairs((unit.start_pfn, unit.end_pfn) for unit in (*devices, *ram, *blocks))
+        added = EMPTY if sections is None else (sections.hotadded | sections.device) - boot - owned
+        return cls(
+            devices, ram, blocks, boot, named, added, resources is not None and facts.get(MemoryBlocks) is not None
+        )
 
     @property
     def removable(self) -> tuple[Unit, ...]:

@@ -225,6 +225,14 @@ class Entries:
                 self.level[self._inside(free)] = level - 1
                 self._join()
 
+    def lose(self, offsets: Ranges) -> None:
+        """Entries that were seen to go, whatever took them: no table is freed."""
+        self._split(offsets)
+        inside = self._inside(offsets)
+        self.attrs[inside] = 0
+        self.memtype[inside] = 0
+        self._join()
+
     # Adding.
 
     def populate(self, low: int, high: int, level: int, look: Look, *, table_is_done: bool) -> Ranges:

@@ -29,6 +29,7 @@ from rules.model.replay.behaviour import Behaviour
 from rules.model.replay.calibration import Calibration
 from rules.model.replay.entries import Entries, Look
 from rules.model.replay.forward import Call, Machine, run_forward
+from rules.model.replay.timeline import Timeline
 from rules.rule import UndecidedError
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class Known:
     assumptions: tuple[str, ...] = ()
     collect: str = ""
     """What would leave one machine."""
+    seen_added: Ranges = EMPTY
+    """PFNs whose history is known although no page tables were read: a trace saw them added."""
 
 
 def known_machines(facts: Facts) -> Known:
@@ -193,7 +196,7 @@ def _hosted(facts: Facts, layout: KernelLayout, sections: SectionTable, inventor
 
 def _imagined(facts: Facts, layout: KernelLayout, sections: SectionTable, inventory: Inventory) -> Known:
     """Page tables as the kernel would have made them: boot memory, then every unit, added one after the other."""
-    release = facts.get(KernelRelease)
+    release, timeline = facts.get(KernelRelease), facts.get(Timeline)
     struct_page = layout.get("struct_page_size") or 64
     behaviours = _behaviours(layout, release, None)
     calibration = Calibration(layout.page_size, struct_page, 0, layout.pages_per_section, "assumed")
@@ -224,6 +227,8 @@ def _imagined(facts: Facts, layout: KernelLayout, sections: SectionTable, invent
         calls = [Call(Kind.ARCH_ADD_MEMORY, unit.start_pfn, unit.end_pfn) for unit in added]
         ram = Ranges.pairs((unit.start_pfn, unit.end_pfn) for unit in added if unit.kind is UnitKind.RAM)
         machine = run_forward(empty, calls, ram=ram).after if calls else empty
+        if timeline is not None:
+            machine.vmemmap.lose(machine.vmemmap.offsets(timeline.lost))
         machines.append(replace(machine, valid=machine.valid | sections.valid, online=_online(sections)))
     reason = facts.why_missing(LinearMap) if facts.get(LinearMap) is None else "PHYS_OFFSET is not known"
     return Known(
@@ -234,4 +239,12 @@ def _imagined(facts: Facts, layout: KernelLayout, sections: SectionTable, invent
         read=False,
         assumptions=(f"page tables as {behaviours[0].source} would make them ({reason})",),
         collect="the page tables: " + facts.collect(LinearMap)[0],
+        seen_added=_seen_added(timeline),
     )
+
+
+def _seen_added(timeline: Timeline | None) -> Ranges:
+    """PFNs that the trace saw added, if it lost nothing."""
+    if timeline is None or timeline.undecided:
+        return EMPTY
+    return timeline.where(timeline.state.added_by >= 0)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FIXTURES = Path(__file__).parents[3] / "fixtures"
-CAPTURES, VMCORE = FIXTURES / "captures", FIXTURES / "vmcore"
+FOLDERS = (FIXTURES / "captures", FIXTURES / "whatif", FIXTURES)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two moments of one boot."""
+    """Two moments of one boot: directories in `FIXTURES`, or files of ``vmcore``."""
 
     boot: str
     before: str
@@ -21,6 +21,12 @@ class Pair:
     """What each operation comes to; all safe if empty."""
     release: str = ""
     """The release that the kernel behaves like, where its release string lies: a fix that was reverted."""
+
+    @property
+    def moments(self) -> tuple[Path, Path]:
+        """Where the two were captured."""
+        folder = next(one for one in FOLDERS if (one / self.boot / self.before).exists())
+        return folder / self.boot / self.before, folder / self.boot / self.after
 
     def __str__(self) -> str:
         return f"{self.boot}:{self.before}>{self.after}"
@@ -99,6 +105,29 @@ PAIRS: list[Pair] = [
         )
     ),
     Pair("pmem-5.10-4k", "02-one-removed", ("remove:namespace0.2",), "03-second-removed", ("breaks",)),
+    Pair(
+        "vmcore",
+        "pmem-6.12-vuln-before.core.zst",
+        ("remove:namespace0.1",),
+        "pmem-6.12-vuln-after.core.zst",
+        ("breaks",),
+    ),
+    Pair(
+        "vmcore",
+        "half-added-7.3-created.core.zst",
+        ("remove:namespace0.0",),
+        "half-added-7.3-destroyed.core.zst",
+        ("breaks",),
+    ),
+    Pair(
+        "vmcore",
+        "half-added-7.3-destroyed.core.zst",
+        ("add:0x80200000-0x88000000",),
+        "half-added-7.3-destroyed.core.zst",
+        ("refused",),
+    ),
+    Pair("selfhosted-7.3-4k", "02-online", ("offline:memory33",), "03-offline", ("refused",)),
+    Pair("selfhosted-7.3-4k", "02-online", ("remove:0x108000000-0x110000000",), "03-offline", ("refused",)),
     Pair("pmem-6.12-16k", "00-boot", _add(*THREE_16K), "01-namespaces", ("safe", "breaks", "safe")),
     Pair("pmem-6.12-16k", "01-namespaces", ("remove:namespace0.0",), "02-one-removed", ("breaks",)),
     Pair("pmem-6.12-64k", "00-boot", _add(*THREE_64K), "01-namespaces", ("safe", "breaks", "breaks")),

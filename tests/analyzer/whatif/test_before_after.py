@@ -16,7 +16,7 @@ from rules.facts import Facts
 from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.sections import SectionTable
 from rules.model.replay.entries import Entries
-from tests.analyzer.whatif.pairs import CAPTURES, PAIRS, Pair
+from tests.analyzer.whatif.pairs import PAIRS, Pair
 
 
 @cache
@@ -26,7 +26,7 @@ def facts_of(path: Path) -> Facts:
 
 @pytest.mark.parametrize("pair", PAIRS, ids=str)
 def test_the_next_moment_is_foretold_entry_for_entry(pair: Pair) -> None:
-    before, after = (facts_of(CAPTURES / pair.boot / moment) for moment in (pair.before, pair.after))
+    before, after = (facts_of(path) for path in pair.moments)
     if pair.release:
         known = {**before.known, KernelRelease: parse_uname(pair.release.encode(), "uname")}
         before = replace(before, known=known)
