@@ -168,7 +168,7 @@ class Adding:
         lost = Break(
             rule="VMM-02", severity=Severity.CRITICAL, pfns=unpopulated, owners=(self.unit.name,), why=why,
         )  # fmt: skip
-        return Outcome(kind=Kind.BREAKS, why=why, breaks=(lost,), after=after, instead=self._aligned())
+        return Outcome(kind=Kind.BREAKS, why=why, breaks=(lost,), after=after, instead=self._aligned(), oops=True)
 
     def _later(self, after: Machine, unit: Unit) -> Iterator[Break]:
         """What the removal of the new range, or of one beside it, would destroy: the hazard that the add makes."""

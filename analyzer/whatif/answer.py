@@ -73,6 +73,8 @@ class Answer:
     after: Machine | None = field(default=None, repr=False)
     """Page tables and sections as they would be afterwards; None where that is not known."""
     notes: tuple[str, ...] = ()
+    oops: bool = False
+    """The kernel oopses in the operation itself, which holds the hotplug lock: no other follows."""
 
     @property
     def harmful(self) -> bool:

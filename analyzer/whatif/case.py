@@ -43,6 +43,7 @@ class Outcome:
     instead: str | None = None
     collect: str | None = None
     notes: tuple[str, ...] = ()
+    oops: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +171,7 @@ class Case:
             why=why,
             breaks=(lost,),
             after=machine if first else None,
+            oops=True,
             instead=f"leave {unit.name} as it is until the next reboot",
         )
 
@@ -299,7 +301,11 @@ class Case:
             evidence=(unit.evidence,),
         )
         return Outcome(
-            kind=Kind.BREAKS, why=why, breaks=(lost,), instead=f"leave {unit.name} as it is until the next reboot"
+            kind=Kind.BREAKS,
+            why=why,
+            breaks=(lost,),
+            instead=f"leave {unit.name} as it is until the next reboot",
+            oops=True,
         )
 
     def online(self, unit: Unit) -> Outcome:

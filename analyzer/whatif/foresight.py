@@ -89,6 +89,8 @@ class Foresight:
         known = self.known
         if known is None:
             return self
+        if answer.oops:
+            return replace(self, blind=f"the kernel oopses in {answer.operation}, which holds the hotplug lock")
         if answer.after is None:
             return replace(self, blind=f"the state after {answer.operation} is not known")
         inventory, valid, online = known.inventory, answer.after.valid, answer.after.online
@@ -144,6 +146,7 @@ class Foresight:
             pfns=pfns,
             after=first.after if len(outcomes) == 1 else None,
             notes=(*known.assumptions, *first.notes),
+            oops=first.oops,
         )
 
     def _units(self, operation: Operation, known: Known) -> list[Unit]:
