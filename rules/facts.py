@@ -17,6 +17,7 @@ from rules.model.memory.sections import SectionTable
 from rules.model.memory.snapshots import Earlier, ListedSections, PrintedTables
 from rules.model.memory.walk import PageWalk
 from rules.model.oops import Oopses
+from rules.model.replay.offlining import Offlining
 from rules.model.replay.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ _MADE: dict[type, _Made] = {
     Resources: _Made("/proc/iomem", ("iomem",)),
     SectionTable: _Made("the section table (/proc/iomem, memory blocks)", ("iomem", "memory_blocks")),
     Oopses: _Made("the kernel log", ("dmesg",)),
+    Offlining: _Made("which blocks could go offline", ("ptdump", "memory_blocks", "iomem")),
     Timeline: _Made("a trace of hotplug operations", ("trace",)),
     PrintedTables: _Made("a page-table dump beside a crash dump", ("ptdump",)),
     ListedSections: _Made("the section table of /proc/iomem and the memory blocks", ("iomem", "memory_blocks")),

@@ -9,6 +9,7 @@ from parsers.layout import KernelLayout
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.model.log import address_ranges, messages_like, need_whole_log, quote_messages
+from rules.model.replay.offlining import Offlining
 from rules.rule import NotApplicableError, UndecidedError, rule
 
 if TYPE_CHECKING:
@@ -28,8 +29,14 @@ _RIGHT_RANGE = (7, 3)
         "Seen on Debian's 7.3.4: no memory block under a 1 GiB leaf goes offline; no upstream report known",
     ),
 )
-def split_guard(release: KernelRelease, *, dmesg: Dmesg | None, kernel_layout: KernelLayout | None) -> Iterator[Hit]:
-    """The kernel refused to offline memory because a leaf of the linear map would be split.
+def split_guard(
+    release: KernelRelease,
+    *,
+    dmesg: Dmesg | None,
+    kernel_layout: KernelLayout | None,
+    offlining: Offlining | None,
+) -> Iterator[Hit]:
+    """The kernel refuses to offline memory because a leaf of the linear map would be split.
 
     What it means:
     Since 7.1 memory goes offline only if its edges are edges of leaves (LIN-02). The check is made for each memory
@@ -38,7 +45,8 @@ def split_guard(release: KernelRelease, *, dmesg: Dmesg | None, kernel_layout: K
     one that was asked for; 7.3 looks at the right one.
 
     How it is detected:
-    "[...] splits a leaf entry in linear map" in the log. The addresses are those that the kernel looked at.
+    "[...] splits a leaf entry in linear map" in the log. The addresses are those that the kernel looked at. Before it
+    is tried, the check of the kernel is made on the page tables for every hot-added block that is online.
 
     When it is not a problem:
     The refusal itself is protective. Before 7.3, whether the kernel checks the right range has to be read from
@@ -47,6 +55,8 @@ def split_guard(release: KernelRelease, *, dmesg: Dmesg | None, kernel_layout: K
     What to do:
     Plug memory that has to leave again in DIMMs smaller than 1 GiB, or boot with rodata=full on CPUs that then map
     the linear area by pages. Before 7.3, compare the addresses in the message with the block that was to go offline.
+    A block that holds its own struct pages offers itself without them, so that its edge lies inside of a leaf however
+    small the DIMM is: MOM-14 says what to do.
     """
     said = messages_like(dmesg, r"splits a leaf entry in linear map")
     if said:
@@ -62,6 +72,8 @@ def split_guard(release: KernelRelease, *, dmesg: Dmesg | None, kernel_layout: K
         return
     if release.series < (7, 1):
         raise NotApplicableError(f"{release.raw} has no such check")
+    if offlining is not None:
+        yield from offlining.hits("LIN-04", hosted=False)
     if dmesg is None:
         raise UndecidedError("whether the kernel refused to offline memory is not known", Dmesg)
     need_whole_log(dmesg)

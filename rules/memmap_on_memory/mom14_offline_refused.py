@@ -10,6 +10,7 @@ from parsers.layout import KernelLayout
 from parsers.memmap_on_memory import MemmapOnMemory, MemmapOnMemoryMode
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.model.log import address_ranges, messages_like, need_whole_log, quote_messages
+from rules.model.replay.offlining import Offlining
 from rules.model.replay.state import YES
 from rules.model.replay.timeline import Timeline
 from rules.rule import NotApplicableError, UndecidedError, rule
@@ -33,16 +34,21 @@ _EPERM = -1
         "arch/arm64/mm/mmu.c can_unmap_without_split() (v7.1 to 7.3); seen on Debian's 7.3.4",
     ),
 )
-def offline_refused(dmesg: Dmesg, layout: KernelLayout, *, memmap_on_memory: MemmapOnMemory | None) -> Iterator[Hit]:
-    """A memory block could not be offlined because its struct pages begin inside of a vmemmap block.
+def offline_refused(
+    dmesg: Dmesg, layout: KernelLayout, *, memmap_on_memory: MemmapOnMemory | None, offlining: Offlining | None
+) -> Iterator[Hit]:
+    """A memory block cannot be offlined because what it offers begins behind its own struct pages.
 
     What it means:
-    Since 7.1 the kernel refuses to offline memory at whose edges a leaf of the vmemmap area would have to be split. A
-    block that holds its own struct pages offers itself without its first pages: its edge always lies inside of a leaf.
+    Since 7.1 the kernel refuses to offline memory at whose edges a leaf of the linear map or the vmemmap area would
+    have to be split. A block that holds its own struct pages offers itself without its first pages: its edge always
+    lies inside of a vmemmap block, and of a contiguous run of the linear map unless that is mapped with pages.
 
     How it is detected:
-    "[...] splits a leaf entry in vmemmap" in the log of a kernel with memmap_on_memory on. It is proven where the
-    refused range begins inside of a memory block, behind the pages that the block keeps for itself.
+    "[...] splits a leaf entry in vmemmap" in the log of a kernel with memmap_on_memory on, or "in linear map" of a
+    range that begins inside of a memory block. It is proven where the range begins there, behind the pages that the
+    block keeps for itself. Before it is tried, the check of the kernel is made on the page tables for every block that
+    is online and holds its own struct pages.
 
     When it is not a problem:
     Without memmap_on_memory the refusal is right: the edge of the range does share a leaf with live memory (VMM-01).
@@ -51,7 +57,13 @@ def offline_refused(dmesg: Dmesg, layout: KernelLayout, *, memmap_on_memory: Mem
     Plug memory that has to be unplugged again without memmap_on_memory.
     """
     said = messages_like(dmesg, r"splits a leaf entry in vmemmap")
+    hosts = memmap_on_memory is not None and memmap_on_memory.mode is not MemmapOnMemoryMode.OFF
+    if not said and hosts:
+        linear = messages_like(dmesg, r"splits a leaf entry in linear map")
+        said = tuple(one for one in linear if _inside_blocks(address_ranges((one,), layout), layout))
     if not said:
+        if hosts and offlining is not None:
+            yield from offlining.hits("MOM-14", "LIN-04", hosted=True)
         need_whole_log(dmesg)
         return
     if memmap_on_memory is None:

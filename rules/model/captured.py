@@ -36,6 +36,7 @@ from rules.model.memory.resources import Resources
 from rules.model.memory.sections import SectionTable
 from rules.model.memory.snapshots import Earlier, ListedSections, Present, PrintedTables
 from rules.model.oops import Oopses
+from rules.model.replay.offlining import Offlining
 from rules.model.replay.timeline import HotplugLog, Timeline
 
 if TYPE_CHECKING:
@@ -189,7 +190,9 @@ class _Building:
         self._timeline(layout)
         if captured.vmcore is not None:
             self._second_witnesses(layout)
-        return Facts(self.known, self.missing)
+        facts = Facts(self.known, self.missing)
+        self.known[Offlining] = Offlining(facts)
+        return facts
 
     def _take(self, *facts: object) -> None:
         self.known.update({type(fact): fact for fact in facts if fact is not None})

@@ -24,17 +24,18 @@ if TYPE_CHECKING:
     ),
 )
 def vmemmap_allocation(oopses: Oopses) -> Iterator[Hit]:
-    """There was no contiguous memory for a block of struct pages.
+    """There was no memory for struct pages, or no contiguous memory for a block of them.
 
     What it means:
-    The kernel falls back to base pages (since 5.11): more tables and TLB entries for that memory (VMM-07).
-    Before, and with struct pages in the device itself (since 6.2), adding fails.
+    Without memory for a block the kernel falls back to base pages (since 5.11): more tables and TLB entries for that
+    memory (VMM-07). Before, with struct pages in the device itself (since 6.2), and where there is not even a single
+    page, adding fails with -ENOMEM (-12), and what it had added until then may stay (VMM-14).
 
     How it is detected:
-    The message "vmemmap alloc failure: order:" with the order of a block.
+    The message "vmemmap alloc failure: order:", with the order of a block or of a page.
 
     When it is not a problem:
-    Failures of smaller orders: there was no memory at all.
+    The kernel takes back what a failed add had done, mostly: where it did not, VMM-14, TRC-06 and MOM-05 tell.
 
     What to do:
     Add memory early after the boot, compact memory first (/proc/sys/vm/compact_memory), or use memmap_on_memory.
@@ -44,6 +45,14 @@ def vmemmap_allocation(oopses: Oopses) -> Iterator[Hit]:
         r"vmemmap alloc failure: order:(?:9|1\d)\b",
         "No contiguous memory for struct pages",
         "an allocation for a block of struct pages failed: base pages instead (VMM-07), or the memory was not added.",
+        Claim.PROBABLE,
+    )
+    yield from spoken_hits(
+        oopses,
+        r"vmemmap alloc failure: order:[0-8]\b",
+        "No memory for struct pages",
+        "not a single page could be had for struct pages: the memory was not added (-ENOMEM), and what had been added "
+        "until then may be left behind (VMM-14).",
         Claim.PROBABLE,
     )
     need_whole(oopses)

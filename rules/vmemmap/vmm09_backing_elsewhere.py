@@ -68,7 +68,9 @@ def backing_elsewhere(
     backing = _Backing(vmemmap, pieces, units)
     offline = (sections.blocks - sections.online).scale(page)
     gone = ~present.contains(pieces.pa)
-    foreign = backing.foreign & ~gone
+    # Hot-added memory of no unit may be part of the unit that holds its struct pages, as after a failed add (VMM-14).
+    unowned = backing.unowned & backing.describes(sections.hotadded)
+    foreign = backing.foreign & ~gone & ~unowned
     in_offline = offline.contains(pieces.pa)
     in_device = sections.device.scale(page).contains(pieces.pa)
     distant = backing.other_node(block_rows) & ~gone & backing.describes(sections.hotadded)
@@ -82,10 +84,11 @@ def backing_elsewhere(
     for chosen, key, severity, where, claim in parts:
         if chosen.any():
             yield backing.hit(chosen, key, severity, where, claim)
-    nameless = backing.homeless & sections.hotadded.contains(backing.stored)
+    nameless = (backing.homeless | (unowned & backing.foreign)) & sections.hotadded.contains(backing.stored)
     if nameless.any():
         raise UndecidedError(
-            "which unit the hot-added memory with struct pages in it belongs to is not known", "vmcore"
+            "which unit the hot-added memory with struct pages in it, or that they describe, belongs to is not known",
+            "vmcore",
         )
 
 
@@ -126,6 +129,11 @@ class _Backing:
     def homeless(self) -> Bool:
         """Pieces that are stored in no known unit."""
         return np.asarray(_unit(self.units, self.stored) < 0)
+
+    @property
+    def unowned(self) -> Bool:
+        """Pieces that describe memory of no known unit."""
+        return np.asarray(_unit(self.units, self.pfn) < 0)
 
     def describes(self, pfns: Ranges) -> Bool:
         """Pieces that describe any of ``pfns``."""

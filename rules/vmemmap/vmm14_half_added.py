@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     references=(
         "Derived from mm/memory_hotplug.c __add_pages() and arch/arm64/mm/mmu.c arch_add_memory() (6.12): the error "
         "path unmaps the linear map and keeps the sections; no upstream report known",
+        "Seen on 7.3.4: ndctl create-namespace -m devdax -M dev -a 4K -s 400M in a region that begins in a section",
     ),
 )
 def half_added(sections: SectionTable, linear: LinearMap, resources: Resources) -> Iterator[Hit]:
@@ -37,21 +38,25 @@ def half_added(sections: SectionTable, linear: LinearMap, resources: Resources) 
     oopses, and adding the range again fails with -EEXIST.
 
     How it is detected:
-    Sections of the exact section table that came after boot, are not online, have no memory block, no
-    resource in /proc/iomem and no linear mapping.
+    Sections of the exact section table that came after boot, are not online, have no memory block, no linear
+    mapping, and no resource of their own in /proc/iomem: a persistent-memory region, a CXL or a PCI window that
+    they lie in is none, nor is what a driver claimed there before its add failed.
 
     When it is not a problem:
-    Device-private memory has no linear mapping by design, and a resource. Memory that was being added while
-    the capture was taken looks like this for a moment.
+    Device-private memory has no linear mapping by design, and a resource of its own outside of such windows. Memory
+    that was being added while the capture was taken looks like this for a moment.
 
     What to do:
-    Search the log for "add_memory failed" or a driver that could not add its range. Do not retry; reboot.
+    Search the log for "add_memory failed" or a driver that could not add its range (error -12). Adding the range again
+    fails (-17), and a raw namespace over it may overwrite struct pages that lie in it (VMM-09). Reboot.
     """
     if sections.precision is not Precision.EXACT:
         raise UndecidedError("which sections are valid is not known exactly", "vmcore")
     if not sections.blocks_known:
         raise UndecidedError("which sections have a memory block is not known", "memory blocks")
-    owned = resources.pfns(resources.everything, linear.layout.page_size) | sections.blocks | sections.online
+    # A window of firmware or of a bus owns nothing, and what a driver claims in it is mapped, or was not added at all.
+    owners = (resources.everything - resources.windows) | resources.ram
+    owned = resources.pfns(owners, linear.layout.page_size) | sections.blocks | sections.online
     lone = (sections.hotadded - owned) & linear.pfns(linear.pages_observed - linear.pages_mapped)
     for lo, hi in lone.widen(sections.pages_per_section).tuples():
         left = lone & Ranges.one(lo, hi)
@@ -60,7 +65,8 @@ def half_added(sections: SectionTable, linear: LinearMap, resources: Resources) 
             title="A failed hot-add left valid sections behind",
             message=(
                 f"{left.total} pages ({', '.join(f'PFNs {a:#x}-{b:#x}' for a, b in left.tuples()[:4])}) are valid in "
-                "mem_section; they are not online, no memory block or resource is there, and the linear map is empty."
+                "mem_section; they are not online, have no memory block and no resource of their own, and the linear "
+                "map is empty there."
             ),
             claim=Claim.PROBABLE,
             pfns=left,

@@ -349,6 +349,28 @@ def test_sections_that_nobody_owns(layout, changes, listed, linear, expected):
     assert len(verdict.findings) == (0 if isinstance(expected, Outcome) else len(expected))
 
 
+@pytest.mark.parametrize(
+    ("names", "owned"),
+    [
+        (("Persistent Memory",), False),
+        (("Persistent Memory", "namespace0.0"), False),
+        (("CXL Window 0", "region0", "dax0.0"), False),
+        (("PCI Bus 0000:00", "0000:01:00.0"), False),
+        (("amdgpu device memory",), True),
+        (("System RAM (kmem)",), True),
+    ],
+)
+def test_a_window_of_firmware_owns_no_sections(layout, names, owned):
+    """Nor does what a driver claimed in it; device-private memory, which is not mapped, has a resource of its own."""
+    lines = [
+        b"%s%08x-%08x : %s\n" % (b"  " * depth, at(0) << 12, (at(2) << 12) - 1, name.encode())
+        for depth, name in enumerate(names)
+    ]
+    listed = Resources.of(parse_iomem(b"".join(lines), "iomem"))
+    verdict = judged(half_added, facts(layout, [LINEAR_RAM], listed, **WHOLE))
+    assert places(verdict) == ([] if owned else [(at(0), at(2))])
+
+
 # LIN-05: where the linear map leads -----------------------------------------------------------------------------------
 
 

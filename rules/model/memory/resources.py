@@ -57,6 +57,8 @@ class Resources:
     containers: Ranges
     """Persistent or soft-reserved memory and CXL windows, claimed or not."""
     everything: Ranges
+    windows: Ranges
+    """What firmware or a bus describes, claimed or not: memory containers, PCI windows, virtio-mem's region."""
 
     @classmethod
     def of(cls, iomem: Iomem) -> Resources | None:
@@ -80,6 +82,7 @@ class Resources:
             devices=tuple(_devices(iomem)),
             containers=ranges([_MEMORY_CONTAINER.match(name) is not None for name in names]),
             everything=ranges([True] * len(iomem)),
+            windows=ranges([_CONTAINER.match(name) is not None for name in names]),
         )
 
     @property

@@ -32,6 +32,11 @@ class Refusal:
     rule: str
     """The rule that finds the refusal in a log."""
     advice: str = ""
+    hosted: bool = False
+    """Of a block that holds its own struct pages, which offers itself without them."""
+    region: str = ""
+    leaf: tuple[int, int] = (0, 0)
+    """The leaf or contiguous run that would be split: virtual addresses ``[start, end)``."""
 
 
 def hot_remove_exists(release: KernelRelease | None) -> bool:
@@ -73,6 +78,9 @@ def offline_refused(machine: Machine, start_pfn: int, end_pfn: int, release: Ker
                     f"the leaf or contiguous run {start:#x}-{end:#x} of the {what} has {edge * page:#x} inside of it",
                     "MOM-14" if hosted and what == "vmemmap" else rule,
                     _advice(hosted=hosted, linear=what == "linear map"),
+                    hosted,
+                    entries.name,
+                    (start, end),
                 )
     return None
 

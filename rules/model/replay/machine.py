@@ -19,7 +19,7 @@ from parsers.memmap_on_memory import MemmapOnMemory, MemmapOnMemoryMode
 from parsers.ranges import EMPTY, Ranges
 from parsers.uname import KernelRelease
 from parsers.vmcore.rows import BlockRows
-from rules.finding import Claim
+from rules.finding import Claim, UndecidedError
 from rules.model.bugs import bug
 from rules.model.memory.quotes import block_pfns
 from rules.model.memory.regions import LinearMap, Vmemmap
@@ -30,7 +30,6 @@ from rules.model.replay.calibration import Calibration
 from rules.model.replay.entries import Entries, Look
 from rules.model.replay.forward import Call, Machine, run_forward
 from rules.model.replay.timeline import Timeline
-from rules.rule import UndecidedError
 
 if TYPE_CHECKING:
     from rules.facts import Facts
