@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from parsers.errors import Diagnostic
 from parsers.ftrace.functions import Kind
 from parsers.mapping import I64, U8, U16, U64, Bool
+
+if TYPE_CHECKING:
+    from parsers.ftrace.scan import KeptLines
 
 __all__ = [
     "I32",
@@ -270,25 +273,18 @@ class Trace:
     """Bytes of text that were scanned, or records that were decoded."""
     defined: frozenset[str] = frozenset()
     """Names of the events that the source defines (trace.dat); empty for text, which shows only those that fired."""
-    _data: bytes | None = field(default=None, repr=False)
+    _lines: KeptLines | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.events)
 
     def quote(self, row: int) -> str:
-        """The event of ``row`` as the source has it (text), or written out the way the kernel prints it (trace.dat)."""
-        if self.events.line[row]:
-            return self._source_line(int(self.events.offset[row]))
-        return self.describe(row)
+        """The event of ``row`` as the source has it (text), or written out the way the kernel prints it.
 
-    def _source_line(self, offset: int) -> str:
-        if self._data is not None:
-            raw = self._data[offset : offset + 4096]
-        else:
-            with Path(self.source).open("rb") as stream:
-                stream.seek(offset)
-                raw = stream.read(4096)
-        return raw.split(b"\n", 1)[0].decode(errors="replace").strip()
+        It is written out for trace.dat, and where the file was written to since it was read.
+        """
+        line = self._lines.line_at(int(self.events.offset[row])) if self._lines and self.events.line[row] else None
+        return self.describe(row) if line is None else line
 
     def describe(self, row: int) -> str:
         """``comm-pid [cpu] time: event: (symbol) argument=value …`` in the columns of the table."""

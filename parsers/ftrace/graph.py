@@ -266,5 +266,5 @@ def read_graph(source: Source, progress: Progress | None = None) -> Trace:
         source=source.path,
         format="function_graph",
         nr_scanned=reader.scanned,
-        _data=source.data,
+        _lines=source.kept(),
     )

@@ -59,7 +59,7 @@ def read_log(source: Source, progress: Progress | None = None) -> Trace:
         source=source.path,
         format="dmesg",
         nr_scanned=reader.scanned,
-        _data=source.data,
+        _lines=source.kept(),
     )
 
 

@@ -7,8 +7,11 @@ memory does not grow with the file.
 
 from __future__ import annotations
 
+import os
 import re
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LOSS_WORDS",
     "Block",
+    "KeptLines",
     "Landmarks",
     "Progress",
     "Source",
@@ -49,6 +53,7 @@ BLOCK_SIZE = 16 << 20
 _PAGE_MIGRATION = (("page_isolation:", "test_pages_isolated: "), ("migrate:", "mm_migrate_pages: "))
 _STACK_LINES = re.compile(rb"\s*=>|\s+[0-9a-f]{8,16} |[^\n]*stack trace ?>|\s*$")
 _MAX_HOLD_BACK = 512
+_QUOTED = 4096
 _TAIL = 1 << 16
 _STEP = 1 << 18
 """Bytes whose comparison with a character stays in the cache."""
@@ -232,6 +237,43 @@ class Block:
         return self.line + lines + _newlines(self.data, position, len(self.data))
 
 
+class KeptLines:
+    """The lines of a source, to be quoted after it was read: in memory, or in a file that is kept open.
+
+    A file that is moved or removed meanwhile is still read; of one that was written to since, nothing is quoted.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._data = source.data
+        self._descriptor = -1
+        if self._data is None:
+            with suppress(OSError):
+                self._descriptor = os.open(source.path, os.O_RDONLY)
+                weakref.finalize(self, os.close, self._descriptor)
+            self._state = _state(self._descriptor)
+
+    def line_at(self, offset: int) -> str | None:
+        """The line that begins at a byte offset, its first 4 KiB; None if the file is not what was read."""
+        raw = self._data[offset : offset + _QUOTED] if self._data is not None else self._read(offset)
+        return raw.split(b"\n", 1)[0].decode(errors="replace").strip() if raw else None
+
+    def _read(self, offset: int) -> bytes:
+        try:
+            raw = os.pread(self._descriptor, _QUOTED, offset)
+        except OSError:
+            return b""
+        return raw if self._state and _state(self._descriptor) == self._state else b""
+
+
+def _state(descriptor: int) -> tuple[int, int] | None:
+    """What changes when a file is written to; None for what the kernel makes anew for each reader (tracefs)."""
+    try:
+        now = os.fstat(descriptor)
+    except OSError:
+        return None
+    return (now.st_size, now.st_mtime_ns) if now.st_size else None
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """Bytes in a file or in memory."""
@@ -247,6 +289,10 @@ class Source:
             return Path(self.path).open("rb")
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror}", path=self.path) from error
+
+    def kept(self) -> KeptLines:
+        """The lines, for quotes."""
+        return KeptLines(self)
 
     def size(self) -> int:
         """Number of bytes."""

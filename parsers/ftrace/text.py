@@ -347,7 +347,7 @@ def read_text(source: Source, progress: Progress | None = None) -> Trace:
         format=kind,
         release=head.release,
         nr_scanned=reader.scanned,
-        _data=source.data,
+        _lines=source.kept(),
     )
 
 

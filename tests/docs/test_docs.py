@@ -67,7 +67,8 @@ def test_explain_prints_what_the_page_says(ptaudit, generated) -> None:
 def test_explain_takes_families_and_refuses_what_is_none(ptaudit) -> None:
     assert ptaudit("explain", "vmm").out.count("What to do\n") == sum(rule.code.startswith("VMM-") for rule in RULES)
     done = ptaudit("explain", "VMM-02", "NONE-9")
-    assert (done.status, done.out, done.err) == (2, "", "ptaudit: no rule NONE-9; ptaudit rules lists them\n")
+    refused = "ptaudit: no rule, family or name 'NONE-9'; ptaudit rules lists them\n"
+    assert (done.status, done.out, done.err) == (2, "", refused)
 
 
 def test_rules_as_json_are_all_there(ptaudit) -> None:
