@@ -69,6 +69,8 @@ class Dump:
         self.memory = raw.memory if memory is None else memory
         self.addresses = AddressMap.from_vmcoreinfo(raw.vmcoreinfo)
         self.diagnostics: list[Diagnostic] = [*raw.diagnostics, *raw.vmcoreinfo.diagnostics]
+        self.unreadable: dict[str, str] = {}
+        """What is there and damaged, or lies in memory that is not in the dump, and why."""
         self._page = lru_cache(maxsize=_CACHED_PAGES)(self._read_page)
         self._debuginfo = None if vmlinux is None else self._load_debuginfo(vmlinux)
         self._symbols = self._find_symbols(system_map_path)
@@ -330,6 +332,7 @@ class Dump:
             return function()
         except (MissingMemoryError, FormatError) as error:
             self.say(f"{what}: {error.message}")
+            self.unreadable[what] = error.message
         except (LookupError, AttributeError, TypeError, ValueError, ArithmeticError) as error:
             self.say(f"{what}: not found ({error})")
         return None

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from parsers.cmdline import CommandLine
+from parsers.dmesg import Dmesg
 from parsers.errors import Diagnostic
 from parsers.iomem import Iomem
+from parsers.kconfig import Kconfig
 from parsers.mapping import Mapping
+from parsers.uname import KernelRelease
 from parsers.vmcore.addresses import AddressMap
 from parsers.vmcore.blocks import read_blocks
 from parsers.vmcore.distilled import write_core
@@ -20,18 +25,31 @@ from parsers.vmcore.memory import PhysicalMemory, RecordingMemory
 from parsers.vmcore.opening import RawDump, open_dump
 from parsers.vmcore.pagetable import Step, Walk, walk_page_tables
 from parsers.vmcore.printed import Boundary, as_printed, read_boundaries
-from parsers.vmcore.printk import read_dmesg
 from parsers.vmcore.resources import read_iomem
 from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows, StructPageRows, ZoneRows
 from parsers.vmcore.sparsemem import read_sections
 from parsers.vmcore.struct_pages import read_struct_pages
-from parsers.vmcore.texts import read_cmdline, read_config, read_nodename
+from parsers.vmcore.texts import Texts, read_nodename
 from parsers.vmcore.zones import read_zones
 from parsers.vmcoreinfo import VmcoreInfo
 
 __all__ = ["Distilled", "VmcoreFacts", "distill", "extract", "extract_facts"]
 
 T = TypeVar("T")
+
+_KINDS: Dict[str, type] = {
+    "section table": SectionRows,
+    "struct pages": StructPageRows,
+    "memory blocks": BlockRows,
+    "zones": ZoneRows,
+    "huge pages": HugetlbRows,
+    "resources": Iomem,
+    "kernel release": KernelRelease,
+    "command line": CommandLine,
+    "kernel configuration": Kconfig,
+    "kernel log": Dmesg,
+}
+"""What diagnostics call the facts of a dump."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -52,9 +70,9 @@ class VmcoreFacts:
     zones: ZoneRows | None
     hugetlb: HugetlbRows | None
     iomem: Iomem | None
-    config: bytes | None
-    cmdline: bytes | None
-    dmesg: bytes | None
+    texts: Texts
+    unreadable: Dict[type, str]
+    """Facts that are damaged, or lie in memory that is not in the dump, by type, and why."""
     types: str
     """Where structures are known from: ``debuginfo``, ``BTF`` or ``VMCOREINFO``."""
     has_symbols: bool
@@ -112,9 +130,7 @@ def extract_facts(
     zones = fact("zones", read_zones)
     hugetlb = fact("huge pages", read_hugetlb)
     iomem = fact("resources", read_iomem)
-    config = fact("kernel configuration", read_config)
-    cmdline = fact("command line", read_cmdline)
-    dmesg = fact("kernel log", read_dmesg) if with_dmesg else None
+    texts = Texts.of(dump, raw.vmcoreinfo.osrelease, with_dmesg=with_dmesg)
     boundaries = read_boundaries(dump)
     unread = raw.memory.diagnostics if isinstance(raw.memory, KdumpMemory) else ()
     return VmcoreFacts(
@@ -131,9 +147,8 @@ def extract_facts(
         zones=zones,
         hugetlb=hugetlb,
         iomem=iomem,
-        config=config,
-        cmdline=cmdline,
-        dmesg=dmesg,
+        texts=texts,
+        unreadable={kind: dump.unreadable[what] for what, kind in _KINDS.items() if what in dump.unreadable},
         types=dump.types,
         has_symbols=dump.has_symbols,
         diagnostics=(*dump.diagnostics, *walk.diagnostics, *unread),

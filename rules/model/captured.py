@@ -28,7 +28,7 @@ from parsers.uname import KernelRelease, with_banner
 from parsers.vmcoreinfo import VmcoreInfo
 from parsers.zoneinfo import Zoneinfo
 from rules.facts import Facts
-from rules.model.captured_vmcore import exact_facts, layout_of_dump, with_vmcore
+from rules.model.captured_vmcore import exact_facts, layout_of_dump, unreadable_facts, with_vmcore
 from rules.model.layout.builder import LayoutBuilder
 from rules.model.layout.phys_offset import fit_phys_offset
 from rules.model.memory.regions import LinearMap, Vmemmap
@@ -190,6 +190,7 @@ class _Building:
         self._timeline(layout)
         if captured.vmcore is not None:
             self._second_witnesses(layout)
+            self.missing = unreadable_facts(captured.vmcore) | self.missing
         facts = Facts(self.known, self.missing)
         self.known[Offlining] = Offlining(facts)
         return facts

@@ -7,24 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from parsers.cmdline import parse_cmdline
-from parsers.dmesg import Dmesg, parse_dmesg
-from parsers.errors import FormatError
-from parsers.kconfig import parse_kconfig
+from parsers.dmesg import Dmesg
+from parsers.iomem import Iomem
 from parsers.layout import Precision
 from parsers.memory_blocks import BlockState, MemoryBlocks
-from parsers.uname import parse_uname
+from parsers.vmcore.rows import BlockRows
+from rules.facts import what_it_is
+from rules.model.memory.resources import Resources
 from rules.model.memory.walk import PageWalk
+from rules.model.oops import Oopses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from parsers.vmcore.extract import VmcoreFacts
-    from parsers.vmcore.rows import BlockRows
     from rules.model.captured import Captured
     from rules.model.layout.builder import LayoutBuilder
 
-__all__ = ["exact_facts", "layout_of_dump", "with_vmcore"]
+__all__ = ["exact_facts", "layout_of_dump", "unreadable_facts", "with_vmcore"]
+
+_MADE_OF = ((Iomem, Resources), (Dmesg, Oopses), (BlockRows, MemoryBlocks))
+"""Facts that are made of one other."""
 
 _STATES = {
     "online": BlockState.ONLINE,
@@ -35,34 +36,26 @@ _STATES = {
 
 def with_vmcore(captured: Captured, vmcore: VmcoreFacts) -> Captured:
     """The evidence, with everything that was not captured otherwise taken from the dump."""
+    texts = vmcore.texts
     found: dict[str, Any] = {
         "iomem": vmcore.iomem,
         "blocks": None if vmcore.blocks is None else _memory_blocks(vmcore, vmcore.blocks),
-        "release": _parsed(parse_uname, (vmcore.release or "").encode(), vmcore.path),
-        "config": _parsed(parse_kconfig, vmcore.config, vmcore.path),
-        "command_line": _parsed(parse_cmdline, vmcore.cmdline, vmcore.path),
-        "dmesg": _until_the_crash(_parsed(parse_dmesg, vmcore.dmesg, vmcore.path)),
+        "release": texts.kernel_release,
+        "config": texts.kconfig,
+        "command_line": texts.command_line,
+        "dmesg": texts.log,
     }
     # What the dump says of itself is of the same moment as its page tables, so it comes first.
     return replace(captured, **{name: value for name, value in found.items() if value is not None})
 
 
-def _until_the_crash(dmesg: Dmesg | None) -> Dmesg | None:
-    """The log of a dump, read to the end of the ring buffer: a report that is its last has no other end."""
-    reports = () if dmesg is None else dmesg.reports.reports
-    if dmesg is None or not reports or reports[-1].complete:
-        return dmesg
-    whole = (*reports[:-1], replace(reports[-1], complete=True))
-    return replace(dmesg, reports=replace(dmesg.reports, reports=whole))
-
-
-def _parsed(parse: Callable[[bytes, str], Any], data: bytes | None, path: str) -> Any:  # noqa: ANN401 a parser's type
-    if not data:
-        return None
-    try:
-        return parse(data, path)
-    except FormatError:
-        return None
+def unreadable_facts(vmcore: VmcoreFacts) -> dict[type, str]:
+    """Why a fact that the dump should give is missing, by type: it is damaged, or its memory is not in the dump."""
+    why = {
+        kind: f"{what_it_is(kind)} cannot be read from the crash dump: {text}"
+        for kind, text in vmcore.unreadable.items()
+    }
+    return why | {made: why[kind] for kind, made in _MADE_OF if kind in why}
 
 
 def _memory_blocks(vmcore: VmcoreFacts, rows: BlockRows) -> MemoryBlocks | None:

@@ -171,7 +171,7 @@ def vmcore(data: bytes) -> object:
 
 
 def told(facts: Any) -> object:
-    return facts.walk, facts.printed, facts.sections, facts.blocks, facts.zones, facts.dmesg, facts.diagnostics
+    return facts.walk, facts.printed, facts.sections, facts.blocks, facts.zones, facts.texts.dmesg, facts.diagnostics
 
 
 def kdump(data: bytes) -> object:

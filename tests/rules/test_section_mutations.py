@@ -141,6 +141,11 @@ def judged(code, facts, **without):
     return verdict
 
 
+def without_log(dump):
+    """A crash dump whose log is not read."""
+    return replace(dump, texts=replace(dump.texts, dmesg=None, log=None))
+
+
 def facts_of(machine, *changed, **captured):
     """What is known of a machine, some facts exchanged."""
     facts = build_facts(Captured(vmcore=machine.facts, **captured))
@@ -547,7 +552,7 @@ def test_an_offline_block_that_holds_its_own_struct_pages(dimm):
 @pytest.mark.parametrize(("pfn", "outcome"), [(0x88010, Outcome.FIRED), (0x88200, Outcome.PASSED)])
 def test_poison_in_a_self_hosted_area(dimm, pfn, outcome):
     log = parse_dmesg(b"[    9.000000] Memory failure: 0x%x: recovery action for free page\n" % pfn, "dmesg")
-    facts = build_facts(Captured(vmcore=replace(dimm.facts, dmesg=None), dmesg=log))
+    facts = build_facts(Captured(vmcore=without_log(dimm.facts), dmesg=log))
     verdicts = {one.rule.code: one for one in run(builtin_rules(), facts)}
     assert verdicts["MOM-12"].outcome is outcome
     if outcome is Outcome.FIRED:
@@ -572,7 +577,7 @@ def test_the_switch_in_the_dump_comes_before_the_command_line(hvo, switch, outco
 
 def poisoned(machine, pfn):
     log = parse_dmesg(b"[    9.000000] Memory failure: 0x%x: recovery action for free page\n" % pfn, "dmesg")
-    facts = build_facts(Captured(vmcore=replace(machine.facts, dmesg=None), dmesg=log))
+    facts = build_facts(Captured(vmcore=without_log(machine.facts), dmesg=log))
     verdict = judged("ENV-02", facts)
     return [(one.hit.key, one.severity, one.hit.claim, one.hit.pfns.tuples()) for one in verdict.findings]
 
@@ -587,7 +592,7 @@ def test_poison_in_what_holds_struct_pages(dimm):
 def test_poison_where_no_walk_is_known_backs_nothing(dimm):
     first = dimm.word(dimm.entry(VMEMMAP + 64 * 0x48000, PMD)) & 0xFFFFFFFFF000
     log = parse_dmesg(b"[    9.000000] Memory failure: 0x%x: recovery action for free page\n" % (first >> 12), "dmesg")
-    facts = build_facts(Captured(vmcore=replace(dimm.facts, dmesg=None), dmesg=log))
+    facts = build_facts(Captured(vmcore=without_log(dimm.facts), dmesg=log))
     assert judged("ENV-02", facts).outcome is Outcome.FIRED
     for left_out in ("Vmemmap", "PageWalk"):
         assert judged("ENV-02", facts, **{left_out: None}).outcome is Outcome.PASSED

@@ -38,9 +38,9 @@ def test_nothing_is_lost_in_a_whole_dump(after, before, self_hosted):
 
 def test_texts_of_the_kernel(after):
     assert after.release == "6.12.117"
-    assert after.cmdline == shown(AFTER, "cmdline").strip()
-    assert after.dmesg == shown(AFTER, "dmesg")
-    assert b"\nCONFIG_MEMORY_HOTREMOVE=y\n" in after.config
+    assert after.texts.cmdline == shown(AFTER, "cmdline").strip()
+    assert after.texts.dmesg == shown(AFTER, "dmesg")
+    assert b"\nCONFIG_MEMORY_HOTREMOVE=y\n" in after.texts.config
 
 
 def test_section_16_lost_its_middle_subsections(after, before):

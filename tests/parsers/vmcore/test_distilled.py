@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from parsers.arm64 import Attr
+from parsers.dmesg import Dmesg
 from parsers.errors import InputError
 from parsers.vmcore.distilled import write_core
 from parsers.vmcore.extract import distill, extract, extract_facts
@@ -21,6 +22,8 @@ def comparable(value):
     """Tables as lists, so that two of them compare equal when they hold the same."""
     if isinstance(value, np.ndarray):
         return value.tolist()
+    if isinstance(value, tuple):
+        return [comparable(one) for one in value]
     if hasattr(value, "__dataclass_fields__"):
         return {item.name: comparable(getattr(value, item.name)) for item in fields(value) if item.name not in SKIPPED}
     return value
@@ -69,13 +72,15 @@ def test_the_log_is_left_out_unless_it_is_asked_for(tmp_path, after):
     small = tmp_path / "small"
     distill(AFTER, small)
     assert b"random: crng init done" not in small.read_bytes()
-    assert b"random: crng init done" in after.dmesg
+    assert b"random: crng init done" in after.texts.dmesg
     facts = extract(small)
-    assert facts.dmesg is None
+    assert facts.texts.dmesg is None
     assert ["kernel log" in item.message for item in facts.diagnostics] == [True]
-    without = SKIPPED | {"dmesg"}
-    for name in {item.name for item in fields(facts)} - without:
+    assert set(facts.unreadable) == {Dmesg}
+    for name in {item.name for item in fields(facts)} - SKIPPED - {"texts", "unreadable"}:
         assert comparable(getattr(facts, name)) == comparable(getattr(after, name)), name
+    for name in {item.name for item in fields(facts.texts)} - {"dmesg", "log"}:
+        assert comparable(getattr(facts.texts, name)) == comparable(getattr(after.texts, name)), name
 
 
 def test_a_core_that_cannot_be_written_leaves_nothing(tmp_path):

@@ -34,7 +34,8 @@ def same_facts(one, other):
     for name in ("section_nr", "section_mem_map", "subsections", "pa"):
         np.testing.assert_array_equal(getattr(one.sections, name), getattr(other.sections, name))
     assert one.iomem.name == other.iomem.name
-    assert (one.config, one.cmdline, one.dmesg) == (other.config, other.cmdline, other.dmesg)
+    assert one.texts.config == other.texts.config
+    assert (one.texts.cmdline, one.texts.dmesg) == (other.texts.cmdline, other.texts.dmesg)
     assert one.blocks.state == other.blocks.state
 
 

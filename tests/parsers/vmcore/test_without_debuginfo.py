@@ -134,7 +134,7 @@ def test_a_system_map_stands_in_for_kallsyms(tmp_path, raw_after, dump, after, o
     facts = extract_facts(raw, system_map=path)
     assert facts.types == "BTF"
     assert facts.iomem.name == after.iomem.name
-    assert facts.cmdline == after.cmdline
+    assert facts.texts.cmdline == after.texts.cmdline
     np.testing.assert_array_equal(facts.sections.subsections, after.sections.subsections)
 
 
@@ -157,7 +157,7 @@ def assert_core_facts(facts, after):
         np.testing.assert_array_equal(getattr(facts.mapping, name), getattr(after.mapping, name))
     for name in ("section_nr", "section_mem_map", "subsections", "device", "early", "online", "pa"):
         np.testing.assert_array_equal(getattr(facts.sections, name), getattr(after.sections, name))
-    assert facts.dmesg == after.dmesg
+    assert facts.texts.dmesg == after.texts.dmesg
     assert [item.name for item in facts.boundaries][:2] == ["Linear Mapping start", "Linear Mapping end"]
 
 
@@ -170,7 +170,7 @@ def test_without_btf_the_losses_are_named(raw_after, dump, after):
     for what in ("no BTF", "memory blocks", "zones", "resources", "huge pages", "subsection maps"):
         assert what in said
     assert (facts.blocks, facts.zones, facts.iomem, facts.hugetlb) == (None, None, None, None)
-    assert facts.config == after.config
+    assert facts.texts.config == after.texts.config
 
 
 def test_btf_without_its_symbols_is_found_by_its_magic_number(raw_after, dump):
@@ -262,7 +262,7 @@ def test_a_log_whose_ends_are_far_apart_is_refused(raw_after, dump):
     head = ring + 24
     pa, _ = dump.physical(np.array([head], np.uint64))
     facts = extract_facts(raw_after, memory=PatchedMemory(raw_after.memory, {int(pa[0]): word(1 << 60)}))
-    assert facts.dmesg is None
+    assert facts.texts.dmesg is None
     assert any("log's ring is damaged" in item.message for item in facts.diagnostics)
 
 
