@@ -24,6 +24,7 @@ from parsers.hugepages import HugePages, parse_hugepages, parse_hugepages_tree
 from parsers.iomem import Iomem, parse_iomem
 from parsers.kconfig import Kconfig, parse_kconfig
 from parsers.kexec import KexecCrash, parse_kexec_crash_loaded
+from parsers.log_scan import looks_like_log
 from parsers.lsmem import parse_lsmem
 from parsers.meminfo import Meminfo, parse_meminfo
 from parsers.memmap_on_memory import MemmapOnMemory, parse_memmap_on_memory
@@ -352,10 +353,7 @@ _ROWS: tuple[Kind, ...] = (
             "messages",
             "syslog",
         ),
-        sniff=_has(
-            rb"Linux version \d|^(?:<\d+>)?\[ *\d+\.\d{6}\]|Unable to handle kernel |Internal error: Oops|Call trace:"
-            rb"|^\{[^\n]{0,8192}\"MESSAGE\"\s*:|\A\s*\{\s*\"dmesg\"\s*:"
-        ),
+        sniff=looks_like_log,
         parse=parse_dmesg,
         sample=b"[    0.000000] Linux version 6.12.117 (root@vm) (gcc 12.2.0) #2 SMP\n",
         command="journalctl -k -b -o short-monotonic 2>/dev/null || dmesg",

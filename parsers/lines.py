@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from parsers.encodings import decoded
 from parsers.errors import Diagnostic, FormatError
 
 __all__ = [
@@ -26,7 +27,7 @@ __all__ = [
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _ESCAPE_SEQUENCE = re.compile(rb"\x1b\[[0-9;?=]*[A-Za-z]")
-_QUOTE = re.compile(rb"^(?:> ?)+", re.MULTILINE)
+_QUOTE = re.compile(rb"\n(?:> ?)+")  # a newline is found byte by byte, many times faster than "^"
 _NOT_BLANK = re.compile(rb"^[^\S\n]*[^\s\x00]", re.MULTILINE)
 _PROMPT = re.compile(
     rb"^(?:\[[^\]\n]*\]|[\w.@:~/-]*) ?[#$] ?(?:sudo )?(?:cat|uname|head|zcat|dmesg|ssh)\b.*$", re.MULTILINE
@@ -34,29 +35,30 @@ _PROMPT = re.compile(
 
 
 def text_of(data: bytes, path: str, *, limit: int, what: str) -> bytes:
-    """``data`` without what transport added: byte order mark, terminal colours, CR, ``> `` of quoted mail.
+    """``data`` without what transport added: encodings, byte order mark, terminal colours, CR, ``> `` of quoted mail.
 
     Line numbers stay true.  Raises FormatError if it is empty, longer than ``limit`` bytes, or holds
-    NUL bytes (binary, or UTF-16).
+    NUL bytes.
     """
     if len(data) > limit:
         raise FormatError(f"{len(data)} bytes, and no {what} has more than {limit}", path=path)
     if not data.strip():
         raise FormatError(f"empty, no {what}", path=path)
-    if b"\0" in data:
+    text = without_transport(data)
+    if b"\0" in text:
         raise FormatError(f"binary data, no {what}", path=path, offset=data.index(b"\0"))
-    return without_transport(data)
+    return text
 
 
 def without_transport(data: bytes) -> bytes:
     """`text_of` without its checks, for text that may hold anything: a console log."""
-    data = data.removeprefix(_BYTE_ORDER_MARK)
+    data = decoded(data).removeprefix(_BYTE_ORDER_MARK)
     if b"\x1b" in data:
         data = _ESCAPE_SEQUENCE.sub(b"", data)
     if b"\r\n" in data:
         data = data.replace(b"\r\n", b"\n")
     if data.startswith(b">") or b"\n>" in data:
-        data = _QUOTE.sub(b"", data)
+        data = _QUOTE.sub(b"\n", b"\n" + data)[1:]
     return data
 
 

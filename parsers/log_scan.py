@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from parsers.architecture import FOREIGN_WORDS, foreign_architecture
 from parsers.errors import Diagnostic, WrongFormatError
+from parsers.journal import without_json
+from parsers.lines import without_transport
 from parsers.log_messages import SHAPES, Kind
 from parsers.oops import STARTS
-from parsers.printk import prefix_at
+from parsers.printk import STAMP, prefix_at
 from parsers.words import Words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Message", "Scan", "scan_log"]
+__all__ = ["Message", "Scan", "looks_like_log", "scan_log"]
 
 MAX_LINE = 8192
 MAX_WRAPPED = 12
@@ -52,6 +55,22 @@ class Scan:
     starts: list[tuple[int, int]]
     """Offsets at which reports may begin, with the number of the `parsers.oops.STARTS`."""
     diagnostics: tuple[Diagnostic, ...]
+
+
+_LINE = re.compile(rb"^(?:<\d{1,3}>)?%b" % STAMP, re.MULTILINE)
+
+
+def looks_like_log(head: bytes) -> bool:
+    """Whether the beginning of a file holds a line of a kernel log, of any architecture, whatever carried it."""
+    data = without_transport(without_json(head))
+    if _LINE.search(data) or (data is not head and re.search(STAMP, data)):
+        return True
+    hits = _WORDS.find(data)
+    if any(_STARTS_AT <= n < _FOREIGN_AT and STARTS[n - _STARTS_AT].shape.match(data, at) for at, n in hits):
+        return True
+    if any(message >= 0 and kind not in _COMMON for _, message, _, kind, _ in _found(data, hits)):
+        return True
+    return foreign_architecture(data, [(at, n - _FOREIGN_AT) for at, n in hits if n >= _FOREIGN_AT]) is not None
 
 
 def scan_log(data: bytes, path: str, max_messages: int) -> Scan:

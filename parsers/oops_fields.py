@@ -22,7 +22,7 @@ MAX_FRAMES = 128
 _G = rb"[ \t]*\n?[ \t]*"  # a gap that may be wrapped
 _X = rb"[0-9a-fA-F]"
 _HEX = rb"(%b{8,16})" % _X
-_SYMBOL = rb"([A-Za-z_][\w.$]{0,255}\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8})"
+_SYMBOL = rb"([A-Za-z_][\w.$]{0,255}\+0x%b{1,8}/0x%b{1,8})" % (_X, _X)
 _FIELDS: Mapping[str, re.Pattern[bytes]] = {
     "address": re.compile(
         rb"(?:\bat\s{1,8}virtual\s{1,8}address\s{1,8}|Unhandled fault at\s{1,8}|\(0x%b{8,16}\)\s{1,8}at\s{1,8})"

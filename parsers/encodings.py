@@ -1,0 +1,107 @@
+"""What mail, web pages and Windows make of a text, undone: line numbers stay those of the text as it was sent.
+
+Quoted-printable and base64 bodies of mail, UTF-16, no-break spaces, the entities and tags of HTML.  Each is recognised
+by what only it looks like; anything else passes unchanged, at the cost of a few searches.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+__all__ = ["decoded"]
+
+MAX_ENCODED = 64 << 20
+"""Larger texts are no mail."""
+_PEEK = 1 << 16
+_HEADERS = re.compile(rb"\A(?:[A-Za-z][\w-]{0,60}:[^\n]{0,2000}\n(?:[ \t][^\n]{0,2000}\n){0,50}){1,200}\r?\n")
+_ENCODING = re.compile(rb"^Content-Transfer-Encoding:\s*(quoted-printable|base64)", re.IGNORECASE | re.MULTILINE)
+_BASE64 = re.compile(rb"\A\s{0,8}(?:[A-Za-z0-9+/]{60,76}\r?\n){2,}")
+_BASE64_BODY = re.compile(rb"\A\s{0,8}(?:[A-Za-z0-9+/]{1,76}={0,2}\s{0,4})+")
+_ESCAPE = re.compile(rb"=(?:\r?\n|[0-9A-F]{2})")
+_SOFT_BREAKS = re.compile(rb"(?:[^\n]{0,200}=\r?\n)+[^\n]{0,200}")
+_HEX = re.compile(rb"=([0-9A-F]{2})")
+_ENTITIES = {b"&lt;": b"<", b"&gt;": b">", b"&quot;": b'"', b"&#39;": b"'", b"&nbsp;": b" ", b"&amp;": b"&"}
+_PAGE = re.compile(rb"<(?:pre|html|br|span|div|td|code)\b", re.IGNORECASE)
+_TAG = re.compile(
+    rb"</?(?:html|head|body|pre|code|span|div|br|p|a|td|th|tr|table|b|i|em|font)\b[^>\n]{0,300}>", re.IGNORECASE
+)
+_NO_BREAK = b"\xc2\xa0"
+
+
+def decoded(data: bytes) -> bytes:
+    """The text as UTF-8 or whatever bytes it has, without what carried it.
+
+    >>> decoded(b"ESR =3D 0x96000006 at fffffd=\\nffc2100000\\nnext\\n")
+    b'ESR = 0x96000006 at fffffdffc2100000\\n\\nnext\\n'
+    >>> decoded("page".encode("utf-16"))
+    b'page'
+    """
+    data = _from_utf16(data)
+    if len(data) <= MAX_ENCODED:
+        data = _from_mail(data)
+    if _NO_BREAK in data:
+        data = data.replace(_NO_BREAK, b" ")
+    if b"&lt;" in data or b"&gt;" in data or _PAGE.search(data, 0, _PEEK):
+        data = _from_html(data)
+    return data
+
+
+def _from_utf16(data: bytes) -> bytes:
+    """UTF-16 with its mark, or without where every second byte of the beginning is zero."""
+    head = data[:256]
+    codec = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}.get(head[:2], "")
+    if not codec and len(head) >= 8 and not any(head[1::2]) and all(head[0::2]):
+        codec = "utf-16-le"
+    return data.decode(codec, "replace").encode() if codec else data
+
+
+def _from_mail(data: bytes) -> bytes:
+    """The body of a mail, behind as many empty lines as its headers had, or a body alone."""
+    if b"=" not in data and not _BASE64.match(data):
+        return data
+    headers = _HEADERS.match(data)
+    start = headers.end() if headers is not None else 0
+    said = _ENCODING.search(data, 0, start)
+    encoding = said[1].lower() if said is not None else b""
+    body = data[start:]
+    above = data[:start]
+    if encoding == b"quoted-printable" or (not encoding and _is_quoted_printable(body)):
+        return above + _from_quoted_printable(body)
+    if encoding == b"base64" or (not encoding and _BASE64.match(body)):
+        return above + _from_base64(body)
+    return data
+
+
+def _is_quoted_printable(body: bytes) -> bool:
+    """Whether every equals sign begins an escape, and lines are wrapped by them."""
+    head = body[:_PEEK]
+    signs = head.count(b"=")
+    return b"=3D" in head and (b"=\n" in head or b"=\r\n" in head) and len(_ESCAPE.findall(head)) >= signs - 1
+
+
+def _from_quoted_printable(body: bytes) -> bytes:
+    """Lines joined, with empty lines behind for those that are gone; a character that is no text becomes a blank."""
+    joined = _SOFT_BREAKS.sub(lambda found: re.sub(rb"=\r?\n", b"", found[0]) + b"\n" * found[0].count(b"\n"), body)
+    return _HEX.sub(lambda found: bytes([max(int(found[1], 16), 0x20)]), joined)
+
+
+def _from_base64(body: bytes) -> bytes:
+    found = _BASE64_BODY.match(body)
+    if found is None:
+        return body
+    try:
+        text = base64.b64decode(b"".join(found[0].split()))
+    except binascii.Error:
+        return body
+    text = _from_utf16(text)
+    return body if b"\0" in text[:4096] else text
+
+
+def _from_html(data: bytes) -> bytes:
+    if _PAGE.search(data, 0, _PEEK):
+        data = _TAG.sub(b"", data)
+    for entity, character in _ENTITIES.items():
+        data = data.replace(entity, character)
+    return data
