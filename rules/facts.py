@@ -11,6 +11,7 @@ from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
 from parsers.uname import KernelRelease
 from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows, StructPageRows, ZoneRows
+from rules.model.log_events import LogEvents
 from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.resources import Resources
 from rules.model.memory.sections import SectionTable
@@ -49,6 +50,7 @@ _MADE: dict[type, _Made] = {
     SectionTable: _Made("the section table (/proc/iomem, memory blocks)", ("iomem", "memory_blocks")),
     Oopses: _Made("the kernel log", ("dmesg",)),
     Offlining: _Made("which blocks could go offline", ("ptdump", "memory_blocks", "iomem")),
+    LogEvents: _Made("the kernel log", ("dmesg",)),
     Timeline: _Made("a trace of hotplug operations", ("trace",)),
     PrintedTables: _Made("a page-table dump beside a crash dump", ("ptdump",)),
     ListedSections: _Made("the section table of /proc/iomem and the memory blocks", ("iomem", "memory_blocks")),

@@ -31,6 +31,7 @@ from rules.facts import Facts
 from rules.model.captured_vmcore import exact_facts, layout_of_dump, unreadable_facts, with_vmcore
 from rules.model.layout.builder import LayoutBuilder
 from rules.model.layout.phys_offset import fit_phys_offset
+from rules.model.log_events import LogEvents
 from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.resources import Resources
 from rules.model.memory.sections import SectionTable
@@ -179,7 +180,7 @@ class _Building:
             mapping = None
         if captured.dmesg is not None:
             oopses = Oopses.of(captured.dmesg, builder, self.known.get(KernelRelease))
-            self._take(oopses, oopses.release)
+            self._take(oopses, oopses.release, LogEvents.of(oopses))
             layout = oopses.layout if mapping is None else layout
         self.known[KernelLayout] = layout
         if mapping is not None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from parsers.layout import KernelLayout
     from rules.model.oops import DecodedOops, Oopses
 
-__all__ = ["BadPlace", "LogEvent", "bad_places", "events_of"]
+__all__ = ["BadPlace", "LogEvent", "LogEvents", "bad_places", "events_of"]
 
 MAX_FAILURES = 1000
 _MEMORY_FAILURE = re.compile(r"Memory failure: (?:0x)?(?P<pfn>[0-9a-f]{1,13}): (?P<what>.+)")
@@ -64,12 +64,19 @@ class LogEvent:
     access: str | None = None
     pfn: int | None = None
     function: str = ""
+    module: str = ""
+    """The module that ``function`` is in; empty for the kernel itself."""
     task: str = ""
+    pid: int | None = None
     release: str = ""
     at_boot: bool = False
     """While the kernel booted."""
     capture_kernel: bool = False
+    current: bool = True
+    """In the boot that the other evidence is of."""
     repeats: int = 0
+    related: bool = True
+    """Memory that is added, removed, mapped or bad can have to do with it."""
     concern: str = ""
     """What it means for struct pages and the linear map, in words; says so where it is none of their business."""
 
@@ -82,13 +89,65 @@ class LogEvent:
         if self.span_bytes is not None and self.level is not None:
             parts.append(f"an entry of level {self.level} spans {_size(self.span_bytes)}")
         parts += [f"PFN {self.pfn:#x}"] if self.pfn is not None else []
-        parts += [f"in {self.function}()"] if self.function else []
-        parts += [self.task] if self.task else []
+        module = f" [{self.module}]" if self.module else ""
+        parts += [f"in {self.function}(){module}"] if self.function else []
+        pid = f" ({self.pid})" if self.pid is not None else ""
+        parts += [f"{self.task}{pid}"] if self.task else []
         parts += [self.release] if self.release else []
         parts += ["while booting"] if self.at_boot else []
         parts += ["in a capture kernel"] if self.capture_kernel else []
+        parts += [] if self.current else ["in an earlier boot"]
         parts += [f"{self.repeats + 1} times"] if self.repeats else []
         return f"line {self.line}: {', '.join(parts)}" + (f": {self.concern}" if self.concern else "")
+
+    def as_dict(self) -> dict[str, object]:
+        """The row of a report: addresses and PFNs as hexadecimal text, None for what is not known."""
+        return {
+            "source": self.path,
+            "line": self.line,
+            "time": self.time,
+            "kind": self.kind,
+            "what": self.what,
+            "address": _hex(self.address),
+            "region": self.region,
+            "level": self.level,
+            "span": _hex(self.span_bytes),
+            "access": self.access,
+            "pfn": _hex(self.pfn),
+            "function": self.function or None,
+            "module": self.module or None,
+            "task": self.task or None,
+            "pid": self.pid,
+            "release": self.release or None,
+            "at_boot": self.at_boot,
+            "capture_kernel": self.capture_kernel,
+            "this_boot": self.current,
+            "repeats": self.repeats,
+            "related": self.related,
+            "concern": self.concern,
+            "text": self.text,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class LogEvents:
+    """What went wrong in a log, by line."""
+
+    events: tuple[LogEvent, ...]
+
+    @classmethod
+    def of(cls, oopses: Oopses) -> LogEvents:
+        """The events of a log."""
+        return cls(events_of(oopses))
+
+    @property
+    def unrelated(self) -> bool:
+        """There are events, and memory has to do with none of them."""
+        return bool(self.events) and not any(event.related for event in self.events)
+
+
+def _hex(value: int | None) -> str | None:
+    return None if value is None else f"{value:#x}"
 
 
 def events_of(oopses: Oopses) -> tuple[LogEvent, ...]:
@@ -121,12 +180,16 @@ def _of_report(oops: DecodedOops) -> LogEvent:
         access=oops.access,
         pfn=oops.pfn,
         function=_function(oops),
-        task=f"{report.comm} ({report.pid})" if report.comm else "",
+        module=report.module,
+        task=report.comm,
+        pid=report.pid,
         release=oops.release.raw if oops.release is not None else report.release.partition(" ")[0],
         at_boot=report.is_boot,
         capture_kernel=oops.boot.is_capture_kernel,
+        current=oops.current,
         repeats=report.repeats,
-        concern=_concern(oops),
+        related=not (concern := _concern(oops)).startswith(_NONE),
+        concern=concern,
     )
 
 
@@ -207,7 +270,7 @@ def _of_address(oops: DecodedOops) -> str:
     if esr is not None and esr.from_user:
         return f"{_NONE}: a program's access"
     shadow = f": KASAN's shadow{_shadowed(oops)}" if oops.area == "kasan_shadow" else ""
-    return _NONE + shadow + (f" (module {oops.report.module})" if oops.report.module else "")
+    return _NONE + shadow
 
 
 def _shadowed(oops: DecodedOops) -> str:
@@ -241,6 +304,7 @@ def _memory_failures(boot: Boot, path: str, layout: KernelLayout | None) -> Iter
             what=f"memory failure: {what[:120]}",
             pfn=pfn,
             release=boot.release.raw if boot.release else "",
+            current=layout is not None,
             repeats=repeats,
             concern=f"poisoned memory{_section(pfn, layout)}",
         )
@@ -293,6 +357,7 @@ def _hardware_errors(boot: Boot, path: str, layout: KernelLayout | None) -> Iter
             what=f"hardware error{where}",
             pfn=place.pfn,
             release=boot.release.raw if boot.release else "",
+            current=layout is not None,
             repeats=place.repeats,
             concern="bad memory, or a device's register" + ("" if place.pfn is None else _section(place.pfn, layout)),
         )
@@ -320,6 +385,7 @@ def _failed_operations(boot: Boot, oopses: Oopses, layout: KernelLayout | None) 
             what=f"{failed.failure.title}{where}{details}",
             pfn=pfn,
             release=boot.release.raw if boot.release else "",
+            current=layout is not None,
             concern=failed.failure.leaves,
         )
 
