@@ -29,7 +29,7 @@ _FIELDS: Mapping[str, re.Pattern[bytes]] = {
         rb"(?:0x)?%b" % (_X, _HEX)
     ),
     "esr": re.compile(
-        rb"ESR = 0x%b|Internal error: [^\n]{0,120}?\b%b \[#\d|[A-Za-z ]\(0x%b\) at |, code 0x%b" % ((_HEX,) * 4)
+        rb"ESR = 0x%b|Internal error: [^\n]{0,120}?\b%b\s{1,3}\[#\d|[A-Za-z ]\(0x%b\) at |, code 0x%b" % ((_HEX,) * 4)
     ),
     "pgtable": re.compile(
         rb"(swapper|user) pgtable:%b(\d{1,3})k pages,%b(\d\d)-bit VAs,%bpgdp? ?=%b(?:0x)?(%b{16})?"

@@ -17,7 +17,7 @@ from parsers.oops import ReportKind
 from rules.model.hotplug_failures import failures_of
 from rules.model.oops import Region
 from rules.model.outside_vmemmap import struct_page_outside
-from rules.model.plausibility import is_external_abort, linear_standing, struct_page_standing
+from rules.model.plausibility import hotplug_signs, is_external_abort, linear_standing, struct_page_standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -188,9 +188,17 @@ def _of_report(oops: DecodedOops) -> LogEvent:
         capture_kernel=oops.boot.is_capture_kernel,
         current=oops.current,
         repeats=report.repeats,
-        related=not (concern := _concern(oops)).startswith(_NONE),
+        related=_is_related(oops, concern := _concern(oops)),
         concern=concern,
     )
+
+
+def _address(oops: DecodedOops) -> int | None:
+    """As the kernel translated it; as it was printed where it cannot be translated."""
+    address = oops.report.address
+    if address is None:
+        return None
+    return address.printed if oops.region is Region.BETWEEN else address.value
 
 
 def _what(oops: DecodedOops) -> str:
@@ -198,7 +206,9 @@ def _what(oops: DecodedOops) -> str:
     said = report.warning or report.headline
     if report.kind in {ReportKind.ABORT, ReportKind.DIED, ReportKind.SERROR} and report.esr is not None:
         abort = report.esr.is_abort or report.esr.is_serror
-        return str(report.esr) if abort else report.headline.partition(" [#")[0]
+        shadowed = _KASAN.search(report.text)
+        also = f" ({shadowed[0]})" if shadowed is not None else ""
+        return f"{report.esr}{also}" if abort else report.headline.partition(" [#")[0]
     if report.kind is ReportKind.BUG:
         return f"BUG at {report.place}" if report.place else said
     if report.kind is ReportKind.WARNING:
@@ -210,9 +220,14 @@ def _what(oops: DecodedOops) -> str:
     return _WHAT.get(report.kind, said[:160])
 
 
+_KASAN = re.compile(r"\bKASAN: [\w -]{4,60} in range \[0x[0-9a-f]{1,16}-0x[0-9a-f]{1,16}\]")
+
+
 def _function(oops: DecodedOops) -> str:
     """Where it happened; for a bad page, who freed or allocated it."""
     own = oops.report.function
+    if own.startswith("0x"):  # a jump to nowhere: who made it
+        return oops.report.lr.partition("+")[0] or own
     if own:
         return own
     printers = (
@@ -254,14 +269,26 @@ def _concern(oops: DecodedOops) -> str:
     return _NONE
 
 
+def _is_related(oops: DecodedOops, concern: str) -> bool:
+    """Whether the state of memory can have to do with it."""
+    if concern.startswith((_NONE, _NOT_A_PAGE)) or _NOT_TORN in concern:
+        return False
+    answered = is_external_abort(oops) and oops.region is not Region.LINEAR
+    return not answered or bool(hotplug_signs(oops))
+
+
+_NOT_A_PAGE = "not a struct page"
+_NOT_TORN = "not a torn mapping"
+
+
 def _of_address(oops: DecodedOops) -> str:
     esr = oops.report.esr
     if oops.region is Region.VMEMMAP:
         excluded = struct_page_standing(oops).excluded
-        return f"not a struct page: {excluded}" if excluded else f"a struct page: {oops.describe()}"
+        return f"{_NOT_A_PAGE}: {excluded}" if excluded else f"a struct page: {oops.describe()}"
     if oops.region is Region.LINEAR:
         excluded = "" if is_external_abort(oops) else linear_standing(oops).excluded
-        purpose = f"; not a torn mapping: {excluded}" if excluded else ""
+        purpose = f"; {_NOT_TORN}: {excluded}" if excluded else ""
         return f"the linear map: {oops.describe()}{purpose}"
     if oops.region is None:
         return "the region is not known: the page size, the address bits or the release are not in the log"

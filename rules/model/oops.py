@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parsers.address_space import Area, KasanMode, areas_of
+from parsers.address_space import Area, KasanMode
 from parsers.arm64 import PTE
 from parsers.dmesg import Dmesg, Kind
 from parsers.errors import FormatError
@@ -26,7 +26,7 @@ from parsers.ranges import EMPTY, Ranges
 from parsers.uname import KernelRelease, parse_uname
 from rules.finding import Evidence, UndecidedError, VaRange
 from rules.model.layout.builder import LayoutBuilder
-from rules.model.layout.of_boot import image_of, kasan_of, layout_of_boot, release_of_map
+from rules.model.layout.of_boot import areas_of_boot, image_of, kasan_of, layout_of_boot, release_of_map
 from rules.model.memory.struct_page import field_at
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ __all__ = ["DecodedOops", "Oopses", "Region"]
 _LEVELS = {"pte": 3, "pmd": 2, "pud": 1, "p4d": 0}
 _QUOTED = ("start", "esr", "pgtable", "walk", "task", "place", "pc", "trace")
 NULL_PAGE = 4096
+_LOWEST = (1 << 64) - (1 << 52)
+"""No kernel has more than 52 bits of addresses."""
 
 
 class Region(StrEnum):
@@ -94,7 +96,9 @@ class DecodedOops:
         if self.image is not None and self.image.start <= va < self.image.end:
             return "image"
         found = next((area.name for area in self.areas if area.start <= va < area.end), "")
-        return found if found in {"kasan_shadow", "modules", "vmalloc"} else "none" if self.areas else "unknown"
+        if found in {"kasan_shadow", "modules", "vmalloc"}:
+            return found
+        return "none" if len(self.areas) > 1 else "unknown"  # of an era that is not known the shadow alone
 
     @cached_property
     def region(self) -> Region | None:
@@ -104,15 +108,17 @@ class DecodedOops:
             return None
         if address.value < NULL_PAGE:
             return Region.NULL
-        if self.report.between:
-            return Region.BETWEEN
-        if not address.value >> 55 & 1:
-            return Region.BETWEEN if address.value >> 52 else Region.USER
+        kernel = bool(address.value >> 55 & 1)
+        if self.report.between or (address.value < _LOWEST if kernel else address.value >> 52):
+            return Region.BETWEEN  # poison, too, such as LIST_POISON1
+        return self._kernel_region(address.value) if kernel else Region.USER
+
+    def _kernel_region(self, va: int) -> Region | None:
         known = self.layout.knows("page_offset", "linear_end")
-        region = self.layout.region_of(address.value) if known else "other"
-        if region != "linear" and not (known and self.layout.knows("vmemmap_start", "vmemmap_end")):
-            return None
-        return Region.OTHER if region == "other" else Region(region)
+        region = self.layout.region_of(va) if known else "other"
+        if region == "linear" or (known and self.layout.knows("vmemmap_start", "vmemmap_end")):
+            return Region(region)
+        return Region.OTHER if self.area_of(va) != "unknown" else None
 
     @cached_property
     def index(self) -> int | None:
@@ -187,9 +193,10 @@ class DecodedOops:
     def span(self) -> int | None:
         """Bytes that an entry of the level that faulted translates, in this kernel's granule."""
         level = self.level
-        if level is None or not 0 <= level <= PTE or not self.layout.knows("page_size"):
+        if level is None or level > PTE or not self.layout.knows("page_size", "va_bits"):
             return None
-        return self.layout.granule.span(level)
+        granule = self.layout.granule
+        return granule.span(level) if level >= granule.first_level(self.layout.va_bits_actual) else None
 
     @property
     def access(self) -> str | None:
@@ -323,7 +330,7 @@ class Oopses:
             if current:
                 now, known = layout, kernel
             series = release_of_map(kernel, layout.get("page_size"), layout.get("va_bits_actual"), reports[number])
-            areas = () if series is None else areas_of(layout, series, kasan)
+            areas = areas_of_boot(layout, series, kasan)
             image = image_of(boot, panics, areas)
             memory = tuple(message for message in boot.messages if message.kind in _MEMORY_WORK)
             every += [

@@ -81,12 +81,13 @@ def _above(oops: DecodedOops, va: int) -> Outside | None:
     user = oops.report.passes(*_USERS)
     if held:
         return Outside(virtual, area, 0, None, f"; {held[0]} points into that page")
-    near = virtual - layout.linear_end < _IMAGE_AT_MOST
+    vmalloc = next((one.start for one in oops.areas if one.name == "vmalloc"), layout.linear_end)
+    near = virtual < vmalloc + _IMAGE_AT_MOST
     return Outside(virtual, area, 0, None, f"; {user}() computes one") if user and near else None
 
 
 _IMAGE_AT_MOST = 512 << 20
-"""Modules (128 MiB before 6.5) and the image of a kernel that is not moved."""
+"""Bytes behind the modules in which the image and the first stacks of a kernel lie that is not moved."""
 
 
 def _below(oops: DecodedOops, va: int) -> Outside | None:

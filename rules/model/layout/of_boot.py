@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from parsers.address_space import Area, KasanMode, kasan_shadow
+from parsers.address_space import Area, KasanMode, areas_of, kasan_shadow
 from parsers.dmesg import Kind
 from parsers.layout import ERAS, Fact, Precision, regions
 from rules.model.layout.from_log import (
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from parsers.uname import KernelRelease
     from rules.model.layout.builder import LayoutBuilder
 
-__all__ = ["image_of", "kasan_of", "layout_of_boot", "release_of_map"]
+__all__ = ["areas_of_boot", "image_of", "kasan_of", "layout_of_boot", "release_of_map"]
 
 Version = tuple[int, int]
 
@@ -51,7 +51,7 @@ def layout_of_boot(
         builder.release(release if series == release.series else replace(release, version=(*series, 0)))
     else:
         builder.only_era()
-        _add_lower_half(builder, reports)
+        series = _SINCE if _add_lower_half(builder, reports) else None
     _end_at_shadow(builder, series, kasan)
     add_phys_offset(builder, reports, panics, release, path)
     layout = builder.build()
@@ -97,16 +97,23 @@ _NEWER = re.compile(
 )
 
 
-def _add_lower_half(builder: LayoutBuilder, reports: Sequence[Report]) -> None:
-    """The linear map of a kernel whose release is not known and that is newer than 5.4: it begins at -2^VA_BITS."""
+_SINCE = (5, 8)
+
+
+def _add_lower_half(builder: LayoutBuilder, reports: Sequence[Report]) -> bool:
+    """The linear map of a kernel whose release is not known and that is newer than 5.4: it begins at -2^VA_BITS.
+
+    Whether it is such a kernel.
+    """
     bits = builder.get("va_bits_actual")
     shown = next((report for report in reports if _NEWER.search(report.text)), None)
     if bits is None or shown is None or "page_offset" in builder.facts or bits > 48:
-        return
+        return False
     source = f"fields that only kernels since 5.8 print, line {shown.line}"
     builder.add("va_bits", bits, source, Precision.INFERRED)
     builder.add("page_offset", (1 << 64) - (1 << bits), source, Precision.INFERRED)
     builder.add("linear_end", (1 << 64) - (1 << (bits - 1)), source, Precision.INFERRED)
+    return True
 
 
 def _end_at_shadow(builder: LayoutBuilder, series: Version | None, kasan: KasanMode | None) -> None:
@@ -121,25 +128,24 @@ def _end_at_shadow(builder: LayoutBuilder, series: Version | None, kasan: KasanM
 
 
 # Instrumented code that looks at the shadow. KASAN of hardware tags has none.
-_SHADOW_READERS = ("kasan_check_range", "check_memory_region", "__kasan_check_", "__asan_", "__hwasan_", "kasan_poison")
+_SHADOW_READERS = ("kasan_check_range", "check_memory_region", "__kasan_check_", "__asan_", "kasan_poison")
+# kasan_non_canonical_hook() (5.12 and later) names the bytes that a byte of shadow stands for.
+_SHADOWED = re.compile(r"\bKASAN: [\w -]{4,60} in range \[0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]")
 
 
 def kasan_of(boot: Boot, reports: Sequence[Report]) -> KasanMode | None:
     """The mode of KASAN that the boot or its reports name, None for none and for that of hardware tags."""
     for message in boot.of(Kind.KASAN):
-        return (
-            None if "hw-tags" in message.text else KasanMode.SW_TAGS if "sw-tags" in message.text else KasanMode.GENERIC
-        )
+        tags = "sw-tags" in message.text
+        return None if "hw-tags" in message.text else KasanMode.SW_TAGS if tags else KasanMode.GENERIC
     for report in reports:
         near = (report.function, report.lr.partition("+")[0], *report.trace[:3])
+        if (found := _SHADOWED.search(report.text)) is not None:
+            return KasanMode.SW_TAGS if int(found[2], 16) - int(found[1], 16) == 0xF else KasanMode.GENERIC
         if any(name.startswith("__hwasan_") for name in near):
             return KasanMode.SW_TAGS
-        if (
-            any(name.startswith(_SHADOW_READERS) for name in near)
-            or "\nKASAN: " in report.text
-            or "] KASAN: " in report.text
-        ):
-            tagged = report.address is not None and report.address.tag is not None and not report.between
+        if any(name.startswith(_SHADOW_READERS) for name in near):
+            tagged = report.address is not None and report.address.tag is not None
             return KasanMode.SW_TAGS if tagged else KasanMode.GENERIC
     return None
 
@@ -147,6 +153,16 @@ def kasan_of(boot: Boot, reports: Sequence[Report]) -> KasanMode | None:
 IMAGE_BYTES = 32 << 20
 """Taken for the size of the kernel image where the log does not say it."""
 _PART = re.compile(r"(\d{1,9})K (?:kernel code|rwdata|rodata|init|bss)")
+
+
+def areas_of_boot(layout: KernelLayout, series: Version | None, kasan: KasanMode | None) -> tuple[Area, ...]:
+    """The areas beside memory and struct pages; KASAN's shadow alone where the era is not known."""
+    if series is not None:
+        return areas_of(layout, series, kasan)
+    page, bits = layout.get("page_size"), layout.get("va_bits")
+    if kasan is None or page is None or bits is None:
+        return ()
+    return (kasan_shadow(kasan, page, bits, layout.va_bits_actual, _SINCE),)
 
 
 def image_of(boot: Boot, panics: Sequence[Panic], areas: tuple[Area, ...]) -> Area | None:
