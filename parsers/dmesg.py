@@ -102,8 +102,9 @@ class Boot:
 
     @property
     def is_capture_kernel(self) -> bool:
-        """A kdump kernel: it was given the dead kernel's core by ``elfcorehdr=``."""
-        return self.command_line is not None and "elfcorehdr" in self.command_line
+        """A kdump kernel: it was given the dead kernel's core by ``elfcorehdr=`` or the device tree."""
+        named = self.command_line is not None and "elfcorehdr" in self.command_line
+        return named or any("for elfcorehdr" in message.text for message in self.of(Kind.RESERVED))
 
     def of(self, kind: Kind) -> tuple[Message, ...]:
         """The messages of one kind."""

@@ -19,6 +19,7 @@ from analyzer.sources.found import UNENDED, Found, digest, head_of
 from analyzer.sources.identity import doubt_of_names, own_configs, refuse_strangers
 from analyzer.sources.sniff import is_kernel_dump, is_vmcore
 from parsers import ftrace
+from parsers.encodings import decoded
 from parsers.errors import Diagnostic, InputError, PtauditError, UsageError
 from parsers.kinds import KINDS, SNIFF_BYTES, Kind, kind_of_content, kind_of_path
 from parsers.lines import at_lines
@@ -268,7 +269,7 @@ class _Reading:
 
     def _events_of_log(self, data: bytes, name: str) -> None:
         """A kernel log tells of hotplug in its own words, and may hold a ring buffer that was dumped into it."""
-        events = ftrace.read(data, path=name)
+        events = ftrace.read(decoded(data), path=name)
         if len(events):
             self.parsed.setdefault("log", []).append(events)
 
