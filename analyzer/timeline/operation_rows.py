@@ -9,10 +9,9 @@ import numpy as np
 
 from parsers.errors import InputError
 from parsers.ftrace.events import Origin
-from parsers.ftrace.functions import Kind
+from parsers.ftrace.functions import Kind, Unit, unit_of
 from rules.facts import how_to_collect
 from rules.model.replay.calls import NEVER
-from rules.model.replay.extents import BY_PFN
 from rules.model.replay.timeline import HotplugLog, Timeline, Trouble
 
 if TYPE_CHECKING:
@@ -177,7 +176,7 @@ def _row(
         operation=OPERATIONS[kind],
         start=int(calls.start[call]) if known else None,
         end=int(calls.end[call]) if known else None,
-        unit="pfn" if kind in BY_PFN else "address",
+        unit="pfn" if unit_of(kind) is Unit.PFN else "address",
         result=_result(timeline, call),
         sections=(step.first_section, step.last_section) if step is not None and shown else None,
         before=step.before if step is not None and shown else None,

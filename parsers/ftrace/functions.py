@@ -12,8 +12,7 @@ and bytes, ``start_pfn``, ``end_pfn``, ``nr_pages`` are pages, every ``end`` is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from enum import IntEnum
+from parsers.ftrace.function import Function, Kind, Release, Unit
 
 __all__ = [
     "FUNCTIONS",
@@ -21,107 +20,11 @@ __all__ = [
     "Function",
     "Kind",
     "Release",
+    "Unit",
+    "callers_of",
+    "kinds_in",
+    "unit_of",
 ]
-
-Release = tuple[int, ...]
-
-
-class Kind(IntEnum):
-    """What an event is about; functions by the kernel's name in upper case, leading underscores dropped."""
-
-    OTHER = 0
-    ADD_MEMORY_RESOURCE = 1
-    TRY_REMOVE_MEMORY = 2
-    ARCH_ADD_MEMORY = 3
-    ARCH_REMOVE_MEMORY = 4
-    ADD_PAGES = 5
-    REMOVE_PAGES = 6
-    SPARSE_ADD_SECTION = 7
-    SPARSE_REMOVE_SECTION = 8
-    SECTION_DEACTIVATE = 9
-    VMEMMAP_POPULATE = 10
-    VMEMMAP_POPULATE_BASEPAGES = 11
-    VMEMMAP_POPULATE_HUGEPAGES = 12
-    VMEMMAP_ALLOC_BLOCK_BUF = 13
-    VMEMMAP_SET_PMD = 14
-    VMEMMAP_CHECK_PMD = 15
-    VMEMMAP_FREE = 16
-    ONLINE_PAGES = 17
-    OFFLINE_PAGES = 18
-    MOVE_PFN_RANGE_TO_ZONE = 19
-    REMOVE_PFN_RANGE_FROM_ZONE = 20
-    CREATE_MEMORY_BLOCK_DEVICES = 21
-    REMOVE_MEMORY_BLOCK_DEVICES = 22
-    MHP_INIT_MEMMAP_ON_MEMORY = 23
-    MHP_DEINIT_MEMMAP_ON_MEMORY = 24
-    ONLINE_MEM_SECTIONS = 25
-    OFFLINE_MEM_SECTIONS = 26
-    MEMORY_NOTIFY = 27
-    MEMREMAP_PAGES = 28
-    MEMUNMAP_PAGES = 29
-    CREATE_PGD_MAPPING_LOCKED = 30
-    UNMAP_HOTPLUG_RANGE = 31
-    FREE_EMPTY_TABLES = 32
-    SPLIT_KERNEL_LEAF_MAPPING = 33
-    SET_MEMORY_VALID = 34
-    HUGETLB_VMEMMAP_OPTIMIZE = 35
-    HUGETLB_VMEMMAP_RESTORE = 36
-    VMEMMAP_REMAP_RANGE = 37
-    VMEMMAP_SPLIT_PMD = 38
-    VMEMMAP_REMAP_PTE = 39
-    VMEMMAP_RESTORE_PTE = 40
-    TLBI = 41
-    """A probe on a TLB invalidation instruction; ``op`` is its operand."""
-    MM_PAGE_ALLOC = 42
-    MM_PAGE_FREE = 43
-    TEST_PAGES_ISOLATED = 44
-    MM_MIGRATE_PAGES = 45
-    MARKER = 46
-    """Text written to trace_marker; ``text``."""
-    LOG = 47
-    """A line of the kernel log about memory hotplug; it carries less than a trace."""
-    HUGETLB_VMEMMAP_OPTIMIZE_FOLIOS = 48
-    HUGETLB_VMEMMAP_RESTORE_FOLIOS = 49
-
-
-# Registers at the entry, in order.  A word "-" is an argument that nothing here needs.
-Signature = str
-
-
-@dataclass(frozen=True, slots=True)
-class Function:
-    """One function: how its events are called and what its registers hold."""
-
-    kind: Kind
-    names: tuple[str, ...]
-    """Symbol names: the first that the kernel has is probed, the others are those of other releases and aliases."""
-    event: str
-    """Event name without ``mhp_``; the return event has ``_ret`` appended."""
-    aliases: tuple[str, ...] = ()
-    """Other event names in use, without ``mhp_``."""
-    signatures: tuple[tuple[Release, Signature], ...] = ()
-    """(first release, arguments in x0, x1 …), ascending; a release before the first has no such function."""
-    fetch: dict[str, str] = field(default_factory=dict)
-    """Column: what to fetch, ``{name}`` standing for the register of an argument."""
-    btf: dict[str, str] = field(default_factory=dict)
-    """Column: what to fetch with BTF."""
-    returns: str = ""
-    """Type of the return value as a probe prints it; empty for void."""
-    return_probe: bool = True
-    pointer_of: dict[str, str] = field(default_factory=dict)
-    """Column: the pointer it was read through, without which it holds stale bytes."""
-    inclusive: tuple[str, ...] = ()
-    """Columns whose value is the last element, not the one after it."""
-    meminit: bool = False
-    """``__meminit`` and therefore notrace up to 6.10: no kprobe event may be placed."""
-    noisy: bool = False
-    """Fires often without hotplug (module loading); asked for by hand."""
-
-    def signature(self, release: Release | None) -> tuple[str, ...] | None:
-        """Arguments in register order for ``release`` (None: the newest known), None if it has no such function."""
-        fitting = [words for since, words in self.signatures if release is None or since <= release]
-        return tuple(fitting[-1].split()) if fitting else None
-
 
 _ALTMAP = {
     "altmap_base_pfn": "altmap",
@@ -140,6 +43,8 @@ _PGMAP_BTF = {
     "flags": "pgmap->flags:x32",
     "vmemmap_shift": "pgmap->vmemmap_shift:u64",
 }
+_TO_ADD = (Kind.SPARSE_ADD_SECTION, Kind.ADD_PAGES, Kind.ARCH_ADD_MEMORY)
+_TO_REMOVE = (Kind.SPARSE_REMOVE_SECTION, Kind.REMOVE_PAGES, Kind.ARCH_REMOVE_MEMORY)
 _HOT_ADD: Release = (5, 0)
 _HOT_REMOVE: Release = (5, 7)
 
@@ -149,6 +54,7 @@ FUNCTIONS: tuple[Function, ...] = (
         ("add_memory_resource",),
         "add_res",
         signatures=((_HOT_ADD, "nid res flags"),),
+        unit=Unit.BYTES,
         fetch={"start": "+0({res}):x64", "end": "+8({res}):x64"},
         returns="s32",
         inclusive=("end",),
@@ -158,6 +64,7 @@ FUNCTIONS: tuple[Function, ...] = (
         ("try_remove_memory",),
         "try_rem",
         signatures=((_HOT_REMOVE, "nid start size"), ((5, 15), "start size")),
+        unit=Unit.BYTES,
         returns="s32",
     ),
     Function(
@@ -165,6 +72,9 @@ FUNCTIONS: tuple[Function, ...] = (
         ("arch_add_memory",),
         "arch_add",
         signatures=((_HOT_ADD, "nid start size params"),),
+        unit=Unit.BYTES,
+        callers=(Kind.ADD_MEMORY_RESOURCE, Kind.MEMREMAP_PAGES),
+        always_in=(Kind.ADD_MEMORY_RESOURCE,),
         fetch={"altmap": "+0({params}):x64", "pgprot": "+8({params}):x64"},
         returns="s32",
     ),
@@ -174,6 +84,8 @@ FUNCTIONS: tuple[Function, ...] = (
         "arch_rem",
         # x0 was the node until 65a2aa5f482e (5.15).
         signatures=((_HOT_REMOVE, "nid start size altmap"), ((5, 15), "start size altmap")),
+        unit=Unit.BYTES,
+        callers=(Kind.TRY_REMOVE_MEMORY, Kind.MEMUNMAP_PAGES, Kind.ADD_MEMORY_RESOURCE),
     ),
     Function(
         Kind.ADD_PAGES,
@@ -181,6 +93,9 @@ FUNCTIONS: tuple[Function, ...] = (
         "pg_add",
         ("add_pages",),
         signatures=((_HOT_ADD, "nid start_pfn nr_pages params"),),
+        unit=Unit.PFN,
+        callers=(Kind.ARCH_ADD_MEMORY,),
+        always_in=(Kind.ARCH_ADD_MEMORY,),
         fetch={
             "altmap": "+0({params}):x64",
             "altmap_base_pfn": "+0(+0({params})):x64",
@@ -198,12 +113,18 @@ FUNCTIONS: tuple[Function, ...] = (
         "pg_rem",
         ("rem_pages", "remove_pages"),
         signatures=((_HOT_REMOVE, "start_pfn nr_pages altmap"),),
+        unit=Unit.PFN,
+        callers=(Kind.ARCH_REMOVE_MEMORY,),
+        always_in=(Kind.ARCH_REMOVE_MEMORY,),
     ),
     Function(
         Kind.SPARSE_ADD_SECTION,
         ("sparse_add_section",),
         "sec_add",
         signatures=((_HOT_ADD, "nid start_pfn nr_pages altmap"),),
+        unit=Unit.PFN,
+        callers=(Kind.ADD_PAGES, Kind.ARCH_ADD_MEMORY),
+        always_in=(Kind.ARCH_ADD_MEMORY,),
         returns="s32",
         meminit=True,
     ),
@@ -213,18 +134,26 @@ FUNCTIONS: tuple[Function, ...] = (
         "sec_rem",
         # x0 was the struct mem_section until 6.11.
         signatures=((_HOT_REMOVE, "ms start_pfn nr_pages map_offset altmap"), ((6, 12), "start_pfn nr_pages altmap")),
+        unit=Unit.PFN,
+        callers=(Kind.REMOVE_PAGES, Kind.ARCH_REMOVE_MEMORY),
+        always_in=(Kind.ARCH_REMOVE_MEMORY,),
     ),
     Function(
         Kind.SECTION_DEACTIVATE,
         ("section_deactivate",),
         "sec_deact",
         signatures=((_HOT_REMOVE, "start_pfn nr_pages altmap"),),
+        unit=Unit.PFN,
+        callers=(Kind.SPARSE_REMOVE_SECTION, *_TO_ADD),
     ),
     Function(
         Kind.VMEMMAP_POPULATE,
         ("vmemmap_populate",),
         "vmm_pop",
         signatures=((_HOT_ADD, "start end nid altmap"),),
+        unit=Unit.STRUCT_PAGE,
+        callers=_TO_ADD,
+        always_in=(Kind.ARCH_ADD_MEMORY,),
         returns="s32",
         pointer_of=_ALTMAP,
         meminit=True,
@@ -234,6 +163,8 @@ FUNCTIONS: tuple[Function, ...] = (
         ("vmemmap_populate_basepages",),
         "vmm_base",
         signatures=((_HOT_ADD, "start end nid altmap"),),
+        unit=Unit.STRUCT_PAGE,
+        callers=(Kind.VMEMMAP_POPULATE_HUGEPAGES, Kind.VMEMMAP_POPULATE),
         returns="s32",
         meminit=True,
     ),
@@ -242,6 +173,8 @@ FUNCTIONS: tuple[Function, ...] = (
         ("vmemmap_populate_hugepages",),
         "vmm_huge",
         signatures=(((6, 2), "start end nid altmap"),),
+        unit=Unit.STRUCT_PAGE,
+        callers=(Kind.VMEMMAP_POPULATE,),
         returns="s32",
         meminit=True,
     ),
@@ -251,6 +184,7 @@ FUNCTIONS: tuple[Function, ...] = (
         "vmm_blk",
         ("vmm_buf",),
         signatures=((_HOT_ADD, "size nid altmap"),),
+        callers=(Kind.VMEMMAP_POPULATE,),
         returns="x64",
         meminit=True,
     ),
@@ -260,6 +194,8 @@ FUNCTIONS: tuple[Function, ...] = (
         "vmm_pmd",
         ("vmm_setpmd",),
         signatures=(((6, 2), "pmdp page nid start end"),),
+        unit=Unit.STRUCT_PAGE,
+        callers=(Kind.VMEMMAP_POPULATE,),
         return_probe=False,
         meminit=True,
     ),
@@ -268,6 +204,8 @@ FUNCTIONS: tuple[Function, ...] = (
         ("vmemmap_check_pmd",),
         "vmm_reuse",
         signatures=(((6, 2), "pmdp nid start end"),),
+        unit=Unit.STRUCT_PAGE,
+        callers=(Kind.VMEMMAP_POPULATE,),
         fetch={"pmd": "+0({pmdp}):x64"},
         returns="s32",
         meminit=True,
@@ -277,12 +215,17 @@ FUNCTIONS: tuple[Function, ...] = (
         ("vmemmap_free",),
         "vmm_free",
         signatures=((_HOT_REMOVE, "start end altmap"),),
+        unit=Unit.STRUCT_PAGE,
+        callers=(*_TO_REMOVE, *_TO_ADD),
+        always_in=(Kind.ARCH_REMOVE_MEMORY,),
     ),
     Function(
         Kind.ONLINE_PAGES,
         ("online_pages",),
         "online",
         signatures=((_HOT_ADD, "start_pfn nr_pages online_type nid"), ((5, 15), "start_pfn nr_pages zone group")),
+        unit=Unit.PFN,
+        callers=(Kind.ADD_MEMORY_RESOURCE,),
         btf=_ZONE_BTF,
         returns="s32",
         pointer_of=_ZONE,
@@ -292,6 +235,7 @@ FUNCTIONS: tuple[Function, ...] = (
         ("offline_pages",),
         "offline",
         signatures=((_HOT_ADD, "start_pfn nr_pages"), ((5, 18), "start_pfn nr_pages zone group")),
+        unit=Unit.PFN,
         btf=_ZONE_BTF,
         returns="s32",
         pointer_of=_ZONE,
@@ -301,6 +245,9 @@ FUNCTIONS: tuple[Function, ...] = (
         ("move_pfn_range_to_zone",),
         "zone_add",
         signatures=((_HOT_ADD, "zone start_pfn nr_pages altmap migratetype"),),
+        unit=Unit.PFN,
+        callers=(Kind.ONLINE_PAGES, Kind.MEMREMAP_PAGES),
+        always_in=(Kind.ONLINE_PAGES,),
         btf=_ZONE_BTF,
         return_probe=False,
         pointer_of=_ZONE,
@@ -310,6 +257,9 @@ FUNCTIONS: tuple[Function, ...] = (
         ("remove_pfn_range_from_zone",),
         "zone_rem",
         signatures=((_HOT_REMOVE, "zone start_pfn nr_pages"),),
+        unit=Unit.PFN,
+        callers=(Kind.OFFLINE_PAGES, Kind.MEMUNMAP_PAGES),
+        always_in=(Kind.OFFLINE_PAGES,),
         btf=_ZONE_BTF,
         return_probe=False,
         pointer_of=_ZONE,
@@ -320,6 +270,9 @@ FUNCTIONS: tuple[Function, ...] = (
         "blk_add",
         ("blk_create",),
         signatures=((_HOT_ADD, "start size"),),
+        unit=Unit.BYTES,
+        callers=(Kind.ADD_MEMORY_RESOURCE,),
+        always_in=(Kind.ADD_MEMORY_RESOURCE,),
         returns="s32",
     ),
     Function(
@@ -328,6 +281,8 @@ FUNCTIONS: tuple[Function, ...] = (
         "blk_rem",
         ("blk_remove",),
         signatures=((_HOT_REMOVE, "start size"),),
+        unit=Unit.BYTES,
+        callers=(Kind.TRY_REMOVE_MEMORY,),
         return_probe=False,
     ),
     Function(
@@ -336,6 +291,7 @@ FUNCTIONS: tuple[Function, ...] = (
         "mom_on",
         ("mhp_init",),
         signatures=(((5, 15), "start_pfn nr_pages zone"),),
+        unit=Unit.PFN,
         returns="s32",
         pointer_of=_ZONE,
     ),
@@ -345,6 +301,7 @@ FUNCTIONS: tuple[Function, ...] = (
         "mom_off",
         ("mhp_deinit",),
         signatures=(((5, 15), "start_pfn nr_pages"),),
+        unit=Unit.PFN,
         return_probe=False,
     ),
     Function(
@@ -366,6 +323,7 @@ FUNCTIONS: tuple[Function, ...] = (
         ("memory_notify",),
         "notify",
         signatures=((_HOT_ADD, "action arg"),),
+        callers=(Kind.ONLINE_PAGES, Kind.OFFLINE_PAGES),
         fetch={f"w{i}": f"+{8 * i}({{arg}}):x64" for i in range(4)},
         returns="s32",
     ),
@@ -374,6 +332,7 @@ FUNCTIONS: tuple[Function, ...] = (
         ("memremap_pages",),
         "pgmap",
         signatures=((_HOT_ADD, "pgmap nid"),),
+        unit=Unit.BYTES,
         btf=_PGMAP_BTF,
         returns="x64",
         pointer_of=_PGMAP,
@@ -384,6 +343,7 @@ FUNCTIONS: tuple[Function, ...] = (
         ("memunmap_pages",),
         "punmap",
         signatures=((_HOT_ADD, "pgmap"),),
+        unit=Unit.BYTES,
         btf={column: _PGMAP_BTF[column] for column in ("start", "end")},
         return_probe=False,
         pointer_of=_PGMAP,
@@ -395,6 +355,7 @@ FUNCTIONS: tuple[Function, ...] = (
         ("__create_pgd_mapping_locked", "create_kpti_ng_temp_pgd", "__create_pgd_mapping"),
         "map",
         signatures=(((6, 1), "pgdir phys virt size prot - flags"),),
+        callers=(Kind.ARCH_ADD_MEMORY,),
         return_probe=False,
     ),
     Function(
@@ -402,6 +363,8 @@ FUNCTIONS: tuple[Function, ...] = (
         ("unmap_hotplug_range",),
         "unmap",
         signatures=((_HOT_REMOVE, "start end free_mapped altmap"),),
+        unit=Unit.VIRTUAL,
+        callers=(Kind.VMEMMAP_FREE, Kind.ARCH_REMOVE_MEMORY, Kind.ARCH_ADD_MEMORY),
     ),
     Function(
         Kind.FREE_EMPTY_TABLES,
@@ -409,12 +372,15 @@ FUNCTIONS: tuple[Function, ...] = (
         "freetab",
         ("free_tables",),
         signatures=((_HOT_REMOVE, "start end floor ceiling"),),
+        unit=Unit.VIRTUAL,
+        callers=(Kind.VMEMMAP_FREE, Kind.ARCH_REMOVE_MEMORY, Kind.ARCH_ADD_MEMORY),
     ),
     Function(
         Kind.SPLIT_KERNEL_LEAF_MAPPING,
         ("split_kernel_leaf_mapping",),
         "split",
         signatures=(((6, 18), "start end"),),
+        unit=Unit.VIRTUAL,
         returns="s32",
         noisy=True,
     ),
@@ -423,6 +389,7 @@ FUNCTIONS: tuple[Function, ...] = (
         ("set_memory_valid",),
         "setvalid",
         signatures=((_HOT_ADD, "start nr_pages enable"),),
+        unit=Unit.VIRTUAL,
         return_probe=False,
         noisy=True,
     ),
@@ -459,6 +426,8 @@ FUNCTIONS: tuple[Function, ...] = (
         ("vmemmap_remap_range",),
         "hvo_walk",
         signatures=(((6, 1), "start end walk"),),
+        unit=Unit.STRUCT_PAGE,
+        callers=(Kind.HUGETLB_VMEMMAP_OPTIMIZE, Kind.HUGETLB_VMEMMAP_RESTORE),
         fetch={f"w{i}": f"+{8 * i}({{walk}}):x64" for i in (2, 3, 5)},
         returns="s32",
     ),
@@ -467,6 +436,8 @@ FUNCTIONS: tuple[Function, ...] = (
         ("vmemmap_split_pmd",),
         "hvo_split",
         signatures=(((6, 1), "pmdp head start"),),
+        unit=Unit.VIRTUAL,
+        callers=(Kind.VMEMMAP_REMAP_RANGE,),
         returns="s32",
     ),
     Function(
@@ -474,6 +445,8 @@ FUNCTIONS: tuple[Function, ...] = (
         ("vmemmap_remap_pte",),
         "hvo_pte",
         signatures=(((6, 1), "ptep start"),),
+        unit=Unit.VIRTUAL,
+        callers=(Kind.VMEMMAP_REMAP_RANGE,),
         fetch={"old": "+0({ptep}):x64"},
         return_probe=False,
     ),
@@ -482,9 +455,28 @@ FUNCTIONS: tuple[Function, ...] = (
         ("vmemmap_restore_pte",),
         "hvo_rpte",
         signatures=(((6, 1), "ptep start"),),
+        unit=Unit.VIRTUAL,
+        callers=(Kind.VMEMMAP_REMAP_RANGE,),
         fetch={"old": "+0({ptep}):x64"},
         return_probe=False,
     ),
 )
 
 FUNCTION_OF_KIND: dict[Kind, Function] = {function.kind: function for function in FUNCTIONS}
+
+
+def kinds_in(*units: Unit) -> tuple[Kind, ...]:
+    """The functions whose range counts in one of these units."""
+    return tuple(function.kind for function in FUNCTIONS if function.unit in units)
+
+
+def unit_of(kind: Kind) -> Unit:
+    """What the range of a call counts in."""
+    function = FUNCTION_OF_KIND.get(kind)
+    return Unit.NONE if function is None else function.unit
+
+
+def callers_of(kind: Kind) -> tuple[Kind, ...]:
+    """What may call a function, innermost first; empty for events that are no function."""
+    function = FUNCTION_OF_KIND.get(kind)
+    return () if function is None else function.callers

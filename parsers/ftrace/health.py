@@ -12,49 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parsers.ftrace.events import NO_TIME, Events, Issue, Origin, Phase, Trace
-from parsers.ftrace.functions import FUNCTION_OF_KIND, Kind
+from parsers.ftrace.functions import FUNCTION_OF_KIND, FUNCTIONS, Kind, Unit, kinds_in
 from parsers.mapping import Bool
 
-__all__ = ["CALLS_INSIDE", "examine", "kprobe_misses"]
+__all__ = ["examine", "kprobe_misses"]
 
 Rows = NDArray[np.intp]
 
-# What a call always calls in turn, unless it fails: a trace that has the one and never the other lacks a probe.
-CALLS_INSIDE: dict[Kind, tuple[Kind, ...]] = {
-    Kind.ADD_MEMORY_RESOURCE: (Kind.ARCH_ADD_MEMORY, Kind.CREATE_MEMORY_BLOCK_DEVICES),
-    Kind.ARCH_ADD_MEMORY: (Kind.ADD_PAGES, Kind.SPARSE_ADD_SECTION, Kind.VMEMMAP_POPULATE),
-    Kind.ARCH_REMOVE_MEMORY: (Kind.REMOVE_PAGES, Kind.SPARSE_REMOVE_SECTION, Kind.VMEMMAP_FREE),
-    Kind.ONLINE_PAGES: (Kind.MOVE_PFN_RANGE_TO_ZONE,),
-    Kind.OFFLINE_PAGES: (Kind.REMOVE_PFN_RANGE_FROM_ZONE,),
-}
 _EVIDENCE = 5
 _MAX_PFN = 1 << 40  # 52 bits of physical address in pages of 4K
 _MAX_PA = 1 << 52
 _KERNEL_VA = 0xFFF0_0000_0000_0000
 _MAX_NODE = 1024
 
-# Kinds whose `start` is a physical and whose `start` is a kernel virtual address.
-_PHYSICAL = (
-    Kind.ADD_MEMORY_RESOURCE,
-    Kind.ARCH_ADD_MEMORY,
-    Kind.ARCH_REMOVE_MEMORY,
-    Kind.TRY_REMOVE_MEMORY,
-    Kind.CREATE_MEMORY_BLOCK_DEVICES,
-    Kind.REMOVE_MEMORY_BLOCK_DEVICES,
-    Kind.MEMREMAP_PAGES,
-    Kind.MEMUNMAP_PAGES,
-)
-_VIRTUAL = (
-    Kind.VMEMMAP_POPULATE,
-    Kind.VMEMMAP_POPULATE_BASEPAGES,
-    Kind.VMEMMAP_POPULATE_HUGEPAGES,
-    Kind.VMEMMAP_FREE,
-    Kind.VMEMMAP_SET_PMD,
-    Kind.VMEMMAP_CHECK_PMD,
-    Kind.UNMAP_HOTPLUG_RANGE,
-    Kind.FREE_EMPTY_TABLES,
-    Kind.VMEMMAP_REMAP_RANGE,
-)
+_PHYSICAL = kinds_in(Unit.BYTES)
+_VIRTUAL = kinds_in(Unit.STRUCT_PAGE, Unit.VIRTUAL)
 
 
 def examine(trace: Trace) -> tuple[Issue, ...]:
@@ -143,8 +115,8 @@ def _missing_probes(trace: Trace) -> Iterator[Issue]:
     events = trace.events
     calls = events.kind[events.phase != Phase.POINT]
     seen = {Kind(kind) for kind in np.unique(calls).tolist()}
-    for kind in sorted(seen & CALLS_INSIDE.keys()):
-        absent = [inner for inner in CALLS_INSIDE[kind] if inner not in seen]
+    for kind in sorted(seen):
+        absent = [one.kind for one in FUNCTIONS if kind in one.always_in and one.kind not in seen]
         for inner in absent:
             names = FUNCTION_OF_KIND[inner].names[0]
             yield Issue(

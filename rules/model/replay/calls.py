@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.ftrace.events import Phase
-from parsers.ftrace.functions import Kind
+from parsers.ftrace.functions import FUNCTIONS, Kind, callers_of
 from parsers.ftrace.health import impossible_rows
 
 if TYPE_CHECKING:
@@ -24,42 +24,10 @@ __all__ = ["NEVER", "Calls", "calls_of", "innermost", "overlaps"]
 NEVER = np.iinfo(np.int64).max
 
 _PAGE_SHIFTS = (12, 14, 16)
-_ADD = (Kind.ADD_PAGES, Kind.ARCH_ADD_MEMORY)
-_REMOVE = (Kind.REMOVE_PAGES, Kind.ARCH_REMOVE_MEMORY)
-_SECTION = (Kind.SPARSE_ADD_SECTION, *_ADD)
-_REMAP = (Kind.VMEMMAP_REMAP_RANGE,)
-
-# What may call what, innermost first (mm/memory_hotplug.c, mm/sparse.c, mm/memremap.c, arch/arm64/mm/mmu.c).
-_PARENTS: dict[Kind, tuple[Kind, ...]] = {
-    Kind.ARCH_ADD_MEMORY: (Kind.ADD_MEMORY_RESOURCE, Kind.MEMREMAP_PAGES),
-    Kind.CREATE_MEMORY_BLOCK_DEVICES: (Kind.ADD_MEMORY_RESOURCE,),
-    Kind.CREATE_PGD_MAPPING_LOCKED: (Kind.ARCH_ADD_MEMORY,),
-    Kind.ADD_PAGES: (Kind.ARCH_ADD_MEMORY,),
-    Kind.SPARSE_ADD_SECTION: _ADD,
-    Kind.VMEMMAP_POPULATE: _SECTION,
-    Kind.VMEMMAP_POPULATE_HUGEPAGES: (Kind.VMEMMAP_POPULATE,),
-    Kind.VMEMMAP_POPULATE_BASEPAGES: (Kind.VMEMMAP_POPULATE_HUGEPAGES, Kind.VMEMMAP_POPULATE),
-    Kind.VMEMMAP_ALLOC_BLOCK_BUF: (Kind.VMEMMAP_POPULATE,),
-    Kind.VMEMMAP_SET_PMD: (Kind.VMEMMAP_POPULATE,),
-    Kind.VMEMMAP_CHECK_PMD: (Kind.VMEMMAP_POPULATE,),
-    Kind.TRY_REMOVE_MEMORY: (),
-    Kind.REMOVE_MEMORY_BLOCK_DEVICES: (Kind.TRY_REMOVE_MEMORY,),
-    Kind.ARCH_REMOVE_MEMORY: (Kind.TRY_REMOVE_MEMORY, Kind.MEMUNMAP_PAGES, Kind.ADD_MEMORY_RESOURCE),
-    Kind.REMOVE_PAGES: (Kind.ARCH_REMOVE_MEMORY,),
-    Kind.SPARSE_REMOVE_SECTION: _REMOVE,
-    Kind.SECTION_DEACTIVATE: (Kind.SPARSE_REMOVE_SECTION, *_SECTION),
-    Kind.VMEMMAP_FREE: (Kind.SPARSE_REMOVE_SECTION, *_REMOVE, *_SECTION),
-    Kind.UNMAP_HOTPLUG_RANGE: (Kind.VMEMMAP_FREE, Kind.ARCH_REMOVE_MEMORY, Kind.ARCH_ADD_MEMORY),
-    Kind.FREE_EMPTY_TABLES: (Kind.VMEMMAP_FREE, Kind.ARCH_REMOVE_MEMORY, Kind.ARCH_ADD_MEMORY),
-    Kind.ONLINE_PAGES: (Kind.ADD_MEMORY_RESOURCE,),
-    Kind.MEMORY_NOTIFY: (Kind.ONLINE_PAGES, Kind.OFFLINE_PAGES),
-    Kind.MOVE_PFN_RANGE_TO_ZONE: (Kind.ONLINE_PAGES, Kind.MEMREMAP_PAGES),
-    Kind.REMOVE_PFN_RANGE_FROM_ZONE: (Kind.OFFLINE_PAGES, Kind.MEMUNMAP_PAGES),
-    Kind.VMEMMAP_REMAP_RANGE: (Kind.HUGETLB_VMEMMAP_OPTIMIZE, Kind.HUGETLB_VMEMMAP_RESTORE),
-    Kind.VMEMMAP_SPLIT_PMD: _REMAP,
-    Kind.VMEMMAP_REMAP_PTE: _REMAP,
-    Kind.VMEMMAP_RESTORE_PTE: _REMAP,
-}
+_IN_CALL_GRAPH = frozenset(
+    kind for function in FUNCTIONS if function.callers for kind in (function.kind, *function.callers)
+)
+"""Functions that call or are called by another of the table."""
 
 
 def _descendants(kind: Kind) -> frozenset[Kind]:
@@ -67,7 +35,7 @@ def _descendants(kind: Kind) -> frozenset[Kind]:
     found: set[Kind] = set()
     fresh = {kind}
     while fresh:
-        fresh = {child for child, parents in _PARENTS.items() if fresh & set(parents)} - found
+        fresh = {child for child in Kind if fresh & set(callers_of(child))} - found
         found |= fresh
     return frozenset(found)
 
@@ -208,7 +176,7 @@ def _overtaken(kind: U8, pid: I32, rows: I64) -> I64:
     """For each call, the row of the task's next call that cannot be part of it, `NEVER` for none."""
     found = np.full(rows.size, NEVER, dtype=np.int64)
     for number in np.unique(kind).tolist():
-        if Kind(number) not in _PARENTS and Kind(number) not in {one for many in _PARENTS.values() for one in many}:
+        if Kind(number) not in _IN_CALL_GRAPH:
             continue
         mine = np.flatnonzero(kind == number)
         foreign = np.flatnonzero(~np.isin(kind, (*_descendants(Kind(number)), Kind.OTHER)))
@@ -246,11 +214,11 @@ def _parents(kind: U8, pid: I32, rows: I64, until: I64) -> I64:
     """The innermost enclosing call of a kind that may call this one, of the same task."""
     parent = np.full(rows.size, -1, dtype=np.int64)
     by_kind = {number: np.flatnonzero(kind == number) for number in np.unique(kind).tolist()}
-    for child, kinds in _PARENTS.items():
+    for child in Kind:
         mine = by_kind.get(child)
         if mine is None:
             continue
-        for outer in kinds:
+        for outer in callers_of(child):
             if outer in by_kind:
                 found = _inside(by_kind[outer], pid, rows, until, pid[mine], rows[mine])
                 fresh = (parent[mine] < 0) & (found >= 0)

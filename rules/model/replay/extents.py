@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parsers.ftrace.functions import Kind
+from parsers.ftrace.functions import Kind, Unit, kinds_in
 from parsers.ranges import EMPTY, Ranges
 from rules.model.replay.state import SUBSECTION
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from rules.model.replay.calls import Calls
 
 __all__ = [
-    "BY_BYTES",
-    "BY_PFN",
-    "BY_STRUCT_PAGE",
     "PMD_BYTES",
     "Extents",
     "first_is_no_add",
@@ -40,53 +37,20 @@ VISITS_OF_A_CALL = 1 << 16
 _WILD = 1 << 23
 """Subsections of one call that no machine has."""
 
-BY_BYTES = (
-    Kind.ADD_MEMORY_RESOURCE,
-    Kind.TRY_REMOVE_MEMORY,
-    Kind.ARCH_ADD_MEMORY,
-    Kind.ARCH_REMOVE_MEMORY,
-    Kind.CREATE_MEMORY_BLOCK_DEVICES,
-    Kind.REMOVE_MEMORY_BLOCK_DEVICES,
-    Kind.MEMREMAP_PAGES,
-    Kind.MEMUNMAP_PAGES,
-)
-"""Calls that count in physical bytes."""
-BY_PFN = (
-    Kind.ADD_PAGES,
-    Kind.REMOVE_PAGES,
-    Kind.SPARSE_ADD_SECTION,
-    Kind.SPARSE_REMOVE_SECTION,
-    Kind.SECTION_DEACTIVATE,
-    Kind.ONLINE_PAGES,
-    Kind.OFFLINE_PAGES,
-    Kind.MOVE_PFN_RANGE_TO_ZONE,
-    Kind.REMOVE_PFN_RANGE_FROM_ZONE,
-    Kind.MHP_INIT_MEMMAP_ON_MEMORY,
-    Kind.MHP_DEINIT_MEMMAP_ON_MEMORY,
-)
-BY_STRUCT_PAGE = (
-    Kind.VMEMMAP_POPULATE,
-    Kind.VMEMMAP_POPULATE_HUGEPAGES,
-    Kind.VMEMMAP_POPULATE_BASEPAGES,
-    Kind.VMEMMAP_SET_PMD,
-    Kind.VMEMMAP_CHECK_PMD,
-    Kind.VMEMMAP_FREE,
-    Kind.VMEMMAP_REMAP_RANGE,
-)
-"""Calls that count in addresses of struct pages."""
+_BY_BYTES, _BY_PFN, _BY_STRUCT_PAGE = (kinds_in(unit) for unit in (Unit.BYTES, Unit.PFN, Unit.STRUCT_PAGE))
 
 
 def pfns_of(calls: Calls, calibration: Calibration) -> tuple[I64, I64]:
     """``[first, end)`` page frames that each call speaks of; equal where it speaks of none."""
     low, high = np.zeros(len(calls), dtype=np.int64), np.zeros(len(calls), dtype=np.int64)
     page, size = np.uint64(calibration.page_size), np.uint64(calibration.struct_page_size)
-    for kinds, unit in ((BY_BYTES, page), (BY_PFN, np.uint64(1))):
+    for kinds, unit in ((_BY_BYTES, page), (_BY_PFN, np.uint64(1))):
         mine = _plausible(calls, np.isin(calls.kind, kinds), np.uint64(1 << 52))
         low[mine] = (calls.start[mine] // unit).astype(np.int64)
         high[mine] = -(-calls.end[mine].astype(np.int64) // int(unit))
     if calibration.vmemmap is not None:
         base = np.uint64(calibration.vmemmap)
-        mine = _plausible(calls, np.isin(calls.kind, BY_STRUCT_PAGE), np.uint64(2**64 - 1))
+        mine = _plausible(calls, np.isin(calls.kind, _BY_STRUCT_PAGE), np.uint64(2**64 - 1))
         first = (calls.start[mine] - base) // size  # modulo 2**64, as the kernel's own arithmetic
         low[mine] = np.minimum(first, np.uint64(1 << 52)).astype(np.int64)
         high[mine] = low[mine] + ((calls.end[mine] - calls.start[mine]) // size).astype(np.int64)

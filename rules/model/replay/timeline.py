@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.errors import FormatError
-from parsers.ftrace.functions import FUNCTION_OF_KIND, Kind
+from parsers.ftrace.functions import FUNCTION_OF_KIND, Kind, Unit, unit_of
 from parsers.ranges import Ranges
 from parsers.uname import parse_uname
 from rules.finding import Cause, Evidence, UndecidedError
@@ -22,7 +22,7 @@ from rules.model.replay.apply import Replay, Step
 from rules.model.replay.behaviour import Behaviour
 from rules.model.replay.calibration import Calibration, calibrate, seen_behaviour
 from rules.model.replay.calls import Calls, calls_of
-from rules.model.replay.extents import BY_BYTES, Extents
+from rules.model.replay.extents import Extents
 from rules.model.replay.state import SUBSECTION, UNKNOWN, YES, Anomaly, State, Trouble
 
 if TYPE_CHECKING:
@@ -190,7 +190,9 @@ class Timeline:
             return name
         start, end = int(calls.start[call]), int(calls.end[call])
         return (
-            f"{name} of {start:#x} ({(end - start) >> 20} MiB)" if kind in BY_BYTES else f"{name} {start:#x}-{end:#x}"
+            f"{name} of {start:#x} ({(end - start) >> 20} MiB)"
+            if unit_of(kind) is Unit.BYTES
+            else f"{name} {start:#x}-{end:#x}"
         )
 
     def evidence(self, *numbers: int) -> tuple[Evidence, ...]:
