@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
-    "AmbiguousLayoutError",
     "Diagnostic",
     "FormatError",
     "InputError",
@@ -63,7 +62,6 @@ class PtauditError(Exception):
         column: int | None = None,
         offset: int | None = None,
         address: int | None = None,
-        text: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -72,7 +70,6 @@ class PtauditError(Exception):
         self.column = column
         self.offset = offset
         self.address = address
-        self.text = text
 
     def __str__(self) -> str:
         return f"{location(self.path, self.line, self.column, self.offset)}{self.message}"
@@ -96,10 +93,6 @@ class WrongFormatError(InputError):
 
 class LayoutError(PtauditError):
     """A fact about the kernel's address layout is needed and not known."""
-
-
-class AmbiguousLayoutError(LayoutError):
-    """More than one value of a layout fact fits the evidence."""
 
 
 class MissingDependencyError(PtauditError):

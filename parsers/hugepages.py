@@ -72,12 +72,6 @@ class HugePages:
     optimize_vmemmap_line: int | None = None
     diagnostics: tuple[Diagnostic, ...] = ()
 
-    @property
-    def in_use(self) -> bool | None:
-        """Whether any pool has pages; None if a pool's number is unknown and no other has pages."""
-        numbers = [pool.nr for pool in self.pools.values()]
-        return True if any(numbers) else None if not numbers or None in numbers else False
-
 
 def parse_hugepages(data: bytes, path: str) -> HugePages:
     """Read ``grep -H . /sys/kernel/mm/hugepages/*/* /proc/sys/vm/hugetlb_optimize_vmemmap``.

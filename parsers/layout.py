@@ -16,15 +16,12 @@ from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from parsers.arm64 import Granule, granule
 from parsers.errors import LayoutError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping as Dict
 
-    from parsers.mapping import I64, U64
 
 __all__ = ["ERAS", "LAYOUT_KEYS", "Era", "Fact", "KernelLayout", "Precision", "Regions", "regions"]
 
@@ -254,10 +251,6 @@ class KernelLayout:
     @cached_property
     def pages_per_subsection(self) -> int:
         return SUBSECTION_SIZE >> self.page_shift
-
-    def linear_index(self, va: U64) -> I64:
-        """Page index, counted from PAGE_OFFSET, of linear-map addresses (any shape)."""
-        return ((va - np.uint64(self.page_offset)) >> np.uint64(self.page_shift)).astype(np.int64)
 
     def linear_va(self, index: int) -> int:
         """Linear-map address of a page index."""

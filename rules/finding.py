@@ -57,7 +57,7 @@ class Impact(StrEnum):
 
 
 class Claim(StrEnum):
-    """How far the evidence carries; weakest first in `CLAIMS`."""
+    """How far the evidence carries, weakest first."""
 
     SUSPECTED = "suspected"
     PROBABLE = "probable"

@@ -45,7 +45,7 @@ _ADJACENT_NS = 1_000_000
 
 
 class Interned(dict[bytes, int]):
-    """``interned[raw]`` is a small number, given out in order of first use; ``values`` has them back."""
+    """``interned[raw]`` is a small number, given out in order of first use; ``values_in_order`` has them back."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ def test_capture():
     assert lines[pool.line - 1].endswith("hugepages-2048kB/nr_hugepages:0")
     assert pages.optimize_vmemmap is False
     assert lines[pages.optimize_vmemmap_line - 1] == "/proc/sys/vm/hugetlb_optimize_vmemmap:0"
-    assert pages.in_use is False
+    assert not any(one.nr for one in pages.pools.values())
     assert pages.diagnostics == ()
 
 
@@ -54,7 +54,6 @@ def test_pools_of_single_nodes_do_not_hide_those_of_the_system():
     text = PREFIX + b"2048kB/nr_hugepages:8\n/sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages:3\n"
     pages = parse_hugepages(text, "h")
     assert pages.pools[2 << 20].nr == 8
-    assert pages.in_use is True
 
 
 @pytest.mark.parametrize(
@@ -68,14 +67,13 @@ def test_pools_of_single_nodes_do_not_hide_those_of_the_system():
 def test_sysctl_alone(text, value):
     pages = parse_hugepages(text, "h")
     assert pages.optimize_vmemmap is value
-    assert pages.in_use is None
+    assert pages.pools == {}
 
 
 def test_malformed_count_is_unknown_and_told():
     pages = parse_hugepages(PREFIX + b"2048kB/nr_hugepages:many\n" + PREFIX + b"2048kB/free_hugepages:2\n", "h")
     assert pages.pools[2 << 20].nr is None
     assert pages.pools[2 << 20].free == 2
-    assert pages.in_use is None
     assert [d.line for d in pages.diagnostics] == [1]
 
 
