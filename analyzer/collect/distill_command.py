@@ -8,7 +8,8 @@ import click
 
 from analyzer.options import symbol_options
 from analyzer.sources.crashdump import Symbols, distill_vmcore
-from parsers.errors import UsageError
+from analyzer.sources.running import is_proc_kcore, kcore_refusal
+from parsers.errors import InputError, UsageError
 
 __all__ = ["command"]
 
@@ -27,14 +28,17 @@ def command(vmcore: tuple[Path, ...], output: Path, with_dmesg: bool, symbols: S
     Example:
       ptaudit distill /var/crash/vmcore -o small.core
       ptaudit audit small.core
+      ptaudit distill /proc/kcore -o host.core     (of this host, as root)
     """
     if output.exists() and any(output.samefile(path) for path in vmcore if path.exists()):
         raise UsageError("the small core cannot replace the dump that it is made of", path=str(output))
+    if any(is_proc_kcore(path) for path in vmcore) and (refusal := kcore_refusal()) is not None:
+        raise InputError(refusal)
     kept = distill_vmcore(vmcore, output, symbols, with_dmesg=with_dmesg)
-    whole = sum(path.stat().st_size for path in vmcore)
+    whole = kept.memory
     click.echo(
         f"{output}: {kept.pages} pages of 4 KiB, {_size(kept.size)}; "
-        f"the dump has {_size(whole)}{f', 1/{whole // kept.size} is kept' if whole >= 2 * kept.size else ''}"
+        f"of {_size(whole)} of memory{f', 1/{whole // kept.size} is kept' if whole >= 2 * kept.size else ''}"
     )
     log = ", kernel log" if with_dmesg else ""
     click.echo(f"kept, by whole pages: page tables, section table, memory blocks, resources, symbols and types{log}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -13,6 +14,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
+from analyzer.sources.running import memory_generation, read_running
 from parsers.errors import InputError, MissingDependencyError
 from parsers.kinds import KINDS, When
 
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["collect", "live", "script"]
 
 CAPTURE = "capture/"
+_NICE = 10
+_ATTEMPTS = 3
 _SHELL = re.compile(r"[^\w\s/.,:+=@%-]")
 """What a command holds that the script's plain word splitting does not understand."""
 
@@ -68,9 +74,30 @@ def collect(arguments: Sequence[str]) -> int:
 
 @contextmanager
 def live(request: Request, keep: Path | None) -> Iterator[Request]:
-    """The request with a capture of this host beside its paths; ``keep``, if given, is where the capture stays."""
+    """The request with a capture of this host beside its paths, and what its kernel's memory tells if it can be read.
+
+    Both are of one moment, or are taken again, a bounded number of times.  ``keep``, if given, is where the capture
+    stays.
+    """
     with tempfile.TemporaryDirectory(prefix="ptaudit-") as temporary:
-        home = f"{keep or temporary}/{CAPTURE}"
-        if collect(["-o", home]) != 0:
-            raise InputError("this host could not be captured", path=home)
-        yield replace(request, paths=(*request.paths, Path(home)))
+        home = Path(f"{keep or temporary}/{CAPTURE}")
+        os.nice(_NICE)
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                shutil.rmtree(home)
+            before = memory_generation()
+            if collect(["-o", f"{home}/"]) != 0:
+                raise InputError("this host could not be captured", path=str(home))
+            memory = read_running(request.symbols)
+            if isinstance(memory, str):
+                click.echo(f"ptaudit: {memory}: only text sources are audited", err=True)
+                break
+            if memory_generation() == before:
+                break
+        else:
+            click.echo("ptaudit: memory came and went meanwhile: lists of it are left out", err=True)
+            for kind in KINDS.values():
+                if kind.when is When.STATE:
+                    (home / kind.collected_as).unlink(missing_ok=True)
+        running = None if isinstance(memory, str) else memory
+        yield replace(request, paths=(*request.paths, home), running=running)

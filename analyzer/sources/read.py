@@ -17,6 +17,7 @@ from analyzer.sources.crashdump import Symbols, read_vmcore, whole_dumps
 from analyzer.sources.folder import below
 from analyzer.sources.found import UNENDED, Found, digest, head_of
 from analyzer.sources.identity import doubt_of_names, own_configs, refuse_strangers
+from analyzer.sources.running import is_proc_kcore
 from analyzer.sources.sniff import is_kernel_dump, is_vmcore
 from parsers import ftrace
 from parsers.encodings import decoded
@@ -65,6 +66,8 @@ class Request:
     kinds: dict[str, Path] = field(default_factory=dict)
     layout: dict[str, int] = field(default_factory=dict)
     symbols: Symbols = field(default_factory=Symbols)
+    running: VmcoreFacts | None = None
+    """What the memory of the kernel that runs here told."""
 
 
 def read_sources(request: Request) -> Sources:
@@ -79,6 +82,8 @@ def read_sources(request: Request) -> Sources:
             reading.directory(path)
         else:
             reading.single(path)
+    if request.running is not None:
+        reading.running(request.running)
     for dump in whole_dumps(reading.dumps) if reading.dumps else ():
         reading.vmcore(dump)
     for name, path in request.kinds.items():
@@ -181,6 +186,9 @@ class _Reading:
 
     def single(self, path: Path) -> None:
         """One file of any kind that its content, or else its name, shows."""
+        if is_proc_kcore(path):
+            self.dumps.append(path)
+            return
         head = head_of(path, SNIFF_BYTES)
         if not head.strip():
             raise InputError("the file is empty", path=str(path))
@@ -224,7 +232,12 @@ class _Reading:
             notes = (*notes, Diagnostic(said, str(paths[0])))
         for path in paths:
             diagnostics = notes if path == paths[0] else ()
-            self.sources.append(Source("vmcore", str(path), Found(str(path), path).digest(), diagnostics))
+            self.sources.append(Source("vmcore", str(path), _digest_of_dump(facts, path), diagnostics))
+
+    def running(self, facts: VmcoreFacts) -> None:
+        """The memory of the kernel that runs here, which was read before."""
+        self.parsed.setdefault("vmcore", []).append(facts)
+        self.sources.append(Source("vmcore", facts.path, _digest_of_dump(facts, Path(facts.path)), facts.diagnostics))
 
     def _with_system_map(self, paths: tuple[Path, ...]) -> VmcoreFacts | None:
         """The dump with the first System.map beside it that fits, unless symbols were named; None if there is none."""
@@ -306,6 +319,13 @@ class _Reading:
         if (doubt := doubt_of_names(self.parsed)) is not None:
             self._note(doubt)
         return Sources(Captured.of(self.parsed, layout), self.sources, self.ignored)
+
+
+def _digest_of_dump(facts: VmcoreFacts, path: Path) -> str:
+    """Hash of a dump; the kernel's memory has no end, so VMCOREINFO stands for it."""
+    if facts.kind == "kcore":
+        return digest(repr(sorted(facts.vmcoreinfo.text.items())).encode())
+    return Found(str(path), path).digest()
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:

@@ -89,6 +89,12 @@ class AddressMap:
         return (self.swapper_pg_dir - self.kimage_voffset) & MASK
 
     @property
+    def image_known(self) -> tuple[int, int]:
+        """Physical bounds of what is the kernel image for certain, text to page tables; exclusive at the end."""
+        start = (self.image_start - self.kimage_voffset) & MASK
+        return start, self.root_pa + self.granule.page_size
+
+    @property
     def lpa2(self) -> bool:
         """Whether descriptors hold PA[51:50] in their SH bits: Linux turns LPA2 on for 52 address bits only."""
         return self.granule.page_size < 65536 and self.va_actual == 52

@@ -29,11 +29,15 @@ _ET_CORE, _EM_AARCH64, _PT_LOAD, _PT_NOTE, _PN_XNUM = 4, 183, 1, 4, 0xFFFF
 _CHUNK = 4096
 
 
-def write_core(path: Path, memory: PhysicalMemory, units: U64, vmcoreinfo: bytes) -> int:
+def write_core(path: Path, memory: PhysicalMemory, units: U64, vmcoreinfo: bytes, *, changing: bool = False) -> int:
     """Write ``units`` (sorted page frames of 4096 bytes) of ``memory`` and the VMCOREINFO to ``path``; returns bytes.
 
-    The file appears whole or not at all.  Raises InputError when it cannot be written.
+    The file appears whole or not at all.  Pages that are no longer there are left out of memory that is ``changing``.
+    Raises InputError when it cannot be written.
     """
+    if changing:
+        there = [memory.read_units(units[at : at + _CHUNK])[1] for at in range(0, units.size, _CHUNK)]
+        units = units[np.concatenate(there)] if there else units
     first, count = page_runs(units)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -41,7 +45,7 @@ def write_core(path: Path, memory: PhysicalMemory, units: U64, vmcoreinfo: bytes
             stream.write(_headers(first, count, vmcoreinfo))
             for number in range(0, units.size, _CHUNK):
                 data, present = memory.read_units(units[number : number + _CHUNK])
-                if not present.all():
+                if not present.all() and not changing:
                     raise InputError("the dump changed while it was read", path=str(path))
                 stream.write(data.tobytes())
             size = stream.tell()

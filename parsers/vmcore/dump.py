@@ -231,6 +231,10 @@ class Dump:
             raise LookupError(name)
         return address
 
+    def forget(self) -> None:
+        """Read everything anew from here on: a running kernel changes."""
+        self._page.cache_clear()
+
     def say(self, message: str) -> None:
         """Add a diagnostic."""
         self.diagnostics.append(Diagnostic(message, self.path))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
+
+import numpy as np
 
 from parsers.cmdline import CommandLine
 from parsers.dmesg import Dmesg
@@ -20,8 +23,10 @@ from parsers.vmcore.blocks import read_blocks
 from parsers.vmcore.distilled import write_core
 from parsers.vmcore.dump import Dump
 from parsers.vmcore.hugetlb import read_hugetlb
+from parsers.vmcore.kcore import KcoreMemory
 from parsers.vmcore.kdump import KdumpMemory
 from parsers.vmcore.memory import PhysicalMemory, RecordingMemory
+from parsers.vmcore.moment import Flux, find_flux, struct_pages_of, without_flux
 from parsers.vmcore.opening import RawDump, open_dump
 from parsers.vmcore.pagetable import Step, Walk, walk_page_tables
 from parsers.vmcore.printed import Boundary, as_printed, read_boundaries
@@ -30,12 +35,15 @@ from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows, StructPageR
 from parsers.vmcore.sparsemem import read_sections
 from parsers.vmcore.struct_pages import read_struct_pages
 from parsers.vmcore.texts import Texts, read_nodename
+from parsers.vmcore.zeros import voucher
 from parsers.vmcore.zones import read_zones
 from parsers.vmcoreinfo import VmcoreInfo
 
 __all__ = ["Distilled", "VmcoreFacts", "distill", "extract", "extract_facts"]
 
 T = TypeVar("T")
+_ATTEMPTS = 4
+_PAUSE = 1  # seconds before the second attempt, twice as many before each further one
 
 _KINDS: Dict[str, type] = {
     "section table": SectionRows,
@@ -57,6 +65,10 @@ class VmcoreFacts:
     """What one dump tells; a member is None where dump, symbols or types do not tell it: then a diagnostic says why."""
 
     path: str
+    kind: str
+    """``elf``, ``kdump`` or ``kcore``."""
+    flux: Flux | None
+    """What changed while a running kernel was read; None for a dump."""
     release: str | None
     nodename: str
     """The host's name; empty where the dump does not tell."""
@@ -78,6 +90,8 @@ class VmcoreFacts:
     has_symbols: bool
     """Whether kallsyms, a System.map or a vmlinux tells where variables lie."""
     diagnostics: tuple[Diagnostic, ...]
+    recheck: Callable[[], Flux] | None = field(repr=False)
+    """Reads a running kernel again and says what is different since; None for a dump."""
     explain: Callable[[int], list[Step]] = field(repr=False)
     """The walk of one virtual address, level by level."""
 
@@ -104,8 +118,33 @@ def extract(
 
     Raises the errors of :func:`parsers.vmcore.opening.open_dump` and :class:`parsers.vmcore.dump.Dump`.
     """
-    raw = open_dump(path, vmcoreinfo=vmcoreinfo)
-    return extract_facts(raw, vmlinux=vmlinux, system_map=system_map, with_dmesg=with_dmesg)
+    for attempt in range(_ATTEMPTS):
+        raw = open_dump(path, vmcoreinfo=vmcoreinfo)  # the kernel lists its RAM anew
+        facts = extract_facts(raw, vmlinux=vmlinux, system_map=system_map, with_dmesg=with_dmesg)
+        if facts.flux is None or not facts.flux.matters:
+            break
+        time.sleep(_PAUSE << attempt)
+    return facts if facts.flux is None else without_flux(facts, facts.flux)
+
+
+def _trust_zeros(dump: Dump, memory: KcoreMemory) -> None:
+    """Let pages of zeros count where the kernel's own account of them says that it read them."""
+    other = memory.unvouched
+    sections = dump.attempt("section table", lambda: read_sections(dump))
+    if sections is not None:
+        memory.vouch = voucher(dump, sections, other)
+
+
+def _find_flux(dump: Dump, walk: Walk, sections: SectionRows | None) -> Flux:
+    """What is different when section table and page tables are read again."""
+    dump.forget()
+    again = dump.attempt("section table", lambda: read_sections(dump))
+    size, page_size = dump.size("page") or 64, dump.addresses.granule.page_size
+    empty = np.empty(0, dtype=np.uint64)
+    start, last = (empty, empty) if sections is None else struct_pages_of(sections, size, page_size)
+    mapped = np.argsort(start, kind="stable")
+    second = walk_page_tables(dump.memory, dump.addresses, source=dump.path, pages_of=(start[mapped], last[mapped]))
+    return find_flux((walk, sections), (second, again), dump.addresses, size)
 
 
 def extract_facts(
@@ -117,8 +156,13 @@ def extract_facts(
     with_dmesg: bool = True,
     with_nodename: bool = True,
 ) -> VmcoreFacts:
-    """The facts of an opened dump; ``memory`` may stand in for its own."""
+    """The facts of an opened dump; ``memory`` may stand in for its own.
+
+    Of a running kernel's memory they are of one moment, but for what `VmcoreFacts.flux` names.
+    """
     dump = Dump(raw, memory=memory, vmlinux=vmlinux, system_map_path=system_map)
+    if isinstance(raw.memory, KcoreMemory):
+        _trust_zeros(dump, raw.memory)
     walk = walk_page_tables(dump.memory, dump.addresses, source=raw.path)
 
     def fact(what: str, read: Callable[[Dump], T]) -> T | None:
@@ -133,8 +177,12 @@ def extract_facts(
     texts = Texts.of(dump, raw.vmcoreinfo.osrelease, with_dmesg=with_dmesg)
     boundaries = read_boundaries(dump)
     unread = raw.memory.diagnostics if isinstance(raw.memory, KdumpMemory) else ()
+    recheck = None if raw.kind != "kcore" else lambda: _find_flux(dump, walk, sections)
     return VmcoreFacts(
         path=raw.path,
+        kind=raw.kind,
+        flux=None if recheck is None else recheck(),
+        recheck=recheck,
         release=raw.vmcoreinfo.osrelease,
         nodename=read_nodename(dump) if with_nodename else "",
         vmcoreinfo=raw.vmcoreinfo,
@@ -151,7 +199,7 @@ def extract_facts(
         unreadable={kind: dump.unreadable[what] for what, kind in _KINDS.items() if what in dump.unreadable},
         types=dump.types,
         has_symbols=dump.has_symbols,
-        diagnostics=(*dump.diagnostics, *walk.diagnostics, *unread),
+        diagnostics=tuple(dict.fromkeys((*dump.diagnostics, *walk.diagnostics, *unread))),
         explain=dump.explain,
     )
 
@@ -164,6 +212,8 @@ class Distilled:
     """Page frames of 4096 bytes."""
     size: int
     """Bytes of the file."""
+    memory: int
+    """Bytes of physical memory that the dump may hold."""
 
 
 def distill(
@@ -175,11 +225,20 @@ def distill(
     system_map: Path | None = None,
     with_dmesg: bool = False,
 ) -> Distilled:
-    """Write the small core of a dump: the pages that :func:`extract` reads of it, and no other."""
-    raw = open_dump(path, vmcoreinfo=vmcoreinfo)
-    recorder = RecordingMemory(raw.memory)
-    extract_facts(
-        raw, memory=recorder, vmlinux=vmlinux, system_map=system_map, with_dmesg=with_dmesg, with_nodename=False
-    )
-    units = recorder.units
-    return Distilled(units.size, write_core(output, raw.memory, units, raw.vmcoreinfo_bytes))
+    """Write the small core of a dump: the pages that :func:`extract` reads of it, and no other.
+
+    Of a running kernel, pages are kept as they were read last, and read again where memory came or went meanwhile.
+    """
+    for attempt in range(_ATTEMPTS):
+        raw = open_dump(path, vmcoreinfo=vmcoreinfo)
+        recorder = RecordingMemory(raw.memory)
+        facts = extract_facts(
+            raw, memory=recorder, vmlinux=vmlinux, system_map=system_map, with_dmesg=with_dmesg, with_nodename=False
+        )
+        units = recorder.units
+        size = write_core(output, raw.memory, units, raw.vmcoreinfo_bytes, changing=facts.recheck is not None)
+        if facts.recheck is None or not facts.recheck().matters:  # equal before and after the pages were written
+            break
+        time.sleep(_PAUSE << attempt)
+    starts, ends = raw.memory.extents
+    return Distilled(units.size, size, int((ends - starts).sum()))

@@ -7,9 +7,10 @@ which pages it could not get.
 
 from __future__ import annotations
 
-import mmap
+import os
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +22,6 @@ __all__ = ["UNIT", "ElfMemory", "MissingMemoryError", "PhysicalMemory", "Recordi
 
 UNIT = 4096
 """Bytes in which presence is accounted: the smallest page of arm64, and a divisor of the others."""
-
-_RSS_LIMIT = 256 << 20  # mapped file pages kept before they are given back to the page cache
 
 
 class MissingMemoryError(InputError):
@@ -91,15 +90,15 @@ class Segment:
 
 
 class ElfMemory(PhysicalMemory):
-    """Physical memory in the PT_LOAD segments of an ELF core, read through a mapping of the file."""
+    """Physical memory in the PT_LOAD segments of an ELF core, read with pread: never mapped, and never held."""
 
     def __init__(self, fileno: int, segments: Sequence[Segment]) -> None:
-        self._map = mmap.mmap(fileno, 0, access=mmap.ACCESS_READ)
-        self._bytes: U8 = np.frombuffer(self._map, dtype=np.uint8)
+        self._fd = os.dup(fileno)
+        weakref.finalize(self, os.close, self._fd)
         self._segments = _disjoint(segments)
         self._first = np.array([segment.pa // UNIT for segment in self._segments], dtype=np.uint64)
         self._count = np.array([segment.size // UNIT for segment in self._segments], dtype=np.uint64)
-        self._touched = 0
+        self._offset = np.array([segment.offset for segment in self._segments], dtype=np.uint64)
 
     @property
     def extents(self) -> tuple[U64, U64]:
@@ -111,27 +110,35 @@ class ElfMemory(PhysicalMemory):
         out = np.empty((units.size, UNIT), dtype=np.uint8)
         which = np.searchsorted(self._first, units, side="right").astype(np.int64) - 1
         index = np.maximum(which, 0)
-        present = (which >= 0) & (units - self._first[index] < self._count[index])
-        for number in np.unique(index[present]):
-            segment = self._segments[int(number)]
-            pages = self._bytes[segment.offset : segment.offset + segment.size].reshape(-1, UNIT)
-            rows = np.flatnonzero(present & (index == number))
-            inside = (units[rows] - self._first[number]).astype(np.intp)
-            if rows.size == units.size:
-                np.take(pages, inside, axis=0, out=out, mode="clip")
-            else:
-                out[rows] = pages[inside]
+        inside = units - self._first[index]
+        present = (which >= 0) & (inside < self._count[index])
+        rows = np.flatnonzero(present)
+        if rows.size:
+            places = self._offset[index[rows]] + inside[rows] * np.uint64(UNIT)
+            # Pages that follow each other in the file and in the answer are one read.
+            follows = (np.diff(rows) == 1) & (places[1:] - places[:-1] == UNIT)
+            begin = np.concatenate(([0], np.flatnonzero(~follows) + 1))
+            number = np.diff(np.append(begin, rows.size))
+            self._fill(out, present, zip(rows[begin].tolist(), number.tolist(), places[begin].tolist(), strict=True))
         if not present.all():
             out[~present] = 0
-        self._give_back(out.nbytes)
         return out, present
 
-    def _give_back(self, nbytes: int) -> None:
-        """Keep the resident size bounded: the mapping's pages stay in the page cache, not with this process."""
-        self._touched += nbytes
-        if self._touched > _RSS_LIMIT:
-            self._map.madvise(mmap.MADV_DONTNEED)
-            self._touched = 0
+    def _fill(self, out: U8, present: Bool, runs: Iterable[tuple[int, int, int]]) -> None:
+        """Read runs of (row, rows, offset in the file); what cannot be read is not present."""
+        view = memoryview(out.data).cast("B")
+        for row, count, offset in runs:
+            done, size = 0, count * UNIT
+            while done < size:
+                begin = row * UNIT + done
+                try:
+                    got = os.preadv(self._fd, [view[begin : row * UNIT + size]], offset + done)
+                except OSError:
+                    got = 0
+                if got == 0:
+                    present[row + done // UNIT : row + count] = False
+                    break
+                done += got
 
 
 def _disjoint(segments: Sequence[Segment]) -> list[Segment]:

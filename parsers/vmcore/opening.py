@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from parsers.errors import Diagnostic, FormatError, InputError, WrongFormatError
 from parsers.mapping import U8
 from parsers.vmcore import kdump
+from parsers.vmcore.addresses import AddressMap
 from parsers.vmcore.container import open_plain
+from parsers.vmcore.kcore import KcoreMemory, is_kcore, kcore_segments
 from parsers.vmcore.memory import UNIT, ElfMemory, PhysicalMemory, Segment
 from parsers.vmcoreinfo import VmcoreInfo, parse_vmcoreinfo
 
@@ -52,7 +54,7 @@ class RawDump:
 
     path: str
     kind: str
-    """``elf`` or ``kdump``."""
+    """``elf``, ``kdump`` or ``kcore``."""
     memory: PhysicalMemory
     vmcoreinfo: VmcoreInfo
     vmcoreinfo_bytes: bytes
@@ -79,11 +81,16 @@ def open_dump(path: Path | Sequence[Path], *, vmcoreinfo: Path | None = None) ->
     paths = [path] if isinstance(path, Path) else list(path)
     streams = [open_plain(item) for item in paths]
     names = [str(item) for item in paths]
+    given = b""
+    if vmcoreinfo is not None:
+        with open_plain(vmcoreinfo) as text:
+            given = text.read(1 << 20)
     try:
         magic = os.pread(streams[0].fileno(), 16, 0)
         if magic.startswith(_ELF_MAGIC):
             _refuse_several(names)
-            kind, memory, info, diagnostics = "elf", *_open_elf(streams[0], names[0])
+            memory, info, diagnostics = _open_elf(streams[0], names[0], given)
+            kind = "kcore" if isinstance(memory, KcoreMemory) else "elf"
         elif magic.startswith(kdump.MAGICS) or magic == kdump.FLAT_MAGIC:
             kind, memory, info, diagnostics = "kdump", *_open_kdump(streams, names)
         else:
@@ -93,9 +100,7 @@ def open_dump(path: Path | Sequence[Path], *, vmcoreinfo: Path | None = None) ->
             stream.close()
     source = names[0]
     if vmcoreinfo is not None:
-        source = str(vmcoreinfo)
-        with open_plain(vmcoreinfo) as text:
-            info = text.read(1 << 20)
+        source, info = str(vmcoreinfo), given
     elif not info:
         info = _search(memory)
         if info:
@@ -108,7 +113,7 @@ def open_dump(path: Path | Sequence[Path], *, vmcoreinfo: Path | None = None) ->
 _Opened = tuple[PhysicalMemory, bytes, tuple[Diagnostic, ...]]
 
 
-def _open_elf(stream: BinaryIO, path: str) -> _Opened:
+def _open_elf(stream: BinaryIO, path: str, given: bytes) -> _Opened:
     from elftools.elf.elffile import ELFFile  # noqa: PLC0415  # heavy
 
     if os.pread(stream.fileno(), 2, len(_ELF_MAGIC)) != _ELF_64_LITTLE_ENDIAN:
@@ -127,9 +132,11 @@ def _open_elf(stream: BinaryIO, path: str) -> _Opened:
     loads = headers[(headers["type"] == _PT_LOAD) & (headers["filesz"] > 0)]
     if not loads.size:
         raise FormatError("the ELF core holds no memory", path=path)
+    info = given or _find_note(stream, headers[headers["type"] == _PT_NOTE])
+    if is_kcore(loads):
+        return _open_kcore(stream, path, loads, info)
     if loads.size > 1 and not loads["paddr"].any():
         raise FormatError("the ELF core gives no physical addresses", path=path)
-    info = _find_note(stream, headers[headers["type"] == _PT_NOTE])
     diagnostics: list[Diagnostic] = []
     size = os.fstat(stream.fileno()).st_size
     loaded = [tuple(row) for row in loads[["paddr", "offset", "filesz"]].tolist()]
@@ -140,6 +147,14 @@ def _open_elf(stream: BinaryIO, path: str) -> _Opened:
     if not any(segment.size for segment in segments):
         raise FormatError("truncated before the first byte of memory", path=path)
     return ElfMemory(stream.fileno(), [segment for segment in segments if segment.size]), info, tuple(diagnostics)
+
+
+def _open_kcore(stream: BinaryIO, path: str, loads: NDArray[np.void], info: bytes) -> _Opened:
+    addresses = AddressMap.from_vmcoreinfo(parse_vmcoreinfo(info, path)) if info else None
+    memory = KcoreMemory(stream.fileno(), kcore_segments(loads, addresses, path))
+    if addresses is not None:
+        memory.image = addresses.image_known
+    return memory, info, ()
 
 
 def _read_at(stream: BinaryIO, offset: int, size: int, path: str) -> bytes:

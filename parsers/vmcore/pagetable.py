@@ -172,8 +172,14 @@ def _table_span(addresses: AddressMap, level: int) -> int:
     return addresses.granule.span(level) << addresses.granule.bits_per_level
 
 
-def walk_page_tables(memory: PhysicalMemory, addresses: AddressMap, *, source: str) -> Walk:
-    """Walk all of ``swapper_pg_dir``; ``source`` names the dump in evidence and diagnostics."""
+def walk_page_tables(
+    memory: PhysicalMemory, addresses: AddressMap, *, source: str, pages_of: tuple[U64, U64] | None = None
+) -> Walk:
+    """Walk all of ``swapper_pg_dir``; ``source`` names the dump in evidence and diagnostics.
+
+    With ``pages_of``, sorted first and last addresses of ranges, tables of the last level are read where they map
+    these, and the rest of them is unobserved.
+    """
     granule = addresses.granule
     form = DescriptorFormat(granule, addresses.lpa2)
     state = _State(memory, addresses, form, source, FaultLog(form))
@@ -181,6 +187,8 @@ def walk_page_tables(memory: PhysicalMemory, addresses: AddressMap, *, source: s
     frontier = _root(state, level)
     while len(frontier) and level < PTE:
         level += 1
+        if level == PTE and pages_of is not None:
+            frontier = _only(state, frontier, pages_of)
         frontier = _visit_level(state, frontier, level)
     return _result(state)
 
@@ -200,6 +208,17 @@ def _root(state: _State, level: int) -> _Tables:
         return _joined_tables([])
     state.visited = root.pa
     return _decode_batch(state, root, entries.reshape(1, -1), level)
+
+
+def _only(state: _State, tables: _Tables, ranges: tuple[U64, U64]) -> _Tables:
+    """The tables of the last level that map any of some ranges; the others are not observed."""
+    reach = tables.repeat * np.uint64(_table_span(state.addresses, PTE)) - np.uint64(1)
+    row = np.searchsorted(ranges[0], tables.va + reach, side="right").astype(np.int64) - 1
+    wanted = np.zeros(len(tables), dtype=np.bool_)
+    if ranges[0].size:
+        wanted = (row >= 0) & (ranges[1][np.maximum(row, 0)] >= tables.va)
+    state.lost.append((tables.va[~wanted], reach[~wanted] + np.uint64(1)))
+    return tables[wanted]
 
 
 def _visit_level(state: _State, frontier: _Tables, level: int) -> _Tables:

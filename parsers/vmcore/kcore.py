@@ -1,0 +1,95 @@
+"""The running kernel's memory, ``/proc/kcore``: an ELF core of which nothing is where a file has it.
+
+fs/proc/kcore.c (4.14 to 7.3).  Offsets are near 2**48 and the size says nothing, so the file is read by pread only.
+RAM is listed in runs at linear addresses.  What the kernel will not read (offline, PageOffline, poisoned or faulting
+pages) comes back as zeros and not as an error: a page of zeros is *missing* here until :attr:`KcoreMemory.vouch` says
+that the kernel could read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parsers.errors import FormatError, InputError
+from parsers.mapping import U8, U64, Bool
+from parsers.vmcore.addresses import MASK, AddressMap
+from parsers.vmcore.memory import UNIT, ElfMemory, PhysicalMemory, Segment
+
+__all__ = ["KcoreMemory", "is_kcore", "kcore_segments"]
+
+_NO_PHYSICAL_ADDRESS = np.uint64(MASK)  # of vmalloc, modules and vmemmap, since 4.19 (464920104bf7)
+_KERNEL = np.uint64(1 << 63)
+_MAX_PA = 1 << 52
+
+
+def is_kcore(loads: NDArray[np.void]) -> bool:
+    """Whether PT_LOAD headers are those of /proc/kcore: kernel addresses, some or all without a physical one."""
+    nowhere = loads["paddr"] == _NO_PHYSICAL_ADDRESS
+    old = loads.size > 1 and not loads["paddr"].any()
+    return bool((loads["vaddr"] >= _KERNEL).all() and (nowhere.any() or old))
+
+
+def kcore_segments(loads: NDArray[np.void], addresses: AddressMap | None, path: str) -> list[Segment]:
+    """The runs of RAM among PT_LOAD headers: those in the linear map, by arithmetic before 4.19, which gave 0.
+
+    Raises InputError where the addresses are needed and not known, FormatError where no run is left.
+    """
+    if loads["paddr"].any():
+        chosen = loads[(loads["paddr"] != _NO_PHYSICAL_ADDRESS) & (loads["paddr"] < _MAX_PA)]
+        pa = chosen["paddr"]
+    elif addresses is None:
+        raise InputError("no physical addresses (before 4.19): give VMCOREINFO with --vmcoreinfo", path=path)
+    else:
+        va = loads["vaddr"].astype(np.uint64)
+        linear = (va >= np.uint64(addresses.page_offset)) & (va <= np.uint64((addresses.linear_end - 1) & MASK))
+        chosen = loads[linear]
+        pa, _ = addresses.physical(va[linear])
+    rows = zip(pa.tolist(), chosen["offset"].tolist(), chosen["filesz"].tolist(), strict=True)
+    segments = [Segment(*row) for row in rows]
+    if not segments:
+        raise FormatError("lists no RAM", path=path)
+    return segments
+
+
+class KcoreMemory(ElfMemory):
+    """RAM of the running kernel; pages of zeros are missing unless they are vouched for."""
+
+    def __init__(self, fileno: int, segments: Sequence[Segment]) -> None:
+        super().__init__(fileno, segments)
+        self.image = (0, 0)
+        """Physical addresses of the kernel image, exclusive at the end: it is always read."""
+        self.vouch: Callable[[U64], Bool] | None = None
+        """Says of page frames of 4096 bytes whether the kernel read them; None while nothing is known of them."""
+        self.doubted = 0
+        """Pages of zeros that nobody vouched for, as often as they were read."""
+
+    def read_units(self, units: U64) -> tuple[U8, Bool]:
+        data, present = super().read_units(units)
+        blank = np.flatnonzero(present & (data.view("<u8")[:, 0] == 0))
+        blank = blank[~data[blank].view("<u8").any(axis=1)]
+        if blank.size:
+            first, end = (np.uint64(pa // UNIT) for pa in self.image)
+            real = (units[blank] >= first) & (units[blank] < end)
+            if self.vouch is not None and not real.all():
+                real[~real] = self.vouch(units[blank[~real]])
+            again, _ = super().read_units(units[blank][real])  # still zeros, or it was being filled
+            data[blank[real]] = again
+            present[blank[~real]] = False
+            self.doubted += int((~real).sum())
+        return data, present
+
+    @property
+    def unvouched(self) -> PhysicalMemory:
+        """The same memory, in which every page of zeros is missing: for those who vouch."""
+        other = KcoreMemory(self._fd, [])
+        other.image = self.image
+        other._segments, other._first, other._count, other._offset = (
+            self._segments,
+            self._first,
+            self._count,
+            self._offset,
+        )
+        return other

@@ -1,0 +1,82 @@
+"""Commands on a file that is shaped as /proc/kcore, and on hosts where the kernel's memory cannot be read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from analyzer.sources import running
+from analyzer.sources.crashdump import Symbols
+from analyzer.sources.read import Request, read_sources
+from parsers.vmcore.extract import VmcoreFacts
+from tests.parsers.vmcore.conftest import AFTER
+from tests.parsers.vmcore.kcores import room_for_kcore
+from tests.parsers.vmcore.test_kcore import kcore_of
+
+
+@pytest.fixture(scope="module")
+def kcore():
+    with room_for_kcore() as room:
+        yield kcore_of(room, AFTER)
+
+
+def findings(document: str) -> list[tuple[str, str, str, list[dict[str, str]]]]:
+    found = json.loads(document)["findings"]
+    return [(one["rule"], one["severity"], one["claim"], one["pfn_ranges"]) for one in found]
+
+
+def test_the_findings_are_those_of_the_dump(ptaudit, kcore: Path) -> None:
+    done = ptaudit("audit", kcore, "--format", "json")
+    assert findings(done.out) == findings(ptaudit("audit", AFTER, "--format", "json").out)
+    assert ("VMM-02", "critical", "proven") in [found[:3] for found in findings(done.out)]
+    assert done.status == 1
+
+
+def test_sections_where_and_distill(ptaudit, kcore: Path, tmp_path: Path) -> None:
+    assert ptaudit("sections", kcore).out == ptaudit("sections", AFTER).out
+    of_kcore, of_dump = (ptaudit("where", path, "pfn:0x82000").out for path in (kcore, AFTER))
+    assert of_kcore.replace(kcore.name, "") == of_dump.replace(AFTER.name, "")
+    small = tmp_path / "host.core"
+    assert ptaudit("distill", kcore, "-o", small).status == 0
+    assert small.stat().st_size < 8 << 20
+    assert findings(ptaudit("audit", small, "--format", "json").out) == findings(
+        ptaudit("audit", AFTER, "--format", "json").out
+    )
+
+
+def test_the_running_kernel_is_a_source_beside_texts(kcore: Path) -> None:
+    facts = running.read_running(Symbols(), kcore)
+    assert isinstance(facts, VmcoreFacts)
+    sources = read_sources(Request((), running=facts))
+    assert sources.captured.vmcore is facts
+    (source,) = sources.sources
+    assert (source.kind, len(source.sha256)) == ("vmcore", 64)
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("/nonexistent", "does not exist"),
+        ("/dev/null", "is masked"),
+        (__file__, "neither an ELF core nor a kdump"),
+    ],
+)
+def test_memory_that_cannot_be_read_is_one_line(path: str, why: str) -> None:
+    said = running.read_running(Symbols(), Path(path))
+    assert isinstance(said, str)
+    assert why in said
+    assert "\n" not in said
+
+
+def test_lockdown_and_missing_capabilities_are_told_apart(monkeypatch, tmp_path: Path) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(running.os, "open", refuse)
+    lockdown = tmp_path / "lockdown"
+    monkeypatch.setattr(running, "_LOCKDOWN", lockdown)
+    for text, why in (("none [integrity] confidentiality", "CAP_SYS_RAWIO"), ("[confidentiality]", "lockdown")):
+        lockdown.write_text(text)
+        assert why in (running.kcore_refusal(tmp_path) or "")
