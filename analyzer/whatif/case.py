@@ -60,7 +60,7 @@ class Case:
 
     @property
     def harm(self) -> Harm:
-        return Harm(self.facts, self.known.inventory, self.known.read)
+        return Harm(self.facts, self.known)
 
     # Removing.
 
@@ -195,19 +195,20 @@ class Case:
         if block and (unit.start_pfn % block or unit.end_pfn % block):
             why = f"{unit.name} is no whole number of memory blocks: check_hotplug_memory_range() returns -EINVAL"
             return Outcome(kind=Kind.REFUSED, why=why, after=machine)
-        notes: list[str] = []
-        for one in self._blocks_of(unit):
-            state = replace(self, machine=machine).offline(one)
-            notes += state.notes
-            if state.kind is not Kind.SAFE or state.after is None:
-                kind = f"{one.name} cannot go offline: {state.why}" if state.kind is Kind.REFUSED else state.why
-                return replace(state, why=kind, after=self.machine if state.kind is Kind.REFUSED else None)
-            machine = state.after
-        pieces = [unit.pfns]
+        blocks = self._blocks_of(unit)
+        for one in blocks:
+            ended = self._of_boot(one) or self._offline_by_tables(one)
+            if ended is not None and ended.kind is not Kind.SAFE:
+                refused = ended.kind is Kind.REFUSED
+                why = f"{one.name} cannot go offline: {ended.why}" if refused else ended.why
+                return replace(ended, why=why, after=machine if refused else None)
+        notes = tuple(note for one in blocks if one.pfns & machine.online for note in self._movable(one))
         hosted = bool(machine.hosted & unit.pfns)
-        if hosted and block:
-            pieces = [one.pfns for one in self._blocks_of(unit)]
-        calls = [Call(CallKind.ARCH_REMOVE_MEMORY, int(one.start[0]), int(one.end[0]), altmap=hosted) for one in pieces]
+        pieces = [one.pfns for one in blocks] if hosted else [unit.pfns]
+        calls = [Call(CallKind.OFFLINE_PAGES, unit.start_pfn, unit.end_pfn)]
+        calls += [
+            Call(CallKind.ARCH_REMOVE_MEMORY, int(one.start[0]), int(one.end[0]), altmap=hosted) for one in pieces
+        ]
         described, tables = self.harm.held_in(unit.pfns)
         effect = run_forward(machine, calls)
         breaks = self.harm.of(machine, effect)
@@ -216,7 +217,7 @@ class Case:
         if tables:
             breaks.append(self._stored_there(unit, tables, "TBL-02"))
         kind = Kind.BREAKS if breaks else Kind.SAFE
-        return Outcome(kind=kind, why="", breaks=tuple(breaks), after=effect.after, notes=tuple(notes))
+        return Outcome(kind=kind, why="", breaks=tuple(breaks), after=effect.after, notes=notes)
 
     @property
     def _block_pages(self) -> int:
@@ -225,8 +226,7 @@ class Case:
 
     def _blocks_of(self, unit: Unit) -> list[Unit]:
         """The memory blocks of a unit; without sysfs, one for each stretch that may be online."""
-        found = [one for one in self.known.inventory.blocks if one.pfns & unit.pfns]
-        return found or [replace(unit, kind=UnitKind.BLOCK)]
+        return self.known.inventory.blocks_in(unit.pfns) or [replace(unit, kind=UnitKind.BLOCK)]
 
     # Offline and online.
 
@@ -333,8 +333,8 @@ class Case:
     def units_of(self, pfns: Ranges) -> list[Unit]:
         """What a range of PFNs holds: devices, then RAM, each clipped to the range."""
         found: list[Unit] = []
-        for unit in (*self.known.inventory.devices, *self.known.inventory.ram):
+        for unit in self.known.inventory.added_in(pfns):
             found += [replace(unit, start_pfn=lo, end_pfn=hi) for lo, hi in (unit.pfns & pfns).tuples()]
         rest = pfns - Ranges.pairs((unit.start_pfn, unit.end_pfn) for unit in found)
-        found += [unit for unit in self.known.inventory.blocks if unit.pfns & rest]
+        found += self.known.inventory.blocks_in(rest)
         return sorted(found, key=lambda unit: unit.start_pfn)

@@ -215,7 +215,7 @@ class Foresight:
         for unit in order:
             if unit.kind is UnitKind.DEVICE:
                 continue
-            for block in (one for one in case.known.inventory.blocks if one.pfns & unit.pfns):
+            for block in case.known.inventory.blocks_in(unit.pfns):
                 offline = replace(case, machine=machine).offline(block)
                 if offline.kind is not Kind.SAFE or offline.after is None:
                     return None

@@ -11,7 +11,7 @@ from analyzer.whatif.answer import Break
 from parsers.ranges import EMPTY, Ranges
 from rules.finding import Evidence, Severity, VaRange
 from rules.model.memory.regions import LinearMap, Vmemmap
-from rules.model.memory.walk import Outputs, PageWalk
+from rules.model.memory.walk import PageWalk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rules.model.memory.units import Inventory
     from rules.model.replay.entries import Entries
     from rules.model.replay.forward import Effect, Machine
+    from rules.model.replay.machine import Known
 
 __all__ = ["Harm", "missing_linear", "missing_struct_pages"]
 
@@ -44,9 +45,11 @@ class Harm:
     """Looks at effects of operations on one machine."""
 
     facts: Facts
-    inventory: Inventory
-    claimed: bool
-    """The page tables were read: their rows can be quoted."""
+    known: Known
+
+    @property
+    def inventory(self) -> Inventory:
+        return self.known.inventory
 
     def of(self, before: Machine, effect: Effect) -> list[Break]:
         """Everything that the effect damages of what stays."""
@@ -126,11 +129,10 @@ class Harm:
     def held_in(self, pfns: Ranges) -> tuple[Ranges, Ranges]:
         """(PFNs described by struct pages that are stored in ``pfns``, table pages there); known from a dump only."""
         vmemmap, walk = self.facts.get(Vmemmap), self.facts.get(PageWalk)
-        if vmemmap is None or walk is None or vmemmap.pa is None:
+        if vmemmap is None or walk is None or self.known.stored is None:
             return EMPTY, EMPTY
         shift = vmemmap.layout.page_shift
-        outputs = Outputs.of(vmemmap, walk)
-        outputs = outputs.cut(np.empty(0, dtype=np.int64), np.concatenate((pfns.start, pfns.end)) << shift)
+        outputs = self.known.stored.cut(np.empty(0, dtype=np.int64), np.concatenate((pfns.start, pfns.end)) << shift)
         inside = pfns.contains(outputs.pa >> shift)
         described = vmemmap.pfns(vmemmap.pages_touched(outputs[inside].offsets))
         tables = (walk.tables.pa >> np.uint64(shift)).astype(np.int64)
@@ -155,7 +157,7 @@ class Harm:
         text = f"{size >> 20} MiB" if size >= 1 << 20 else f"{size >> 10} KiB"
         name = "The vmemmap leaf" if kind is Vmemmap else "The linear-map leaf"
         region: RegionMap | None = self.facts.get(kind)
-        if not self.claimed or region is None:
+        if not self.known.read or region is None:  # only rows that were read can be quoted
             return f"{name} of {text} that the kernel makes there", ()
         evidence = region.quote_at(offsets)
         walk = self.facts.get(PageWalk)

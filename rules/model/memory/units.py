@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,7 @@ from rules.model.memory.sections import SectionTable
 
 if TYPE_CHECKING:
     from parsers.layout import KernelLayout
+    from parsers.mapping import I64
     from rules.facts import Facts
 
 __all__ = ["Inventory", "Unit", "UnitKind"]
@@ -103,7 +105,11 @@ class Inventory:
         )
         blocks = _blocks(facts, layout, boot)
         devices = () if resources is None else tuple(_devices(resources, sections, layout))
-        every = (_with_blocks(unit, blocks, boot, sections) for unit in rows)
+        edges = _edges(blocks)
+        every = (
+            _with_blocks(unit, _within(blocks, edges, unit.pfns), origin)
+            for unit, origin in zip(rows, _origins(rows, boot, sections), strict=True)
+        )
         ram = tuple(unit for unit in every if not unit.boot)
         named = () if iomem is None or resources is None else tuple(_named(iomem, layout))
         owned = Ranges.pairs((unit.start_pfn, unit.end_pfn) for unit in (*devices, *ram, *blocks))
@@ -112,13 +118,13 @@ class Inventory:
             devices, ram, blocks, boot, named, added, resources is not None and facts.get(MemoryBlocks) is not None
         )
 
-    @property
+    @cached_property
     def removable(self) -> tuple[Unit, ...]:
         """What one removal takes: devices, RAM as it was added, and blocks where the driver removes by block."""
         by_block = [unit.pfns for unit in self.ram if unit.driver == "virtio_mem"]
         taken = Ranges.pairs(pair for pfns in by_block for pair in pfns.tuples())
         whole = [unit for unit in self.ram if unit.driver != "virtio_mem"]
-        single = [one for one in self.blocks if bool(taken.contains(np.array([one.start_pfn]))[0])]
+        single = self.blocks_in(taken)
         return tuple(sorted((*self.devices, *whole, *single), key=_place))
 
     def with_added(self, unit: Unit, layout: KernelLayout) -> Inventory:
@@ -150,17 +156,66 @@ class Inventory:
 
     def owners(self, pfns: Ranges) -> tuple[Unit, ...]:
         """The units that hold any of ``pfns``: devices, RAM as it was added, or else blocks."""
-        found = [unit for unit in self.removable if pfns & unit.pfns]
+        found = _within(self.removable, self._removable_edges, pfns)
         rest = pfns - Ranges.pairs((unit.start_pfn, unit.end_pfn) for unit in found)
-        return (*found, *(unit for unit in self.blocks if rest & unit.pfns))
+        return (*found, *self.blocks_in(rest))
+
+    def blocks_in(self, pfns: Ranges) -> list[Unit]:
+        """The memory blocks that hold any of ``pfns``."""
+        return _within(self.blocks, self._block_edges, pfns)
+
+    def added_in(self, pfns: Ranges) -> list[Unit]:
+        """The devices, and the RAM as it was added, that hold any of ``pfns``."""
+        return _within(self._added, self._added_edges, pfns)
+
+    @cached_property
+    def _added(self) -> tuple[Unit, ...]:
+        return tuple(sorted((*self.devices, *self.ram), key=_place))
+
+    @cached_property
+    def _added_edges(self) -> tuple[I64, I64]:
+        return _edges(self._added)
+
+    @cached_property
+    def _block_edges(self) -> tuple[I64, I64]:
+        return _edges(self.blocks)
+
+    @cached_property
+    def _removable_edges(self) -> tuple[I64, I64]:
+        return _edges(self.removable)
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Unit]]:
+        """Units by name, those that win first: a block, a device, RAM of a device, any other row."""
+        found: dict[str, list[Unit]] = {}
+        for units in (self.blocks, (*self.devices, *self.ram), self.named):
+            mine: dict[str, list[Unit]] = {}
+            for unit in units:
+                for name in {unit.name, *unit.aliases}:
+                    mine.setdefault(name, []).append(unit)
+            found = mine | found
+        return found
 
     def find(self, name: str) -> list[Unit]:
         """Units of that name; a memory block, a device, RAM of a device, any other row of /proc/iomem."""
-        for units in (self.blocks, (*self.devices, *self.ram), self.named):
-            found = [unit for unit in units if name == unit.name or name in unit.aliases]
-            if found:
-                return found
+        return self._by_name.get(name, [])
+
+
+def _edges(units: tuple[Unit, ...]) -> tuple[I64, I64]:
+    """First and end PFNs, one row a unit."""
+    start = np.fromiter((unit.start_pfn for unit in units), np.int64, len(units))
+    return start, np.fromiter((unit.end_pfn for unit in units), np.int64, len(units))
+
+
+def _within(units: tuple[Unit, ...], edges: tuple[I64, I64], pfns: Ranges) -> list[Unit]:
+    """The units that hold any of ``pfns``; found by search, for every answer asks."""
+    if not units or not pfns:
         return []
+    first, last = int(pfns.start[0]), int(pfns.end[-1])
+    low = int(np.searchsorted(edges[1], first, side="right"))  # ends ascend as starts do: units do not overlap
+    high = int(np.searchsorted(edges[0], last, side="left"))
+    touched = pfns.touches(edges[0][low:high], edges[1][low:high])
+    return [units[low + row] for row in np.flatnonzero(touched).tolist()]
 
 
 def _place(unit: Unit) -> tuple[int, int]:
@@ -212,20 +267,25 @@ def _ancestors(iomem: Iomem, row: int) -> list[str]:
     return names
 
 
-def _with_blocks(unit: Unit, blocks: tuple[Unit, ...], boot: Ranges, sections: SectionTable | None) -> Unit:
-    """A RAM unit with what its blocks and the section table say of it."""
-    mine = [block for block in blocks if unit.pfns & block.pfns]
-    online = all(block.online for block in mine) if mine else None
+def _with_blocks(unit: Unit, mine: list[Unit], origin: bool | None) -> Unit:
+    """A RAM unit with what its blocks say of it."""
     nodes = {block.node for block in mine}
-    origin = unit.boot
-    if origin is None and sections is not None:
-        origin = False if not unit.pfns - sections.hotadded else None
-        origin = True if not unit.pfns - boot else origin
-    node = nodes.pop() if len(nodes) == 1 else None
-    return Unit(
-        unit.name, unit.kind, unit.start_pfn, unit.end_pfn, origin, online, node,
-        "", unit.driver, unit.aliases, unit.source, unit.line,
-    )  # fmt: skip
+    return replace(
+        unit,
+        boot=unit.boot if origin is None else origin,
+        online=all(block.online for block in mine) if mine else None,
+        node=nodes.pop() if len(nodes) == 1 else None,
+    )
+
+
+def _origins(units: tuple[Unit, ...], boot: Ranges, sections: SectionTable | None) -> list[bool | None]:
+    """For each unit, whether all of it was there at boot (True) or came later (False), None where neither is known."""
+    start, end = _edges(units)
+    early = boot.covered(start, end) == end - start
+    later = np.zeros(start.size, dtype=np.bool_)
+    if sections is not None:
+        later = sections.hotadded.covered(start, end) == end - start
+    return [True if one else (False if two else None) for one, two in zip(early.tolist(), later.tolist(), strict=True)]
 
 
 def _devices(resources: Resources, sections: SectionTable | None, layout: KernelLayout) -> list[Unit]:

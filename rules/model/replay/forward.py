@@ -80,7 +80,8 @@ class Effect:
     """What a sequence of calls did."""
 
     after: Machine
-    replay: Replay
+    replay: Replay | None
+    """None where no page table could change."""
     struct_pages_gone: Ranges
     """PFNs whose struct pages lost their mapping, also where a later call maps fresh ones."""
     linear_gone: Ranges
@@ -140,10 +141,19 @@ class Tables:
 
 def run_forward(machine: Machine, calls: Sequence[Call], *, ram: Ranges = EMPTY) -> Effect:
     """Apply calls to a machine; ``ram`` are the PFNs that are added as System RAM."""
+    if all(call.kind in _STATES for call in calls):
+        tables = Tables(machine, machine.vmemmap, machine.linear, ram)  # page tables do not change
+        return Effect(_states_after(machine, calls, tables), None, EMPTY, EMPTY, EMPTY)
     made = _as_calls(calls, machine)
     tables = Tables(machine, machine.vmemmap.copy(), machine.linear.copy(), ram)
     replay = Replay(made, machine.calibration, machine.behaviour, machine=machine, tables=tables)
     replay.run()
+    after = _states_after(machine, calls, tables)
+    return Effect(after, replay, tables.struct_pages_gone, tables.linear_gone, tables.struct_pages_new)
+
+
+def _states_after(machine: Machine, calls: Sequence[Call], tables: Tables) -> Machine:
+    """The machine with its tables, and with what is valid, online and self-hosted after the calls."""
     valid, online, hosted = machine.valid, machine.online, machine.hosted
     for call in calls:
         pfns = Ranges.one(call.start_pfn, call.end_pfn)
@@ -158,12 +168,12 @@ def run_forward(machine: Machine, calls: Sequence[Call], *, ram: Ranges = EMPTY)
             online = online | pfns
         elif call.kind is Kind.OFFLINE_PAGES:
             online = online - pfns
-    after = replace(
+    return replace(
         machine, vmemmap=tables.vmemmap, linear=tables.linear, valid=valid | machine.early, online=online, hosted=hosted
     )
-    return Effect(after, replay, tables.struct_pages_gone, tables.linear_gone, tables.struct_pages_new)
 
 
+_STATES = frozenset({Kind.ONLINE_PAGES, Kind.OFFLINE_PAGES})
 _IN_BYTES = frozenset({Kind.ARCH_ADD_MEMORY, Kind.ARCH_REMOVE_MEMORY})
 
 

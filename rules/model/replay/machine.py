@@ -25,6 +25,7 @@ from rules.model.memory.quotes import block_pfns
 from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.sections import SectionTable
 from rules.model.memory.units import Inventory, UnitKind
+from rules.model.memory.walk import Outputs, PageWalk
 from rules.model.replay.behaviour import Behaviour
 from rules.model.replay.calibration import Calibration
 from rules.model.replay.entries import Entries, Look
@@ -54,6 +55,8 @@ class Known:
     assumptions: tuple[str, ...] = ()
     collect: str = ""
     """What would leave one machine."""
+    stored: Outputs | None = None
+    """Where struct pages are stored: known from a dump."""
     seen_added: Ranges = EMPTY
     """PFNs whose history is known although no page tables were read: a trace saw them added."""
 
@@ -83,7 +86,7 @@ def _read(
     linear: LinearMap,
     vmemmap: Vmemmap,
 ) -> Known:
-    release = facts.get(KernelRelease)
+    release, walk = facts.get(KernelRelease), facts.get(PageWalk)
     entries, struct_pages = Entries.of(linear), Entries.of(vmemmap)
     seen = _seen_behaviour(sections, inventory, struct_pages, layout)
     behaviours = _behaviours(layout, release, seen)
@@ -116,6 +119,7 @@ def _read(
         layout=layout,
         claim=sections.claim,
         read=True,
+        stored=None if walk is None or vmemmap.pa is None else Outputs.of(vmemmap, walk),
         collect="uname -a" if len(behaviours) > 1 else "",
     )
 
