@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from analyzer.baseline import Baseline, Entry
 from analyzer.sources.read import Request, Sources, read_sources
+from analyzer.whatif.outlook import Outlook, outlook
 from rules.engine import Outcome, Verdict, load_rules, run, select
 from rules.finding import Finding, Severity
 from rules.model.captured import build_facts
@@ -53,6 +54,11 @@ class Report:
         every = (finding for verdict in self.verdicts for finding in verdict.findings)
         wanted = sorted((one for one in every if one.severity >= self.min_severity), key=lambda one: one.order)
         return [(one, self.baseline.accepting(one, self.when.date())) for one in wanted]
+
+    @cached_property
+    def outlook(self) -> Outlook:
+        """What can leave the host now, and what breaks with it."""
+        return outlook(self.facts)
 
     def worst(self) -> Severity | None:
         """The highest severity found."""

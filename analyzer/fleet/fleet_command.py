@@ -98,7 +98,7 @@ def run(
 )
 @click.option("--format", "form", type=click.Choice(["text", *TABLE_FORMATS]), default="text", help="Output format.")
 def query(sql: str, output: Path, form: str) -> None:
-    """Ask the results in SQL: tables bundles, findings, undecided.
+    """Ask the results in SQL: tables bundles, findings, undecided, units.
 
     \b
     Example:

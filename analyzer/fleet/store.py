@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TABLES", "State", "connect", "open_tables", "query", "query_frame"]
 
-TABLES = ("bundles", "findings", "undecided", "timings")
+TABLES = ("bundles", "findings", "undecided", "units", "timings")
+YOUNGER = frozenset({"units"})
+"""Tables that results of older versions do not have."""
 BATCH = 512
 T = TypeVar("T")
 
@@ -56,14 +58,22 @@ _COLUMNS = {
         "title VARCHAR, message VARCHAR, sections BIGINT[], pfn_ranges VARCHAR[])[]"
     ),
     "undecided": ("STRUCT(rule VARCHAR, severity VARCHAR, outcome VARCHAR, reason VARCHAR, collect VARCHAR[])[]"),
+    "units": (
+        "STRUCT(operation VARCHAR, unit VARCHAR, answer VARCHAR, claim VARCHAR, node BIGINT, start VARCHAR, "
+        "size BIGINT, rules VARCHAR[], why VARCHAR)[]"
+    ),
 }
 _QUERIES = {
     "bundles": "SELECT bundle, host, content, status, error, release, page_size, machine, worst, "
-    "len(findings) AS nr_findings, len(undecided) AS nr_undecided FROM results ORDER BY bundle",
+    "len(findings) AS nr_findings, len(undecided) AS nr_undecided, "
+    "len([one FOR one IN units IF one.operation = 'remove' AND one.answer = 'breaks']) AS unsafe_units "
+    "FROM results ORDER BY bundle",
     "findings": "SELECT bundle, host, one.* FROM (SELECT bundle, host, unnest(findings) AS one FROM results) "
     "ORDER BY bundle, one.rule, one.fingerprint, one.message",
     "undecided": "SELECT bundle, host, one.* FROM (SELECT bundle, host, unnest(undecided) AS one FROM results) "
     "ORDER BY bundle, one.rule",
+    "units": "SELECT bundle, host, one.* FROM (SELECT bundle, host, unnest(units) AS one FROM results) "
+    "ORDER BY bundle, one.operation DESC, one.start, one.unit",
     "timings": "SELECT bundle, host, seconds FROM results ORDER BY bundle",
 }
 
@@ -183,6 +193,8 @@ def open_tables(database: duckdb.DuckDBPyConnection, folder: Path, prefix: str =
     """Make the tables of a folder readable under their names; InputError where there are none."""
     for table in TABLES:
         path = folder / f"{table}.parquet"
+        if not path.exists() and table in YOUNGER:
+            continue
         if not path.exists():
             raise InputError(f"no {path.name}: no results of a fleet", path=str(folder))
         database.execute(f"CREATE VIEW {prefix}{table} AS SELECT * FROM read_parquet({_quoted(path)})")  # noqa: S608

@@ -28,6 +28,10 @@ SUMMARIES: dict[str, str] = {
         "SELECT host, string_agg(DISTINCT rule, ' ' ORDER BY rule) AS rules FROM findings "
         "WHERE severity = 'high' AND impact = 'latent' GROUP BY bundle, host ORDER BY host, bundle"
     ),
+    "Cannot leave without harm": (
+        "SELECT host, count(*) AS units, string_agg(unit, ' ' ORDER BY unit) AS which FROM units "
+        "WHERE operation = 'remove' AND answer = 'breaks' GROUP BY bundle, host ORDER BY host, bundle"
+    ),
     "Findings by rule": (
         "SELECT rule, min(name) AS name, severity, count(*) AS findings, count(DISTINCT bundle) AS bundles "
         "FROM findings WHERE severity <> 'info' GROUP BY rule, severity ORDER BY bundles DESC, rule, severity"

@@ -17,7 +17,7 @@ from parsers.errors import PtauditError
 if TYPE_CHECKING:
     from analyzer.audit import Report
 
-__all__ = ["BundleResult", "FindingRow", "UndecidedRow", "audit_bundle", "content_hash", "failure"]
+__all__ = ["BundleResult", "FindingRow", "UndecidedRow", "UnitRow", "audit_bundle", "content_hash", "failure"]
 
 
 class FindingRow(TypedDict):
@@ -45,6 +45,20 @@ class UndecidedRow(TypedDict):
     collect: list[str]
 
 
+class UnitRow(TypedDict):
+    """Something that can leave the host: what its removal, or taking it offline, would come to."""
+
+    operation: str
+    unit: str
+    answer: str
+    claim: str
+    node: int | None
+    start: str
+    size: int
+    rules: list[str]
+    why: str
+
+
 class BundleResult(TypedDict):
     """What came of a bundle; ``status`` is audited, unchanged, unreadable, timeout, memory or crashed."""
 
@@ -59,6 +73,7 @@ class BundleResult(TypedDict):
     worst: str | None
     findings: list[FindingRow]
     undecided: list[UndecidedRow]
+    units: list[UnitRow]
 
 
 def content_hash(path: Path) -> str:
@@ -78,7 +93,7 @@ def failure(bundle: str, status: str, error: str, content: str = "", seconds: fl
     """The result of a bundle that could not be audited."""
     return BundleResult(
         bundle=bundle, content=content, status=status, error=error, seconds=round(seconds, 3), release=None,
-        page_size=None, machine=None, worst=None, findings=[], undecided=[],
+        page_size=None, machine=None, worst=None, findings=[], undecided=[], units=[],
     )  # fmt: skip
 
 
@@ -129,6 +144,7 @@ def _audited(bundle: str, content: str, begin: float) -> BundleResult:
         worst=None if worst is None else str(worst),
         findings=_findings(report),
         undecided=undecided,
+        units=_units(report),
     )
 
 
@@ -147,6 +163,23 @@ def _findings(report: Report) -> list[FindingRow]:
             pfn_ranges=[f"{lo:#x}-{hi:#x}" for lo, hi in one.hit.pfns.tuples()],
         )
         for one in report.findings
+    ]
+
+
+def _units(report: Report) -> list[UnitRow]:
+    return [
+        UnitRow(
+            operation=str(one.answer.operation.verb),
+            unit=one.answer.operation.what,
+            answer=str(one.answer.kind),
+            claim=str(one.answer.claim),
+            node=one.node,
+            start=f"{one.start:#x}",
+            size=one.end - one.start,
+            rules=list(one.rules),
+            why=one.answer.why,
+        )
+        for one in report.outlook.prospects
     ]
 
 

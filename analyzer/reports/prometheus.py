@@ -69,6 +69,20 @@ def _families(report: Report) -> Iterator[tuple[str, str, list[_Sample]]]:
             for one in report.verdicts
         ],
     )
+    prospects = report.outlook
+    yield (
+        "ptaudit_unsafe_units",
+        "Namespaces, DIMMs and ranges whose removal would break something else.",
+        [_Sample({}, prospects.unsafe)],
+    )
+    yield (
+        "ptaudit_units",
+        "What removing each unit, or taking each hot-added memory block offline, would come to.",
+        [
+            _Sample({"operation": str(verb), "answer": str(kind)}, count)
+            for (verb, kind), count in prospects.counts.items()
+        ],
+    )
     yield "ptaudit_accepted_findings", "Findings that the baseline accepts.", [_Sample({}, len(report.accepted))]
     yield "ptaudit_stale_baseline_entries", "Baseline entries to remove.", [_Sample({}, len(report.stale))]
 

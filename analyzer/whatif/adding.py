@@ -5,11 +5,12 @@ mm/memory_hotplug.c add_memory_resource() and __add_pages(), mm/memremap.c, arch
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from analyzer.whatif.answer import Break, Kind
-from analyzer.whatif.case import Case, Outcome
+from analyzer.whatif.case import PAGE_4K, Case, Outcome
 from analyzer.whatif.harm import missing_struct_pages
 from parsers.ftrace.functions import Kind as CallKind
 from parsers.memmap_on_memory import MemmapOnMemory, MemmapOnMemoryMode
@@ -17,15 +18,22 @@ from parsers.ranges import Ranges
 from rules.finding import Severity
 from rules.model.memory.resources import Resources
 from rules.model.memory.units import Unit, UnitKind
+from rules.model.replay.extents import PMD_BYTES
 from rules.model.replay.forward import Call, Machine, run_forward
 from rules.model.replay.guards import linear_range
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Adding"]
+__all__ = ["Adding", "described_by_a_leaf"]
 
-_PMD_BYTES = 2 << 20
+
+def described_by_a_leaf(machine: Machine) -> int:
+    """Bytes of memory whose struct pages fill one leaf of the vmemmap area: ranges of whole ones share none."""
+    page = machine.page_size
+    leaf = PMD_BYTES if page == PAGE_4K else page
+    size = machine.calibration.struct_page_size
+    return math.lcm(leaf, size) // size * page  # 80 bytes do not divide 2 MiB
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,11 +96,11 @@ class Adding:
         block = self.case.known.layout.get("block_size")
         if self.device or parameter is None or parameter.mode is MemmapOnMemoryMode.OFF or block is None:
             return False
-        if self.machine.page_size != 4096:
+        if self.machine.page_size != PAGE_4K:
             return False
         every = release is None or release.series >= (6, 8)
         size = block // self.machine.page_size * self.machine.calibration.struct_page_size
-        return size % _PMD_BYTES == 0 and (every or self.end - self.start == block)
+        return size % PMD_BYTES == 0 and (every or self.end - self.start == block)
 
     def _refused(self) -> str | None:
         """Why the kernel would not begin at all."""
@@ -188,16 +196,15 @@ class Adding:
         """The rule that finds the state before the damage."""
         if rule != "VMM-02":
             return "LIN-02"
-        if self.machine.page_size != 4096:
+        if self.machine.page_size != PAGE_4K:
             return "VMM-06"
         size = self.machine.pages_per_section * self.machine.calibration.struct_page_size
-        return "VMM-05" if size % _PMD_BYTES and not self.device else "VMM-01"
+        return "VMM-05" if size % PMD_BYTES and not self.device else "VMM-01"
 
     def _aligned(self) -> str | None:
         """The nearest range of whole leaves, if the one that was asked for is not."""
         machine, layout = self.machine, self.case.known.layout
-        page = machine.page_size
-        unit = page // machine.calibration.struct_page_size * page if page != 4096 else layout.section_size
+        unit = described_by_a_leaf(machine)
         if not self.device:
             unit = max(unit, layout.get("block_size") or layout.section_size)
         start = -(-self.start // unit) * unit

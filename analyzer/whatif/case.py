@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rules.model.replay.guards import Refusal
     from rules.model.replay.machine import Known
 
-__all__ = ["Case", "Outcome"]
+__all__ = ["PAGE_4K", "Case", "Outcome"]
 
 PAGE_4K = 4096
 _DMESG = "dmesg from the start of the boot (journalctl -k -b): what memory there was at boot"
@@ -74,7 +74,7 @@ class Case:
             outcome = step._remove_device(unit) if unit.kind is UnitKind.DEVICE else step._remove_ram(unit)
             breaks += outcome.breaks
             notes += outcome.notes
-            if outcome.kind not in {Kind.SAFE, Kind.BREAKS} or outcome.after is None:
+            if outcome.kind not in {Kind.SAFE, Kind.BREAKS} or outcome.after is None or outcome.oops:
                 kind = Kind.BREAKS if breaks else outcome.kind
                 return replace(outcome, kind=kind, breaks=tuple(breaks), notes=tuple(dict.fromkeys(notes)))
             machine = outcome.after

@@ -7,11 +7,12 @@ from functools import cached_property
 from itertools import permutations
 from typing import TYPE_CHECKING
 
-from analyzer.whatif.adding import Adding
+from analyzer.whatif.adding import Adding, described_by_a_leaf
 from analyzer.whatif.answer import Answer, Kind
-from analyzer.whatif.case import Case, Outcome
+from analyzer.whatif.case import PAGE_4K, Case, Outcome
 from analyzer.whatif.operation import Operation, Verb, parse_operation
-from parsers.errors import UsageError
+from parsers.errors import LayoutError, UsageError
+from parsers.layout import KernelLayout
 from parsers.ranges import Ranges
 from rules.facts import Facts, how_to_collect
 from rules.finding import Claim
@@ -49,10 +50,9 @@ def what_if(
     return answers
 
 
-def every_operation(report: Report | Facts) -> list[Operation]:
+def every_operation(host: Report | Facts | Foresight) -> list[Operation]:
     """Removal of every unit that can leave, and offlining of every block that was not there at boot."""
-    facts = report if isinstance(report, Facts) else report.facts
-    foresight = Foresight(facts)
+    foresight = host if isinstance(host, Foresight) else Foresight(host if isinstance(host, Facts) else host.facts)
     if foresight.known is None:
         return [Operation(Verb.REMOVE, "any unit")]
     inventory, page = foresight.known.inventory, foresight.known.layout.page_size
@@ -82,7 +82,9 @@ class Foresight:
             return known_machines(self.facts)
         except UndecidedError as error:
             self.undecided.append(error)
-            return None
+        except LayoutError as error:
+            self.undecided.append(UndecidedError(error.message, KernelLayout))
+        return None
 
     def after(self, answer: Answer) -> Foresight:
         """The host after an operation, as the answer foretells it."""
@@ -234,12 +236,11 @@ class Foresight:
 
     @staticmethod
     def _in_future(known: Known, outcome: Outcome) -> str:
-        rule, layout = outcome.breaks[0].rule, known.layout
-        if rule == "VMM-02" and layout.page_size == 4096 and layout.pages_per_section * 64 % (2 << 20) == 0:
-            fix = f"a kernel with d4234d131b0a, and ranges aligned to {layout.section_size >> 20} MiB, make it safe"
+        rule, unit = outcome.breaks[0].rule, described_by_a_leaf(known.machines[0])
+        if rule == "VMM-02" and known.layout.page_size == PAGE_4K:
+            fix = f"a kernel with d4234d131b0a, or ranges aligned to {unit >> 20} MiB, make it safe"
         elif rule == "VMM-02":
-            unit = layout.page_size // (layout.get("struct_page_size") or 64) * layout.page_size
-            fix = f"ranges aligned to {max(unit, 2 << 20) >> 20} MiB make it safe"
+            fix = f"ranges aligned to {unit >> 20} MiB make it safe"
         elif rule in {"LIN-03", "CNT-01"}:
             fix = "rodata=full, or adding memory in the units in which it leaves, make it safe"
         else:
