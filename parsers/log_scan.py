@@ -12,7 +12,7 @@ from parsers.errors import Diagnostic, WrongFormatError
 from parsers.journal import without_json
 from parsers.lines import without_transport
 from parsers.log_messages import SHAPES, Kind
-from parsers.oops import STARTS
+from parsers.oops_starts import STARTS
 from parsers.printk import STAMP, prefix_at
 from parsers.words import Words
 
