@@ -26,6 +26,7 @@ from parsers.kconfig import Kconfig, parse_kconfig
 from parsers.kexec import KexecCrash, parse_kexec_crash_loaded
 from parsers.log_scan import looks_like_log
 from parsers.lsmem import parse_lsmem
+from parsers.manifest import Manifest, parse_manifest
 from parsers.meminfo import Meminfo, parse_meminfo
 from parsers.memmap_on_memory import MemmapOnMemory, parse_memmap_on_memory
 from parsers.memory_blocks import MemoryBlocks, parse_memory_blocks, parse_memory_blocks_tree, parse_memory_nodes
@@ -459,7 +460,11 @@ _ROWS: tuple[Kind, ...] = (
     Kind(
         name="manifest",
         what="the collecting script's own record",
+        fact=Manifest,
         paths=_paths("manifest"),
+        sniff=_has(rb"\Aname\tuptime\tseconds\tbytes\tresult$"),
+        parse=parse_manifest,
+        sample=b"name\tuptime\tseconds\tbytes\tresult\nuname\t9\t0\t80\tok\niomem\t9\t0\t0\tPermission denied\n",
     ),
     Kind(
         name="vmcoreinfo_addr",
