@@ -38,7 +38,21 @@ for number in "$limit" "$mebibytes"; do
 done
 
 umask 077
-export LC_ALL=C PATH="${PATH:-}:/usr/sbin:/sbin:/usr/bin:/bin"
+
+# Of the PATH only folders that nobody else can write to: absolute, ours or root's, not open to all.
+safe_path() {
+    safe='' IFS=:
+    for folder in ${PATH:-}; do
+        case $folder in /*) ;; *) continue ;; esac
+        case $(ls -ldnL "$folder" 2>/dev/null) in
+            d???????w*) ;;
+            d*) if [ -O "$folder" ] || [ -z "$(find -H "$folder" -prune ! -user 0 2>/dev/null)" ]; then safe=$safe$folder:; fi ;;
+        esac
+    done
+    unset IFS
+    printf '%s/usr/sbin:/usr/bin:/sbin:/bin\n' "$safe"
+}
+export LC_ALL=C PATH="$(safe_path)"
 memory=/sys/devices/system/memory
 debug=/sys/kernel/debug
 tracing=/sys/kernel/tracing
@@ -238,19 +252,38 @@ if [ -n "$dry" ]; then
     exit 0
 fi
 
+# Everything is made in a private folder, which takes its name, or gives its files, when all is there.
+made=''
 if [ -n "$target" ]; then
-    work=${target%/}
-    [ ! -e "$work/manifest" ] || { say "collect: $work holds a capture already"; exit 2; }
-    mkdir -p "$work" || exit 2
+    beside=${target%/}
+    if [ -L "$beside" ]; then
+        say "collect: $beside is a link: name a folder"
+        exit 2
+    elif [ ! -e "$beside" ]; then
+        mkdir -p "$beside" || exit 2
+        made=1
+    elif [ ! -d "$beside" ] || [ ! -O "$beside" ]; then
+        say "collect: $beside is not a folder of yours"
+        exit 2
+    elif [ -e "$beside/manifest" ]; then
+        say "collect: $beside holds a capture already"
+        exit 2
+    elif [ -n "$(ls -A "$beside")" ]; then
+        say "collect: $beside is not empty"
+        exit 2
+    fi
 else
     case $out in
         */*) beside=${out%/*} ;;
         *) beside=. ;;
     esac
-    work=$(mktemp -d "$beside/.ptaudit.XXXXXX") || { say "collect: nothing can be written to $beside"; exit 2; }
-    trap 'rm -rf "$work"' EXIT
-    trap 'exit 2' HUP INT TERM
+    [ ! -d "$out" ] || { say "collect: $out is a folder"; exit 2; }
 fi
+private=$(mktemp -d "$beside/.ptaudit.XXXXXX") || { say "collect: nothing can be written to $beside"; exit 2; }
+trap 'rm -rf "$private"; [ -z "$made" ] || rmdir "$beside" 2>/dev/null' EXIT
+trap 'exit 2' HUP INT TERM
+work=$private/capture
+mkdir "$work" || exit 2
 
 say "collecting into $out"
 printf 'name\tuptime\tseconds\tbytes\tresult\n' >"$work/manifest"
@@ -260,12 +293,21 @@ each take "$items_after"
 [ -z "$redact" ] || redact_files
 rm -f "$work/.status"
 say "taken: $(cd "$work" && printf '%s ' *)"
-if [ -z "$target" ]; then
-    if (cd "$work" && tar -cf - -- *) | gzip -c >"$work.tar.gz" && mv "$work.tar.gz" "$out"; then
-        say "written: $out ($(($(wc -c <"$out"))) bytes)"
-    else
-        rm -f "$work.tar.gz"
-        say "collect: $out cannot be written"
-        exit 2
-    fi
+
+# -T: a folder, or a link to one, that came to be there meanwhile is not moved into. Old busybox does not have it.
+place() {
+    if mv -fT "$1" "$2" 2>/dev/null; then return 0; fi
+    [ ! -d "$2" ] && mv -f "$1" "$2"
+}
+
+if [ -n "$target" ]; then
+    made=''
+    for file in "$work"/*; do
+        place "$file" "$beside/${file##*/}" || { say "collect: $beside cannot be written"; exit 2; }
+    done
+elif (cd "$work" && tar -cf - -- *) | gzip -c >"$private/bundle" && place "$private/bundle" "$out"; then
+    say "written: $out ($(($(wc -c <"$out"))) bytes)"
+else
+    say "collect: $out cannot be written"
+    exit 2
 fi

@@ -126,15 +126,19 @@ _HEAD = """\
 # Traces memory hotplug for `ptaudit audit`: kprobe events, their call stacks, the page allocator between them.
 # {title}
 #
-#   sh {name} start [DIR]   define the probes and begin (DIR: where the notes go, default ./ptaudit-trace)
+#   sh {name} start [DIR] [SECONDS]   define the probes and begin (DIR: where the notes go, default ./ptaudit-trace)
 #   ... the memory is added, onlined, offlined, removed ...
-#   sh {name} stop [DIR]    stop, save the trace and the state that belongs to it, remove the probes
+#   sh {name} stop [DIR]              stop, save the trace and the state that belongs to it, remove the probes
 #
 # As root. Every probe may be refused (a function that was inlined, a kernel without it): DIR/probes.log says which.
+# Without a stop it stops by itself after SECONDS (default 86400, a day). When it fails, nothing stays behind.
 set -u
+umask 077
+PATH=/usr/sbin:/usr/bin:/sbin:/bin:${{PATH:-}}
 T=/sys/kernel/tracing
 [ -d "$T/events" ] || T=/sys/kernel/debug/tracing
 OUT=${{2:-ptaudit-trace}}
+LIMIT=${{3:-86400}}
 I=$T/instances/mhp
 EVENTS=$T/dynamic_events
 [ -e "$EVENTS" ] || EVENTS=$T/kprobe_events
@@ -158,6 +162,18 @@ add() {{
   echo "FAIL $event: $definition" >> "$OUT/probes.log"
 }}
 
+# own_folder: OUT is a folder of ours, and no link to another
+own_folder() {{
+  [ ! -L "$OUT" ] || die "$OUT is a link: name a folder"
+  mkdir -p "$OUT" || die "cannot write to $OUT"
+  [ -O "$OUT" ] || die "$OUT belongs to someone else"
+}}
+
+# bounded COMMAND...: a read that hangs in the kernel does not hang the script
+bounded() {{
+  if command -v timeout > /dev/null 2>&1; then timeout 60 "$@"; else "$@"; fi
+}}
+
 trigger() {{ [ ! -e "$B/events/$1/trigger" ] || echo "$2" 2>/dev/null >> "$B/events/$1/trigger"; }}
 
 # Only probes of the group mhp are removed: others stay.
@@ -165,21 +181,38 @@ remove_probes() {{
   for dir in "$T" "$I"; do
     [ ! -e "$dir/events/mhp/enable" ] || echo 0 > "$dir/events/mhp/enable"
   done
+  for event in page_isolation/test_pages_isolated migrate/mm_migrate_pages; do
+    [ ! -d "$I" ] || [ ! -e "$I/events/$event/enable" ] || echo 0 > "$I/events/$event/enable"
+  done
   [ ! -d "$I" ] || rmdir "$I" 2>/dev/null
   sed -n 's/^[a-z][0-9]*:\\(mhp\\/[^ ]*\\).*/-:\\1/p' "$EVENTS" | while read -r line; do
     echo "$line" 2>/dev/null >> "$EVENTS"
   done
 }}
 
+# undo: what a start that failed or was interrupted leaves behind goes
+undo() {{
+  [ -z "$began" ] || {{
+    echo 0 > "$B/tracing_on"
+    remove_probes
+    [ "$B" != "$T" ] || {{ echo "$was_on" > "$T/tracing_on"; echo "$was_stack" > "$T/options/stacktrace"; }}
+  }} 2>/dev/null
+}}
+
 start() {{
-  mkdir -p "$OUT" || die "cannot write to $OUT"
+  case $LIMIT in '' | *[!0-9]*) die "SECONDS is a number" ;; esac
+  own_folder
   : > "$OUT/probes.log"
+  B=$T began='' was_on=$(cat "$T/tracing_on") was_stack=$(cat "$T/options/stacktrace" 2>/dev/null)
+  trap undo EXIT
+  trap 'exit 1' HUP INT TERM
   remove_probes
+  began=1
 """
 
 _START = """\
   # An instance of its own keeps other users of tracing out.
-  B=$T; mkdir "$I" 2>/dev/null && B=$I
+  mkdir "$I" 2>/dev/null && B=$I
   echo 0 > "$B/tracing_on"
   echo {buffer_kb} > "$B/buffer_size_kb"
   echo 1 2>/dev/null > "$B/options/stacktrace"
@@ -199,13 +232,31 @@ _START = """\
   page=$(getconf PAGESIZE 2>/dev/null || awk '/KernelPageSize/ { print $2 * 1024; exit }' /proc/self/smaps)
   echo "mhp-audit: begin kernel=$(uname -r) page=$page block=0x$block" > "$B/trace_marker"
   save_state "$OUT/before"
+  deadline
+  began=''
   echo "tracing; $(grep -c ^OK "$OUT/probes.log") probes, $(grep -c ^FAIL "$OUT/probes.log") refused ($OUT/probes.log)"
+}
+
+# deadline: in the background, stops if nobody did; the trace is saved as by stop
+deadline() {
+  ( trap '' HUP; sleep "$LIMIT"; rm -f "$OUT/deadline"; stop ) < /dev/null > /dev/null 2>&1 &
+  echo $! > "$OUT/deadline"
+}
+
+# no_deadline: ends what deadline left, if it is still that
+no_deadline() {
+  read -r pid 2>/dev/null < "$OUT/deadline" || return 0
+  case $pid in '' | *[!0-9]*) return 0 ;; esac
+  rm -f "$OUT/deadline"
+  tr '\\0' ' ' 2>/dev/null < "/proc/$pid/cmdline" | grep -q start || return 0
+  for child in $(cat "/proc/$pid/task/$pid/children" 2>/dev/null); do kill "$child" 2>/dev/null; done
+  kill "$pid" 2>/dev/null
 }
 
 save_state() {
   mkdir -p "$1"
   for file in /proc/iomem /proc/zoneinfo /proc/meminfo /proc/cmdline /sys/kernel/debug/kernel_page_tables; do
-    [ ! -r "$file" ] || cat "$file" > "$1/${file##*/}" 2>/dev/null
+    [ ! -r "$file" ] || bounded cat "$file" > "$1/${file##*/}" 2>/dev/null
   done
   uname -a > "$1/uname"
   (
@@ -215,10 +266,14 @@ save_state() {
 }
 
 stop() {
+  own_folder
+  no_deadline
   B=$T; [ ! -d "$I" ] || B=$I
+  trap remove_probes EXIT
+  trap 'exit 1' HUP INT TERM
   echo 0 > "$B/tracing_on"
   mkdir -p "$OUT/after" || die "cannot write to $OUT"
-  cat "$B/trace" > "$OUT/after/trace"
+  bounded cat "$B/trace" > "$OUT/after/trace"
   cat "$T/kprobe_profile" > "$OUT/after/kprobe_profile" 2>/dev/null
   cat "$EVENTS" > "$OUT/after/dynamic_events"
   dmesg > "$OUT/after/dmesg" 2>/dev/null

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
@@ -161,3 +163,85 @@ def test_the_script_at_work(trace, name, memory, pages, populates):
     assert {issue.code for issue in found.health} <= {"missing-probe"}
     absent = {kind for issue in found.health for kind in issue.kinds}
     assert absent == (set() if populates else {Kind.SPARSE_ADD_SECTION, Kind.VMEMMAP_POPULATE})
+
+
+# --- on a host: a folder stands for tracefs ---
+
+
+def tracefs(folder, *, refuses=False):
+    """What the script touches of tracefs, as plain files."""
+    for name in ("events/mhp", "options", "instances"):
+        (folder / name).mkdir(parents=True)
+    for name, text in (
+        ("dynamic_events", ""), ("tracing_on", "1\n"), ("buffer_size_kb", ""), ("options/stacktrace", "0\n"),
+        ("trace", "# tracer: nop\n"), ("trace_marker", ""), ("kprobe_profile", ""),
+    ):  # fmt: skip
+        (folder / name).write_text(text)
+    if not refuses:
+        (folder / "events/mhp/enable").write_text("0\n")
+    (folder / "instances").chmod(0o500)
+    (folder / "instances").rmdir()  # no instances: the script falls back to the top buffer
+    return folder
+
+
+def at_work(folder, *arguments, script=None):
+    path = folder.parent / "probes.sh"
+    path.write_text((script or probe_script((6, 12))).replace("/sys/kernel/tracing", str(folder)))
+    return subprocess.run(
+        ["sh", str(path), *map(str, arguments)], cwd=folder.parent, capture_output=True, text=True, check=False,
+        timeout=60,
+    )  # fmt: skip
+
+
+def test_a_start_that_fails_leaves_nothing_behind(tmp_path):
+    fs = tracefs(tmp_path / "fs", refuses=True)
+    (fs / "events/mhp").rmdir()  # then enabling the group fails
+    done = at_work(fs, "start", tmp_path / "out")
+    assert done.returncode == 1
+    assert "no probe was taken" in done.stderr
+    assert (fs / "tracing_on").read_text() == "1\n"
+    assert (fs / "options/stacktrace").read_text() == "0\n"
+    assert not (tmp_path / "out/deadline").exists()
+    removed = [line for line in (fs / "dynamic_events").read_text().splitlines() if line.startswith("-:")]
+    defined = [line for line in (fs / "dynamic_events").read_text().splitlines() if line.startswith(("p:", "r:"))]
+    assert not defined or removed
+
+
+def test_what_it_writes_is_for_its_user_only(tmp_path):
+    fs = tracefs(tmp_path / "fs")
+    assert at_work(fs, "start", tmp_path / "out").returncode == 0
+    assert (tmp_path / "out").stat().st_mode & 0o077 == 0
+    assert at_work(fs, "stop", tmp_path / "out").returncode == 0
+    assert (tmp_path / "out/after/trace").stat().st_mode & 0o077 == 0
+    assert not (tmp_path / "out/deadline").exists()
+
+
+def test_it_stops_by_itself(tmp_path):
+    fs = tracefs(tmp_path / "fs")
+    assert at_work(fs, "start", tmp_path / "out", 1).returncode == 0
+    end = time.monotonic() + 30
+    while not (tmp_path / "out/after/memory_blocks").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert (tmp_path / "out/after/trace").exists()
+    assert (fs / "tracing_on").read_text() == "0\n"
+
+
+def test_a_stop_ends_what_waits_for_the_deadline(tmp_path):
+    fs = tracefs(tmp_path / "fs")
+    at_work(fs, "start", tmp_path / "out", 3600)
+    pid = int((tmp_path / "out/deadline").read_text())
+    assert at_work(fs, "stop", tmp_path / "out").returncode == 0
+    end = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_link_is_not_followed(tmp_path):
+    fs = tracefs(tmp_path / "fs")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
+    done = at_work(fs, "start", tmp_path / "out")
+    assert done.returncode == 1
+    assert "is a link" in done.stderr
+    assert not list((tmp_path / "elsewhere").iterdir())
