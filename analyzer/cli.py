@@ -6,12 +6,13 @@ Commands are imported only when they run, so that ``ptaudit --help`` does not pa
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import NamedTuple
 
 import click
 
-from parsers.errors import PtauditError
+from analyzer.status import status_of
 
 __all__ = ["main"]
 
@@ -62,26 +63,27 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="When the program fails, print where (a traceback).")
 @click.version_option(package_name="ptaudit", prog_name="ptaudit")
-def ptaudit() -> None:
+def ptaudit(debug: bool) -> None:
     """Audit arm64 Linux kernel page tables and memory hotplug.
 
-    \b
-    Example:
-      ptaudit audit captured-host/
+    Example: ptaudit audit captured-host/
     """
 
 
 def main() -> None:
-    """Run the command line; errors of input and usage end with status 2 and one clear line."""
-    try:
-        ptaudit(prog_name="ptaudit")
-    except PtauditError as error:
-        click.echo(f"ptaudit: {error}", err=True)
-        sys.exit(2)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(1)
+    """Run the command line and end with its exit status (`analyzer.status`)."""
+    sys.exit(status_of(_run))
+
+
+def _run(arguments: list[str]) -> object:
+    """Run the command line; whatever goes wrong is raised."""
+    if "_PTAUDIT_COMPLETE" in os.environ:  # a shell asks for completions
+        return ptaudit.main(arguments, prog_name="ptaudit", standalone_mode=False)
+    # click's main() makes 1 of a reader that goes away, and 1 means findings.
+    with ptaudit.make_context("ptaudit", arguments) as context:
+        return ptaudit.invoke(context)
 
 
 if __name__ == "__main__":

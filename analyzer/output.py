@@ -2,14 +2,70 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import re
 import stat
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from parsers.errors import UsageError
 
-__all__ = ["is_directory", "make_directory", "write_bytes", "write_text"]
+__all__ = [
+    "as_json",
+    "is_directory",
+    "make_directory",
+    "printable",
+    "refuse_evidence",
+    "visible",
+    "write_bytes",
+    "write_text",
+]
+
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\ue000-\uf8ff\U000e0000-\U000e0fff]"
+)
+"""Control characters but tab and newline (C0, DEL, C1), and what reorders or hides text (bidi, zero width)."""
+
+
+def printable(text: str) -> str:
+    """Captured text with control characters made visible: a dump must not drive the reader's terminal."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text.replace("\t", " "))
+
+
+def visible(text: str, form: str) -> str:
+    """A rendered report of some format without control characters from evidence, and still of that format."""
+    if form == "text":
+        return text  # its own colours are control characters: it makes each field printable itself
+    if form in {"json", "sarif"}:
+        return _UNPRINTABLE.sub(lambda match: _escaped(match[0]), text)
+    return _UNPRINTABLE.sub("\ufffd" if form == "html" else lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def _escaped(char: str) -> str:
+    """A character as JSON escapes it."""
+    units = char.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
+def as_json(document: object) -> str:
+    """Plain data as JSON text that is safe on a terminal."""
+    return visible(json.dumps(document, indent=2, ensure_ascii=False), "json")
+
+
+def refuse_evidence(output: Path, evidence: Iterable[str]) -> None:
+    """UsageError where ``output`` is one of the files that were read."""
+    try:
+        target = output.stat()
+    except OSError:
+        return
+    for name in evidence:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(target, os.stat(name)):  # noqa: PTH116 names of any kind
+                raise UsageError("is evidence that was read: name another file to write", path=str(output))
 
 
 def is_directory(path: str) -> bool:

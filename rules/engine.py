@@ -75,7 +75,7 @@ def load_rules() -> tuple[tuple[Rule, ...], tuple[str, ...]]:
         try:
             target = point.load()
             found = [target] if isinstance(target, Rule) else _rules_of(target)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             broken.append(f"plug-in {point.name}: {type(error).__name__}: {error}")
             continue
         loaded += found
@@ -126,7 +126,7 @@ def run(rules: Iterable[Rule], facts: Facts) -> list[Verdict]:
 def _verdict(rule: Rule, facts: Facts) -> Verdict:
     try:
         return _evaluate(rule, facts)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a rule that ends the program would set its exit status
         return Verdict(rule, Outcome.ERROR, f"{type(error).__name__}: {error}")
 
 
