@@ -8,7 +8,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from analyzer.baseline import Baseline, Entry
+from analyzer.incidents.story import Incident, incidents_of
+from analyzer.known_bugs import BugState, bugs_of
 from analyzer.sources.read import Request, Sources, read_sources
+from analyzer.verdict import HostVerdict, verdict_of
 from analyzer.whatif.outlook import Outlook, outlook
 from rules.engine import Outcome, Verdict, load_rules, run, select
 from rules.finding import Finding, Severity
@@ -33,6 +36,35 @@ class Report:
     min_severity: Severity = field(default=Severity.INFO)
     baseline: Baseline = field(default_factory=Baseline)
     when: datetime = field(default_factory=lambda: datetime.now(UTC))
+    live: bool = False
+    """Whether it is of the host that it runs on."""
+
+    @cached_property
+    def overall(self) -> HostVerdict:
+        """The verdict on the host."""
+        return verdict_of(self)
+
+    @cached_property
+    def bugs(self) -> list[BugState]:
+        """The known bugs, and whether this kernel has them."""
+        return bugs_of(self)
+
+    @cached_property
+    def incidents(self) -> list[Incident]:
+        """Findings that one event or state explains, as stories, worst first."""
+        return incidents_of(self)
+
+    @cached_property
+    def open_findings(self) -> list[Finding]:
+        """Findings of any severity that the baseline does not accept, worst first."""
+        every = (finding for verdict in self.verdicts for finding in verdict.findings)
+        today = self.when.date()
+        return sorted((one for one in every if not self.baseline.accepting(one, today)), key=lambda one: one.order)
+
+    @property
+    def failed(self) -> list[Verdict]:
+        """Rules that failed inside."""
+        return [one for one in self.verdicts if one.outcome is Outcome.ERROR]
 
     @cached_property
     def findings(self) -> list[Finding]:
@@ -76,13 +108,20 @@ def audit(
     ignore: Iterable[str] = (),
     min_severity: Severity = Severity.INFO,
     baseline: Baseline | None = None,
+    live: bool = False,
 ) -> Report:
     """Audit one evidence set.  UsageError where ``only`` or ``ignore`` names no rule, before anything is read."""
     only, ignore = tuple(only), tuple(ignore)
     select(load_rules()[0], only, ignore)
     sources = read_sources(request)
     return judge(
-        sources, build_facts(sources.captured), only=only, ignore=ignore, min_severity=min_severity, baseline=baseline
+        sources,
+        build_facts(sources.captured),
+        only=only,
+        ignore=ignore,
+        min_severity=min_severity,
+        baseline=baseline,
+        live=live,
     )
 
 
@@ -94,8 +133,9 @@ def judge(
     ignore: Iterable[str] = (),
     min_severity: Severity = Severity.INFO,
     baseline: Baseline | None = None,
+    live: bool = False,
 ) -> Report:
-    """Run the rules on facts that were worked out before."""
+    """Run the rules on facts that were worked out before; ``live`` if they are of this host."""
     rules, broken = load_rules()
     verdicts = tuple(run(select(rules, only, ignore), facts))
-    return Report(sources, facts, verdicts, broken, min_severity, baseline or Baseline())
+    return Report(sources, facts, verdicts, broken, min_severity, baseline or Baseline(), live=live)

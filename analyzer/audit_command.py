@@ -13,22 +13,33 @@ from analyzer.audit import Report, audit
 from analyzer.baseline import read_baseline, render_baseline
 from analyzer.collect.on_this_host import live
 from analyzer.options import SEVERITY, codes, evidence_options, severity
-from analyzer.output import is_directory, make_directory, write_text
+from analyzer.output import is_directory, make_directory, printable, refuse_evidence, visible, write_text
 from analyzer.reports.text import summary
 from analyzer.sources.read import Request
+from analyzer.status import Status
+from rules.finding import Severity
 
-__all__ = ["FORMATS", "command"]
+__all__ = ["FORMATS", "command", "status"]
 
-FORMATS = {"text": "txt", "json": "json", "sarif": "sarif", "html": "html", "prometheus": "prom"}
+FORMATS = {
+    "text": "txt",
+    "json": "json",
+    "sarif": "sarif",
+    "html": "html",
+    "prometheus": "prom",
+    "markdown": "md",
+    "junit": "xml",
+    "ktap": "ktap",
+    "csv": "csv",
+}
 """Each format's module in `analyzer.reports`, imported when it is wanted, and the suffix of its file."""
+_BY_SUFFIX = {f".{suffix}": form for form, suffix in FORMATS.items()} | {".htm": "html", ".tap": "ktap"}
 
 
 @click.command(name="audit")
 @click.option("--live", "on_this_host", is_flag=True, help="This host, now: collect and audit in one go.")
-@click.option(
-    "--format", "form", type=click.Choice(list(FORMATS)), metavar="F", default="text", help=", ".join(FORMATS)
-)
-@click.option("--output", metavar="FILE", help="Write there; into a directory (DIR/), every format.")
+@click.option("--format", "form", type=click.Choice(list(FORMATS)), metavar="F", help=", ".join(FORMATS))
+@click.option("--output", metavar="FILE", help="Write there, as its suffix says; into DIR/, all.")
 @click.option(
     "--baseline", "known", type=click.Path(path_type=Path), metavar="FILE", help="Findings that are accepted."
 )
@@ -43,7 +54,7 @@ FORMATS = {"text": "txt", "json": "json", "sarif": "sarif", "html": "html", "pro
 def command(
     request: Request,
     on_this_host: bool,
-    form: str,
+    form: str | None,
     output: str | None,
     known: Path | None,
     write_baseline: Path | None,
@@ -55,8 +66,7 @@ def command(
     verbose: bool,
 ) -> None:
     """Audit what was captured from one arm64 host.
-
-    Example: ptaudit audit captured-host/ --format json --output report.json
+    Example: ptaudit audit captured-host/ --output report.json
     """
     directory = Path(output) if output is not None and is_directory(output) else None
     with live(request, directory) if on_this_host else nullcontext(request) as wanted:
@@ -66,30 +76,55 @@ def command(
             ignore=codes(ignore),
             min_severity=severity(min_severity),
             baseline=read_baseline(known) if known else None,
+            live=on_this_host,
         )
     if directory is not None:
         _write_all(report, directory, verbose=verbose)
     elif output is not None:
-        write_text(Path(output), _rendered(report, form, verbose=verbose))
+        chosen = form or _BY_SUFFIX.get(Path(output).suffix.lower(), "text")
+        _write(report, Path(output), _rendered(report, chosen, verbose=verbose))
     else:
-        click.echo(_rendered(report, form, verbose=verbose, colour=sys.stdout.isatty()), nl=False)
+        text = _rendered(report, form or "text", verbose=verbose, colour=sys.stdout.isatty())
+        click.echo(text, nl=False)
     if write_baseline is not None:
-        write_text(write_baseline, render_baseline(report))
+        _write(report, write_baseline, render_baseline(report))
+    _name_failures(report)
+    sys.exit(status(report, severity(fail_on), strict=strict))
+
+
+def status(report: Report, fail_on: Severity, *, strict: bool) -> Status:
+    """The exit status: what failed inside goes first, then findings, then what is undecided."""
     worst = report.worst()
-    if worst is not None and worst >= severity(fail_on):
-        sys.exit(1)
-    if strict and report.undecided(severity(fail_on)):
-        sys.exit(3)
+    if report.failed:
+        return Status.FAILED
+    if worst is not None and worst >= fail_on:
+        return Status.FINDINGS
+    return Status.UNDECIDED if strict and report.undecided(fail_on) else Status.NOTHING
+
+
+def _name_failures(report: Report) -> None:
+    """Rules that failed, and plug-ins that could not be loaded, on standard error: whatever the format."""
+    for verdict in report.failed:
+        click.echo(printable(f"ptaudit: rule {verdict.rule.code} failed inside: {verdict.reason}"), err=True)
+    for message in report.broken_plugins:
+        click.echo(printable(f"ptaudit: {message}"), err=True)
 
 
 def _rendered(report: Report, form: str, *, verbose: bool, colour: bool = False) -> str:
     text: str = importlib.import_module(f"analyzer.reports.{form}").render(report, verbose=verbose, colour=colour)
-    return text.encode("utf-8", "backslashreplace").decode()  # file names need not be UTF-8
+    return visible(text.encode("utf-8", "backslashreplace").decode(), form)  # file names need not be UTF-8
+
+
+def _write(report: Report, path: Path, text: str) -> None:
+    """Write a file, unless it is evidence of this report."""
+    refuse_evidence(path, (source.path for source in report.sources.sources))
+    write_text(path, text)
 
 
 def _write_all(report: Report, directory: Path, *, verbose: bool) -> None:
-    """Every format, side by side; the summary goes to the terminal."""
+    """Every format, side by side; the verdict and the summary go to the terminal."""
     make_directory(directory)
     for form, suffix in FORMATS.items():
-        write_text(directory / f"report.{suffix}", _rendered(report, form, verbose=verbose))
+        _write(report, directory / f"report.{suffix}", _rendered(report, form, verbose=verbose))
+    click.echo(printable(report.overall.text))
     click.echo(f"{directory}/report.{{{','.join(FORMATS.values())}}}: {summary(report)}")

@@ -92,6 +92,10 @@ class Cause:
     what: str
     stack: tuple[str, ...] = ()
     """Function names, innermost first."""
+    operation: str = ""
+    """The outermost call that it was part of."""
+    task: str = ""
+    """Name and PID of who did it."""
 
     @property
     def text(self) -> str:

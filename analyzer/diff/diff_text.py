@@ -7,7 +7,8 @@ from collections import Counter
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from analyzer.reports.text import MAX_RANGES, WIDTH, printable
+from analyzer.output import printable
+from analyzer.reports.text import MAX_RANGES, WIDTH
 from rules.finding import Severity
 
 if TYPE_CHECKING:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import click
@@ -12,12 +13,13 @@ import click
 from parsers.errors import InputError
 from parsers.kinds import kind_of_path
 
-__all__ = ["Bundle", "find_bundles"]
+__all__ = ["Bundle", "find_bundles", "missing_hosts"]
 
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
 _DUMPS = (".core", ".core.zst", ".kdump", ".elf.zst")
 MAX_DEPTH = 8
 _TREE = {"proc", "sys"}
+_COLLECTED = re.compile(r"ptaudit-(.+)-\d{8}-\d{6}")
 
 
 class Bundle(NamedTuple):
@@ -75,8 +77,8 @@ def _below(path: Path, depth: int, *, named: bool = False) -> Iterator[Path]:
         return
     folders, files = _listing(path)
     inner = [name for name in folders if name not in _TREE and _is_capture(*_listing(path / name))]
-    if _is_capture(folders, files) and not inner:
-        yield path
+    if (_is_capture(folders, files) and not inner) or (_is_empty(path) and not named):
+        yield path  # of an empty one too: the host is there, and nothing came from it
     elif depth:
         for name in sorted([*folders, *(name for name in files if name.endswith(_ARCHIVES + _DUMPS))]):
             yield from _below(path / name, depth - 1)
@@ -91,6 +93,31 @@ def _listing(path: Path) -> tuple[list[str], list[str]]:
         click.echo(f"ptaudit: {path}: {error.strerror or error}", err=True)
         return [], []
     return [name for name, folder in named if folder], [name for name, folder in named if not folder]
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a directory that can be listed has nothing in it."""
+    try:
+        with os.scandir(path) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return False
+
+
+def missing_hosts(bundles: Iterable[Bundle], expected: Path, root: str) -> Iterator[Bundle]:
+    """The bundles, and after them one for each host that ``expected`` names, one a line, and no bundle is of.
+
+    A host is named as its bundle, as the last part of its path, or as the script names it (``ptaudit-HOST-TIME``).
+    """
+    seen: set[str] = set()
+    for one in bundles:
+        last = PurePath(one.host).name
+        collected = _COLLECTED.fullmatch(last)
+        seen |= {one.host, last} | ({collected[1]} if collected else set())
+        yield one
+    for line in _listed(str(expected)):
+        if line not in seen:
+            yield Bundle(os.path.join(os.path.abspath(root), line), line)  # noqa: PTH100, PTH118 as in _bundles
 
 
 def _is_capture(folders: list[str], files: list[str]) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from analyzer.options import SEVERITY, severity
+from analyzer.status import Status
 from analyzer.tables.emit import TABLE_FORMATS, emit
 
 __all__ = ["command"]
@@ -50,11 +51,27 @@ def command() -> None:
 @click.option("--timeout", type=click.FloatRange(1), default=120.0, show_default=True, help="Seconds for a bundle.")
 @click.option("--memory", type=click.IntRange(256), default=4096, show_default=True, help="MiB for a bundle.")
 @click.option("--scheduler", metavar="ADDRESS", help="A dask.distributed scheduler to run on.")
+@click.option(
+    "--expected",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Hosts, one a line: those without a bundle are missing.",
+)
 @click.option("--fail-on", type=SEVERITY, default="high", help="Exit with 1 from this severity on.")
 def run(
-    paths: tuple[str, ...], output: Path, jobs: int, timeout: float, memory: int, scheduler: str | None, fail_on: str
+    paths: tuple[str, ...],
+    output: Path,
+    jobs: int,
+    timeout: float,
+    memory: int,
+    scheduler: str | None,
+    expected: Path | None,
+    fail_on: str,
 ) -> None:
     """Audit every bundle below PATH: capture directories, archives, crash dumps.
+
+    Exit status: 4 if a bundle could not be audited to its end or a rule failed, 1 for findings, 2 for bundles that
+    are missing or cannot be read.
 
     \b
     Example:
@@ -63,7 +80,7 @@ def run(
     from analyzer.fleet.local import Limits  # noqa: PLC0415 the pool is only for running
     from analyzer.fleet.progress import Progress  # noqa: PLC0415
     from analyzer.fleet.run import run_fleet  # noqa: PLC0415
-    from analyzer.fleet.summary import as_html, as_text, summarize, worst_of  # noqa: PLC0415
+    from analyzer.fleet.summary import as_html, as_text, failed_rules, headline, summarize, worst_of  # noqa: PLC0415
     from analyzer.output import write_text  # noqa: PLC0415
 
     begin = time.monotonic()
@@ -71,19 +88,27 @@ def run(
         with Progress(show=sys.stderr.isatty()) as progress:
             statuses = run_fleet(
                 paths, output, jobs=jobs, limits=Limits(timeout, memory << 20), scheduler=scheduler,
-                progress=progress.step,
+                progress=progress.step, expected=expected,
             )  # fmt: skip
     except KeyboardInterrupt:
         click.echo(f"ptaudit: interrupted; what came is in {output}/, the same command goes on from there", err=True)
-        sys.exit(130)
+        sys.exit(Status.INTERRUPTED)
     seconds, summaries = time.monotonic() - begin, summarize(output)
     write_text(output / "summary.html", as_html(output, summaries))
+    click.echo(f"{headline(output)}\n")
     click.echo(as_text(summaries))
     counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
     click.echo(f"{counts} in {seconds:.1f} s ({statuses.total() / seconds:.1f}/s); {output}/summary.html, *.parquet")
+    broken = failed_rules(output)
+    for rule, count in broken:
+        click.echo(f"ptaudit: rule {rule} failed inside on {count} bundle{'' if count == 1 else 's'}", err=True)
     worst = worst_of(output)
+    if broken or any(statuses[one] for one in ("timeout", "memory", "crashed")):
+        sys.exit(Status.FAILED)
     if worst is not None and severity(worst) >= severity(fail_on):
-        sys.exit(1)
+        sys.exit(Status.FINDINGS)
+    if statuses["unreadable"] or statuses["missing"]:
+        sys.exit(Status.USAGE)
 
 
 @command.command(name="query")
@@ -106,7 +131,7 @@ def query(sql: str, output: Path, form: str) -> None:
     """
     from analyzer.fleet.store import query as ask  # noqa: PLC0415 DuckDB is an extra
     from analyzer.fleet.store import query_frame  # noqa: PLC0415
-    from analyzer.reports.text import printable  # noqa: PLC0415
+    from analyzer.output import printable  # noqa: PLC0415
     from analyzer.text_table import table  # noqa: PLC0415
 
     if form in TABLE_FORMATS:
@@ -129,7 +154,7 @@ def diff(old: Path, new: Path, fail_on: str) -> None:
       ptaudit fleet diff results-monday/ results-tuesday/
     """
     from analyzer.fleet.difference import COLUMNS, difference  # noqa: PLC0415 DuckDB is an extra
-    from analyzer.reports.text import printable  # noqa: PLC0415
+    from analyzer.output import printable  # noqa: PLC0415
     from analyzer.text_table import table  # noqa: PLC0415
 
     rows = difference(old, new)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analyzer.fleet.find import find_bundles
+from analyzer.fleet.find import find_bundles, missing_hosts
 from analyzer.fleet.local import Limits, run_locally
 from analyzer.fleet.store import State, connect
 from parsers.errors import InputError
@@ -19,23 +19,29 @@ __all__ = ["run_fleet"]
 
 
 def run_fleet(
-    paths: Iterable[str],
+    paths: Sequence[str],
     output: Path,
     *,
     jobs: int,
     limits: Limits,
     scheduler: str | None = None,
+    expected: Path | None = None,
     progress: Callable[[int, BundleResult], None] | None = None,
 ) -> Counter[str]:
     """Audit every bundle below ``paths`` into the folder ``output``; what is known and unchanged is kept.
 
-    Interrupted, it keeps what came so far; run again, it goes on from there.  ``progress`` is called with the
-    number of bundles and each result.  Returns how many bundles came to which status.
+    ``expected`` names a list of hosts: those that no bundle is of are ``missing``.  Interrupted, it keeps what came so
+    far; run again, it goes on from there.  ``progress`` is called with the number of bundles and each result.
+
+    Returns how many bundles came to which status.
     """
     connect().close()  # a missing DuckDB is told before an hour of work
     statuses: Counter[str] = Counter()
     with State(output) as state:
-        total = state.want(find_bundles(paths))
+        bundles = find_bundles(paths)
+        if expected is not None:
+            bundles = missing_hosts(bundles, expected, next((path for path in paths if not path.startswith("@")), "."))
+        total = state.want(bundles)
         if not total:
             raise InputError("no bundle in it", path=", ".join(paths))
         try:

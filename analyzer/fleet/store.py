@@ -35,6 +35,8 @@ TABLES = ("bundles", "findings", "undecided", "units", "timings")
 YOUNGER = frozenset({"units"})
 """Tables that results of older versions do not have."""
 BATCH = 512
+RESULTS = 2
+"""Which fields a result has: kept ones of another number are audited again."""
 T = TypeVar("T")
 
 _SCHEMA = """
@@ -53,6 +55,10 @@ _COLUMNS = {
     "page_size": "BIGINT",
     "machine": "VARCHAR",
     "worst": "VARCHAR",
+    "verdict": "VARCHAR",
+    "verdict_text": "VARCHAR",
+    "missing": "VARCHAR[]",
+    "nr_incidents": "BIGINT",
     "findings": (
         "STRUCT(rule VARCHAR, name VARCHAR, severity VARCHAR, impact VARCHAR, claim VARCHAR, fingerprint VARCHAR, "
         "title VARCHAR, message VARCHAR, sections BIGINT[], pfn_ranges VARCHAR[])[]"
@@ -64,8 +70,8 @@ _COLUMNS = {
     ),
 }
 _QUERIES = {
-    "bundles": "SELECT bundle, host, content, status, error, release, page_size, machine, worst, "
-    "len(findings) AS nr_findings, len(undecided) AS nr_undecided, "
+    "bundles": "SELECT bundle, host, content, status, error, verdict, verdict_text, missing, release, page_size, "
+    "machine, worst, nr_incidents, len(findings) AS nr_findings, len(undecided) AS nr_undecided, "
     "len([one FOR one IN units IF one.operation = 'remove' AND one.answer = 'breaks']) AS unsafe_units "
     "FROM results ORDER BY bundle",
     "findings": "SELECT bundle, host, one.* FROM (SELECT bundle, host, unnest(findings) AS one FROM results) "
@@ -83,7 +89,7 @@ class State:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.version = version("ptaudit")
+        self.version = f"{version('ptaudit')}, results {RESULTS}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.database = sqlite3.connect(folder / "state.sqlite", timeout=0, isolation_level=None)
@@ -197,7 +203,12 @@ def open_tables(database: duckdb.DuckDBPyConnection, folder: Path, prefix: str =
             continue
         if not path.exists():
             raise InputError(f"no {path.name}: no results of a fleet", path=str(folder))
-        database.execute(f"CREATE VIEW {prefix}{table} AS SELECT * FROM read_parquet({_quoted(path)})")  # noqa: S608
+        try:
+            database.execute(f"CREATE VIEW {prefix}{table} AS SELECT * FROM read_parquet({_quoted(path)})")  # noqa: S608
+        except Exception as error:
+            if type(error).__module__.startswith(("duckdb", "_duckdb")):
+                raise InputError("not a Parquet table, or damaged: run the fleet again", path=str(path)) from error
+            raise
 
 
 def query(folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:

@@ -6,18 +6,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from analyzer.fleet.store import query
-from analyzer.reports.text import printable
+from analyzer.output import printable
 from analyzer.text_table import table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Summary", "as_html", "as_text", "summarize", "worst_of"]
+__all__ = ["Summary", "as_html", "as_text", "failed_rules", "headline", "summarize", "worst_of"]
 
 WIDTH = 100
 
 SUMMARIES: dict[str, str] = {
-    "Bundles by what came of them": (
+    "Hosts by verdict": (
+        "SELECT coalesce(verdict, status) AS state, count(*) AS hosts FROM bundles GROUP BY state "
+        "ORDER BY list_position(['damaged', 'at_risk', 'blind'], state) NULLS LAST, hosts DESC, state"
+    ),
+    "Bundles by status": (
         "SELECT status, count(*) AS bundles FROM bundles GROUP BY status ORDER BY bundles DESC, status"
     ),
     "Damaged now": (
@@ -42,6 +46,10 @@ SUMMARIES: dict[str, str] = {
         "(FROM findings WHERE severity IN ('critical', 'high')) f USING (bundle) WHERE b.status = 'audited' "
         "GROUP BY ALL ORDER BY with_findings DESC, bundles DESC, b.release, b.machine"
     ),
+    "Blind: too little evidence to say": (
+        "SELECT missing[1] AS missing, count(*) AS hosts, string_agg(host, ' ' ORDER BY host) AS names FROM bundles "
+        "WHERE verdict = 'blind' GROUP BY 1 ORDER BY hosts DESC, missing"
+    ),
     "Could not be decided": (
         "SELECT reason, count(DISTINCT bundle) AS bundles, string_agg(DISTINCT rule, ' ' ORDER BY rule) AS rules "
         "FROM undecided WHERE severity IN ('critical', 'high') GROUP BY reason ORDER BY bundles DESC, reason"
@@ -49,8 +57,9 @@ SUMMARIES: dict[str, str] = {
     "Could not be read": ("SELECT host, status, error FROM bundles WHERE status <> 'audited' ORDER BY host, bundle"),
 }
 ALL_BUNDLES = (
-    "SELECT host, status, worst, nr_findings AS findings, nr_undecided AS undecided, release, page_size, machine, "
-    "error FROM bundles ORDER BY list_position(['critical', 'high', 'medium', 'low', 'info'], worst) NULLS LAST, "
+    "SELECT host, coalesce(verdict, status) AS verdict, worst, nr_incidents AS incidents, nr_findings AS findings, "
+    "nr_undecided AS undecided, release, page_size, machine, coalesce(nullif(error, ''), verdict_text) AS why "
+    "FROM bundles ORDER BY list_position(['critical', 'high', 'medium', 'low', 'info'], worst) NULLS LAST, "
     "host, bundle LIMIT "
 )
 MAX_ROWS = 5000
@@ -94,6 +103,24 @@ def _cell(value: object) -> str:
     return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
 
 
+def headline(folder: Path) -> str:
+    """The verdict on the fleet in one line: how many hosts are damaged, at risk, blind, clean, not audited."""
+    counts = dict(query(folder, "SELECT coalesce(verdict, 'not audited'), count(*) FROM bundles GROUP BY 1")[1])
+    total = sum(counts.values())
+    order = ("damaged", "at_risk", "blind", "not audited", "clean")
+    parts = [f"{counts[state]} {state.replace('_', ' ')}" for state in order if counts.get(state)]
+    return f"{total} host{'' if total == 1 else 's'}: {', '.join(parts)}"
+
+
+def failed_rules(folder: Path) -> list[tuple[str, int]]:
+    """Rules that failed inside, each with the number of bundles."""
+    rows = query(
+        folder,
+        "SELECT rule, count(DISTINCT bundle) FROM undecided WHERE outcome = 'error' GROUP BY rule ORDER BY rule",
+    )[1]
+    return [(str(rule), int(count)) for rule, count in rows]
+
+
 def worst_of(folder: Path) -> str | None:
     """The highest severity that any bundle has."""
     (row,) = query(folder, f"SELECT worst FROM ({ALL_BUNDLES} 1)")[1]  # noqa: S608
@@ -109,4 +136,4 @@ def as_html(folder: Path, summaries: list[Summary]) -> str:
     columns, rows = query(folder, f"{ALL_BUNDLES} {MAX_ROWS}")
     total = query(folder, "SELECT count(*) FROM bundles")[1][0][0]
     page = environment.get_template("fleet.html.j2")
-    return page.render(summaries=[*summaries, Summary("All bundles", columns, rows, total)])
+    return page.render(headline=headline(folder), summaries=[*summaries, Summary("All bundles", columns, rows, total)])

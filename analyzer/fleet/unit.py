@@ -60,7 +60,7 @@ class UnitRow(TypedDict):
 
 
 class BundleResult(TypedDict):
-    """What came of a bundle; ``status`` is audited, unchanged, unreadable, timeout, memory or crashed."""
+    """What came of a bundle; ``status`` is audited, unchanged, missing, unreadable, timeout, memory or crashed."""
 
     bundle: str
     content: str
@@ -71,6 +71,12 @@ class BundleResult(TypedDict):
     page_size: int | None
     machine: str | None
     worst: str | None
+    verdict: str | None
+    """``damaged``, ``at_risk``, ``clean`` or ``blind``."""
+    verdict_text: str
+    missing: list[str]
+    """The evidence that the verdict lacks, what decides most first."""
+    nr_incidents: int
     findings: list[FindingRow]
     undecided: list[UndecidedRow]
     units: list[UnitRow]
@@ -93,7 +99,8 @@ def failure(bundle: str, status: str, error: str, content: str = "", seconds: fl
     """The result of a bundle that could not be audited."""
     return BundleResult(
         bundle=bundle, content=content, status=status, error=error, seconds=round(seconds, 3), release=None,
-        page_size=None, machine=None, worst=None, findings=[], undecided=[], units=[],
+        page_size=None, machine=None, worst=None, verdict=None, verdict_text="", missing=[], nr_incidents=0,
+        findings=[], undecided=[], units=[],
     )  # fmt: skip
 
 
@@ -105,6 +112,8 @@ def audit_bundle(bundle: str, known_content: str = "") -> BundleResult:
     def failed(status: str, error: str) -> BundleResult:
         return failure(bundle, status, error, content, time.monotonic() - begin)
 
+    if nothing := _nothing_came(Path(bundle)):
+        return failed("missing", nothing)
     try:
         content = content_hash(Path(bundle))
         if content == known_content:
@@ -116,6 +125,16 @@ def audit_bundle(bundle: str, known_content: str = "") -> BundleResult:
         return failed("memory", "more memory than allowed")
     except Exception as error:
         return failed("crashed", f"{type(error).__name__}: {error}")
+
+
+def _nothing_came(path: Path) -> str:
+    """Why there is nothing to audit: no such bundle, or an empty directory; empty where there is something."""
+    try:
+        if path.is_dir():
+            return "" if next(path.iterdir(), None) is not None else "nothing came: the directory is empty"
+        return "" if path.exists() else "nothing came: no such bundle"
+    except OSError:
+        return ""  # reading it says what is wrong
 
 
 def _audited(bundle: str, content: str, begin: float) -> BundleResult:
@@ -142,6 +161,10 @@ def _audited(bundle: str, content: str, begin: float) -> BundleResult:
         page_size=layout.get("page_size") if layout else None,
         machine=log.boot.machine if log else None,
         worst=None if worst is None else str(worst),
+        verdict=str(report.overall.state),
+        verdict_text=report.overall.text,
+        missing=list(report.overall.missing),
+        nr_incidents=len(report.incidents),
         findings=_findings(report),
         undecided=undecided,
         units=_units(report),

@@ -1,4 +1,7 @@
-"""The ``ptaudit.report/1`` document: the same input gives the same bytes."""
+"""The ``ptaudit.report/2`` document: the same input gives the same bytes.
+
+What ``ptaudit.report/1`` had keeps its name and its meaning.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ import json
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from analyzer.advice import advice_for
+from analyzer.oops_rows import log_events, oops_row
+from analyzer.reports.reproduce import reproduce
 from parsers.layout import LAYOUT_KEYS, KernelLayout
 from parsers.uname import KernelRelease
 
@@ -15,9 +21,9 @@ if TYPE_CHECKING:
     from parsers.errors import Diagnostic
     from rules.finding import Evidence, Finding
 
-__all__ = ["SCHEMA", "document", "evidence_as_dict", "finding_as_dict", "render"]
+__all__ = ["SCHEMA", "document", "evidence_as_dict", "finding_as_dict", "host_name", "render"]
 
-SCHEMA = "ptaudit.report/1"
+SCHEMA = "ptaudit.report/2"
 
 _ADDRESSES = {"page_offset", "linear_end", "vmemmap_start", "vmemmap_end", "phys_offset", "block_size"}
 
@@ -32,7 +38,9 @@ def document(report: Report) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "ptaudit": version("ptaudit"),
-        "kernel": _kernel(report),
+        "verdict": _verdict(report),
+        "host": {"name": host_name(report), "captured": None},
+        "kernel": {**_kernel(report), "bugs": [one.as_dict() for one in report.bugs]},
         "sources": [
             {
                 "kind": source.kind,
@@ -43,15 +51,18 @@ def document(report: Report) -> dict[str, Any]:
             for source in report.sources.sources
         ],
         "ignored": report.sources.ignored,
-        "findings": [finding_as_dict(finding) for finding in report.findings],
+        "unread": [{"path": path, "reason": "not recognised"} for path in report.sources.ignored],
+        "incidents": [one.as_dict() for one in report.incidents],
+        "findings": [_finding(finding, report) for finding in report.findings],
         "accepted": [
-            {**finding_as_dict(finding), "reason": entry.reason, "expires": _day(entry)}
+            {**_finding(finding, report), "reason": entry.reason, "expires": _day(entry)}
             for finding, entry in report.accepted
         ],
         "stale_baseline": [
             {"rule": entry.rule, "fingerprint": entry.fingerprint, "reason": entry.reason, "why": why}
             for entry, why in report.stale
         ],
+        "oopses": [oops_row(one) for one in log_events(report.facts)],
         "rules": [
             {
                 "code": verdict.rule.code,
@@ -63,6 +74,33 @@ def document(report: Report) -> dict[str, Any]:
         ],
         "plugin_errors": list(report.broken_plugins),
     }
+
+
+def _verdict(report: Report) -> dict[str, Any]:
+    overall = report.overall
+    return {
+        "state": str(overall.state),
+        "text": overall.text,
+        "undecided": overall.undecided,
+        "of": overall.of,
+        "missing": list(overall.missing),
+    }
+
+
+def host_name(report: Report) -> str | None:
+    """What the host calls itself in uname, in its log or in a crash dump; None where nothing says."""
+    captured, release = report.sources.captured, report.facts.get(KernelRelease)
+    names = [release.nodename] if release is not None else []
+    names += reversed(captured.dmesg.boot.host_names) if captured.dmesg is not None else ()
+    names += [captured.vmcore.nodename] if captured.vmcore is not None else []
+    return next((name for name in names if name not in {"", "(none)", "oops"}), None)
+
+
+def _finding(finding: Finding, report: Report) -> dict[str, Any]:
+    """A finding with what depends on the evidence: how to check it, and advice for the reader at hand."""
+    found = finding_as_dict(finding)
+    checks = reproduce(finding, report.sources.sources)
+    return {**found, "advice": advice_for(finding.rule, report), "reproduce": checks}
 
 
 def _kernel(report: Report) -> dict[str, Any]:

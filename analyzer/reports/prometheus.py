@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, NamedTuple
 
+from analyzer.output import printable
+from analyzer.verdict import State, evidence_of
 from parsers.layout import KernelLayout
 from parsers.uname import KernelRelease
 from rules.engine import Outcome
@@ -32,10 +34,14 @@ def render(report: Report, *, verbose: bool = False, colour: bool = False) -> st
 
 
 def _family(name: str, what: str, samples: list[_Sample]) -> Iterator[str]:
-    yield f"# HELP {name} {what}\n# TYPE {name} gauge\n"
+    yield f"# HELP {name} {_line(what)}\n# TYPE {name} gauge\n"
     for labels, value in samples:
         text = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
         yield f"{name}{f'{{{text}}}' if text else ''} {value:.15g}\n"
+
+
+def _line(text: str) -> str:
+    return printable(text).replace("\\", r"\\")
 
 
 def _escaped(text: str) -> str:
@@ -45,11 +51,33 @@ def _escaped(text: str) -> str:
 def _families(report: Report) -> Iterator[tuple[str, str, list[_Sample]]]:
     found = Counter(one.severity for one in report.findings)
     outcomes = Counter(one.outcome for one in report.verdicts)
+    overall = report.overall
+    yield (
+        "ptaudit_verdict",
+        f"{overall.text} (1 for the state in the label)",
+        [_Sample({"state": str(state)}, float(state is overall.state)) for state in State],
+    )
     yield "ptaudit_info", "Version of ptaudit and of the kernel that was audited.", [_Sample(_info(report), 1)]
     yield (
         "ptaudit_last_run_timestamp_seconds",
         "When the audit ran.",
         [_Sample({}, report.when.timestamp())],
+    )
+    yield (
+        "ptaudit_evidence",
+        "Whether the audit had the evidence without which the state of memory cannot be judged.",
+        [_Sample({"evidence": name}, float(there)) for name, there in evidence_of(report).items()],
+    )
+    yield (
+        "ptaudit_severe_rules",
+        "Rules of severity high or above: all that were run, and those that could not look.",
+        [_Sample({"counted": "run"}, overall.of), _Sample({"counted": "undecided"}, overall.undecided)],
+    )
+    told = Counter(one.severity for one in report.incidents)
+    yield (
+        "ptaudit_incidents",
+        "Incidents by severity: findings that one event or state explains count once.",
+        [_Sample({"severity": str(level)}, told[level]) for level in reversed(Severity) if level >= Severity.HIGH],
     )
     yield (
         "ptaudit_findings",

@@ -48,12 +48,20 @@ def render(report: Report, *, verbose: bool = False, colour: bool = False) -> st
     return json.dumps(log, indent=2, ensure_ascii=False) + "\n"
 
 
+def _here() -> Path:
+    """The current folder, or the root where it is gone."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return Path("/")
+
+
 class _Run:
     """One audit as a run: the files it read, the rules that it ran, what they found."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
-        self.here = Path.cwd()
+        self.here = _here()
         self.files = {source.path: index for index, source in enumerate(report.sources.sources)}
         self.rules = {verdict.rule.code: index for index, verdict in enumerate(report.verdicts)}
 
@@ -61,7 +69,9 @@ class _Run:
         report = self.report
         results = [self._result(one) for one in report.findings]
         results += [self._suppressed(one, entry) for one, entry in report.accepted]
+        overall = report.overall
         return {
+            "properties": {"verdict": str(overall.state), "verdictText": overall.text},
             "tool": {"driver": self._driver()},
             "originalUriBaseIds": {SOURCE_ROOT: {"uri": f"{self.here.as_uri()}/"}},
             "artifacts": [
@@ -140,7 +150,8 @@ class _Run:
         baseline = self.report.baseline.path
         stale = [f"{entry.rule} {entry.fingerprint} in {baseline}: {why}" for entry, why in self.report.stale]
         notes += [{"level": "warning", "message": _text(one)} for one in stale]
-        return {"executionSuccessful": True, "toolExecutionNotifications": notes}
+        overall = {"level": "note", "message": _text(self.report.overall.text)}
+        return {"executionSuccessful": not self.report.failed, "toolExecutionNotifications": [overall, *notes]}
 
     def _verdict(self, verdict: Verdict) -> dict[str, Any]:
         steps = "; ".join(verdict.collect)

@@ -1,4 +1,4 @@
-"""The report that a person reads: what is wrong first, and nothing about what is right."""
+"""The report that a person reads: the verdict, what is wrong, what to do, and nothing about what is right."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from analyzer.advice import Reader, advice_for, reader_of
+from analyzer.oops_rows import log_events
+from analyzer.output import printable
 from analyzer.reports.send_back import send_back
+from analyzer.verdict import State
 from parsers.layout import KernelLayout
 from parsers.ranges import Ranges
 from parsers.uname import KernelRelease
@@ -21,9 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from analyzer.audit import Report
+    from analyzer.incidents.story import Incident
     from rules.finding import Cause, Evidence, Finding
 
-__all__ = ["printable", "render", "summary"]
+__all__ = ["kernel_line", "place_of", "render", "summary"]
 
 WIDTH = 100
 MAX_RANGES = 8
@@ -31,6 +36,10 @@ MAX_ALIKE = 8
 """Findings of one rule and severity that are printed each; of more, the first `SHOWN` and then what the rest is."""
 SHOWN = 3
 MAX_FRAMES = 8
+MAX_NOTES = 8
+MAX_EVENTS = 8
+MAX_STORY = 20
+EVERYWHERE = "the whole machine"
 MAX_LISTED = 20
 """Entries of a baseline that are listed."""
 _COLOURS = {
@@ -40,33 +49,37 @@ _COLOURS = {
     Severity.LOW: "cyan",
     Severity.INFO: "blue",
 }
+_STATE_COLOURS = {State.DAMAGED: "bright_red", State.AT_RISK: "yellow", State.CLEAN: "green", State.BLIND: "magenta"}
 
 
 def render(report: Report, *, verbose: bool = False, colour: bool = False) -> str:
-    """The whole report as text; styled for a terminal if ``colour``."""
-    lines = [*_header(report), ""]
-    for _, alike in groupby(report.findings, key=lambda one: (one.rule, one.severity)):
-        every = list(alike)
-        shown = len(every) if len(every) <= MAX_ALIKE else SHOWN
-        for finding in every[:shown]:
-            lines += [*_finding(finding, verbose=verbose), ""]
-        if rest := every[shown:]:
-            lines += [*_rest(rest), ""]
-    lines += [summary(report), *_baseline(report)]
+    """The whole report as text; styled for a terminal if ``colour``.
+
+    The verdict first, then incidents, the other findings, and what would decide more.  ``verbose`` adds every
+    finding with its evidence, and what each rule came to.
+    """
+    lines = [*_verdict(report), "", *_incidents(report, verbose=verbose), *_others(report, verbose=verbose)]
+    lines += _log(report, verbose=verbose)
+    lines += [summary(report), *_baseline(report), *_notes(report, verbose=verbose)]
     if verbose:
-        lines += ["", *_outcomes(report), *_ignored(report)]
-    if missing := send_back(report):
-        lines += ["", *missing]
+        lines += ["", *_outcomes(report)]
+    lines += [*_ignored(report), *_to_collect(report, verbose=verbose)]
     text = "\n".join(lines) + "\n"
     return text if colour else click.unstyle(text)
 
 
-def printable(text: str) -> str:
-    """Captured text with control characters made visible: a dump must not drive the reader's terminal."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text.replace("\t", " "))
+def _verdict(report: Report) -> Iterator[str]:
+    """The verdict, which kernel it is about, and what failed inside."""
+    overall = report.overall
+    state = click.style(overall.state.words, fg=_STATE_COLOURS[overall.state], bold=True)
+    yield f"{state}: {printable(overall.reason)}"
+    yield kernel_line(report)
+    for verdict in report.failed:
+        yield f"error: rule {verdict.rule.code} failed inside: {printable(verdict.reason)}"
 
 
-def _header(report: Report) -> Iterator[str]:
+def kernel_line(report: Report) -> str:
+    """Release, page size, address bits and PHYS_OFFSET."""
     release, layout = report.facts.get(KernelRelease), report.facts.get(KernelLayout)
     parts = [f"kernel {printable(release.raw)}" if release else "kernel release unknown"]
     if layout is not None and layout.knows("page_size"):
@@ -78,26 +91,131 @@ def _header(report: Report) -> Iterator[str]:
         several = " or ".join(f"{value:#x}" for value in layout.phys_offset_candidates[:4])
         unknown = f"PHYS_OFFSET ambiguous: {several}" if several else "PHYS_OFFSET unknown"
         parts.append(f"PHYS_OFFSET {fact.value:#x} ({fact.precision})" if fact else unknown)
-    yield ", ".join(parts)
-    for note in layout.notes if layout else ():
-        yield f"note: {printable(note)}"
-    for source in report.sources.sources:
-        for diagnostic in source.diagnostics:
-            yield f"note: {printable(str(diagnostic))}"
-    for message in report.broken_plugins:
-        yield f"note: {printable(message)}"
+    return ", ".join(parts)
+
+
+def _incidents(report: Report, *, verbose: bool) -> Iterator[str]:
+    for _, alike in groupby(report.incidents, key=lambda one: (one.lead.rule, one.severity)):
+        every = list(alike)
+        shown = len(every) if len(every) <= MAX_ALIKE else SHOWN
+        for one in every[:shown]:
+            yield from _incident(one)
+            for finding in one.findings if verbose else ():
+                yield ""
+                yield from _finding(finding, report, verbose=True)
+            yield ""
+        if rest := every[shown:]:
+            yield from [*_rest([one.lead for one in rest]), ""]
+
+
+def _incident(one: Incident) -> Iterator[str]:
+    """One story, in at most `MAX_STORY` lines: what is longer loses the ends of its longest parts."""
+    head = textwrap.wrap(printable(one.title), WIDTH - 16)
+    yield f"{_badge(one.severity)} {click.style(f'{one.lead.rule.code} {head[0]}', bold=True)}"
+    yield from (" " * 16 + line for line in head[1:])
+    count = f"{len(one.findings)} finding{'' if len(one.findings) == 1 else 's'}"
+    fields = [
+        *one.parts,
+        ("where", place_of(list(one.findings), addresses=False)),
+        ("do", one.advice),
+        ("seen", f"confidence {one.claim}; {count} by {_codes(one.codes)}; incident {one.id}"),
+    ]
+    parts = [list(_field(label, text)) for label, text in fields]
+    while sum(map(len, parts)) > MAX_STORY - len(head):
+        longest = max(parts, key=len)
+        longest.pop()
+        longest[-1] = f"{longest[-1].rstrip(' …')} …"
+    yield from (line for part in parts for line in part)
+
+
+def _codes(codes: list[str]) -> str:
+    return ", ".join(codes[:MAX_RANGES]) + (f" and {len(codes) - MAX_RANGES} more" if len(codes) > MAX_RANGES else "")
+
+
+def _others(report: Report, *, verbose: bool) -> Iterator[str]:
+    """Findings that are part of no incident: in full if ``verbose``, else what and where."""
+    told = {id(finding) for one in report.incidents for finding in one.findings}
+    rest = [finding for finding in report.findings if id(finding) not in told]
+    for _, alike in groupby(rest, key=lambda one: (one.rule, one.severity)):
+        every = list(alike)
+        shown = len(every) if len(every) <= MAX_ALIKE else SHOWN
+        for finding in every[:shown]:
+            if verbose:
+                yield from _finding(finding, report, verbose=True)
+                yield ""
+            else:
+                yield from _short(finding)
+        if more := every[shown:]:
+            yield from _rest(more)
+            yield from [""] * verbose
+    if rest and not verbose:
+        yield ""
+
+
+def _log(report: Report, *, verbose: bool) -> Iterator[str]:
+    """What went wrong in the kernel log, whether it concerns memory hotplug or not."""
+    events = log_events(report.facts)
+    shown = events if verbose else events[:MAX_EVENTS]
+    if events:
+        yield f"{len(events)} event{'' if len(events) == 1 else 's'} in the kernel log:"
+    for one in shown:
+        yield from textwrap.wrap(printable(one.text), WIDTH, initial_indent="  ", subsequent_indent="    ")
+    if len(events) > len(shown):
+        yield f"  and {len(events) - len(shown)} more (--verbose)"
+    if events:
+        yield ""
+
+
+def _short(finding: Finding) -> Iterator[str]:
+    """A finding in two lines: what, and where unless it is about the whole machine."""
+    yield _head(finding, finding.hit.title)
+    if finding.severity > Severity.INFO:
+        place = place_of([finding])
+        yield from _field("where", place) if place != EVERYWHERE else ()
+
+
+def _notes(report: Report, *, verbose: bool) -> Iterator[str]:
+    """What is odd about the evidence, and plug-ins that failed to load."""
+    layout = report.facts.get(KernelLayout)
+    notes = [
+        *(layout.notes if layout else ()),
+        *(str(diagnostic) for source in report.sources.sources for diagnostic in source.diagnostics),
+        *report.broken_plugins,
+    ]
+    shown = notes if verbose else notes[:MAX_NOTES]
+    yield from (f"note: {printable(note)}" for note in shown)
+    if len(notes) > len(shown):
+        yield f"note: and {len(notes) - len(shown)} more (--verbose)"
+
+
+def _to_collect(report: Report, *, verbose: bool) -> Iterator[str]:
+    """What would decide the rest: the commands where the host is blind, or on demand."""
+    missing = send_back(report)
+    if not missing:
+        return
+    overall = report.overall
+    unrelated = overall.state is State.BLIND and reader_of(report) in {Reader.LOG, Reader.DUMP}
+    yield ""
+    if verbose or (overall.blind and not unrelated):
+        yield from missing
+    else:
+        count = sum(one.outcome is Outcome.UNDECIDED for one in report.verdicts)
+        yield f"{count} rules are undecided: --verbose says which, why, and what to collect for them"
+
+
+def _badge(severity: Severity) -> str:
+    return click.style(f"{str(severity).upper():<8}", fg=_COLOURS[severity], bold=True)
 
 
 def _head(finding: Finding, title: str) -> str:
-    badge = click.style(f"{str(finding.severity).upper():<8}", fg=_COLOURS[finding.severity], bold=True)
-    return f"{badge} {click.style(finding.rule.code, bold=True)} {printable(title)}"
+    return f"{_badge(finding.severity)} {click.style(finding.rule.code, bold=True)} {printable(title)}"
 
 
 def _rest(findings: list[Finding]) -> Iterator[str]:
     """Many findings of one rule and severity as one: how many of what, and where."""
     titles = Counter(one.hit.title for one in findings).most_common()
     yield _head(findings[0], f"and {len(findings)} more like these")
-    yield from _field("where", _place(findings))
+    yield from _field("where", place_of(findings))
     for index, (title, count) in enumerate(titles[:MAX_RANGES]):
         yield from _field("what" if index == 0 else "", f"{count} x {title}")
     if len(titles) > MAX_RANGES:
@@ -105,16 +223,16 @@ def _rest(findings: list[Finding]) -> Iterator[str]:
     yield from _field("all", "--format json has every one of them")
 
 
-def _finding(finding: Finding, *, verbose: bool) -> Iterator[str]:
+def _finding(finding: Finding, report: Report, *, verbose: bool) -> Iterator[str]:
     rule, hit = finding.rule, finding.hit
     yield _head(finding, hit.title)
     yield from _field("claim", f"{hit.claim}, {rule.impact}  [{rule.name}]")
-    yield from _field("where", _place([finding]))
+    yield from _field("where", place_of([finding]))
     yield from _field("what", hit.message)
     if hit.cause is not None:
         yield from _field("cause", _cause(hit.cause, verbose=verbose))
     yield from _field("why", rule.pages["What it means"])
-    yield from _field("do", rule.advice)
+    yield from _field("do", advice_for(rule, report))
     for index, evidence in enumerate(hit.evidence):
         yield from _evidence("seen" if index == 0 else "", evidence)
     yield from _field("id", finding.fingerprint)
@@ -142,11 +260,11 @@ def _evidence(name: str, evidence: Evidence) -> Iterator[str]:
     )
 
 
-def _place(findings: list[Finding]) -> str:
-    """Where they are, together."""
+def place_of(findings: list[Finding], *, addresses: bool = True) -> str:
+    """Where they are, together; virtual addresses only if wanted, or if nothing else is known."""
     sections = sorted({number for one in findings for number in one.sections})
     pfns = Ranges.pairs(pair for one in findings for pair in one.hit.pfns.tuples())
-    vas = [va for one in findings for va in one.hit.vas]
+    vas = [va for one in findings for va in one.hit.vas] if addresses or not pfns else []
     parts = []
     if sections:
         parts.append(("section " if len(sections) == 1 else "sections ") + _numbers(sections))
@@ -156,7 +274,7 @@ def _place(findings: list[Finding]) -> str:
         f"{region} " + _ranges([(va.start, va.end) for va in vas if va.region == region])
         for region in dict.fromkeys(va.region for va in vas)
     ]
-    return "; ".join(parts) or "the whole machine"
+    return "; ".join(parts) or EVERYWHERE
 
 
 def _ranges(ranges: list[tuple[int, int]]) -> str:
@@ -212,6 +330,6 @@ def _ignored(report: Report) -> Iterator[str]:
     names = report.sources.ignored
     if names:
         yield ""
-        yield f"{len(names)} files are of no kind that is known, and were not read:"
+        yield f"{len(names)} unrecognised files were skipped:"
         yield from (f"  {printable(name)}" for name in names[:MAX_LISTED])
         yield from _unlisted(len(names))

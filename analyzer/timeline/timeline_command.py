@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from analyzer.options import evidence_options
-from analyzer.reports.text import printable
+from analyzer.output import printable
 from analyzer.sources.read import Request, read_sources
 from analyzer.tables.emit import TABLE_FORMATS, emit, form_of, table_options, write_lines
 from analyzer.tables.event_frames import timeline_frame

@@ -6,7 +6,7 @@ import textwrap
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from analyzer.reports.text import printable
+from analyzer.output import printable
 from analyzer.whatif.answer import Kind
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from analyzer.reports.text import printable
+from analyzer.output import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +78,7 @@ def _memory(place: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _mapped(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
     output = f" to {one['output']}" if one.get("output") else ""
-    level = f" at level {one['level']}" if one["state"] == "mapped" and one["level"] is not None else ""
+    level = f" at level {one['level']}" if one["state"] == "mapped" else ""
     yield one["what"], f"{one['va']} {one['state']}{level}{output}{_at(one)}"
     if one["walk"]:
         for step in one["walk"]:

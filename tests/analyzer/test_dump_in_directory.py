@@ -185,7 +185,7 @@ def test_other_files_cost_their_first_bytes(capture: Path, ptaudit) -> None:
     assert kinds(capture) == ["iomem", "uname"]
     assert time.process_time() - begin < 2
     done = ptaudit("audit", capture, "--verbose")
-    assert "5 files are of no kind that is known, and were not read:" in done.out
+    assert "5 unrecognised files were skipped:" in done.out
     assert f"{capture}/core.1234" in done.out
 
 

@@ -137,7 +137,7 @@ def test_what_bundles_do_stays_in_their_process(tmp_path: Path) -> None:
     (fleet / "broken/kernel_page_tables").write_bytes(b"\0\1\2")
     process = start(fleet, "-o", tmp_path / "r", "-j", 2, "--timeout", 5, "--memory", 512, env=environment)
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    assert process.returncode == 4, err
     assert statuses(tmp_path / "r") == {
         "broken": "unreadable",
         "die": "crashed",

@@ -27,7 +27,8 @@ def many(damaged: Path) -> Callable[[int], Report]:
     lost = next(one for one in report.findings if one.rule.code == "VMM-02")
 
     def copy(number: int) -> Finding:
-        hit = replace(lost.hit, pfns=lost.hit.pfns.shift(2 * SECTION * number))
+        cause = None if number else lost.hit.cause  # one event is one incident, however much it destroyed
+        hit = replace(lost.hit, pfns=lost.hit.pfns.shift(2 * SECTION * number), cause=cause)
         return replace(lost, hit=hit, sections=tuple(one + 2 * number for one in lost.sections))
 
     def of(count: int) -> Report:

@@ -20,7 +20,7 @@ def test_directory_gets_every_format(ptaudit, damaged: Path, tmp_path: Path) -> 
     written = {path.name: path.read_text() for path in (tmp_path / "new/reports").iterdir()}
     assert done.status == 1
     assert set(written) == {f"report.{suffix}" for suffix in FORMATS.values()}
-    assert json.loads(written["report.json"])["schema"] == "ptaudit.report/1"
+    assert json.loads(written["report.json"])["schema"] == "ptaudit.report/2"
     assert json.loads(written["report.sarif"])["version"] == "2.1.0"
     assert "CRITICAL VMM-02" in written["report.txt"]
     assert "ptaudit_info" in written["report.prom"]

@@ -35,14 +35,14 @@ def test_dump_alone_lacks_the_host(ptaudit, damaged: Path) -> None:
 @pytest.mark.skipif(shutil.which("sh") is None, reason="needs a shell")
 def test_the_block_is_shell(ptaudit, damaged: Path) -> None:
     for source in (damaged / "kernel_page_tables", damaged / "iomem", damaged):
-        lines = [line for line in block(ptaudit("audit", source).out) if line.startswith("  ")]
+        lines = [line for line in block(ptaudit("audit", source, "--verbose").out) if line.startswith("  ")]
         done = subprocess.run(["sh", "-n"], input="\n".join(lines), text=True, capture_output=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
         assert sum("cd ptaudit-more" in line for line in lines) <= 1
 
 
 def test_what_is_there_is_not_asked_for(ptaudit, damaged: Path) -> None:
-    lines = block(ptaudit("audit", damaged).out)
+    lines = block(ptaudit("audit", damaged, "--verbose").out)
     assert files(lines) == []
 
 

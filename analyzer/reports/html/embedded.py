@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from analyzer.reports.text import printable
+from analyzer.output import printable
 
 if TYPE_CHECKING:
     from analyzer.reports.html.memory_map import MemoryMap, Run

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from analyzer.output import printable
 from analyzer.reports.html.windows import Window, codes, merged, window
-from analyzer.reports.text import printable
 from parsers.layout import KernelLayout
 from parsers.memory_blocks import MemoryBlocks
 from parsers.ranges import EMPTY, Ranges

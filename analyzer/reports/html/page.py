@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from analyzer.advice import advice_for
 from analyzer.reports.html.embedded import embedded
 from analyzer.reports.html.memory_map import MemoryMap, Place
 from analyzer.reports.html.strips import Strips, strips
 from analyzer.reports.html.timeline import Event, Picture, picture
 from analyzer.reports.html.where import place_of, where
 from analyzer.reports.send_back import send_back
+from analyzer.verdict import State
 from parsers.layout import LAYOUT_KEYS, KernelLayout
 from parsers.ranges import Ranges
 from parsers.uname import KernelRelease
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from analyzer.audit import Report
     from analyzer.baseline import Entry
+    from analyzer.incidents.story import Incident
     from rules.engine import Verdict
     from rules.finding import Evidence, Finding
     from rules.rule import Rule
@@ -36,8 +39,11 @@ __all__ = ["Page", "page_of"]
 MAX_HITS = 50
 """Findings of one rule and severity that are written out; the map has all of them."""
 MAX_TABLE = 300
+MAX_STORIES = 50
 MAX_TEXT = 2000
 LETTERS = {Severity.CRITICAL: "C", Severity.HIGH: "H", Severity.MEDIUM: "M", Severity.LOW: "L", Severity.INFO: "i"}
+
+_TONES = {State.DAMAGED: "critical", State.AT_RISK: "high", State.CLEAN: "clean", State.BLIND: "undecided"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,26 @@ class Hit:
     cause: str
     stack: tuple[str, ...]
     mark: int
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """An incident, with the anchors of its findings below, and the mark of its leading one on the map."""
+
+    anchor: str
+    incident: Incident
+    hits: tuple[Hit, ...]
+    """Those of its findings that are written out."""
+
+    @property
+    def where(self) -> tuple[str, ...]:
+        """The place of its leading finding."""
+        return self.hits[0].where if self.hits else ()
+
+    @property
+    def mark(self) -> int:
+        """The number of its leading finding on the map, -1 if none of them is there."""
+        return next((hit.mark for hit in self.hits if hit.mark >= 0), -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +116,18 @@ class Page:
 
     release: str
     headline: str
-    summary: tuple[str, ...]
-    worst: Hit | None
+    advice_first: str
+    """What follows the headline: how to get what is missing."""
     verdict: str
+    tone: str
+    """The class of style that the verdict has."""
+    stories: tuple[Story, ...]
+    stories_left_out: int
+    incident_of: dict[str, str]
+    """By the anchor of a finding, that of its incident."""
+    incident_at: dict[float, str]
+    """By the time of an event, the anchor of the incident that it caused."""
+    failed: tuple[Verdict, ...]
     facts: tuple[Value, ...]
     layout: tuple[Value, ...]
     memory: str
@@ -103,6 +138,8 @@ class Page:
     sources: tuple[Any, ...]
     ignored: tuple[str, ...]
     groups: tuple[Group, ...]
+    advice: dict[str, str]
+    """By rule code, for this reader."""
     map: MemoryMap | None
     no_map: str
     strips: Strips | None
@@ -150,16 +187,23 @@ class _Writing:
         drawn = MemoryMap.of(report.facts, self.places)
         picture_of_map = strips(drawn) if drawn else None
         table, left_out = _table(drawn) if drawn else ((), 0)
-        worst = groups[0].hits[0] if groups and groups[0].severity > Severity.INFO else None
+        stories = self._stories(groups)
+        overall = report.overall
+        headline, _, how = overall.reason.partition(". ")
         found, outcomes = self._tally()
         lines = send_back(report)
         undecided = tuple(verdict for verdict in report.verdicts if _is_open(verdict))
         return Page(
             release=release.raw if release else "",
-            headline=worst.finding.hit.title if worst else "Nothing wrong was found",
-            summary=worst.where if worst else (),
-            worst=worst,
-            verdict=str(worst.finding.severity) if worst else ("undecided" if undecided else "clean"),
+            headline=f"{headline[:1].upper()}{headline[1:]}",
+            advice_first=how,
+            verdict=overall.state.words,
+            tone=_TONES[overall.state],
+            stories=stories,
+            stories_left_out=len(report.incidents) - len(stories),
+            incident_of={hit.anchor: story.anchor for story in stories for hit in story.hits},
+            incident_at=_by_time(stories),
+            failed=tuple(report.failed),
             facts=tuple(self._facts()),
             layout=tuple(_value(layout, key, self.root) for key in LAYOUT_KEYS if layout and key in layout.facts),
             memory=self._memory(),
@@ -170,6 +214,7 @@ class _Writing:
             sources=tuple(report.sources.sources),
             ignored=tuple(report.sources.ignored),
             groups=groups,
+            advice={group.rule.code: advice_for(group.rule, report) for group in groups},
             map=drawn,
             no_map="" if drawn else self._why_no_map(),
             strips=picture_of_map,
@@ -183,6 +228,13 @@ class _Writing:
             accepted=tuple(report.accepted),
             stale=tuple(report.stale),
             verdicts=report.verdicts,
+        )
+
+    def _stories(self, groups: Sequence[Group]) -> tuple[Story, ...]:
+        hits = {id(hit.finding): hit for group in groups for hit in group.hits}
+        return tuple(
+            Story(f"incident-{one.id}", one, tuple(hits[id(f)] for f in one.findings if id(f) in hits))
+            for one in self.report.incidents[:MAX_STORIES]
         )
 
     def _groups(self) -> list[Group]:
@@ -253,6 +305,16 @@ class _Writing:
     def _why_no_map(self) -> str:
         why = self.report.facts.why_missing(SectionTable)
         return f"No map of the memory: {why}. Collect: {'; '.join(how_to_collect(SectionTable))}"
+
+
+def _by_time(stories: Sequence[Story]) -> dict[float, str]:
+    """By the time of an event, the anchor of the incident that it caused."""
+    return {
+        finding.hit.cause.time: story.anchor
+        for story in stories
+        for finding in story.incident.findings
+        if finding.hit.cause is not None and finding.hit.cause.time is not None
+    }
 
 
 def below(root: str, path: str) -> str:

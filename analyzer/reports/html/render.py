@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup
 
+from analyzer.output import printable
 from analyzer.reports.html.page import LETTERS, page_of, size
 from analyzer.reports.html.timeline import events
 from analyzer.reports.html.windows import LEGEND
-from analyzer.reports.text import printable
 
 if TYPE_CHECKING:
     from analyzer.audit import Report

@@ -179,7 +179,8 @@ class Timeline:
         task = f"{trace.strings[int(events.comm[row])]}-{int(events.pid[row])}"
         stack = trace.stacks[int(events.stack[row])]
         when = "" if time is None else f" at {time:.6f}"
-        return Cause(Kind(int(calls.kind[call])).name.lower(), time, f"{' '.join(parts)} by {task}{when}", stack)
+        what, operation = f"{' '.join(parts)} by {task}{when}", parts[-1].removeprefix("under ")
+        return Cause(Kind(int(calls.kind[call])).name.lower(), time, what, stack, operation, task)
 
     def describe(self, call: int) -> str:
         """A call in words."""

@@ -1,0 +1,148 @@
+"""How to get what is missing, for the reader at hand: a live host, a dump of a dead one, a log, a customer's bundle.
+
+What the kernel cannot give is not asked for (its configuration says so), nor is a dump of someone who audits one.
+Configuration symbols were read in v4.19, v5.10, v6.1 and v6.12 (mm/Kconfig.debug, arch/arm64/Kconfig.debug,
+fs/proc/Kconfig).
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from parsers.cmdline import CommandLine
+from parsers.dmesg import Dmesg
+from parsers.kconfig import Kconfig
+from parsers.manifest import Manifest
+from parsers.mapping import Mapping
+from rules.model.memory.regions import LinearMap, Vmemmap
+from rules.model.memory.resources import Resources
+from rules.model.memory.sections import SectionTable
+
+if TYPE_CHECKING:
+    from analyzer.audit import Report
+    from rules.facts import Facts
+    from rules.rule import Rule
+
+__all__ = ["Reader", "advice_for", "how_to_get", "reader_of"]
+
+_PTDUMP_SYMBOLS = ("PTDUMP_DEBUGFS", "ARM64_PTDUMP_DEBUGFS")
+_TAKE_DUMP = re.compile(r"\b[Tt]ake a crash dump\b")
+_TO_PROVE = re.compile(r" ?To prove it: [^.]*\.")
+_FROM_KCORE = (
+    "read them from /proc/kcore as root: ptaudit audit --live, or on the host the script that "
+    "ptaudit collect --print-script=python prints"
+)
+_FROM_DUMP = "take a crash dump (kdump, or dump-guest-memory from the hypervisor)"
+
+
+class Reader(Enum):
+    """Whom a report is for, by what it was made of."""
+
+    LIVE = "this host, now"
+    DUMP = "a crash dump"
+    LOG = "a kernel log"
+    TRACE = "a trace"
+    CAPTURE = "a capture"
+
+
+def reader_of(report: Report) -> Reader:
+    """Whom a report is for."""
+    if report.live:
+        return Reader.LIVE
+    kinds = {source.kind for source in report.sources.sources} - {"archive"}
+    if "vmcore" in kinds:
+        return Reader.DUMP
+    if kinds <= {"dmesg"}:
+        return Reader.LOG
+    return Reader.TRACE if kinds <= {"trace"} else Reader.CAPTURE
+
+
+def advice_for(rule: Rule, report: Report) -> str:
+    """What a rule advises, without asking someone who audits a crash dump for one."""
+    if reader_of(report) is not Reader.DUMP:
+        return rule.advice
+    kept = _TAKE_DUMP.sub(lambda match: f"{'K' if match[0][0] == 'T' else 'k'}eep this crash dump", rule.advice)
+    return _TO_PROVE.sub("", kept)
+
+
+def how_to_get(piece: str, report: Report) -> str:
+    """How the reader of a report gets a piece of evidence that `analyzer.verdict` names; one or two sentences."""
+    facts, reader = report.facts, reader_of(report)
+    if piece == "page tables":
+        return _page_tables(report, reader)
+    if piece == "/proc/iomem":
+        return _iomem(facts, reader)
+    if piece == "memory blocks":
+        return _sentence("collect /sys/devices/system/memory: sh collect.sh reads it")
+    if piece == "kernel layout":
+        return _sentence("collect the kernel's VMCOREINFO: sh collect.sh reads it, and a crash dump has it")
+    return ""
+
+
+def _page_tables(report: Report, reader: Reader) -> str:
+    facts = report.facts
+    why = next((facts.missing[kind] for kind in (Mapping, Vmemmap, LinearMap) if kind in facts.missing), "")
+    if reader is Reader.DUMP:
+        told = why or "the dump does not hold all of them"
+        return (
+            _sentence(told) + " makedumpfile keeps page tables at every dump level: the file may be cut, copy it again."
+        )
+    if any(source.kind == "ptdump" for source in report.sources.sources):
+        return _sentence(f"kernel_page_tables was read and cannot be used: {why}" if why else "the dump is not whole")
+    if reader in {Reader.LOG, Reader.TRACE}:
+        return _sentence(
+            f"{reader.value} shows what happened, not the state of memory: ask for the crash dump of that moment if "
+            "there is one (/var/crash), else for a capture of the host (ptaudit collect --print-script)"
+        )
+    return _from_kernel(facts)
+
+
+def _from_kernel(facts: Facts) -> str:
+    """How a kernel that runs gives its page tables."""
+    config, manifest = facts.get(Kconfig), facts.get(Manifest)
+    failed = manifest.why_not("kernel_page_tables") if manifest is not None else ""
+    said = f" (the collector: {failed})" if failed else ""
+    offers = _has_text_dump(config)
+    if offers:
+        mount = "mount -t debugfs debugfs /sys/kernel/debug; " if "No such file" in failed else ""
+        return _sentence(f"this kernel has them: as root, {mount}cat /sys/kernel/debug/kernel_page_tables{said}")
+    locked = _is_confidential(facts)
+    kcore = config.is_enabled("PROC_KCORE") if config is not None else None
+    instead = _FROM_DUMP if kcore is False or locked else _FROM_KCORE
+    if locked:
+        instead = f"lockdown (confidentiality) closes /proc/kcore: {instead}"
+    if offers is None:
+        return _sentence(
+            f"as root: cat /sys/kernel/debug/kernel_page_tables{said}. Most kernels are built without it "
+            f"(CONFIG_PTDUMP_DEBUGFS; this one's configuration was not collected): then {instead}"
+        )
+    return _sentence(f"this kernel cannot print them (CONFIG_PTDUMP_DEBUGFS is not set): {instead}")
+
+
+def _has_text_dump(config: Kconfig | None) -> bool | None:
+    """Whether a kernel can have kernel_page_tables; None where its configuration is not known."""
+    if config is None:
+        return None
+    return any(config.is_enabled(symbol) for symbol in _PTDUMP_SYMBOLS)
+
+
+def _is_confidential(facts: Facts) -> bool:
+    """Whether the kernel was locked down so far that /proc/kcore is closed."""
+    line, log = facts.get(CommandLine), facts.get(Dmesg)
+    if line is None and log is not None:
+        line = log.boot.command_line
+    return line is not None and line.value("lockdown") == "confidentiality"
+
+
+def _iomem(facts: Facts, reader: Reader) -> str:
+    why = facts.missing.get(Resources) or facts.missing.get(SectionTable) or ""
+    if reader is Reader.DUMP:
+        return _sentence(why or "give the dump's kernel with debug info (--vmlinux): mem_section is read with it")
+    told = f"{why}: " if why else ""
+    return _sentence(f"{told}as root, cat /proc/iomem, and collect /sys/devices/system/memory")
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."

@@ -1,0 +1,1 @@
+"""Incidents: findings that one event or one state explains, told as one story."""

@@ -1,0 +1,148 @@
+"""The verdict: damage and risk win, and a host is clean only if the rules could look."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from analyzer.audit import audit
+from analyzer.audit_command import FORMATS
+from analyzer.sources.read import Request
+from analyzer.verdict import State
+from tests.analyzer.conftest import CAPTURES
+
+FIXTURES = CAPTURES.parent
+VMCORES = FIXTURES / "vmcore"
+
+
+def overall(*paths: Path):
+    return audit(Request(paths)).overall
+
+
+@pytest.fixture
+def without(tmp_path: Path) -> Callable[..., Path]:
+    """A copy of a capture without some of its files."""
+
+    def copy(capture: Path, *names: str) -> Path:
+        folder = tmp_path / "capture"
+        shutil.copytree(capture, folder)
+        for name in names:
+            (folder / name).unlink()
+        return folder
+
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("source", "state"),
+    [
+        ("captures/pmem-6.12-vuln/00-boot", State.CLEAN),
+        ("captures/pmem-6.12-vuln/01-three-namespaces", State.AT_RISK),
+        ("captures/pmem-6.12-vuln/02-one-removed", State.DAMAGED),
+        ("captures/pmem-6.12-fixed/02-one-removed", State.CLEAN),
+        ("captures/fallback-6.12-4k/02-dimm-online", State.CLEAN),
+        ("vmcore/pmem-6.12-vuln-after.core.zst", State.DAMAGED),
+        ("vmcore/pmem-6.12-vuln-before.core.zst", State.AT_RISK),
+        ("vmcore/dimm-6.12-memmap-on-memory-online.core.zst", State.CLEAN),
+        ("captures/pmem-6.12-vuln/02-one-removed/trace", State.DAMAGED),
+        ("captures/pmem-6.12-vuln/00-boot/iomem", State.BLIND),
+        ("captures/pmem-6.12-vuln/00-boot/kernel_page_tables", State.BLIND),
+        ("captures/dimm-6.12/02-dimm-online/trace", State.BLIND),
+        ("captures/dimm-6.12/02-dimm-online/dmesg", State.BLIND),
+        ("oops/pmem-6.12-vuln-mailed.txt", State.DAMAGED),
+    ],
+)
+def test_the_state_of_what_was_captured(source: str, state: State) -> None:
+    assert overall(FIXTURES / source).state is state
+
+
+def test_a_clean_host_without_its_page_tables_is_blind(without) -> None:
+    found = overall(without(CAPTURES / "dimm-6.12/02-dimm-online", "kernel_page_tables"))
+    assert found.state is State.BLIND
+    assert found.missing[0] == "page tables"
+    assert f"{found.undecided} of {found.of} rules" in found.text
+    assert found.undecided > found.of / 2
+
+
+def test_a_damaged_host_without_its_page_tables_is_not_clean(without, damaged: Path) -> None:
+    assert overall(without(damaged, "kernel_page_tables", "trace", "dmesg")).state is State.BLIND
+
+
+def test_a_host_without_a_list_of_its_memory_is_blind(without, sound: Path) -> None:
+    found = overall(without(sound, "iomem", "memory_blocks"))
+    assert (found.state, found.missing[0]) == (State.BLIND, "/proc/iomem")
+
+
+def test_iomem_that_was_read_without_root_makes_blind_and_says_so(without, sound: Path) -> None:
+    folder = without(sound, "memory_blocks")
+    zeros = [f"00000000-00000000{line[line.index(' :') :]}" for line in (folder / "iomem").read_text().splitlines()]
+    (folder / "iomem").write_text("\n".join(zeros) + "\n")
+    found = overall(folder)
+    assert found.state is State.BLIND
+    assert "without privilege" in found.text
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("CONFIG_PTDUMP_DEBUGFS=y", "cat /sys/kernel/debug/kernel_page_tables"),
+        ("# CONFIG_PTDUMP_DEBUGFS is not set\nCONFIG_PROC_KCORE=y", "/proc/kcore"),
+        ("# CONFIG_PTDUMP_DEBUGFS is not set\n# CONFIG_PROC_KCORE is not set", "take a crash dump"),
+    ],
+)
+def test_the_missing_tables_are_asked_for_as_this_kernel_gives_them(without, sound: Path, option, said) -> None:
+    folder = without(sound, "kernel_page_tables")
+    lines = (folder / "config").read_text().splitlines()
+    kept = [line for line in lines if "PTDUMP_DEBUGFS" not in line and "PROC_KCORE" not in line]
+    kept[3:3] = option.splitlines()
+    (folder / "config").write_text("\n".join(kept) + "\n")
+    text = overall(folder).text
+    assert said in text
+    assert ("cat /sys/kernel/debug" in text) == option.startswith("CONFIG_PTDUMP_DEBUGFS=y")
+
+
+def test_lockdown_closes_kcore(without, sound: Path) -> None:
+    folder = without(sound, "kernel_page_tables")
+    config = (folder / "config").read_text().replace("CONFIG_PTDUMP_DEBUGFS=y", "# CONFIG_PTDUMP_DEBUGFS is not set")
+    (folder / "config").write_text(config)
+    (folder / "cmdline").write_text("console=ttyAMA0 lockdown=confidentiality\n")
+    text = overall(folder).text
+    assert "lockdown" in text
+    assert "ptaudit audit --live" not in text
+
+
+@pytest.mark.parametrize("dump", sorted(VMCORES.glob("*.core.zst")), ids=lambda path: path.name)
+def test_who_audits_a_crash_dump_is_not_asked_for_one(ptaudit, dump: Path) -> None:
+    out = " ".join(ptaudit("audit", dump, "--verbose").out.split()).lower()
+    assert "take a crash dump" not in out
+    assert "cat /sys/kernel/debug/kernel_page_tables >" not in out
+
+
+def test_a_baseline_accepts_risk_away(ptaudit, tmp_path: Path) -> None:
+    source = CAPTURES / "pmem-6.12-vuln/01-three-namespaces"
+    ptaudit("audit", source, "--write-baseline", tmp_path / "known.toml")
+    assert ptaudit("audit", source, "--baseline", tmp_path / "known.toml").out.startswith("clean: ")
+
+
+def test_min_severity_does_not_change_the_verdict(ptaudit) -> None:
+    source = CAPTURES / "pmem-6.12-vuln/01-three-namespaces"
+    assert ptaudit("audit", source, "--min-severity", "critical").out.startswith("at risk: ")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_has_it_at_its_beginning(ptaudit, damaged: Path, form: str) -> None:
+    out = ptaudit("audit", damaged, "--format", form).out
+    head = out if form in {"html", "sarif"} else "\n".join(out.splitlines()[:6])
+    assert "damaged" in head
+    assert "VMM-02" in head
+
+
+def test_json_says_how_many_could_not_look(ptaudit, sound: Path) -> None:
+    verdict = json.loads(ptaudit("audit", sound, "--format", "json").out)["verdict"]
+    assert verdict["state"] == "clean"
+    assert 0 < verdict["undecided"] < verdict["of"]
+    assert verdict["text"].startswith("clean: ")
