@@ -400,7 +400,8 @@ def _failed_operations(boot: Boot, oopses: Oopses, layout: KernelLayout | None) 
     for failed in itertools.islice(failures_of(boot), MAX_FAILURES):
         place = failed.bytes_range
         where = f" [{place[0]:#x}, {place[1]:#x})" if place is not None else ""
-        details = f" ({failed.details})" if failed.details else ""
+        details = ", ".join(filter(None, (failed.device, failed.details)))
+        details = f" ({details})" if details else ""
         pfn = failed.pfn
         if pfn is None and place is not None and layout is not None and layout.knows("page_size"):
             pfn = place[0] >> layout.page_shift

@@ -93,13 +93,23 @@ class Standing:
         return bool(self.signs or (self.walker and self.added))
 
 
+# What is said of operations only: not what drivers print when they are probed, and not what CMA shares with hotplug.
+_OPERATION = re.compile(
+    r"Offlined Pages |memory offlining \[|online_pages \[mem|removing memory fails|[Uu]naligned hotplug range"
+    r"|Hotplug memory \[|Boot memory \[|(?:try_reonline|offline_and_remove)_memory|section already deactivated"
+    r"|Altmap not fully|failed to free all reserved|memory add fail|splits a leaf entry|acpi PNP0C80:"
+    r"|virtio_mem \S+ (?:requested size|plugged size): 0x0*[1-9a-f]|virtio_mem \S+ (?:adding memory|unknown error)"
+    r"|dax\d+\.\d+: |mapping\d+: 0x"
+)
+
+
 def hotplug_signs(oops: DecodedOops) -> tuple[str, ...]:
     """What shows that memory was added, removed or taken by a driver, before or while it happened."""
     signs = []
     function = oops.report.passes(*_HOTPLUG_FUNCTIONS)
     if function:
         signs.append(f"{function}() is in the call trace")
-    earlier = [one for one in oops.working_on_memory if one.line < oops.report.line and one.time != 0]
+    earlier = [one for one in oops.working_on_memory if one.line < oops.report.line and _OPERATION.search(one.text)]
     if earlier:
         signs.append(f'line {earlier[-1].line} before it: "{earlier[-1].text.strip()[:80]}"')
     return tuple(signs)

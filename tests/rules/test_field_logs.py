@@ -105,7 +105,7 @@ def test_public_report_is_placed_and_accuses_nothing(
         ("min/F03-level0.txt", "an entry of level 0 spans 512 GiB"),
         ("min/F04-64k-level1.txt", "the hole is of 4 TiB (level 1): no leaf can exist at that level"),
         ("min/err_ptr-vmemmap-4k-6.12.txt", "a negative 32-bit number or an error code"),
-        ("min/m5.txt", "[0x240000000, 0x340000000) (could not reserve region)"),
+        ("min/m5.txt", "[0x240000000, 0x340000000) (dax0.0, could not reserve region)"),
         ("min/user-aborts.txt", "19 times"),
     ],
 )
