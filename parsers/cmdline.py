@@ -34,7 +34,7 @@ class Parameter:
 class CommandLine:
     """The parameters in order.  Later ones usually override earlier ones; some add up (``console``, ``mem``).
 
-    >>> line = parse_cmdline(b'console=ttyS0 rodata=full dyndbg="file mm/* +p" rodata=off quiet -- single', "cmdline")
+    >>> line = parse_cmdline(b'console=ttyS0 rodata=full dyndbg="file mm/* +p" rodata=off quiet -- single\\n', "")
     >>> line.value("rodata"), [each.value for each in line.all("rodata")]
     ('off', ['full', 'off'])
     >>> line.value("dyndbg"), line.get("quiet"), line.get("mem"), line.init_arguments
@@ -48,6 +48,8 @@ class CommandLine:
     parameters: tuple[Parameter, ...]
     init_arguments: tuple[str, ...]
     """Words after ``--``."""
+    complete: bool = True
+    """False where the line has no end: a parameter that it does not name may have been given."""
     diagnostics: tuple[Diagnostic, ...] = ()
 
     def all(self, name: str) -> tuple[Parameter, ...]:
@@ -76,9 +78,12 @@ def parse_cmdline(data: bytes, path: str) -> CommandLine:
     words = _WORD.findall(text)
     if not words:
         raise FormatError("empty, no kernel command line", path=path)
+    if data.lstrip()[:16].lower().startswith((b"<html", b"<!doctype", b"<?xml")):
+        raise FormatError("a web page, no kernel command line", path=path)
     end = words.index("--") if "--" in words else len(words)
     line = text.count("\n", 0, text.index(words[0])) + 1
     raw = text.strip(" \t\n\r\v\f")  # what the kernel's isspace() takes; Unicode knows more
+    complete = data.endswith((b"\n", b"\0"))
     diagnostics = []
     if text.count('"') % 2:
         diagnostics.append(Diagnostic("a double quote is not closed", path, line))
@@ -90,6 +95,7 @@ def parse_cmdline(data: bytes, path: str) -> CommandLine:
         raw=raw,
         parameters=tuple(_parameter(word) for word in words[:end]),
         init_arguments=tuple(words[end + 1 :]),
+        complete=complete,
         diagnostics=tuple(diagnostics),
     )
 

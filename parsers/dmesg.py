@@ -226,7 +226,7 @@ def _command_line(messages: Sequence[Message], path: str) -> CommandLine | None:
     if not text.strip():
         return CommandLine(path=path, line=line, raw="", parameters=(), init_arguments=())
     try:
-        command_line = parse_cmdline(text.encode(), path)
+        command_line = parse_cmdline(text.encode() + b"\n", path)
     except FormatError:
         return None  # said by `_doubts`
     diagnostics = tuple(replace(each, line=line) for each in command_line.diagnostics)

@@ -25,6 +25,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _OPTION = re.compile(rb"^(?:CONFIG_(\w+)=([^\n]*)|# CONFIG_(\w+) is not set)", re.MULTILINE)
 _HEADER = re.compile(rb"^# Linux/(\w+) (\S+) Kernel Configuration", re.MULTILINE)
 _MENU_END = re.compile(rb"^# end of (.*)$", re.MULTILINE)  # not in old kernels; the last menu is:
+_MENU_START = re.compile(rb"^#\n# (.*)\n#$", re.MULTILINE)
 _LAST_MENU = b"Kernel hacking"
 _ESCAPED = re.compile(r"\\(.)")
 _PAGE_SIZES = {"ARM64_4K_PAGES": 4096, "ARM64_16K_PAGES": 16384, "ARM64_64K_PAGES": 65536}
@@ -115,8 +116,9 @@ def parse_kconfig(data: bytes, path: str) -> Kconfig:
     header = _HEADER.search(text)
     menus = [menu.strip() for menu in _MENU_END.findall(text)]
     cut = []
-    if menus and (header is None or _LAST_MENU not in menus):
-        cut = [Diagnostic("its head or its end is missing: symbols it does not name are unknown", path)]
+    begun = {menu.strip() for menu in _MENU_START.findall(text)}
+    if menus and (header is None or _LAST_MENU not in menus or not begun.issuperset(menus)):
+        cut = [Diagnostic("a part of it is missing: symbols it does not name are unknown", path)]
     arch = header[1].decode() if header else ""
     return Kconfig(
         path=path,

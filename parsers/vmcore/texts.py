@@ -15,7 +15,7 @@ from parsers.uname import KernelRelease, parse_uname
 from parsers.vmcore.dump import Dump
 from parsers.vmcore.printk import read_dmesg
 
-__all__ = ["Texts", "read_cmdline", "read_config", "read_nodename"]
+__all__ = ["Texts", "read_cmdline", "read_config", "read_nodename", "until_the_crash"]
 
 T = TypeVar("T")
 
@@ -53,13 +53,13 @@ class Texts:
             config=config,
             dmesg=dmesg,
             kernel_release=parsed("kernel release", parse_uname, (release or "").encode()),
-            command_line=parsed("command line", parse_cmdline, cmdline),
+            command_line=parsed("command line", parse_cmdline, cmdline and cmdline + b"\n"),
             kconfig=parsed("kernel configuration", parse_kconfig, config),
-            log=None if log is None else _until_the_crash(log),
+            log=None if log is None else until_the_crash(log),
         )
 
 
-def _until_the_crash(log: Dmesg) -> Dmesg:
+def until_the_crash(log: Dmesg) -> Dmesg:
     """The log, read to the end of the ring buffer: a report that is its last has no other end."""
     reports = log.reports.reports
     if not reports or reports[-1].complete:

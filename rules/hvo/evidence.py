@@ -38,11 +38,16 @@ class HvoEvidence:
         evidence: list[Evidence] = []
         if config is not None:
             option = next((name for name in _OPTIONS if config.is_enabled(name)), None)
-            built_in = option is not None
+            asked = command_line is not None and _PARAMETER in command_line
+            denied = any(config.get(name) == "n" for name in _OPTIONS)
+            # A configuration that does not name what the command line asks for may be part of one.
+            built_in = True if option is not None else False if denied or (config.complete and not asked) else None
             if option is not None:
                 evidence.append(Evidence(config.path, f"{option}=y", config.line(option)))
                 # What is off by default the command line may switch on.
-                enabled = config.is_enabled(f"{option}_DEFAULT_ON") or (None if command_line is None else False)
+                enabled = config.is_enabled(f"{option}_DEFAULT_ON") or (
+                    None if command_line is None or not command_line.complete else False
+                )
         if command_line is not None and (value := command_line.value(_PARAMETER)) is not None:
             enabled = value.lower() in {"on", "1", "y", "true"}
             evidence.append(Evidence(command_line.path, f"{_PARAMETER}={value}", command_line.line))

@@ -60,8 +60,11 @@ def hvo_unsafe(
         raise NotApplicableError("the kernel is built without HugeTLB vmemmap optimisation")
     known_bad = bug("hvo-live-remap").possible_in(release)
     if not known_bad and evidence.built_in is None:
-        raise NotApplicableError(
-            f"{release.raw}: arm64 had it from {HVO_RELEASES[0][0]}.{HVO_RELEASES[0][1]} to 6.2 only"
+        only = f"arm64 had it from {HVO_RELEASES[0][0]}.{HVO_RELEASES[0][1]} to 6.2 only"
+        if not release.is_vendor and release.series < HVO_RELEASES[0][:2]:
+            raise NotApplicableError(f"{release.raw}: {only}")
+        raise UndecidedError(
+            f"{release.raw}: {only}, unless it was selected again; the configuration would say", Kconfig
         )
     if not seen and evidence.enabled is None:
         raise UndecidedError("whether the optimisation is enabled is not known", Kconfig, CommandLine)

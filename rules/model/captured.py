@@ -161,7 +161,7 @@ class _Building:
             captured.iomem,
             captured.blocks,
             self._release(),
-            captured.command_line or (captured.dmesg.boot.command_line if captured.dmesg else None),
+            self._command_line(),
             captured.zoneinfo,
             captured.meminfo,
             captured.hugepages,
@@ -205,6 +205,14 @@ class _Building:
             self.missing[Kconfig] = "the kernel configuration is cut short"
         else:
             self._take(self.captured.config)
+
+    def _command_line(self) -> CommandLine | None:
+        """That of the file; that of the log where there is no file, or it is cut short."""
+        given, logged = (
+            self.captured.command_line,
+            self.captured.dmesg.boot.command_line if self.captured.dmesg else None,
+        )
+        return logged if given is None or (logged is not None and not given.complete) else given
 
     def _release(self) -> KernelRelease | None:
         given, banner = self.captured.release, self.captured.dmesg.boot.release if self.captured.dmesg else None

@@ -4,19 +4,52 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from parsers.ranges import EMPTY, Ranges
+from rules.model.memory.regions import LinearMap
 from rules.rule import UndecidedError
 
 if TYPE_CHECKING:
     from rules.model.memory.regions import Vmemmap
     from rules.model.memory.sections import SectionTable
 
-__all__ = ["need_devices"]
+__all__ = ["everything_possible", "need_devices", "unexplained"]
+
+
+def everything_possible(vmemmap: Vmemmap, sections: SectionTable) -> bool:
+    """Whether nothing says where there is no memory, because /proc/iomem is missing."""
+    return sections.possible == Ranges.one(0, 1 << (52 - vmemmap.layout.page_shift))
+
+
+def unexplained(vmemmap: Vmemmap, sections: SectionTable) -> Ranges:
+    """Byte offsets of whole leaves that describe no memory that is known; none where nothing can be excluded."""
+    if everything_possible(vmemmap, sections):
+        return EMPTY
+    needed = vmemmap.of_pfns(sections.possible)
+    size = vmemmap.leaf_size
+    # Leaves of a row are aligned pieces of it: a needed byte keeps the whole leaf that it lies in.
+    left = vmemmap.mapped
+    for leaf in np.unique(size[vmemmap.valid]).tolist():
+        left = left - (vmemmap.widen(needed, leaf) & vmemmap.where(size == leaf))
+    return left
 
 
 def need_devices(vmemmap: Vmemmap, sections: SectionTable) -> None:
     """UndecidedError where struct pages outside of RAM are mapped and nothing tells whose they are."""
+    left = unexplained(vmemmap, sections)
+    if left:
+        pages = vmemmap.pages_touched(left).total
+        raise UndecidedError(f"no list has the memory of {pages} struct pages that are mapped: it may be cut", "iomem")
+    sections.need_whole_lists()
+    if len(sections.listed_units):
+        raise UndecidedError(
+            f"whether {', '.join(sections.listed_units.label[:4])} have struct pages is not known: their linear map is "
+            "not in the dump",
+            LinearMap,
+        )
     if sections.devices_known:
         return
-    unexplained = vmemmap.pfns(vmemmap.pages_touched(vmemmap.mapped)) - sections.ram_sections
-    if unexplained:
-        raise UndecidedError(f"nothing tells what the struct pages of {unexplained.total} pages belong to", "iomem")
+    nobodys = vmemmap.pfns(vmemmap.pages_touched(vmemmap.mapped)) - sections.ram_sections
+    if nobodys:
+        raise UndecidedError(f"nothing tells what the struct pages of {nobodys.total} pages belong to", "iomem")

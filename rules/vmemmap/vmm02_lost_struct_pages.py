@@ -88,6 +88,7 @@ def lost_struct_pages(
     if not section_table.devices_known and section_table.claim is not Claim.PROVEN:
         told = section_table.valid if timeline is None else section_table.valid | timeline.lost
         yield from _of_unlisted_devices(vmemmap, linear_map, told)
+    section_table.need_whole_lists()
     unseen = valid - vmemmap.pfns(vmemmap.pages_observed)
     if struct_page_rows is not None and not section_table.devices_known and struct_page_rows.blank.any():
         zeros = int(struct_page_rows.blank.sum())

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from parsers.ranges import Ranges
 from rules.finding import Hit, Impact, Severity
 from rules.model.memory.regions import Vmemmap
 from rules.model.memory.sections import SectionTable
 from rules.rule import UndecidedError, rule
+from rules.vmemmap.devices import everything_possible, unexplained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,14 +42,9 @@ def stale_vmemmap(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
     What to do:
     Kernels before 5.7 never tear vmemmap down: update. Otherwise report it with the trace of the removal.
     """
-    if sections.possible == Ranges.one(0, 1 << (52 - vmemmap.layout.page_shift)):
+    if everything_possible(vmemmap, sections):
         raise UndecidedError("device memory may have struct pages anywhere: /proc/iomem is needed", "iomem")
-    needed = vmemmap.of_pfns(sections.possible)
-    size = vmemmap.leaf_size
-    # Leaves of a row are aligned pieces of it: a needed byte keeps the whole leaf that it lies in.
-    stale = vmemmap.mapped
-    for leaf in np.unique(size[vmemmap.valid]).tolist():
-        stale = stale - (vmemmap.widen(needed, leaf) & vmemmap.where(size == leaf))
+    stale = unexplained(vmemmap, sections)
     if not stale:
         return
     # One finding for all of them: a kernel that tears nothing down leaves one behind with every removal.

@@ -72,6 +72,9 @@ def shared_pmd_across_sections(vmemmap: Vmemmap, sections: SectionTable) -> Iter
             vas=vmemmap.va_ranges(offsets),
             evidence=vmemmap.quote_at(offsets) + units.evidence(owners),
         )
+    sections.need_whole_lists()
+    if not sections.blocks_known and Blocks.of(vmemmap, at=sections.hotadded - sections.device).start.size:
+        raise UndecidedError("which hot-added memory is removed block by block is not known", "memory blocks")
     if Blocks.of(vmemmap, at=sections.early_unknown).start.size:
         raise UndecidedError("whether the sections that share blocks were hot-added is not known", "dmesg")
 

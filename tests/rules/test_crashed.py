@@ -9,6 +9,8 @@ import pytest
 
 from analyzer.audit import audit
 from analyzer.sources.read import Request
+from parsers.dmesg import parse_dmesg
+from parsers.vmcore.texts import until_the_crash
 from rules.engine import Outcome, builtin_rules, run
 from rules.model.captured import Captured, build_facts
 from tests.rules.patched import Machine
@@ -45,7 +47,9 @@ def test_log_that_is_merely_cut_decides_no_less_and_no_more(tmp_path):
 
 @pytest.mark.parametrize("end", ["", JUMP])
 def test_last_report_of_the_log_in_a_dump_is_whole(end):
-    dump = replace(Machine("pmem-6.12-vuln-after.core.zst").dump(), dmesg=log(end=end).encode())
+    dump = Machine("pmem-6.12-vuln-after.core.zst").dump()
+    crashed = until_the_crash(parse_dmesg(log(end=end).encode(), "vmcore"))
+    dump = replace(dump, texts=replace(dump.texts, log=crashed))
     facts = build_facts(Captured(vmcore=dump))
     found = {one.rule.code: one.outcome for one in run(builtin_rules(), facts)}
     assert found["OOP-01"] is Outcome.FIRED

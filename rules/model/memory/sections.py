@@ -19,7 +19,7 @@ import numpy as np
 from parsers.layout import KernelLayout, Precision
 from parsers.ranges import EMPTY, Ranges
 from parsers.vmcore.rows import subsection_bits
-from rules.finding import Claim, Evidence
+from rules.finding import Claim, Evidence, UndecidedError
 
 if TYPE_CHECKING:
     from parsers.mapping import I64, Bool
@@ -102,6 +102,8 @@ class SectionTable:
     source: str
     listed_units: Units = NO_UNITS
     """Device memory that /proc/iomem lists and whose linear map was not seen: it may have struct pages, or none."""
+    unlisted: Ranges = EMPTY
+    """PFNs in the linear map that no list has: one of the lists is cut, or nobody tore their mapping down (LIN-01)."""
     contested: Ranges = EMPTY
     """PFNs of sections that /proc/iomem and the memory blocks, taken one after the other, disagree about (SEC-04)."""
 
@@ -113,6 +115,15 @@ class SectionTable:
     def claim(self) -> Claim:
         """How far a finding that rests on this table may go."""
         return Claim.PROVEN if self.precision is Precision.EXACT else Claim.PROBABLE
+
+    def need_whole_lists(self) -> None:
+        """UndecidedError where the lists that this table is derived from have less memory than the page tables map."""
+        if self.unlisted:
+            raise UndecidedError(
+                f"the linear map has {self.unlisted.total} pages that no list names: a list may be cut",
+                "iomem",
+                "memory blocks",
+            )
 
     def claim_about(self, pfns: Ranges) -> Claim:
         """`claim`, or less where the lists disagree about some of ``pfns``: they may be of two moments."""
@@ -281,15 +292,17 @@ class _Derivation:
         populated = block_pfns | ram.widen(self.section)
         added = self._of("hotplugged_ram").widen(self.section) if boot is None else populated
         hotadded = (added | self._device_only(device, populated, nomap)) - early
+        possible = self._possible(populated | nomap | early | Ranges.of(blocks.start_pfn, blocks.end_pfn))
         return SectionTable(
             layout=self.layout,
             precision=Precision.DERIVED,
             valid=populated | device | early,
-            possible=self._possible(populated | nomap | early | Ranges.of(blocks.start_pfn, blocks.end_pfn)),
+            possible=possible,
+            unlisted=self._unlisted(populated | nomap | early),
             ram=ram,
             online=online,
             blocks=block_pfns,
-            blocks_known=self.blocks is not None,
+            blocks_known=self.blocks is not None and self.blocks.block_size_bytes is not None,
             nomap=nomap,
             early=early,
             hotadded=hotadded,
@@ -373,6 +386,13 @@ class _Derivation:
         if self.resources is None:
             return EMPTY
         return device - (populated | nomap).widen(self.section)
+
+    def _unlisted(self, memory: Ranges) -> Ranges:
+        """PFNs in the linear map that are neither of sections of ``memory`` nor claimed."""
+        if self.linear is None or not self.layout.knows("phys_offset"):
+            return EMPTY
+        listed = memory.widen(self.section) if self.resources is None else self._possible(memory)
+        return self.linear.pfns(self.linear.pages_mapped) - listed
 
     def _possible(self, memory: Ranges) -> Ranges:
         """Everything that can have struct pages: memory by section, claimed ranges by subsection."""

@@ -1,0 +1,1 @@
+"""The law: taking evidence away never turns a rule that fired into one that passed or does not apply."""

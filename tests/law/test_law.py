@@ -1,0 +1,37 @@
+"""A sample of the law; all of it is ``python -m tests.law`` (CONTRIBUTING.md)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.law.damage import FIXTURES, Case, severe_rules, violations
+
+LISTS = (
+    "removed",
+    "emptied",
+    "zeroed",
+    "cut at 75 %",
+    "cut at a line, 75 %",
+    "thinned to 1 of 2 lines",
+    "without its head",
+)
+SAMPLE = [
+    ("captures/pmem-6.12-vuln/02-one-removed", "iomem", LISTS),
+    ("captures/pmem-6.12-64k/02-one-removed", "iomem", LISTS),
+    ("captures/pmem-6.12-64k/02-one-removed", "kernel_page_tables", ("cut at a line, 50 %", "thinned to 1 of 2 lines")),
+    ("captures/pmem-6.12-16k-cross/01-namespaces", "iomem", ("cut at a line, 75 %", "thinned to 1 of 2 lines")),
+    ("captures/pmem-6.12-64k-va52/02-one-removed", "iomem", ("removed", "error page", "cut at 95 %")),
+    ("captures/hvo-6.1-4k/03-all-freed", "cmdline", ("removed", "error page", "cut at 25 %")),
+    ("captures/hvo-6.1-4k/03-all-freed", "config", ("removed", "cut at a line, 50 %", "without its head")),
+    ("captures/two-dimms-one-offline-6.12-4k-80/03-one-removed", "iomem", ("cut at a line, 95 %", "removed")),
+    ("captures/two-dimms-one-offline-6.12-4k-80/01-both-there", "memory_blocks", ("removed", "without its head")),
+    ("captures/pmem-7.3-64k/01-namespaces", "memory_blocks", ("removed", "cut at 50 %")),
+]
+
+
+@pytest.mark.parametrize(("fixture", "file", "damages"), SAMPLE, ids=lambda one: one if isinstance(one, str) else "")
+def test_a_rule_that_fired_does_not_reassure_when_evidence_is_damaged(fixture, file, damages):
+    case = Case(FIXTURES / fixture, file)
+    fired = severe_rules(case.fixture)
+    assert fired
+    assert [str(one) for one in violations(case, fired, damages)] == []
