@@ -35,6 +35,9 @@ def decoded(data: bytes) -> bytes:
 
     >>> decoded(b"ESR =3D 0x96000006 at fffffd=\\nffc2100000\\nnext\\n")
     b'ESR = 0x96000006 at fffffdffc2100000\\n\\nnext\\n'
+    >>> mail = b"Content-Transfer-Encoding: quoted-printable\\n\\npte=3D0068\\n"
+    >>> decoded(decoded(mail)) == decoded(mail)
+    True
     >>> decoded("page".encode("utf-16"))
     b'page'
     """
@@ -66,7 +69,8 @@ def _from_mail(data: bytes) -> bytes:
     said = _ENCODING.search(data, 0, start)
     encoding = said[1].lower() if said is not None else b""
     body = data[start:]
-    above = data[:start]
+    # What was undone is no longer said, so that undoing it again changes nothing.
+    above = _ENCODING.sub(b"Content-Transfer-Encoding: 8bit", data[:start])
     if encoding == b"quoted-printable" or (not encoding and _is_quoted_printable(body)):
         return above + _from_quoted_printable(body)
     if encoding == b"base64" or (not encoding and _BASE64.match(body)):

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import IntEnum
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from parsers import ftrace, ptdump
 from parsers.boot_id import BootId, parse_boot_id
 from parsers.cmdline import CommandLine, parse_cmdline
 from parsers.dmesg import Dmesg, parse_dmesg
+from parsers.evidence import Kind, Row, Tree, When
 from parsers.ftrace.events import Trace
 from parsers.hugepages import HugePages, parse_hugepages, parse_hugepages_tree
 from parsers.iomem import Iomem, parse_iomem
@@ -34,145 +33,26 @@ from parsers.uname import KernelRelease, parse_uname
 from parsers.vmcoreinfo import VmcoreInfo, parse_vmcoreinfo
 from parsers.zoneinfo import Zoneinfo, parse_zoneinfo
 
+if TYPE_CHECKING:
+    from parsers.evidence import Configuration
+
 __all__ = [
     "KINDS",
     "SNIFF_BYTES",
     "Kind",
+    "Row",
     "Tree",
     "When",
     "in_order",
+    "is_of_an_earlier_boot",
     "kind_of_content",
     "kind_of_path",
     "kinds_of_fact",
+    "steps",
 ]
 
 SNIFF_BYTES = 1 << 18
 """Enough for the first block of a zstd frame, which is at most 128 KiB."""
-
-
-class When(IntEnum):
-    """When evidence is collected: what changes with a hotplug operation is read around the page tables."""
-
-    STATE = 0
-    """Before the page tables and again after them; equal files are of one moment."""
-    TABLES = 1
-    BEFORE = 2
-    AFTER = 3
-
-
-class Configuration(Protocol):
-    """A kernel configuration as far as this table asks it (`parsers.kconfig.Kconfig`)."""
-
-    @property
-    def complete(self) -> bool: ...
-
-    def is_enabled(self, name: str) -> bool | None: ...
-
-
-def _never(_: bytes) -> bool:
-    return False
-
-
-@dataclass(frozen=True)
-class Tree:
-    """Evidence that sysfs shows as one small file an attribute."""
-
-    root: str
-    """The directory, without the leading slash."""
-    attributes: str
-    """Regular expression of the attributes that are read, by their path below ``root``."""
-    parse: Callable[[dict[str, bytes], str], object]
-    """Takes the contents by path below ``root``, and the name of the tree."""
-
-    def attribute(self, path: str) -> str | None:
-        """The attribute's path below the root if ``path``, in a copied sysfs, is one of this tree's."""
-        found = re.search(rf"(?:^|/){re.escape(self.root)}/({self.attributes})$", path)
-        return found[1] if found else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kind:
-    """A kind of evidence: how it is named, recognised, read, asked for and collected."""
-
-    name: str
-    """As in ``--kind``, and the file in a capture unless ``file`` says otherwise."""
-    what: str
-    """What a person calls it, as in "… was not collected"."""
-    fact: type | None = None
-    """What the parser returns and rules see; None where it only adds to another fact, or is not read."""
-    paths: re.Pattern[str]
-    """Matches the end of a path in a capture, or in a copied /proc, /sys or /boot."""
-    sniff: Callable[[bytes], bool] = _never
-    """Whether a file that begins with these bytes is of this kind; no file of a kind that content does not tell."""
-    parse: Callable[[bytes, str], object] | None = None
-    """None, where ``read`` is None too: the file is known and the audit does not use it."""
-    read: Callable[..., object] | None = None
-    """Instead of ``parse`` for files that are too large to hold: takes a Path or bytes, and ``path``."""
-    tree: Tree | None = None
-    """The same evidence in a copied /sys."""
-    sample: bytes = b""
-    """A few lines of it: recognised by ``sniff`` if it can be recognised by content, and the first seed of the fuzz
-    target."""
-
-    file: str = ""
-    command: str = ""
-    """Shell command that prints it; empty where no single command does."""
-    function: str = ""
-    """Function of ``analyzer/collect/collect.sh`` that prints it, where that is more than ``command``."""
-    how: str = ""
-    """How a person is asked for it, unless by the command."""
-    note: str = ""
-    """How it is asked for below a block of commands, where there is no command for it."""
-    when: When = When.AFTER
-    only_if: str = ""
-    """Shell condition without which `collect.sh` leaves it out in silence."""
-    root: bool = False
-    """Only root can read it."""
-    private: bool = False
-    """May hold the host's name, MAC addresses or serial numbers."""
-    config: tuple[str, ...] = ()
-    """Configuration symbols of which one has to be set for a kernel to have it; empty if every kernel has it."""
-    since: tuple[int, int] | None = None
-    """First kernel that has it; None if every arm64 kernel that can plug memory does."""
-    instead: str = ""
-    """Kind to ask for where a kernel cannot give this one."""
-
-    @property
-    def is_read(self) -> bool:
-        """Whether the audit uses such a file."""
-        return self.parse is not None or self.read is not None
-
-    @property
-    def collected_as(self) -> str:
-        """Name of the file in a capture."""
-        return self.file or self.name
-
-    @property
-    def step(self) -> str:
-        """How a person is asked for it."""
-        return self.how or (f"as root: {self.command}" if self.root else self.command) or self.what
-
-    @property
-    def is_collected(self) -> bool:
-        """Whether the collecting script takes it."""
-        return bool(self.function or self.command)
-
-    def why_not(self, config: Configuration | None, series: tuple[int, int] | None = None) -> str:
-        """Why a kernel of this configuration and ``(major, minor)`` version cannot give it; empty if it may."""
-        if config is not None and config.complete and self.config:
-            enabled = [config.is_enabled(symbol) for symbol in self.config]
-            if not any(enabled) and any(one is False for one in enabled):
-                named = next(symbol for symbol, one in zip(self.config, enabled, strict=True) if one is False)
-                return f"CONFIG_{named} is not set"
-        if series is not None and self.since is not None and series < self.since:
-            return f"kernels before v{self.since[0]}.{self.since[1]} do not have it"
-        return ""
-
-    def steps(self, config: Configuration | None, series: tuple[int, int] | None = None) -> tuple[str, ...]:
-        """How to get it from a kernel of this configuration and version, or what to get instead."""
-        if not self.why_not(config, series):
-            return (self.step,)
-        return KINDS[self.instead].steps(config, series) if self.instead else ()
 
 
 def _paths(*names: str) -> re.Pattern[str]:
@@ -197,6 +77,12 @@ _ROWS: tuple[Kind, ...] = (
         what="lsmem",
         paths=_paths(r"lsmem(?:\.txt|\.json)?", r"lsmem_-\S*"),
         sniff=_has(rb"^RANGE +|\"memory\"\s*:\s*\["),
+        row=Row(
+            rb"RANGE +\w|0x[0-9a-f]{8,16}-0x[0-9a-f]{8,16} +\S+ +(?:online|offline)\b",
+            b"RANGE ",
+            b" online",
+            b" offline",
+        ),
         parse=parse_lsmem,
         sample=b"RANGE                                  SIZE  STATE REMOVABLE BLOCK\n"
         b"0x0000000040000000-0x000000007fffffff    1G online       yes  8-15\n",
@@ -209,6 +95,14 @@ _ROWS: tuple[Kind, ...] = (
         fact=ptdump.PageTableDump,
         paths=_paths(r"kernel_page_tables(?:\.txt)?"),
         sniff=ptdump.looks_like,
+        row=Row(
+            rb"(?:0x)?[0-9a-f]{16}-(?:0x)?[0-9a-f]{16}\s{1,16}\d+[KMGTPE]\s{1,4}(?!on|off)"
+            rb"|---\[ (?!end trace |cut here )[^\n]{1,60} \]---",
+            b"K ",
+            b"M ",
+            b"G ",
+            b"---[ ",
+        ),
         parse=ptdump.parse,
         sample=b"---[ vmemmap start ]---\n"
         b"0xfffffdffc0000000-0xfffffdffc1000000          16M PMD       RW NX SHD AF        BLK UXN    MEM/NORMAL\n",
@@ -226,6 +120,11 @@ _ROWS: tuple[Kind, ...] = (
         fact=MemoryBlocks,
         paths=_paths(r"memory_blocks(?:\.txt)?"),
         sniff=_has(rb"^(?:> ?)*(?:\S*/)?(?:memory\d+/state: *(?:online|offline|going)|block_size_bytes:)"),
+        row=Row(
+            rb"(?:\S{0,80}/)?(?:memory\d+/\w+|block_size_bytes|auto_online_blocks): ?\w",
+            b"/state:",
+            b"block_size_bytes",
+        ),
         parse=parse_memory_blocks,
         tree=Tree(_MEMORY[1:], r"(?:memory\d+/)?\w+", parse_memory_blocks_tree),
         sample=b"block_size_bytes:8000000\nmemory8/state:online\nmemory8/valid_zones:Normal\n",
@@ -243,6 +142,7 @@ _ROWS: tuple[Kind, ...] = (
         fact=Iomem,
         paths=_paths(r"(?:proc_)?iomem(?:\.txt)?"),
         sniff=_has(rb"^[^\S\n]*[0-9a-f]{8,16}-[0-9a-f]{8,16} : \S"),
+        row=Row(rb"[^\S\n]*[0-9a-f]{8,16}-[0-9a-f]{8,16} : \S", b" : ", least=2),
         parse=parse_iomem,
         sample=b"40000000-7fffffff : System RAM\n  40210000-4186ffff : Kernel code\n",
         command="cat /proc/iomem",
@@ -254,6 +154,7 @@ _ROWS: tuple[Kind, ...] = (
         what="the nodes of the memory blocks",
         paths=_paths("memory_nodes"),
         sniff=_has(rb"\bnode\d+ -> \S*node\d+"),
+        row=Row(rb"[^\n]{0,200}\bnode\d+ -> \S*node\d+", b" -> ", least=2),
         parse=parse_memory_nodes,
         sample=b"lrwxrwxrwx 1 root root 0 Jan  1 00:00 memory8/node0 -> ../../node/node0\n",
         function="nodes",
@@ -265,6 +166,13 @@ _ROWS: tuple[Kind, ...] = (
         fact=Zoneinfo,
         paths=_paths(r"(?:proc_)?zoneinfo(?:\.txt)?"),
         sniff=_has(rb"^Node \d+, zone +\w+"),
+        row=Row(
+            rb"Node \d+, zone +\w|  per-node stats$|  pages free |  pagesets$|  start_pfn: |  node_unreclaimable:"
+            rb"|  vm stats threshold:|    cpu: \d|      ?[a-z]\w+ +\d+$|              (?:count|high|batch): "
+            rb"|  start_pfn:|        protection: \(",
+            b", zone ",
+            least=3,
+        ),
         parse=parse_zoneinfo,
         sample=b"Node 0, zone   Normal\n  pages free     3840\n        spanned  4096\n        present  4096\n"
         b"        managed  4000\n  start_pfn:           262144\n",
@@ -276,6 +184,7 @@ _ROWS: tuple[Kind, ...] = (
         fact=Kconfig,
         paths=_paths(r"config(?:\.gz)?", r"config-[\w.+~-]+", r"kernel_config"),
         sniff=lambda head: head.startswith(b"\x1f\x8b") or _has(rb"^CONFIG_ARM64=y|^CONFIG_\w+=")(head),
+        row=Row(rb"CONFIG_\w+=|# CONFIG_\w+ is not set$|# Linux/\S+ \S+ Kernel Configuration$", b"CONFIG_", least=40),
         parse=parse_kconfig,
         sample=b"# Linux/arm64 6.12.117 Kernel Configuration\nCONFIG_ARM64_4K_PAGES=y\n# CONFIG_KASAN is not set\n",
         command='zcat /proc/config.gz 2>/dev/null || cat "/boot/config-$(uname -r)"',
@@ -289,6 +198,11 @@ _ROWS: tuple[Kind, ...] = (
         fact=VmcoreInfo,
         paths=_paths(r"vmcoreinfo(?:\.txt)?"),
         sniff=_has(rb"^OSRELEASE=|VMCOREINFO"),
+        row=Row(
+            rb"(?:OSRELEASE|BUILD-ID|PAGESIZE|KERNELOFFSET|CRASHTIME)=|(?:SYMBOL|SIZE|OFFSET|LENGTH|NUMBER)\(\w[\w.]*\)=",
+            b"OSRELEASE=",
+            least=4,
+        ),
         parse=parse_vmcoreinfo,
         sample=b"OSRELEASE=6.12.117\nPAGESIZE=4096\nSYMBOL(_stext)=ffff800080010000\nNUMBER(VA_BITS)=48\n",
         function="vmcoreinfo",
@@ -305,6 +219,7 @@ _ROWS: tuple[Kind, ...] = (
         fact=Meminfo,
         paths=_paths(r"(?:proc_)?meminfo(?:\.txt)?"),
         sniff=_has(rb"^MemTotal: +\d+ kB"),
+        row=Row(rb"[A-Z][\w()]{2,24}: +\d+ kB$|HugePages_\w+: +\d+$", b"MemTotal:", least=4),
         parse=parse_meminfo,
         sample=b"MemTotal:        4005372 kB\nMemFree:         3717580 kB\nHugePages_Total:       0\n",
         command="cat /proc/meminfo",
@@ -315,6 +230,7 @@ _ROWS: tuple[Kind, ...] = (
         fact=HugePages,
         paths=_paths(r"hugetlb", r"hugepages(?:\.txt)?"),
         sniff=_has(rb"hugepages-\d+kB/"),
+        row=Row(rb"\S{0,80}hugepages-\d+kB/\w+: ?\d", b"hugepages-", least=2),
         parse=parse_hugepages,
         tree=Tree("sys/kernel/mm/hugepages", r"hugepages-\d+kB/\w+", parse_hugepages_tree),
         sample=b"/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages:4\n",
@@ -329,6 +245,13 @@ _ROWS: tuple[Kind, ...] = (
         fact=Trace,
         paths=_paths(r"trace(?:\.txt)?", r"trace\.dat"),
         sniff=_is_trace,
+        row=Row(
+            rb"# tracer: \w| {0,16}\S[^\n]{0,24}-\d+ +(?:\( *[\d-]+\) +)?\[\d{3}\] +(?:[\w.#]{4,6} +)?\d+\.\d{6}: ",
+            b"# tracer: ",
+            b" [0",
+            b" [1",
+            least=2,
+        ),
         read=ftrace.read,
         sample=b"# tracer: nop\n#\n"
         b"  sh-58      [001] d....     2.5: mhp_online: (online_pages+0x0/0x368) pfn=0x80000 nr=0x8000\n",
@@ -345,16 +268,28 @@ _ROWS: tuple[Kind, ...] = (
         paths=_paths(
             r"dmesg(?:\.txt|\.log)?",
             r"dmesg_-\S*",
-            r"vmcore-dmesg(?:\.txt)?",
+            r"dmesg\.\d{8,14}",  # /var/crash of Debian and Ubuntu
+            r"vmcore-dmesg(?:-incomplete)?(?:\.txt)?",  # /var/crash of Red Hat and SUSE
+            r"(?:dmesg|console)-(?:ramoops|efi|efi_pstore|erst|nvram|pstore_blk)-\d+",  # /sys/fs/pstore
+            r"(?:proc/)?last_kmsg",
             r"serial\.log",
             r"console\.log",
-            r"kern\.log",
             r"journal(?:\.txt|\.json)?",
             r"journalctl_-\S*",
-            "messages",
-            "syslog",
+            r"(?:kern\.log|messages|syslog)(?:\.\d{1,4}|-\d{8}(?:-\d+)?)?",  # and rotated by logrotate
         ),
         sniff=looks_like_log,
+        row=Row(
+            rb"(?:<\d+>)?\[ *\d+\.\d{6}\](?:\[ *[TC]\d+\])? |\w{3} [ \d]\d \d\d:\d\d:\d\d \S+ kernel: "
+            rb"|\d{4}-\d\d-\d\dT\S+ \S+ kernel: |Linux version \d|Unable to handle kernel |Internal error: "
+            rb"|Call trace:$|Mem abort info:|Data abort info:|  (?:ESR = 0x|EC = 0x|FSC = 0x|SET = |EA = |ISV = |CM = )"
+            rb"|swapper pgtable: |\[[0-9a-f]{16}\] pgd=|(?:pc|lr|sp) : |x\d{1,2} *: [0-9a-f]{16}"
+            rb"| \w[\w.]*\+0x[0-9a-f]+/0x[0-9a-f]+|CPU: \d+ |Code: [0-9a-f]{8} |pstate: [0-9a-f]{8} ",
+            b"] ",
+            b" kernel",
+            b"Linux version ",
+            b"Call trace:",
+        ),
         parse=parse_dmesg,
         sample=b"[    0.000000] Linux version 6.12.117 (root@vm) (gcc 12.2.0) #2 SMP\n",
         command="journalctl -k -b -o short-monotonic 2>/dev/null || dmesg",
@@ -368,6 +303,7 @@ _ROWS: tuple[Kind, ...] = (
         fact=KernelRelease,
         paths=_paths(r"uname(?:\.txt)?", r"uname_-a", r"osrelease", r"proc/version"),
         sniff=_has(rb"\ALinux \S+ \d+\.\d+"),
+        row=Row(rb"(?:(?:Kernel|uname): ?)?Linux (?!version )\S+ \d+\.\d+\S* #\d", b"Linux "),
         parse=parse_uname,
         sample=b"Linux vm 6.12.117 #2 SMP PREEMPT Fri Nov 20 10:00:00 UTC 2026 aarch64 GNU/Linux\n",
         command="uname -a",
@@ -482,6 +418,21 @@ def kind_of_path(path: str) -> Kind | None:
     return next((kind for kind in KINDS.values() if kind.paths.search(path)), None)
 
 
+_EARLIER_BOOT = re.compile(
+    r"(?:^|/)(?:last_kmsg|vmcore-dmesg[^/]*|(?:dmesg|console)-\w+-\d+|dmesg\.\d{8,}|[^/]+(?:\.\d{1,4}|-\d{8})(?:\.\w+)?)$"
+    r"|(?:^|/)(?:pstore|var/crash)/"
+)
+
+
+def is_of_an_earlier_boot(path: str) -> bool:
+    """Whether a log of this name was left by a boot that has ended: a crash, a pstore record, a rotated file.
+
+    >>> is_of_an_earlier_boot("var/log/messages-20261127.xz"), is_of_an_earlier_boot("var/log/messages")
+    (True, False)
+    """
+    return _EARLIER_BOOT.search(path) is not None
+
+
 def kind_of_content(head: bytes) -> Kind | None:
     """The kind that the first bytes of a file show."""
     return next((kind for kind in KINDS.values() if kind.sniff(head[:SNIFF_BYTES])), None)
@@ -495,3 +446,10 @@ def kinds_of_fact(fact: type) -> Iterator[Kind]:
 def in_order() -> list[Kind]:
     """The kinds in the order in which they are best collected."""
     return sorted(KINDS.values(), key=lambda kind: kind.when)
+
+
+def steps(kind: Kind, config: Configuration | None, series: tuple[int, int] | None = None) -> tuple[str, ...]:
+    """How to get a kind of evidence from a kernel of this configuration and version, or what to get instead."""
+    if not kind.why_not(config, series):
+        return (kind.step,)
+    return steps(KINDS[kind.instead], config, series) if kind.instead else ()

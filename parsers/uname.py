@@ -22,7 +22,7 @@ Version = tuple[int, int, int]
 _RELEASE = r"(?P<release>[1-9]\d?\.\d{1,3}[^\s()]{0,120})"
 _SHAPES = (
     re.compile(rf"Linux version {_RELEASE} (?:\([^()\n]*\) )?(?P<rest>[^\n]*)"),
-    re.compile(rf"^Linux (?P<node>\S+) {_RELEASE} (?P<rest>[^\n]*)", re.MULTILINE),
+    re.compile(rf"^(?:(?:Kernel|uname): ?)?Linux (?P<node>\S+) {_RELEASE} (?P<rest>[^\n]*)", re.MULTILINE),
     re.compile(rf"^[^\S\n]*{_RELEASE}(?P<rest>)[^\S\n]*$", re.MULTILINE),
 )
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d{1,5}))?(.*)")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from parsers.kconfig import Kconfig
-from parsers.kinds import KINDS, Kind, kinds_of_fact
+from parsers.kinds import KINDS, Kind, kinds_of_fact, steps
 from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
 from parsers.uname import KernelRelease
@@ -97,9 +97,9 @@ def how_to_collect(
     if not kinds:
         return (_name(fact),)
     series = release.series if release is not None else None
-    steps = tuple(dict.fromkeys(step for kind in kinds for step in kind.steps(config, series)))
+    found = tuple(dict.fromkeys(step for kind in kinds for step in steps(kind, config, series)))
     made = _MADE.get(fact) if isinstance(fact, type) else None
-    return tuple(made.step.format(step) for step in steps) if made is not None and made.step else steps
+    return tuple(made.step.format(step) for step in found) if made is not None and made.step else found
 
 
 def _name(fact: type | str) -> str:

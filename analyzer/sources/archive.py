@@ -7,20 +7,25 @@ Archives in archives are opened on the way.
 
 from __future__ import annotations
 
+import copy
 import io
+import re
 import tarfile
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
+from analyzer.sources.budget import Budget
 from analyzer.sources.sniff import is_vmcore
 from parsers.compressed import DAMAGE, SUFFIXES, Forward, Growth, Stream, compression, decompressed, first_bytes
 from parsers.errors import Diagnostic, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from analyzer.sources.recognise import Look
 
 __all__ = ["HEAD_BYTES", "Contents", "Limits", "Member", "archive_format", "inner_format", "plain_name", "read_archive"]
 
@@ -29,6 +34,8 @@ HEAD_BYTES = 16 << 10
 _CHUNK = 1 << 20
 _BLOCK = 512
 _MAX_HEADER = 1 << 20
+_PAX_DIGITS = 9
+_LONG_NUMBER = re.compile(rb"\d{1000}")
 _MAX_ENDS = 64
 """How often the end of an archive is met: tarfile skips in steps what a member claims to hold, where nothing is too."""
 _TARBALLS = {".tgz", ".tbz", ".tbz2", ".txz", ".tzst"}
@@ -36,15 +43,11 @@ _TARBALLS = {".tgz", ".tbz", ".tbz2", ".txz", ".tzst"}
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may grow to."""
+    """What one archive may grow to; all of them together draw on the `Budget`."""
 
     members: int = 2_000_000
     member_bytes: int = 1 << 30
     """Of one member that is read."""
-    kept_bytes: int = 4 << 30
-    """Of all members that are read."""
-    total_bytes: int = 256 << 30
-    """Of everything that is decompressed to get at them."""
     ratio: int = 250
     ratio_from: int = 64 << 20
     """A compressed file may grow by more than ``ratio`` up to here."""
@@ -60,15 +63,19 @@ class Member:
     relative: str
     """Its path, with archives in the archive as directories."""
     data: bytes = field(repr=False)
+    named: bool = True
+    """Whether its name was wanted, or only its content."""
 
 
 @dataclass(eq=False)
 class Contents:
-    """What an archive holds: members that were read, names of those that were not wanted, what was refused."""
+    """What an archive holds: members that were read, names of those that were not wanted, what was refused and why."""
 
     members: list[Member] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     notes: list[Diagnostic] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    """Names of members that were not read, by the reason."""
 
 
 def archive_format(head: bytes) -> str:
@@ -106,13 +113,20 @@ def inner_format(head: bytes) -> str:
     return archive_format(first_bytes(head, _BLOCK))
 
 
-def read_archive(path: Path, keep: Callable[[str], bool], limits: Limits | None = None) -> Contents:
-    """Read the members whose path ``keep`` accepts.
+def read_archive(
+    path: Path,
+    keep: Callable[[str], bool],
+    limits: Limits | None = None,
+    *,
+    look: Look | None = None,
+    budget: Budget | None = None,
+) -> Contents:
+    """Read the members whose path ``keep`` accepts, and those in which ``look`` finds evidence.
 
     A single compressed file counts as an archive of one member, which is always read.  Raises `InputError` where
-    the archive cannot be read, is damaged, or exceeds the limits; the message names the member.
+    the archive cannot be read, is damaged, or exceeds the limits or the budget; the message names the member.
     """
-    reading = _Reading(keep, limits or Limits())
+    reading = _Reading(keep, limits or Limits(), look, budget or Budget())
     try:
         with path.open("rb") as file:
             reading.stream(file, str(path), "", 0)
@@ -124,25 +138,25 @@ def read_archive(path: Path, keep: Callable[[str], bool], limits: Limits | None 
 class _Reading:
     """One archive with all that are in it."""
 
-    def __init__(self, keep: Callable[[str], bool], limits: Limits) -> None:
+    def __init__(self, keep: Callable[[str], bool], limits: Limits, look: Look | None, budget: Budget) -> None:
         self.keep = keep
         self.limits = limits
+        self.look = look
+        self.budget = budget
         self.contents = Contents()
-        self.left_out: dict[str, list[str]] = {}
+        self.names: set[str] = set()
         self.seen = 0
-        self.kept = 0
-        self.total = 0
 
     def finish(self, path: str) -> Contents:
         """The contents, with one note for each reason to leave members out."""
-        for reason, names in self.left_out.items():
+        for reason, names in self.contents.left_out.items():
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             self.contents.notes.append(Diagnostic(f"{names[0]}{more}: {reason}", path))
         return self.contents
 
     def leave_out(self, name: str, reason: str) -> None:
         """A member that is not read."""
-        self.left_out.setdefault(reason, []).append(name)
+        self.contents.left_out.setdefault(reason, []).append(name)
 
     def stream(self, source: Stream, name: str, relative: str, depth: int) -> None:
         """An archive or compressed file, from its first byte; it is known to be one."""
@@ -174,8 +188,10 @@ class _Reading:
             self.stream(inside, name, relative, depth + 1)
         elif is_vmcore(head):
             self.leave_out(name, _DUMP)
-        else:
+        elif not relative or self.keep(plain_name(relative)):
             self.take(inside, name, plain_name(relative or PurePosixPath(name).name))
+        else:
+            self.look_into(inside, head, 0, name, plain_name(relative))
 
     def tar(self, source: Stream, name: str, relative: str, depth: int) -> None:
         guarded = _Guarded(self, source, None, name)
@@ -200,7 +216,10 @@ class _Reading:
         if seekable is None:
             seekable = io.BytesIO(self.whole(source, name))
         with zipfile.ZipFile(seekable) as archive:
-            for info in archive.infolist():
+            members = archive.infolist()
+            if sum(info.compress_size for info in members) > seekable.seek(0, io.SEEK_END):
+                raise InputError("its members overlap: together they are larger than the archive", path=name)
+            for info in members:
                 inner = self.member(info.filename, name)
                 if inner is None or info.filename.endswith("/"):
                     continue
@@ -214,13 +233,20 @@ class _Reading:
                     self.packed(archive, info, full, path, depth)
 
     def packed(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, relative: str, depth: int) -> None:
-        """A member of a zip."""
-        try:
+        """A member of a zip; zipfile reads bzip2 and LZMA without bounds, so those are decompressed here."""
+        if info.compress_type in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
             with archive.open(info) as file:
-                plain = _Guarded(self, file, lambda: max(info.compress_size, 1), name)
-                self.file(plain, info.file_size, name, relative, depth)
-        except NotImplementedError as error:
-            self.leave_out(name, str(error))
+                self.grown(file, info, name, relative, depth)
+        elif info.compress_type == zipfile.ZIP_BZIP2:
+            with archive.open(_stored(info)) as packed:
+                self.grown(decompressed("bzip2", cast(Stream, packed)), info, name, relative, depth)
+        else:
+            self.leave_out(name, f"compression method {info.compress_type}, not read")
+
+    def grown(self, plain: Any, info: zipfile.ZipInfo, name: str, relative: str, depth: int) -> None:  # noqa: ANN401 a stream
+        """The plain data of a member of a zip."""
+        guarded = _Guarded(self, plain, lambda: max(info.compress_size, 1), name)
+        self.file(guarded, info.file_size, name, relative, depth)
 
     def member(self, inner: str, name: str) -> str | None:
         """The member's path, None for one that leads out of the archive."""
@@ -246,27 +272,62 @@ class _Reading:
             self.leave_out(name, _DUMP)
         elif inner_format(head) in {"tar", "zip"} or (archive_format(head) and self.keep(plain_name(relative))):
             self.stream(_Replay(head, file), name, relative, depth + 1)
+        elif compression(head) and self.look is not None:
+            self.compressed(compression(head), _Replay(head, file), name, relative, depth)
         else:
+            self.look_into(_Replay(head, file), head, size, name, relative)
+
+    def look_into(self, source: Stream, head: bytes, size: int, name: str, relative: str) -> None:
+        """A member whose name says nothing, which is kept if it is evidence."""
+        refused = "" if self.look is None else self.look.refused(head, max(size, len(head)))
+        if self.look is None or refused is not None:
+            if refused:
+                self.leave_out(name, refused)
             self.contents.ignored.append(name)
+            return
+        most = self.budget.bounds.look_bytes
+        data = b"".join(self.pieces(source, most + 1))
+        if len(data) > most or not self.look.documents(data):
+            self.contents.ignored.append(name)
+            return
+        self.keep_member(Member(name, relative, data, named=False))
 
     def take(self, source: Stream, name: str, relative: str) -> None:
         """Read a member."""
-        data = self.whole(source, name)
-        self.kept += len(data)
-        self.contents.members.append(Member(name, relative, data))
+        self.keep_member(Member(name, relative, self.whole(source, name)))
+
+    def keep_member(self, member: Member) -> None:
+        """Keep a member; of two with the same name the last is the file, as when the archive is unpacked."""
+        if member.relative in self.names:
+            self.leave_out(member.name, "more than once in the archive: the last one is read")
+            self.contents.members = [one for one in self.contents.members if one.relative != member.relative]
+        self.names.add(member.relative)
+        self.budget.keep(len(member.data), member.name)
+        self.contents.members.append(member)
 
     def whole(self, source: Stream, name: str) -> bytes:
-        limit = min(self.limits.member_bytes, self.limits.kept_bytes - self.kept)
-        pieces, size = [], 0
-        while piece := source.read(_CHUNK):
-            size += len(piece)
-            if size > limit:
-                raise InputError(f"more than {limit >> 20} MiB to read", path=name)
-            pieces.append(piece)
-        return b"".join(pieces)
+        limit = min(self.limits.member_bytes, self.budget.bounds.kept_bytes - self.budget.kept)
+        data = b"".join(self.pieces(source, limit + 1))
+        if len(data) > limit:
+            raise InputError(f"more than {limit >> 20} MiB to read", path=name)
+        return data
+
+    def pieces(self, source: Stream, most: int) -> Iterator[bytes]:
+        """At most that many bytes."""
+        while most > 0 and (piece := source.read(min(_CHUNK, most))):
+            most -= len(piece)
+            yield piece
 
 
 _DUMP = "a crash dump: extract it and give it by itself"
+
+
+def _stored(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
+    """The member as if it were not compressed: its packed bytes."""
+    packed = copy.copy(info)
+    packed.compress_type, packed.file_size = zipfile.ZIP_STORED, info.compress_size
+    packed.CRC = None  # type: ignore[assignment]  # zipfile then checks none
+    return packed
 
 
 class _Header(tarfile.TarInfo):
@@ -277,6 +338,45 @@ class _Header(tarfile.TarInfo):
         if extension and not self.islnk() and not self.issym() and self.size > _MAX_HEADER:
             raise tarfile.ReadError(f"a header of {self.size} bytes")
         return super()._proc_member(archive)  # type: ignore[misc]
+
+    def _proc_pax(self, archive: Any) -> Any:  # noqa: ANN401 as in tarfile
+        """Extended attributes, which tarfile searches by expressions that take quadratic time on damaged ones."""
+        stream = archive.fileobj
+        data = stream.read(-(-self.size // _BLOCK) * _BLOCK)
+        if not _is_pax(data[: self.size]):
+            raise tarfile.ReadError("damaged extended attributes")
+        archive.fileobj = _Pushed(data, stream)
+        try:
+            return super()._proc_pax(archive)  # type: ignore[misc]
+        finally:
+            archive.fileobj = stream
+
+
+class _Pushed:
+    """A stream of tarfile with bytes pushed back, which are read in one piece first."""
+
+    def __init__(self, data: bytes, stream: Any) -> None:  # noqa: ANN401 tarfile's own
+        self.data, self.stream = data, stream
+
+    def read(self, size: int) -> bytes:
+        data, self.data = self.data, b""
+        return data or cast(bytes, self.stream.read(size))
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 whatever tarfile asks for
+        return getattr(self.stream, name)
+
+
+def _is_pax(data: bytes) -> bool:
+    """Whether extended attributes are records ``LENGTH KEY=VALUE`` without long runs of digits."""
+    at = 0
+    while at < len(data) and data[at]:
+        digits = data[at : at + _PAX_DIGITS].partition(b" ")[0]
+        size = int(digits) if digits.isdigit() else 0
+        record = data[at : at + size]
+        if not size or len(record) < size or b"=" not in record or not record.endswith(b"\n"):
+            return False
+        at += size
+    return not _LONG_NUMBER.search(data)
 
 
 class _Replay(Forward):
@@ -316,13 +416,11 @@ class _Guarded(Forward):
         data = self.inner.read(_CHUNK if size < 0 else min(size, _CHUNK))
         limits = self.reading.limits
         self.total += len(data)
-        self.reading.total += len(data)
+        self.reading.budget.unpack(len(data), self.name)
         self.tail = (self.tail + data)[-_BLOCK:]
         self.ends += not data
         if self.ends > _MAX_ENDS:
             raise EOFError("a member reaches beyond the end")
-        if self.reading.total > limits.total_bytes:
-            raise InputError(f"unpacks to more than {limits.total_bytes >> 30} GiB", path=self.name)
         if self.packed is not None:
             Growth(limits.ratio, limits.ratio_from).check(self.total, self.packed(), self.name)
         return data

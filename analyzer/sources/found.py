@@ -10,7 +10,7 @@ from pathlib import Path
 
 from parsers.errors import Diagnostic, InputError
 
-__all__ = ["UNENDED", "Found", "digest", "head_of"]
+__all__ = ["MAX_FILE_BYTES", "UNENDED", "Found", "digest", "head_of"]
 
 MAX_FILE_BYTES = 8 << 30
 UNENDED = "the last line has no end: perhaps it is cut short"
@@ -32,6 +32,15 @@ class Found:
     def head(self, size: int) -> bytes:
         """The first bytes."""
         return self.where[:size] if isinstance(self.where, bytes) else head_of(self.where, size)
+
+    def size(self) -> int:
+        """Bytes; InputError for a file that is not there any more."""
+        if isinstance(self.where, bytes):
+            return len(self.where)
+        try:
+            return self.where.stat().st_size
+        except OSError as error:
+            raise InputError(error.strerror or str(error), path=self.name) from error
 
     def unended(self) -> tuple[Diagnostic, ...]:
         """A word on text whose last line has no end: the kernel ends every line, so it was cut short, or pasted."""

@@ -1,7 +1,8 @@
 """One evidence set is one machine in one boot: what was read must not contradict that.
 
-Only what cannot both be true is refused.  A log may hold several boots, so it agrees with any of them.  A host may
-be given another name while it runs, so names that differ are a doubt and no contradiction.
+Only what cannot both be true is refused.  A log may hold several boots, so it agrees with any of them; one that an
+earlier boot has left agrees with all.  A host may be given another name while it runs, so names that differ are a doubt
+and no contradiction.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from parsers.errors import Diagnostic, UsageError
+from parsers.kinds import is_of_an_earlier_boot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +41,10 @@ def _address(value: int | None) -> frozenset[object]:
 
 
 def _release_of_log(log: Any) -> frozenset[object]:  # noqa: ANN401 parsers.dmesg.Dmesg, which is slow to import
-    return frozenset(boot.release.raw for boot in log.boots if boot.release is not None)
+    """The releases that the banners name, or the oopses of a log that has lost its banner."""
+    named = frozenset(boot.release.raw for boot in log.boots if boot.release is not None)
+    printed = (report.release.partition(" ")[0] for report in log.reports.reports)
+    return named or frozenset(release for release in printed if release)
 
 
 def _page_sizes_of_log(log: Any) -> frozenset[object]:  # noqa: ANN401
@@ -68,7 +73,7 @@ _SAID: Mapping[str, tuple[tuple[str, Callable[[Any], frozenset[object]]], ...]] 
         ("vmcoreinfo", lambda one: _one(one.osrelease)),
         ("vmcore", lambda one: _one(one.release)),
         ("trace", lambda one: _one(one.release)),
-        ("dmesg", lambda one: _release_of_log(one) if _whole(one) else frozenset()),
+        ("dmesg", lambda one: _release_of_log(one) if _whole(one) or len(one.boots) == 1 else frozenset()),
     ),
     "kernel series": (
         ("uname", _series),
@@ -145,7 +150,7 @@ def _statements(
     for kind, read in readers:
         for source in parsed.get(kind, ()):
             values = read(source)
-            if values:
+            if values and not (kind == "dmesg" and is_of_an_earlier_boot(source.path)):
                 yield _Statement(str(getattr(source, "path", "") or getattr(source, "source", kind)), values)
 
 

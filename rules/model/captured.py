@@ -16,7 +16,7 @@ from parsers.ftrace.events import Origin
 from parsers.hugepages import HugePages
 from parsers.iomem import Iomem
 from parsers.kconfig import Kconfig
-from parsers.kinds import KINDS
+from parsers.kinds import KINDS, is_of_an_earlier_boot
 from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
 from parsers.meminfo import Meminfo
@@ -30,15 +30,15 @@ from parsers.zoneinfo import Zoneinfo
 from rules.facts import Facts
 from rules.model.captured_vmcore import exact_facts, layout_of_dump, unreadable_facts, with_vmcore
 from rules.model.layout.builder import LayoutBuilder
+from rules.model.layout.from_counters import page_size_of
 from rules.model.layout.phys_offset import fit_phys_offset
-from rules.model.log_events import LogEvents
 from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.resources import Resources
 from rules.model.memory.sections import SectionTable
 from rules.model.memory.snapshots import Earlier, ListedSections, Present, PrintedTables
-from rules.model.oops import Oopses
 from rules.model.replay.offlining import Offlining
 from rules.model.replay.timeline import HotplugLog, Timeline
+from rules.model.several_logs import of_all_logs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping as Dict
@@ -69,6 +69,8 @@ class Captured:
     meminfo: Meminfo | None = None
     hugepages: HugePages | None = None
     dmesg: Dmesg | None = None
+    logs: tuple[Dmesg, ...] = ()
+    """Other logs beside ``dmesg``, rotated ones and those of crashes: what they report counts too."""
     memmap_on_memory: MemmapOnMemory | None = None
     boot_id: BootId | None = None
     vmcore: VmcoreFacts | None = None
@@ -118,14 +120,24 @@ def _blocks(parsed: Dict[str, Sequence[Any]]) -> dict[str, Any]:
 
 
 def _log(parsed: Dict[str, Sequence[Any]]) -> dict[str, Any]:
-    """Of several logs the one that has oopses, and its beginning; of two such the last."""
-    logs = reversed(parsed.get("dmesg", ()))
-    return {"dmesg": max(logs, key=lambda log: (bool(log.reports.reports), log.boot.release is not None), default=None)}
+    """Of several logs the one of this boot, that has oopses, and its beginning; of two such the last.  All count."""
+    logs = parsed.get("dmesg", ())
+    main = max(reversed(logs), key=_worth, default=None)
+    return {"dmesg": main, "logs": tuple(log for log in logs if log is not main)}
+
+
+def _worth(log: Dmesg) -> tuple[bool, bool, bool]:
+    return not is_of_an_earlier_boot(log.path), bool(log.reports.reports), log.boot.release is not None
 
 
 def _trace(parsed: Dict[str, Sequence[Any]]) -> dict[str, Any]:
-    """Text sorts before trace.dat, and has lines to quote; a log tells least."""
-    return {"trace": next(iter((*parsed.get("trace", ()), *parsed.get("log", ()))), None)}
+    """The trace with the most events: of equal ones text sorts before trace.dat, and has lines to quote.
+
+    A log has its own words for hotplug, and the fewest.
+    """
+    traces, logs = parsed.get("trace", ()), parsed.get("log", ())
+    best = max(traces, key=len, default=None)
+    return {"trace": best if best is not None and (len(best) or not logs) else max(logs, key=len, default=None)}
 
 
 _CHOSEN: dict[str, Callable[[Dict[str, Sequence[Any]]], dict[str, Any]]] = {
@@ -179,8 +191,8 @@ class _Building:
         elif mapping is not None and captured.vmcore is None and self._lies_elsewhere(mapping, layout):
             mapping = None
         if captured.dmesg is not None:
-            oopses = Oopses.of(captured.dmesg, builder, self.known.get(KernelRelease))
-            self._take(oopses, oopses.release, LogEvents.of(oopses))
+            oopses, events = of_all_logs(captured.dmesg, captured.logs, builder, self.known.get(KernelRelease))
+            self._take(oopses, oopses.release, events)
             layout = oopses.layout if mapping is None else layout
         self.known[KernelLayout] = layout
         if mapping is not None:
@@ -253,6 +265,9 @@ class _Building:
             builder.add("block_size", captured.blocks.block_size_bytes, captured.blocks.path)
         if captured.dump is not None:
             builder.dump(captured.dump, release)
+        counted = page_size_of(captured.meminfo, captured.zoneinfo, captured.hugepages, self.known.get(CommandLine))
+        if counted is not None and "page_size" not in builder.facts:
+            builder.add("page_size", *counted)
         if release is not None:
             builder.release(release)
         return builder
@@ -347,6 +362,8 @@ class _Building:
             )
         if table is not None:
             self.known[SectionTable] = table
+        elif resources is not None and not layout.knows("page_size"):
+            self.missing.setdefault(SectionTable, "the page size is not known (--layout page_size=4096 says it)")
 
     def _boot_memory(self) -> Ranges | None:
         """Byte ranges of memory that the boot log lists, None where it lists none, not all, or another boot's.

@@ -45,6 +45,8 @@ def with_vmcore(captured: Captured, vmcore: VmcoreFacts) -> Captured:
         "command_line": texts.command_line,
         "dmesg": texts.log,
     }
+    if texts.log is not None and captured.dmesg is not None:
+        found["logs"] = (captured.dmesg, *captured.logs)  # what lies beside the dump counts as well
     # What the dump says of itself is of the same moment as its page tables, so it comes first.
     return replace(captured, **{name: value for name, value in found.items() if value is not None})
 

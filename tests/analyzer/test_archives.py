@@ -21,6 +21,7 @@ from analyzer.audit import audit
 from analyzer.reports.json import document
 from analyzer.sources import archive as archives
 from analyzer.sources.archive import Limits, archive_format, plain_name, read_archive
+from analyzer.sources.budget import Bounds, Budget
 from analyzer.sources.read import Request
 from parsers.errors import InputError, UsageError
 
@@ -175,10 +176,10 @@ def test_several_captures_are_refused_by_name(tmp_path: Path) -> None:
 # What is hostile.
 
 
-def refused(path: Path, data: bytes, message: str, **limits: int) -> None:
+def refused(path: Path, data: bytes, message: str, budget: Budget | None = None, **limits: int) -> None:
     path.write_bytes(data)
     with pytest.raises(InputError, match=message) as caught:
-        read_archive(path, lambda name: name.endswith("iomem"), Limits(**limits))
+        read_archive(path, lambda name: name.endswith("iomem"), Limits(**limits), budget=budget)
     assert str(path) in caught.value.path
 
 
@@ -274,8 +275,8 @@ def test_too_many_members(tmp_path: Path) -> None:
 
 def test_too_much_in_all(tmp_path: Path) -> None:
     files = {f"{number}/iomem": bytes([number]) * 100_000 for number in range(30)}
-    refused(tmp_path / "a", tar_of(files), "MiB to read", kept_bytes=1 << 20)
-    refused(tmp_path / "b", tar_of(files), "unpacks to more than", total_bytes=1 << 20)
+    refused(tmp_path / "a", tar_of(files), "MiB to read", Budget(Bounds(kept_bytes=1 << 20)))
+    refused(tmp_path / "b", tar_of(files), "unpacks to more than", Budget(Bounds(unpacked_bytes=1 << 20)))
 
 
 def test_member_that_is_too_large_is_left_out(tmp_path: Path) -> None:

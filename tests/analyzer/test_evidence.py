@@ -22,7 +22,7 @@ from rules.engine import Outcome, load_rules, run
 from rules.facts import Facts, how_to_collect
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.captured import build_facts
-from rules.rule import rule
+from rules.rule import Rule, rule
 from tests.fuzz.invariants import hold
 from tests.fuzz.targets import of_kinds
 
@@ -65,23 +65,26 @@ BALLOON = Kind(
 )
 
 
-@rule(
-    code="XYZ-01",
-    name="balloon",
-    severity=Severity.INFO,
-    impact=Impact.INFORMATIONAL,
-    needs=(Balloon,),
-    references=("x",),
-)
-def balloon_rule(balloon: Balloon):
-    """A balloon.
+def balloon_rule() -> Rule:
+    """Declared late: a rule cannot ask for what the table of evidence does not have."""
 
-    What it means: x
-    How it is detected: x
-    When it is not a problem: x
-    What to do: x
-    """
-    yield Hit(claim=Claim.PROVEN, title="balloon", message=f"{balloon.pages} pages")
+    @rule(code="XYZ-01", name="balloon", severity=Severity.INFO, impact=Impact.INFORMATIONAL)
+    def check(balloon: Balloon):
+        """A balloon.
+
+        What it means: x
+        How it is detected: x
+        When it is not a problem: x
+        What to do: x
+        """
+        yield Hit(claim=Claim.PROVEN, title="balloon", message=f"{balloon.pages} pages")
+
+    return check
+
+
+def test_a_rule_cannot_ask_for_what_no_row_has() -> None:
+    with pytest.raises(TypeError, match="Balloon"):
+        balloon_rule()
 
 
 @pytest.fixture
@@ -99,14 +102,14 @@ def test_a_new_row_arrives_as_a_fact(balloon: Kind, tmp_path: Path, name: str) -
     assert [source.kind for source in sources.sources] == ["balloon"]
     facts = build_facts(sources.captured)
     assert facts.get(Balloon).pages == 512
-    (verdict,) = run([balloon_rule], facts)
+    (verdict,) = run([balloon_rule()], facts)
     assert (verdict.outcome, verdict.findings[0].hit.message) == (Outcome.FIRED, "512 pages")
 
 
 def test_a_new_row_is_asked_for_when_it_is_missing(
     balloon: Kind, damaged: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("analyzer.audit.load_rules", lambda: ((*load_rules()[0], balloon_rule), ()))
+    monkeypatch.setattr("analyzer.audit.load_rules", lambda: ((*load_rules()[0], balloon_rule()), ()))
     report = audit(Request((damaged,)), only=["XYZ-01"])
     (verdict,) = report.verdicts
     assert verdict.outcome is Outcome.UNDECIDED
@@ -146,7 +149,12 @@ def test_the_sample_is_recognised_by_its_content(kind: Kind) -> None:
 
 
 def test_only_files_of_one_value_are_not_recognised_by_content() -> None:
-    assert {kind.name for kind in READ if not kind.sniff(kind.sample)} == {"cmdline", "memmap_on_memory", "boot_id"}
+    assert {kind.name for kind in READ if not kind.sniff(kind.sample)} == {
+        "cmdline",
+        "memmap_on_memory",
+        "boot_id",
+        "kexec_crash_loaded",
+    }
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if kind.is_collected], ids=lambda kind: kind.name)

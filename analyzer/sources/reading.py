@@ -1,0 +1,455 @@
+"""One evidence set in the making.
+
+What a user names counts, the last of a kind as the state.  What only lies in a directory or an archive is found by its
+name, and otherwise by its content: then it counts if no file is of that kind by its name; logs and traces always
+count.  One file there that cannot be read never ends the reading.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analyzer.sources.archive import archive_format, plain_name, read_archive
+from analyzer.sources.budget import Budget
+from analyzer.sources.crashdump import Symbols, read_vmcore
+from analyzer.sources.found import MAX_FILE_BYTES, UNENDED, Found, digest, head_of
+from analyzer.sources.identity import doubt_of_names, own_configs, refuse_strangers
+from analyzer.sources.recognise import Document, Look, documents_of
+from analyzer.sources.running import is_proc_kcore
+from analyzer.sources.sniff import is_kernel_dump, is_vmcore
+from analyzer.sources.tree import (
+    NOT_LISTED,
+    attribute_of,
+    is_archive,
+    is_wanted,
+    other_captures,
+    refuse_several_dumps,
+    walk,
+)
+from analyzer.sources.unread import NOT_RECOGNISED, Unread, bounded
+from parsers import ftrace
+from parsers.encodings import decoded
+from parsers.errors import Diagnostic, InputError, PtauditError
+from parsers.kinds import KINDS, SNIFF_BYTES, kind_of_path
+from parsers.lines import at_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from parsers.evidence import Kind
+    from parsers.vmcore.extract import VmcoreFacts
+
+__all__ = ["Reading", "Source", "readable_kinds"]
+
+MAX_SYSTEM_MAPS = 4
+SPLIT_BYTES = 4 << 20
+"""A file whose name tells its kind is searched for other kinds up to here."""
+_KCORE = re.compile(r"(?:^|/)proc/kcore$")  # the running kernel's memory, without end
+_KERNEL_FILE = re.compile(r"(?:^|/)(?:vmlinux|(System\.map))(?:-[^/]+?)?(?:\.debug)?(?:\.(?:gz|xz|zst))?$")
+_MANY = {"dmesg", "trace", "log", "ptdump", "vmcore", "memory_nodes"}
+"""Kinds of which several files count, or are chosen from by `Captured.of`."""
+_MOMENTS = {"ptdump", "vmcore", "dmesg", "trace"}
+"""Kinds of which the same content, given twice, must not count twice."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that was read: its kind, its hash, what was odd about it."""
+
+    kind: str
+    path: str
+    sha256: str
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+class Reading:
+    """What was read so far."""
+
+    def __init__(self, symbols: Symbols) -> None:
+        self.symbols = symbols
+        self.budget = Budget()
+        self.look = Look(self.budget)
+        self.parsed: dict[str, list[Any]] = {}
+        self.named: dict[str, list[str]] = {}
+        """Where each of them was read."""
+        self.sources: list[Source] = []
+        self.dumps: list[Path] = []
+        self.lain_beside: set[Path] = set()
+        """Dumps found while scanning a directory, not named by the user."""
+        self.kernels: list[Path] = []
+        """What may be their kernels."""
+        self.system_maps: list[Path] = []
+        self.seen: set[Path] = set()
+        """Files that were read, resolved."""
+        self.contents: dict[tuple[str, str], str] = {}
+        """Where each content of a kind, by its hash, was first read."""
+        self.ignored: list[str] = []
+        self.left_out: list[Unread] = []
+        self.notes: list[Diagnostic] = []
+        self.failures: list[PtauditError] = []
+
+    def unread(self) -> list[Unread]:
+        """Everything that was given and is not used."""
+        reasons = {one.path for one in self.left_out}
+        return bounded(
+            [*self.left_out, *(Unread(name, NOT_RECOGNISED) for name in self.ignored if name not in reasons)]
+        )
+
+    def _again(self, path: Path) -> bool:
+        """Whether this file was already read under another name."""
+        resolved = path.resolve()
+        known = resolved in self.seen
+        self.seen.add(resolved)
+        return known
+
+    # Directories and archives.
+
+    def directory(self, root: Path) -> None:
+        """Everything in a capture directory, or in a copied /proc and /sys tree, and in archives there."""
+        files: dict[str, Found] = {}
+        dumps: list[Path] = []
+        for relative, path in walk(root, self.left_out):
+            if is_wanted(relative) or _KCORE.search(relative):
+                files[relative] = Found(str(path), path)
+            elif is_kernel_dump(path):
+                dumps.append(path)
+            elif is_archive(path, relative):
+                files |= self._archive_beside(path, relative)
+            else:
+                files[relative] = Found(str(path), path)
+                if found := _KERNEL_FILE.search(relative):
+                    (self.system_maps if found[1] else self.kernels).append(path)
+        self.ignored += [one.path for one in self.left_out if one.reason == NOT_LISTED]
+        refuse_several_dumps(root, dumps)
+        new = [path for path in dumps if not self._again(path)]
+        self.dumps += new
+        self.lain_beside.update(new)
+        self._capture(files, str(root), "/")
+
+    def _archive_beside(self, path: Path, relative: str) -> dict[str, Found]:
+        """What an archive in a directory holds for us; nothing if it cannot be read."""
+        try:
+            members = self._opened(path)
+        except PtauditError as error:
+            self.failures.append(error)
+            self.left_out.append(Unread(str(path), error.message))
+            return {}
+        return {f"{relative}/{inner}": found for inner, found in members.items()}
+
+    def archive(self, path: Path) -> None:
+        """A tar or zip, or a compressed file."""
+        files = self._opened(path)
+        if list(files.values()) and all(found.name == str(path) for found in files.values()):
+            self._by_content(next(iter(files.values())))
+        elif files:
+            self._capture(files, str(path), ":")
+
+    def _opened(self, path: Path) -> dict[str, Found]:
+        """What an archive holds for us, by path in it."""
+        contents = read_archive(path, is_wanted, look=self.look, budget=self.budget)
+        self.ignored += contents.ignored
+        self.notes += contents.notes
+        self.left_out += [Unread(name, reason) for reason, names in contents.left_out.items() for name in names]
+        self.sources.append(Source("archive", str(path), Found(str(path), path).digest(), tuple(contents.notes)))
+        members = sorted(contents.members, key=lambda member: member.relative)
+        return {member.relative: Found(member.name, member.data) for member in members}
+
+    def _capture(self, files: dict[str, Found], root: str, between: str) -> None:
+        """The files of one capture by their path in it: those that a name tells first."""
+        others = other_captures(root, files)
+        trees: dict[str, dict[str, bytes]] = {}
+        unnamed: list[Found] = []
+        for relative, found in files.items():
+            if home := next((one for one in others if relative.startswith(f"{one}/")), ""):
+                self.left_out.append(Unread(found.name, f"of another capture, {home}: name that by itself"))
+            elif (attribute := attribute_of(relative)) is not None:
+                self._attribute(trees.setdefault(attribute.kind.name, {}), attribute.path, found)
+            elif (kind := kind_of_path(relative)) is not None:
+                self.file(found, kind, strict=False)
+            else:
+                unnamed.append(found)
+        for kind_name, contents in trees.items():
+            if (tree := KINDS[kind_name].tree) is not None and contents:
+                name = f"{root}{between}{tree.root}"
+                parsed = tree.parse(contents, name)
+                self._parsed(kind_name, parsed, name, _digest_of_tree(contents), _unended(contents, name))
+        for found in unnamed:
+            self._unnamed(found)
+
+    def _attribute(self, tree: dict[str, bytes], path: str, found: Found) -> None:
+        try:
+            tree[path] = found.content()
+        except InputError as error:
+            self.left_out.append(Unread(found.name, error.message))
+
+    def _unnamed(self, found: Found) -> None:
+        """A file of a capture whose name says nothing."""
+        documents: list[Document] = []
+        try:
+            head = found.head(SNIFF_BYTES)
+            if isinstance(found.where, Path) and KINDS["trace"].sniff(head[:16]):
+                self.file(found, KINDS["trace"], strict=False)
+                return
+            refused = self.look.refused(head, found.size())
+            if refused is None:
+                documents = self.look.documents(found.content())
+            elif refused:
+                self.left_out.append(Unread(found.name, refused))
+        except InputError as error:
+            self.left_out.append(Unread(found.name, error.message))
+        if not documents:
+            self.ignored.append(found.name)
+        elif not (isinstance(found.where, Path) and self._again(found.where)):
+            self._documents(found, documents, strict=False)
+
+    # Single files.
+
+    def single(self, path: Path) -> None:
+        """One file of any kind that its content, or else its name, shows."""
+        if is_proc_kcore(path):
+            self.dumps.append(path)
+            return
+        head = head_of(path, SNIFF_BYTES)
+        if not head.strip():
+            raise InputError("the file is empty", path=str(path))
+        if is_vmcore(head):
+            if self._again(path):
+                self.lain_beside -= {one for one in self.lain_beside if one.samefile(path)}
+            else:
+                self.dumps.append(path)
+            return
+        if archive_format(head):
+            self.archive(path)
+        else:
+            self._by_content(Found(str(path), path))
+
+    def _by_content(self, found: Found) -> None:
+        trace = KINDS["trace"]
+        if isinstance(found.where, Path) and found.size() > SPLIT_BYTES and trace.sniff(found.head(SNIFF_BYTES)):
+            self.file(found, trace)  # a trace is read from the disk, piece by piece
+            return
+        documents = documents_of(found.content())
+        if [one.part for one in documents] == [False] or not documents:
+            kind = documents[0].kind if documents else kind_of_path(plain_name(found.name))
+            if kind is None:
+                raise InputError(
+                    f"not recognised; name its kind with --kind (one of {readable_kinds()})", path=found.name
+                )
+            self.file(found, kind)
+        elif not (isinstance(found.where, Path) and self._again(found.where)):
+            self._documents(found, documents, strict=True)
+
+    def file(self, found: Found, kind: Kind, *, strict: bool = True) -> None:
+        """A file of a known kind; in a directory, one bad file is a diagnostic and the rest is read."""
+        name = found.name
+        if not kind.is_read:
+            self.ignored.append(name)
+            self.left_out.append(Unread(name, "the audit does not use it"))
+            return
+        if isinstance(found.where, Path) and self._again(found.where):
+            return
+        try:
+            if kind.read is not None:
+                self._parsed(kind.name, kind.read(found.where, path=name), name, found.digest(), found.unended())
+                return
+            raw = found.content()
+            data = decoded(raw)
+            self.budget.keep(len(data) if isinstance(found.where, Path) else 0, name)
+            others = documents_of(data) if not strict and len(data) <= SPLIT_BYTES else []
+            if any(one.part and one.kind is not kind for one in others):
+                self._documents(found, others, strict=False)
+            else:
+                self._document(Document(kind, data, part=False), name, digest(raw), found.unended())
+        except PtauditError as error:
+            if strict:
+                raise
+            self._failed(kind.name, error, found)
+
+    def _documents(self, found: Found, documents: Sequence[Document], *, strict: bool) -> None:
+        """What a file holds that its content tells."""
+        content, unended = found.digest(), found.unended()
+        failures = []
+        for document in documents:
+            kind = document.kind
+            used = self.named.get(kind.name)
+            if not strict and used and kind.name not in {"dmesg", "trace"}:
+                self.left_out.append(Unread(found.name, f"{kind.what} is read from {used[-1]}"))
+                continue
+            try:
+                self._document(document, found.name, content, unended if document is documents[-1] else ())
+            except PtauditError as error:
+                failures.append(error)
+                self.left_out.append(Unread(found.name, f"{kind.what}: {error.message}"))
+        if len(failures) == len(documents):
+            if strict:
+                raise failures[0]
+            self.failures.append(failures[0])
+
+    def _document(self, document: Document, name: str, content: str, notes: tuple[Diagnostic, ...]) -> None:
+        kind, data = document.kind, document.data
+        if kind.read is not None:
+            parsed = kind.read(data, path=name)
+        else:
+            assert kind.parse is not None  # noqa: S101 only kinds that are read come here
+            parsed = kind.parse(data, name)
+        if self._parsed(kind.name, parsed, name, content, notes, digest(data)) and kind.name == "dmesg":
+            self._events_of_log(data, name)
+
+    def _failed(self, kind: str, error: PtauditError, found: Found) -> None:
+        """A file that nobody named and that cannot be read."""
+        self.failures.append(error)
+        self.left_out.append(Unread(found.name, error.message))
+        if isinstance(found.where, Path):
+            self.seen.discard(found.where.resolve())
+        note = Diagnostic(error.message, error.path or found.name, error.line, error.column, error.offset)
+        with contextlib.suppress(InputError, OSError):
+            if kind == "vmcore" or found.size() <= MAX_FILE_BYTES:  # what is refused for its size is not hashed either
+                self.sources.append(Source(kind, found.name, found.digest(), (note,)))
+
+    def _events_of_log(self, data: bytes, name: str) -> None:
+        """The events of hotplug that a kernel log names in its own words, or as a ring buffer dumped into it."""
+        events = ftrace.read(decoded(data), path=name)
+        if len(events):
+            self.parsed.setdefault("log", []).append(events)
+
+    def _parsed(
+        self,
+        kind: str,
+        parsed: Any,  # noqa: ANN401
+        name: str,
+        content: str,
+        notes: tuple[Diagnostic, ...],
+        key: str = "",
+    ) -> bool:
+        """Keep what a parser, of whatever type, returned; False for content that was read before: it is one moment."""
+        first = self.contents.setdefault((kind, key or content), name) if kind in _MOMENTS else name
+        if first != name:
+            self.left_out.append(Unread(name, f"the same content as {first}"))
+            return False
+        self.parsed.setdefault(kind, []).append(parsed)
+        self.named.setdefault(kind, []).append(name)
+        self.sources.append(Source(kind, name, content, (*parsed.diagnostics, *notes)))
+        return True
+
+    # Crash dumps.
+
+    def vmcore(self, paths: tuple[Path, ...]) -> None:
+        """A crash dump, in several files if it is a split one; one that was only found may be unreadable."""
+        beside = paths[0] in self.lain_beside
+        try:
+            facts = read_vmcore(paths, self.symbols)
+        except PtauditError as error:
+            if not beside:
+                raise
+            self._failed("vmcore", error, Found(str(paths[0]), paths[0]))
+            return
+        if beside and facts.vmcoreinfo.symbol("kallsyms_names") is None:
+            facts = self._with_system_map(paths) or facts
+        notes = facts.diagnostics
+        unknown = [] if facts.types != "VMCOREINFO" else ["structures"]
+        unknown += [] if facts.has_symbols else ["symbols"]
+        if beside and self.kernels and self.symbols.vmlinux is None and unknown:
+            # A kernel from elsewhere is not opened unless someone says so: its debug info is a program of its own.
+            what = " and ".join(unknown)
+            said = f"its {what} are not known, and {self.kernels[0]} lies beside it: --vmlinux reads that"
+            notes = (*notes, Diagnostic(said, str(paths[0])))
+        digests = [_digest_of_dump(facts, path) for path in paths]
+        first = self.contents.setdefault(("vmcore", digests[0]), str(paths[0]))
+        if first != str(paths[0]):
+            self.left_out.append(Unread(str(paths[0]), f"the same content as {first}"))
+            return
+        self.parsed.setdefault("vmcore", []).append(facts)
+        self.named.setdefault("vmcore", []).append(str(paths[0]))
+        for path, sha256 in zip(paths, digests, strict=True):
+            self.sources.append(Source("vmcore", str(path), sha256, notes if path == paths[0] else ()))
+
+    def running(self, facts: VmcoreFacts) -> None:
+        """The memory of the kernel that runs here, which was read before."""
+        self.parsed.setdefault("vmcore", []).append(facts)
+        self.named.setdefault("vmcore", []).append(facts.path)
+        self.sources.append(Source("vmcore", facts.path, _digest_of_dump(facts, Path(facts.path)), facts.diagnostics))
+
+    def _with_system_map(self, paths: tuple[Path, ...]) -> VmcoreFacts | None:
+        """The dump with the first System.map beside it that fits, unless symbols were named; None if there is none."""
+        if self.symbols.vmlinux is not None or self.symbols.system_map is not None:
+            return None
+        for system_map in self.system_maps[:MAX_SYSTEM_MAPS]:
+            with contextlib.suppress(PtauditError):
+                facts = read_vmcore(paths, replace(self.symbols, system_map=system_map))
+                self.sources.append(Source("system_map", str(system_map), Found(str(system_map), system_map).digest()))
+                self.ignored = [one for one in self.ignored if one != str(system_map)]
+                return facts
+        return None
+
+    # The set.
+
+    def finish(self) -> Mapping[str, Sequence[Any]]:
+        """Everything that was read, by kind; raises where it is nothing, or of more than one machine or boot."""
+        if not self.parsed:
+            if self.failures:
+                raise self.failures[0]
+            if self.notes:
+                raise InputError("; ".join(note.message for note in self.notes))
+            names = [one.path for one in self.unread()]
+            raise InputError("nothing in it is understood" + (f": {', '.join(names[:8])}" if names else ""))
+        if "config" in self.parsed and not self._own_config():
+            del self.parsed["config"]
+        refuse_strangers(self.parsed)
+        if (doubt := doubt_of_names(self.parsed)) is not None:
+            self._note(doubt)
+        self._superseded()
+        return self.parsed
+
+    def _own_config(self) -> bool:
+        """Leaves out the configurations of other kernels that are installed; whether one is left."""
+        own = own_configs(self.parsed)
+        others = [config.path for config in self.parsed["config"] if config not in own]
+        self.ignored += others
+        self.left_out += [Unread(path, "the configuration of another kernel that is installed") for path in others]
+        self.parsed["config"] = own
+        self.named["config"] = [config.path for config in own]
+        return bool(own)
+
+    def _superseded(self) -> None:
+        """Name the files that another one of their kind makes useless."""
+        for kind, names in self.named.items():
+            if kind in {"ptdump", "vmcore"}:
+                reason = f"only the first and the last {KINDS[kind].what.removeprefix('a ')} are compared"
+                unused = names[1:-1]
+            elif kind == "trace":
+                used = max(zip(self.parsed[kind], names, strict=True), key=lambda pair: len(pair[0]))[1]
+                reason, unused = f"{used} is used, which has more events", [name for name in names if name != used]
+            else:
+                reason, unused = f"superseded by {names[-1]}", [] if kind in _MANY else names[:-1]
+            self.left_out += [Unread(name, reason) for name in unused]
+
+    def _note(self, note: Diagnostic) -> None:
+        """Say what is odd about a source when others were read too."""
+        at = next(number for number, one in enumerate(self.sources) if one.path == note.path)
+        self.sources[at] = replace(self.sources[at], diagnostics=(*self.sources[at].diagnostics, note))
+
+
+def _digest_of_dump(facts: VmcoreFacts, path: Path) -> str:
+    """Hash of a dump; the kernel's memory has no end, so VMCOREINFO stands for it."""
+    if facts.kind == "kcore":
+        return digest(repr(sorted(facts.vmcoreinfo.text.items())).encode())
+    return Found(str(path), path).digest()
+
+
+def readable_kinds() -> str:
+    """The names of all kinds that are read, as a list for people."""
+    return ", ".join(kind.name for kind in KINDS.values() if kind.is_read)
+
+
+def _unended(files: dict[str, bytes], path: str) -> tuple[Diagnostic, ...]:
+    """Warn of files of sysfs that lack the newline at their end."""
+    names = sorted(name for name, data in files.items() if data and not data.endswith(b"\n"))
+    return at_lines(f"{names[0]}: {UNENDED}", [0] * len(names), path) if names else ()
+
+
+def _digest_of_tree(files: dict[str, bytes]) -> str:
+    return digest(b"".join(name.encode() + b"\0" + files[name] for name in sorted(files)))

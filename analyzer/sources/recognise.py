@@ -1,0 +1,67 @@
+"""What a file holds by its content: one kind of evidence, or several in one text."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from parsers.encodings import decoded
+from parsers.kinds import SNIFF_BYTES, kind_of_content
+from parsers.parts import parts_of
+
+if TYPE_CHECKING:
+    from analyzer.sources.budget import Budget
+    from parsers.evidence import Kind
+
+__all__ = ["Document", "Look", "documents_of"]
+
+_TEXT_BYTES = 4096
+_LOG_ROWS = 3
+
+
+class Document(NamedTuple):
+    """One kind of evidence in a file, with the content that its parser takes."""
+
+    kind: Kind
+    data: bytes
+    part: bool
+    """Whether the file holds others besides."""
+
+
+def documents_of(data: bytes) -> list[Document]:
+    """What a file that someone named holds, in order; nothing if it is not recognised."""
+    data = decoded(data)
+    if parts := parts_of(data):
+        return [Document(part.kind, part.data, part=True) for part in parts]
+    kind = kind_of_content(data[:SNIFF_BYTES])
+    return [] if kind is None else [Document(kind, data, part=False)]
+
+
+class Look:
+    """Looks into files that nobody named and whose names say nothing: believes only what is plain."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+
+    def refused(self, head: bytes, size: int) -> str | None:
+        """Why a file that begins like this is not looked into; None if it is, an empty reason for what is no text."""
+        if b"\0" in decoded(head[:_TEXT_BYTES]) or not head.strip():
+            return ""
+        return self.budget.may_look(size) or None
+
+    def documents(self, data: bytes) -> list[Document]:
+        """What is plainly evidence in the file."""
+        began = time.monotonic()
+        found = [one for one in documents_of(data) if one.part or _is_plain(one)]
+        self.budget.spend(began)
+        return found
+
+
+def _is_plain(document: Document) -> bool:
+    """Whether there are enough rows of the kind: one line that looks like it may stand in any file."""
+    row = document.kind.row
+    if row is None or not row.may_be_in(document.data):
+        return False
+    lines = b"\n" + document.data
+    least = _LOG_ROWS if document.kind.name == "dmesg" else row.least
+    return sum(match[0].count(b"\n") for match in row.runs.finditer(lines)) >= least

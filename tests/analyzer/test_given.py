@@ -1,0 +1,242 @@
+"""What is given is used, or named with the reason: files as people send them (fixtures/given/README.md)."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import shutil
+import tarfile
+import time
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from analyzer.audit import audit
+from analyzer.sources.read import Request, read_sources
+from parsers.errors import InputError, UsageError
+from parsers.parts import parts_of
+from rules.engine import Outcome
+from tests.analyzer.conftest import CAPTURES
+
+GIVEN = Path(__file__).parents[2] / "fixtures" / "given"
+OOPS = (GIVEN / "oops-then-zoneinfo.txt").read_bytes().partition(b"Node 0, zone")[0]
+LOST = {"VMM-02", "OOP-01"}
+TRACE = {"VMM-02", "TRC-07", "TRC-08"}
+
+
+def fired(*paths: Path) -> set[str]:
+    return {one.rule.code for one in audit(Request(paths)).verdicts if one.outcome is Outcome.FIRED}
+
+
+def unread(*paths: Path) -> dict[str, str]:
+    return {Path(path).name: reason for path, reason in read_sources(Request(paths)).unread}
+
+
+def kinds(*paths: Path) -> list[str]:
+    return sorted(source.kind for source in read_sources(Request(paths)).sources if source.kind != "archive")
+
+
+@pytest.mark.parametrize(
+    ("name", "codes"),
+    [
+        ("two-traces-empty-instance-first.tar.gz", TRACE),
+        ("sos-ubuntu-kdump-tools.tar.gz", LOST),
+        ("sos-pstore.tar.gz", LOST),
+        ("rotated-log.tar.gz", LOST),
+        ("nvidia-bug-report.log.gz", LOST),
+        ("supportconfig.txz", LOST),
+        ("android-bugreport.txt", LOST),
+        ("other-names.tar.gz", TRACE),
+        ("terminal-session.txt", LOST),
+        ("oops-then-zoneinfo.txt", LOST),
+    ],
+)
+def test_all_of_it_is_read_packed_and_unpacked(name: str, codes: set[str], tmp_path: Path) -> None:
+    assert fired(GIVEN / name) >= codes
+    if name.endswith((".tar.gz", ".txz")):
+        with tarfile.open(GIVEN / name) as archive:
+            archive.extractall(tmp_path, filter="data")
+        assert fired(tmp_path) >= codes
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("terminal-session.txt", ["cmdline", "dmesg", "iomem", "memory_blocks", "ptdump", "uname", "zoneinfo"]),
+        ("android-bugreport.txt", ["dmesg", "dmesg", "meminfo", "uname", "zoneinfo"]),
+        ("nvidia-bug-report.log.gz", ["cmdline", "dmesg", "iomem", "meminfo", "uname", "uname"]),
+        ("oops-then-zoneinfo.txt", ["dmesg", "zoneinfo"]),
+        ("lsmem-16k.txt", ["lsmem"]),
+        ("lsmem-empty-zones.txt", ["lsmem"]),
+    ],
+)
+def test_every_kind_in_one_text(name: str, found: list[str]) -> None:
+    assert kinds(GIVEN / name) == found
+
+
+def test_parts_keep_their_lines() -> None:
+    text = (GIVEN / "terminal-session.txt").read_bytes()
+    lines = text.splitlines()
+    for part in parts_of(text):
+        own = part.data.splitlines()
+        assert all(line in {b"", lines[number]} for number, line in enumerate(own))
+        assert own[part.line - 1]
+    report = audit(Request((GIVEN / "terminal-session.txt",)))
+    (finding,) = [one for one in report.findings if one.rule.code == "OOP-01"]
+    for evidence in finding.hit.evidence:
+        if evidence.line is not None and evidence.source.endswith("terminal-session.txt"):
+            assert evidence.text.strip().encode() in lines[evidence.line - 1]
+
+
+def test_a_text_of_one_kind_is_not_taken_apart() -> None:
+    for path in sorted((CAPTURES / "pmem-6.12-vuln" / "02-one-removed").iterdir()):
+        data = path.read_bytes()
+        if b"\0" not in data[:100]:
+            assert parts_of(data) == (), path.name
+
+
+def test_a_mail_that_quotes_one_line_is_no_configuration() -> None:
+    text = OOPS + b"\nIs CONFIG_PTDUMP_DEBUGFS=y set there?\nCONFIG_PTDUMP_DEBUGFS=y\n"
+    assert [part.kind.name for part in parts_of(text)] == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dmesg.202611271312",
+        "var/crash/127.0.0.1-2026-11-27/vmcore-dmesg-incomplete.txt",
+        "sys/fs/pstore/dmesg-ramoops-0",
+        "var/log/kern.log.1",
+        "var/log/messages-20261127",
+        "var/log/messages-20261127.xz",
+        "var/log/syslog.2.gz",
+        "whatever.txt",
+        "notes/whatever.bz2",
+    ],
+)
+def test_logs_count_whatever_they_are_called(tmp_path: Path, name: str) -> None:
+    pack = {".xz": lzma.compress, ".gz": gzip.compress, ".bz2": bz2.compress}.get(Path(name).suffix, bytes)
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pack(OOPS))
+    shutil.copy(CAPTURES / "pmem-6.12-vuln" / "02-one-removed" / "iomem", tmp_path)
+    assert fired(tmp_path) >= LOST
+
+
+def test_without_a_limit_of_files(tmp_path: Path) -> None:
+    for number in range(100):
+        (tmp_path / f"note-{number}.txt").write_text(f"nothing of interest, {number}\n")
+    (tmp_path / "zz-last.txt").write_bytes(OOPS)
+    assert fired(tmp_path) >= LOST
+    left = unread(tmp_path)
+    assert left["note-7.txt"] == "not recognised"
+    assert len(left) == 100
+
+
+def test_an_oops_in_two_logs_is_one(tmp_path: Path) -> None:
+    (tmp_path / "dmesg").write_bytes(OOPS)
+    (tmp_path / "kern.log.1").write_bytes(b"[    0.000000] an older line\n" + OOPS)
+    findings = [one for one in audit(Request((tmp_path,))).findings if one.rule.code == "OOP-01"]
+    assert len(findings) == 1
+
+
+def test_a_log_of_another_kernel_is_decoded_as_that(tmp_path: Path) -> None:
+    (tmp_path / "uname").write_text("Linux vm 6.12.117 #2 SMP aarch64 GNU/Linux\n")
+    (tmp_path / "dmesg").write_bytes(b"[    0.000000] Linux version 6.12.117 (root@vm) #2 SMP\n")
+    (tmp_path / "kern.log.1").write_bytes(OOPS.replace(b"6.12.117", b"6.12.90"))
+    report = audit(Request((tmp_path,)))
+    (finding,) = [one for one in report.findings if one.rule.code == "OOP-01"]
+    assert "6.12.90" in finding.hit.message
+    assert "VMM-02" not in {one.rule.code for one in report.findings}
+
+
+def test_an_oops_of_another_kernel_alone_is_another_machine(tmp_path: Path) -> None:
+    (tmp_path / "uname").write_text("Linux vm 6.12.117 #2 SMP aarch64 GNU/Linux\n")
+    (tmp_path / "dmesg").write_bytes(OOPS.replace(b"6.12.117", b"5.10.9"))
+    with pytest.raises(UsageError, match=r"5\.10\.9"):
+        read_sources(Request((tmp_path,)))
+
+
+def test_the_same_moment_twice_is_one(tmp_path: Path, damaged: Path) -> None:
+    packed = tmp_path / "host.tar.gz"
+    with tarfile.open(packed, "w:gz") as archive:
+        archive.add(damaged, "host")
+    read = read_sources(Request((damaged, packed)))
+    assert read.captured.earlier_dump is None
+    assert unread(damaged, packed)["kernel_page_tables"].startswith("the same content as ")
+
+
+def test_what_is_superseded_is_named(tmp_path: Path, damaged: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "iomem").write_bytes((damaged / "iomem").read_bytes())
+    (tmp_path / "a" / "iomem").write_text("40000000-4fffffff : System RAM\n  40210000-41ffffff : Kernel code\n")
+    assert unread(tmp_path) == {"iomem": f"superseded by {tmp_path / 'b' / 'iomem'}"}
+
+
+def test_members_of_one_name_are_named(tmp_path: Path, damaged: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        for text in (b"40000000-4fffffff : System RAM\n", (damaged / "iomem").read_bytes()):
+            info = tarfile.TarInfo("iomem")
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text))
+    read = read_sources(Request((path,)))
+    assert read.captured.iomem.start.size > 10
+    assert [reason for _, reason in read.unread] == ["more than once in the archive: the last one is read"]
+
+
+def test_bad_files_in_a_capture_never_end_the_audit(tmp_path: Path, damaged: Path) -> None:
+    capture = tmp_path / "host"
+    shutil.copytree(damaged, capture)
+    (capture / "cut.tar.gz").write_bytes(gzip.compress(bytes(range(256)) * 99)[:60])
+    shutil.copy(GIVEN / "zip-overlapping.zip", capture / "bundle.zip")
+    (capture / "meminfo").write_bytes(b"\0\1\2")
+    os.mkfifo(capture / "pipe")
+    os.truncate(os.open(capture / "zoneinfo", os.O_CREAT | os.O_WRONLY), 1 << 40)
+    began = time.monotonic()
+    assert "VMM-02" in fired(capture)
+    assert time.monotonic() - began < 20
+    left = unread(capture)
+    assert left["pipe"] == "not a regular file"
+    assert "overlap" in left["bundle.zip"]
+    assert "larger than" in left["zoneinfo"]
+    assert "meminfo" in left
+
+
+def test_links_that_lead_out_are_named(tmp_path: Path, damaged: Path) -> None:
+    capture = tmp_path / "host"
+    shutil.copytree(damaged, capture)
+    (tmp_path / "elsewhere").write_bytes(b"KDUMP   ")
+    (capture / "vmcore").symlink_to(tmp_path / "elsewhere")
+    assert "leads out of the directory" in unread(capture)["vmcore"]
+
+
+def test_a_capture_beside_others_can_be_named(tmp_path: Path, damaged: Path) -> None:
+    capture = tmp_path / "host"
+    shutil.copytree(damaged, capture)
+    shutil.copytree(damaged, capture / "before")
+    assert "VMM-02" in fired(capture)
+    assert unread(capture)["kernel_page_tables"] == "of another capture, before: name that by itself"
+
+
+def test_what_the_audit_does_not_use_is_named(tmp_path: Path, damaged: Path) -> None:
+    shutil.copy(damaged / "iomem", tmp_path)
+    (tmp_path / "cpuinfo").write_text("CPU part\n")
+    assert unread(tmp_path) == {"cpuinfo": "the audit does not use it"}
+
+
+@pytest.mark.parametrize("name", ["zip-bzip2-bomb.zip", "zip-overlapping.zip", "pax-headers.tar.gz"])
+def test_hostile_archives_are_refused_soon_and_small(name: str) -> None:
+    began = time.monotonic()
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"bomb|overlap|damaged"):
+        read_sources(Request((GIVEN / name,)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 300 << 20
+    assert time.monotonic() - began < 30
