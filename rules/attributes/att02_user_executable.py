@@ -29,7 +29,7 @@ def user_executable(mapping: Mapping, layout: KernelLayout) -> Iterator[Hit]:
 
     What it means:
     Every kernel mapping forbids execution at EL0. One that does not weakens the separation of user
-    space and kernel, and says that something else than the kernel wrote the entry.
+    space and kernel, and indicates that something other than the kernel wrote the entry.
 
     How it is detected:
     Rows that translate and lack UXN.

@@ -31,7 +31,7 @@ def executable_linear(linear: LinearMap) -> Iterator[Hit]:
     Rows of the linear map that translate and lack PXN.
 
     When it is not a problem:
-    Never: also the alias of the kernel text is not executable.
+    Never: the alias of the kernel text is not executable either.
 
     What to do:
     Find out what changed the attributes (set_memory_x on a linear address, a module that writes tables).

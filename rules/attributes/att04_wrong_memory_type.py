@@ -47,7 +47,7 @@ def wrong_memory_type(
     dump also the output addresses of device mappings elsewhere (ioremap) that the linear map holds as RAM.
 
     When it is not a problem:
-    Peer-to-peer memory of PCI devices lies in the linear map as device memory; it is no RAM. Non-cacheable
+    Peer-to-peer memory of PCI devices lies in the linear map as device memory; it is not RAM. Non-cacheable
     aliases of RAM are DMA buffers.
 
     What to do:

@@ -59,7 +59,7 @@ def hibernation_copy(
     that do not exist; or whose log says that memory went offline, none of which is there any more.
 
     When it is not a problem:
-    Where nobody hibernates. Virtual machines with virtio-mem refuse to.
+    Where hibernation is not used. Virtual machines with virtio-mem refuse it.
 
     What to do:
     Boot with nohibernate on machines that remove memory, or update.

@@ -53,7 +53,7 @@ def size_change(
 
     When it is not a problem:
     Kernels since 6.18 split blocks on CPUs that allow it. Memory that was unmapped and mapped again
-    between the dumps looks the same; only a trace tells.
+    between the dumps looks the same; only a trace can tell them apart.
 
     What to do:
     Collect a trace of the change, and the CPU features from the boot log.

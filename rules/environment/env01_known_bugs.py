@@ -25,8 +25,8 @@ def known_bugs(release: KernelRelease, layout: KernelLayout) -> Iterator[Hit]:
     """Bugs of memory hotplug and page tables that a kernel of this release can have.
 
     What it means:
-    The release is in the range of these bugs. Whether this kernel has them, its state shows, and the other rules
-    look at that.
+    The release is in the range of these bugs. Whether this kernel has them
+    shows in its state, which the other rules examine.
 
     How it is detected:
     The release is compared with the table of known bugs and their fixes.

@@ -25,7 +25,7 @@ def stale_kdump(resources: Resources, sections: SectionTable, *, kexec_crash: Ke
     """Memory was hot-added on a machine with a crash kernel.
 
     What it means:
-    arm64 does not tell a loaded crash kernel about hotplug: unless it was loaded again afterwards, its
+    arm64 does not update a loaded crash kernel after hotplug: unless it was loaded again afterwards, its
     list of memory is old, and a crash dump misses memory or runs into memory that is gone.
 
     How it is detected:

@@ -30,7 +30,7 @@ def virtio_mem(resources: Resources) -> Iterator[Hit]:
     "System RAM (virtio_mem)" in /proc/iomem.
 
     When it is not a problem:
-    It is none; it is printed because it explains mixed states.
+    It is not a problem; it is reported because it explains mixed states.
 
     What to do:
     Nothing.

@@ -46,7 +46,7 @@ def hvo_unsafe(
 
     How it is detected:
     The option is enabled (configuration, command line or sysctl), or its pattern is seen in the vmemmap area:
-    one writable page followed by read-only ones. The release tells whether arm64 still has it.
+    one writable page followed by read-only ones. The release says whether arm64 still has it.
 
     When it is not a problem:
     A kernel that has the option and does not use it is not affected.

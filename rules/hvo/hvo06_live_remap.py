@@ -38,7 +38,7 @@ def live_remap(timeline: Timeline, *, kconfig: Kconfig | None) -> Iterator[Hit]:
 
     What it means:
     HugeTLB vmemmap optimisation changes where live struct pages are mapped to. arm64 requires an invalid entry and a
-    flush in between, which nobody who reads struct pages meanwhile survives; without them the TLB may hold both.
+    flush in between, during which any reader of these struct pages faults; without them the TLB may hold both.
 
     How it is detected:
     Calls of hugetlb_vmemmap_optimize(), hugetlb_vmemmap_restore() or vmemmap_remap_range() in the trace.

@@ -42,7 +42,7 @@ def straddling_leaf(linear: LinearMap, sections: SectionTable) -> Iterator[Hit]:
     When it is not a problem:
     Boot memory cannot be removed on arm64. Memory that leaves exactly as it was added (a whole DIMM)
     takes the whole leaf with it; only the removal of less than was added does harm. Blocks of plain RAM
-    are therefore of medium severity: nothing tells how they were added.
+    are therefore of medium severity: nothing shows how they were added.
 
     What to do:
     Remove memory only in the units in which it was added. Boot with rodata=full to map the linear map

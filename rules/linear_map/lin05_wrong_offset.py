@@ -27,7 +27,7 @@ def wrong_linear_offset(linear: LinearMap, *, page_walk: PageWalk | None) -> Ite
 
     What it means:
     The linear map is physical memory at a constant offset. An entry with another output address makes
-    the kernel read and write memory that belongs to somebody else.
+    the kernel read and write memory that belongs to something else.
 
     How it is detected:
     The output address of every leaf in the linear map, from a walk of the tables in a crash dump.

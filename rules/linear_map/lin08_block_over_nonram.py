@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     references=("arch/arm64/mm/mmu.c alloc_init_pud(), init_pmd(): a block needs the whole span inside the range",),
 )
 def block_over_nonram(linear: LinearMap, resources: Resources, sections: SectionTable) -> Iterator[Hit]:
-    """A block or contiguous run of the linear map covers addresses that are no memory.
+    """A block or contiguous run of the linear map covers addresses that are not memory.
 
     What it means:
     The kernel maps with a block only what lies wholly inside of a memory range. A leaf that

@@ -38,7 +38,7 @@ def hotadd_table_oom(
 
     What it means:
     Up to 6.18 the kernel takes for granted that page tables for hot-added memory can be allocated, and
-    panics where they cannot: memory is added just when there is none.
+    panics where they cannot: memory is often added when little is free.
 
     How it is detected:
     "kernel BUG at arch/arm64/mm/mmu.c" under arch_add_memory() and the allocation of a table, in the log. As a

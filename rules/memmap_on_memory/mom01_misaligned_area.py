@@ -33,7 +33,7 @@ def misaligned_area(blocks: BlockRows, sections: SectionTable) -> Iterator[Hit]:
     """The pages that a block sets aside for its own struct pages have an impossible number or place.
 
     What it means:
-    The rest of the block goes to the page allocator by whole page blocks. If the area is no whole number of them,
+    The rest of the block goes to the page allocator by whole page blocks. If the area is not a whole number of them,
     offlining trips over its edge; if it is too small, or elsewhere, struct pages lie in memory that the allocator gives
     away.
 

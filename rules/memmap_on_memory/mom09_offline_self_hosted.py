@@ -36,7 +36,7 @@ def offline_self_hosted(blocks: BlockRows, sections: SectionTable) -> Iterator[H
     struct memory_block: the state is offline, and an altmap is set.
 
     When it is not a problem:
-    It is none in itself: this is how memmap_on_memory works.
+    It is not a problem in itself: this is how memmap_on_memory works.
 
     What to do:
     Remove the block before its memory is switched off, reset or given to somebody else.

@@ -41,7 +41,7 @@ def force_waste(
 
     When it is not a problem:
     Without ``force`` the kernel uses the feature only where nothing is wasted. Where the struct pages of a
-    block are no whole number of PMD blocks it is never used (ENV-06), whatever waste the log announces.
+    block are not a whole number of PMD blocks it is never used (ENV-06), whatever waste the log announces.
 
     What to do:
     Use memmap_on_memory=on, or larger memory blocks.

@@ -35,7 +35,7 @@ def with_hvo(
     """Blocks that hold their own struct pages, and huge pages that give struct pages away, are both switched on.
 
     What it means:
-    A huge page in a self-hosted block keeps all of its struct pages: those are no pages that the allocator could take.
+    A huge page in a self-hosted block keeps all of its struct pages: the allocator cannot take those pages.
     Up to 5.18 the kernel refused memmap_on_memory altogether when the optimisation was on; since 6.0 it looks at each
     page.
 
@@ -43,7 +43,8 @@ def with_hvo(
     The memmap_on_memory parameter, and the optimisation's configuration, command line or, in a crash dump, switch.
 
     When it is not a problem:
-    It is none in itself; it explains why huge pages save less than expected, or why struct pages are not self-hosted.
+    It is not a problem in itself; it explains why huge pages save less than expected, or why struct pages are not
+    self-hosted.
 
     What to do:
     Choose one of the two for this host.

@@ -37,7 +37,7 @@ def vmemmap_readonly(oopses: Oopses) -> Iterator[Hit]:
     A permission fault on a write in the vmemmap area.
 
     When it is not a problem:
-    It always is one: nothing may write there, and mainline arm64 kernels since 6.3 have no read-only struct
+    It is always a problem: nothing may write there, and mainline arm64 kernels since 6.3 have no read-only struct
     pages.
 
     What to do:

@@ -35,7 +35,7 @@ def reserved_freed(oopses: Oopses) -> Iterator[Hit]:
     A WARN in free_hotplug_page_range().
 
     When it is not a problem:
-    It always is one.
+    It is always a problem.
 
     What to do:
     Remove no more memory. Take a crash dump, and look for boot sections whose struct pages are not mapped

@@ -35,7 +35,7 @@ def free_empty_tables(oopses: Oopses) -> Iterator[Hit]:
     A WARN in free_empty_pte_table(), free_empty_pmd_table(), free_empty_pud_table() or free_empty_p4d_table().
 
     When it is not a problem:
-    It always is one.
+    It is always a problem.
 
     What to do:
     Remove no more memory, take a crash dump, reboot. Capture a trace of the next removal (ptaudit probes).

@@ -31,10 +31,10 @@ def already_deactivated(oopses: Oopses) -> Iterator[Hit]:
     The WARN "section already deactivated".
 
     When it is not a problem:
-    It always is one, if only of the driver.
+    It is always a problem, if only of the driver.
 
     What to do:
-    Find the driver in the call trace. A trace of the operations tells which one came first (ptaudit probes).
+    Find the driver in the call trace. A trace of the operations shows which one came first (ptaudit probes).
     """
     yield from spoken_hits(
         oopses,

@@ -35,7 +35,7 @@ def altmap_not_freed(oopses: Oopses) -> Iterator[Hit]:
     The WARN "Altmap not fully unmapped", or "failed to free all reserved pages".
 
     When it is not a problem:
-    It always is one.
+    It is always a problem.
 
     What to do:
     Remove nothing else before a reboot. A page-table dump and /proc/iomem show what lost its struct pages

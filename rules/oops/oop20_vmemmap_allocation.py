@@ -35,7 +35,7 @@ def vmemmap_allocation(oopses: Oopses) -> Iterator[Hit]:
     The message "vmemmap alloc failure: order:", with the order of a block or of a page.
 
     When it is not a problem:
-    The kernel takes back what a failed add had done, mostly: where it did not, VMM-14, TRC-06 and MOM-05 tell.
+    The kernel takes back what a failed add had done, mostly: where it did not, VMM-14, TRC-06 and MOM-05 report it.
 
     What to do:
     Add memory early after the boot, compact memory first (/proc/sys/vm/compact_memory), or use memmap_on_memory.

@@ -42,7 +42,7 @@ def special_page_state(oopses: Oopses) -> Iterator[Hit]:
 
     When it is not a problem:
     A driver that frees memory it reserved at boot, or KASAN freeing its own shadow, makes such reports without any
-    hotplug. The function in the call trace tells.
+    hotplug. The function in the call trace shows which.
 
     What to do:
     See who owns the page (section, /proc/iomem) and who freed it (the call trace). If its memory was removed or added

@@ -30,14 +30,14 @@ _TAG = 0xFF << 56  # KASAN keeps a tag in the top byte of a pointer
     ),
 )
 def usage_missing(rows: SectionRows, sections: SectionTable, layout: KernelLayout) -> Iterator[Hit]:
-    """A valid section has no usage map, or a pointer to one that is no pointer.
+    """A valid section has no usage map, or an invalid pointer to one.
 
     What it means:
     pfn_valid() follows ``usage`` of every valid section that is not boot memory, and oopses at a small address or at a
     poisoned one. Removing the section frees whatever the pointer names.
 
     How it is detected:
-    ``usage`` of valid sections is NULL, or is no address of the linear map, where the kernel allocates it.
+    ``usage`` of valid sections is NULL, or is not an address of the linear map, where the kernel allocates it.
 
     When it is not a problem:
     A section that is being removed has lost its memmap first, so it is not valid any more.

@@ -29,14 +29,15 @@ def taint_collision(rows: SectionRows, sections: SectionTable) -> Iterator[Hit]:
     """Online RAM and device memory share a section.
 
     What it means:
-    Page frames of that section are told apart one by one, which is slower, and the edge between the two lies inside of
-    the section: what removes the device must keep to its subsections (VMM-01, VMM-06).
+    Page frames of that section are distinguished one by one, which is slower, and the edge between the two lies
+    inside of the section: what removes the device must keep to its subsections (VMM-01, VMM-06).
 
     How it is detected:
     The flags of every struct mem_section: ONLINE together with TAINT_ZONE_DEVICE.
 
     When it is not a problem:
-    It is none in itself: RAM whose end is not aligned to a section, with persistent memory behind it, looks like this.
+    It is not a problem in itself: RAM that does not end at a section boundary, followed by persistent memory,
+    looks like this.
 
     What to do:
     Nothing. Where the ranges can be chosen, align devices to sections.

@@ -32,7 +32,7 @@ def boot_offline_attempt(dmesg: Dmesg, *, kernel_layout: KernelLayout | None) ->
     "Boot memory [...] offlining attempted" in the kernel's log.
 
     When it is not a problem:
-    It is none in itself: nothing was changed.
+    It is not a problem in itself: nothing was changed.
 
     What to do:
     Find out who writes to /sys/devices/system/memory/memory*/state, and keep it to hot-added blocks.

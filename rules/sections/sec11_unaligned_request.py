@@ -33,7 +33,7 @@ def unaligned_request(dmesg: Dmesg) -> Iterator[Hit]:
     The refusals in the kernel's log.
 
     When it is not a problem:
-    It is none in itself: nothing was changed.
+    It is not a problem in itself: nothing was changed.
 
     What to do:
     Align the DIMM, namespace or region that the addresses below belong to.

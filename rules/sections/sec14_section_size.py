@@ -31,7 +31,7 @@ def section_size(layout: KernelLayout, release: KernelRelease) -> Iterator[Hit]:
     SECTION_SIZE_BITS from VMCOREINFO, or the memory block size, against the release.
 
     When it is not a problem:
-    It is none in itself.
+    It is not a problem in itself.
 
     What to do:
     Nothing. Mind it when section numbers are compared with other tools'.

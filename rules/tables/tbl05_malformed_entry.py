@@ -32,7 +32,7 @@ MAX_QUOTED, MAX_RANGES = 8, 16
     references=("Arm ARM D8.3: VMSAv8-64 translation table format descriptors",),
 )
 def malformed_entry(mapping: Mapping, layout: KernelLayout, *, page_walk: PageWalk | None) -> Iterator[Hit]:
-    """The page tables hold entries that are no valid encoding, lead nowhere, or lead back.
+    """The page tables hold entries that are not a valid encoding, lead nowhere, or lead back.
 
     What it means:
     Something wrote over a table, or a table page was freed and is in use for something else. Every

@@ -35,7 +35,7 @@ def asymmetric_unit(timeline: Timeline) -> Iterator[Hit]:
     others of one operation is reported.
 
     When it is not a problem:
-    If every leaf ends at the edge of the removal nothing is lost; VMM-02 and LIN-03 tell what was.
+    If every leaf ends at the edge of the removal nothing is lost; VMM-02 and LIN-03 report what was.
 
     What to do:
     Remove memory only in the units in which it was added.

@@ -28,7 +28,7 @@ def failed_without_cleanup(timeline: Timeline) -> Iterator[Hit]:
 
     What it means:
     The sections are valid, have no linear map and no owner. A retry fails with -EEXIST, and walkers
-    of page frames touch pages that nobody initialised.
+    of page frames touch pages that were never initialised.
 
     How it is detected:
     arch_add_memory() returns an error, and subsections that it added are still valid.

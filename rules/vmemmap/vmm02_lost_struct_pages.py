@@ -51,7 +51,7 @@ def lost_struct_pages(
     How it is detected:
     The struct pages of every valid section and subsection are looked up in the vmemmap area of the page
     tables.  With a dump alone, memory that is in the linear map stands for valid memory, and the
-    finding is a suspicion; so it is where only an oops tells of a struct page that was not mapped (OOP-01, OOP-02).
+    finding is a suspicion; so it is where only an oops shows a struct page that was not mapped (OOP-01, OOP-02).
     Struct pages that were lost and mapped anew by a later add show in a crash dump only: they are zeros in the middle
     of memory that is in use.
 

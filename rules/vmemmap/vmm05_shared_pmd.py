@@ -33,7 +33,7 @@ def shared_pmd_across_sections(vmemmap: Vmemmap, sections: SectionTable) -> Iter
     """A vmemmap block holds struct pages of two hot-added sections.
 
     What it means:
-    With a struct page of other than 64 bytes, the memmap of a section is no whole number of 2 MiB
+    With a struct page of other than 64 bytes, the memmap of a section is not a whole number of 2 MiB
     blocks, and neighbouring sections share one. arm64 clears a block without asking who else uses it:
     removing one section takes struct pages of its neighbour away.
 

@@ -42,7 +42,7 @@ def populate_skipped_under_table(vmemmap: Vmemmap, sections: SectionTable) -> It
 
     How it is detected:
     Sections of which every subsection is valid and which came after boot, in the exact section table: their
-    struct pages must be mapped, and an empty entry in a last-level table is one that nobody filled.
+    struct pages must be mapped, and an empty entry in a last-level table was never filled.
 
     When it is not a problem:
     16K and 64K kernels map struct pages with pages only. Holes of whole blocks are torn out (VMM-02), as

@@ -36,7 +36,7 @@ def trace_against_tables(
 
     What it means:
     Page tables, section table and trace are three independent witnesses. Where they disagree, one of them is of
-    another moment or machine, events are missing, or the kernel did something that nobody traced.
+    another moment or machine, events are missing, or the kernel did something that was not traced.
 
     How it is detected:
     The replayed state of every traced subsection (valid, struct pages mapped, linear map) is compared with the

@@ -34,7 +34,7 @@ def dump_against_walk(linear: LinearMap, vmemmap: Vmemmap, *, printed_tables: Pr
 
     What it means:
     Both show one set of tables. Where they differ, they are of different moments or machines, memory hotplug went on
-    in between, or the tables were changed by something that is no hotplug.
+    in between, or the tables were changed by something other than hotplug.
 
     How it is detected:
     The linear map, the vmemmap area and the kernel's text are compared: mapped or not, and by which level.
