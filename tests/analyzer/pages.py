@@ -11,9 +11,10 @@ from typing import Any
 from analyzer.audit import audit
 from analyzer.reports.html import render
 from analyzer.sources.read import Request
+from tests.cases import case
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
-DAMAGED = FIXTURES / "rules/VMM-02/fires"
+DAMAGED = case("VMM-02/fires")
 TRACE = FIXTURES / "ftrace/pmem.trace"
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 

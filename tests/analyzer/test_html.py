@@ -25,7 +25,8 @@ from parsers.layout import Fact, KernelLayout, Precision
 from parsers.ranges import Ranges
 from rules.facts import Facts
 from rules.finding import Severity
-from tests.analyzer.pages import DAMAGED, FIXTURES, TRACE, Element, data_of, html_of, read
+from tests.analyzer.pages import DAMAGED, TRACE, Element, data_of, html_of, read
+from tests.cases import CASES, case, case_file
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&{{7*7}}"
@@ -145,14 +146,14 @@ def test_every_rule_has_its_outcome(untraced: Element) -> None:
 
 
 def test_without_a_section_table_the_page_says_why_there_is_no_map() -> None:
-    page = read(html_of(FIXTURES / "rules/VMM-02/undecided-no-iomem/kernel_page_tables"))
+    page = read(html_of(case_file("VMM-02/undecided-no-iomem", "kernel_page_tables")))
     assert not page.all(id="data")
     assert "was not collected" in page.id("map").text
     assert "/proc/iomem" in page.id("map").text
 
 
 def test_nothing_found_is_not_the_same_as_nothing_wrong(tmp_path: Path) -> None:
-    quiet = FIXTURES / "rules/VMM-02/quiet"
+    quiet = case("VMM-02/quiet")
     page = read(html_of(quiet))
     assert page.all("h1")[0].text.strip().startswith("clean Nothing found by ")
     assert "not the same as nothing being wrong" in page.all("header")[0].text
@@ -179,9 +180,9 @@ def test_without_any_table_the_sections_of_findings_are_drawn() -> None:
     assert MemoryMap.of(Facts({KernelLayout: layout}), []) is None
 
 
-@pytest.mark.parametrize("folder", sorted((FIXTURES / "rules").glob("*/fires")), ids=lambda path: path.parent.name)
-def test_every_rule_can_be_reported(folder: Path) -> None:
-    report = audit(Request((folder,)))
+@pytest.mark.parametrize("name", [one for one in CASES if one.endswith("/fires")])
+def test_every_rule_can_be_reported(name: str) -> None:
+    report = audit(Request((case(name),)))
     page = read(render(report))
     assert [one.text for one in page.id("findings").all("b")] == [one.rule.code for one in report.findings]
 

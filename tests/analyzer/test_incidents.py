@@ -16,11 +16,12 @@ from analyzer.sources.read import Request
 from rules.engine import builtin_rules
 from rules.finding import Severity
 from tests.analyzer.conftest import CAPTURES
+from tests.cases import CASES, case
 
 FIXTURES = CAPTURES.parent
 MOMENTS = sorted(path for path in CAPTURES.glob("*/*") if path.is_dir())
 DUMPS = sorted((FIXTURES / "vmcore").glob("*.core.zst"))
-FIRES = sorted((FIXTURES / "rules").glob("*/fires"))
+FIRES = [case(name) for name in CASES if name.endswith("/fires")]
 
 # What is wrong on each capture, by the rule that leads the story of each cause.
 DAMAGE = {
@@ -107,7 +108,7 @@ def test_a_namespace_removed_under_its_neighbours_is_one_story(ptaudit, damaged:
 
 
 def test_the_oops_ends_the_story() -> None:
-    report = report_of(FIXTURES / "rules/OOP-01/fires")
+    report = report_of(case("OOP-01/fires"))
     (one,) = report.incidents
     assert one.codes == ["VMM-02", "OOP-01"]
     assert [part.label for part in one.parts][-2:] in (["next", "oops"], ["oops", "bug"])

@@ -16,6 +16,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from tests.cases import case
+
 __all__ = ["CORPUS", "TARGETS", "Target"]
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -299,10 +301,10 @@ def capture(data: bytes) -> object:
 @cache
 def captures() -> tuple[bytes, ...]:
     homes = ("captures/pmem-6.12-vuln/02-one-removed", "captures/vmem-6.12-4k", "captures/hvo-6.1-4k")
-    homes += ("captures/dimm-6.12-64k", "rules/MOM-14/fires", "rules/TRC-06/fires")
+    homes += ("captures/dimm-6.12-64k",)
     found = []
-    for home in homes:
-        leaves = sorted({path.parent for path in (FIXTURES / home).rglob("*") if path.is_file()})[-1:]
+    for home in (*(FIXTURES / one for one in homes), case("MOM-14/fires"), case("TRC-06/fires")):
+        leaves = sorted({path.parent for path in home.rglob("*") if path.is_file()})[-1:]
         for leaf in leaves:
             contents = [
                 (path, path.read_bytes()) for path in sorted(leaf.iterdir()) if path.suffix not in (".xz", ".gz")

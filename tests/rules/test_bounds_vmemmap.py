@@ -13,6 +13,7 @@ from analyzer.sources.read import Request
 from rules.engine import Outcome
 from rules.finding import Claim, Severity
 from rules.model.memory.sections import SectionTable
+from tests.cases import case, case_file
 from tests.rules.drawn import BLOCK, MIB, NORMAL, RAM, Drawn, memory_blocks
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -118,7 +119,7 @@ def test_struct_pages_alone_prove_nothing(tmp_path):
 
 def test_an_oops_on_boot_memory_is_no_loss_to_hotplug(tmp_path):
     """The same oops, on a machine that had the memory at boot."""
-    boot = (FIXTURES / "rules/OOP-01/quiet-boot/dmesg").read_text()
+    boot = case_file("OOP-01/quiet-boot", "dmesg").read_text()
     oops = (FIXTURES / "oops/pmem-6.12-vuln.txt").read_text()
     early = "[    0.000000]   node   0: [mem 0x0000000080000000-0x000000009fffffff]\n"
     for more, outcome in (("", Outcome.FIRED), (early, Outcome.UNDECIDED)):
@@ -152,11 +153,11 @@ def test_devices_that_nothing_lists_need_a_whole_linear_map(tmp_path):
 
 def test_what_a_trace_and_the_blocks_tell_is_no_unlisted_device(tmp_path):
     """Of boot section 8, too, the struct pages are gone; that is VMM-13's."""
-    for file in (FIXTURES / "rules/VMM-02/fires").iterdir():
+    for file in case("VMM-02/fires").iterdir():
         if file.name not in {"iomem", "expected.json"}:
             (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "vmcoreinfo").write_text(replace(Drawn(), release="6.12.117").vmcoreinfo(0))
-    (tmp_path / "trace").write_bytes((FIXTURES / "rules/WIT-01/quiet-damage/trace").read_bytes())
+    (tmp_path / "trace").write_bytes(case_file("WIT-01/quiet-damage", "trace").read_bytes())
     dump = (tmp_path / "kernel_page_tables").read_text()
     first = next(line for line in dump.splitlines() if line.startswith("0xfffffdffc1000000"))
     there = first.replace("c1000000-", "c1200000-").replace(" 4M", " 2M")
@@ -195,7 +196,7 @@ def test_pages_and_blocks_of_struct_pages_are_kept_by_what_they_describe(tmp_pat
 # VMM-06: one page of struct pages, two owners -------------------------------------------------------------------------
 
 
-PAGED = FIXTURES / "rules" / "VMM-06" / "quiet-tail-of-boot-section"
+PAGED = case("VMM-06/quiet-tail-of-boot-section")
 """64K pages: sections of 512 MiB, and a page of struct pages for 64 MiB. RAM ends at 0x5e000000."""
 LARGE = 16
 """64K pages in a MiB."""

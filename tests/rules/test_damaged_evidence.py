@@ -11,6 +11,7 @@ from parsers.errors import UsageError
 from parsers.layout import KernelLayout
 from rules.engine import Outcome
 from rules.finding import Claim, Severity
+from tests.cases import case
 
 CAPTURES = Path(__file__).parents[2] / "fixtures" / "captures"
 VULNERABLE = "pmem-6.12-vuln/02-one-removed"
@@ -161,7 +162,7 @@ def test_memory_that_one_list_does_not_have_is_suspected_at_most(changed, lackin
     assert "SEC-04" in alarms(report)
 
 
-AGAIN = CAPTURES.parent / "rules/VMM-02/fires-mapped-again-64k"
+AGAIN = case("VMM-02/fires-mapped-again-64k")
 
 
 def begun_late(trace):

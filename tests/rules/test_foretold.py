@@ -8,6 +8,7 @@ import pytest
 from analyzer.audit import audit
 from analyzer.sources.read import Request
 from rules.engine import Outcome
+from tests.cases import case_file
 from tests.rules.traces import Tracer
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "rules"
@@ -152,7 +153,7 @@ def test_pages_of_struct_pages_of_nothing_are_no_fallback(tmp_path):
 
 
 def changed(code, case, pattern, text):
-    lines = (FIXTURES / code / case / "trace").read_text().splitlines()
+    lines = case_file(f"{code}/{case}", "trace").read_text().splitlines()
     return "".join(f"{re.sub(pattern, text, line)}\n" for line in lines)
 
 
@@ -198,7 +199,7 @@ def test_a_linear_map_that_is_flushed_entry_by_entry(tmp_path, flushes, free, ou
 
 
 def test_the_first_of_the_live_changes_is_quoted(tmp_path):
-    text = (FIXTURES / "CNT-06" / "fires-trace-alone" / "trace").read_text()
+    text = case_file("CNT-06/fires-trace-alone", "trace").read_text()
     (finding,) = verdict_of(tmp_path, "CNT-06", text).findings
     assert finding.hit.message.startswith("3 changes, ")
     assert "1.887740: hvo_pte: " in finding.hit.evidence[0].text

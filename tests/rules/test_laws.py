@@ -18,6 +18,7 @@ from parsers.ptdump import PageTableDump
 from parsers.ranges import EMPTY, Ranges
 from rules.engine import Verdict, builtin_rules, run
 from rules.model.captured import Captured, build_facts
+from tests.cases import case as case_directory
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 CAPTURES = [
@@ -32,7 +33,7 @@ CAPTURES = [
         "fallback-6.12-4k/02-dimm-online",
     )
 ] + [
-    FIXTURES / "rules" / name
+    case_directory(name)
     for name in (
         "LIN-03/fires",
         "LIN-08/fires",

@@ -17,10 +17,11 @@ from rules.finding import Claim, Finding, Severity
 from rules.model.bugs import judge
 from rules.model.layout.builder import LayoutBuilder
 from rules.model.oops import DecodedOops, Oopses, Region
+from tests.cases import case_file
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 OOPS = (FIXTURES / "oops/pmem-6.12-vuln.txt").read_text()
-BOOT = (FIXTURES / "rules/OOP-01/quiet-boot/dmesg").read_text()
+BOOT = case_file("OOP-01/quiet-boot", "dmesg").read_text()
 WITHOUT_REGISTERS = re.sub(r"(?m)^.*\] (?:x\d+|sp) ?: .*\n", "", OOPS)
 
 

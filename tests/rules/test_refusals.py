@@ -10,10 +10,10 @@ from analyzer.audit import audit
 from analyzer.sources.read import Request
 from rules.engine import Outcome
 from rules.finding import Severity
+from tests.cases import case
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 MOM = FIXTURES / "captures" / "dimm-7.3-4k-mom"
-RULES = FIXTURES / "rules"
 
 
 def pfns(path: Path, code: str) -> tuple[int, int]:
@@ -29,7 +29,7 @@ def pfns(path: Path, code: str) -> tuple[int, int]:
     ("before", "after"),
     [
         (MOM / "02-dimm-online", MOM / "03-half-offline"),
-        (RULES / "MOM-14" / "fires-foreseen", RULES / "MOM-14" / "fires-linear-map"),
+        (case("MOM-14/fires-foreseen"), case("MOM-14/fires-linear-map")),
     ],
 )
 def test_blocks_that_the_kernel_refused_were_foreseen(before, after):
@@ -40,7 +40,7 @@ def test_blocks_that_the_kernel_refused_were_foreseen(before, after):
 
 
 def test_blocks_under_a_leaf_of_a_gigabyte_were_foreseen():
-    foreseen = pfns(RULES / "LIN-04" / "fires-foreseen", "LIN-04")
+    foreseen = pfns(case("LIN-04/fires-foreseen"), "LIN-04")
     refused = pfns(FIXTURES / "captures" / "dimm-1g-leaves-7.3-4k" / "04-dimm-removed", "LIN-04")
     assert foreseen == refused
 

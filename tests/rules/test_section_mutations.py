@@ -1,7 +1,6 @@
 """Damage written into sections, blocks, zones and self-hosted struct pages of a dump, and the rule that finds it."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from rules.engine import Outcome, builtin_rules, run
 from rules.facts import Facts
 from rules.finding import Claim, Severity
 from rules.model.captured import Captured, build_facts
+from tests.cases import case
 from tests.rules.patched import Machine, table_page
 
 MIB = 1 << 20
@@ -611,7 +611,6 @@ def test_tails_of_a_huge_page_are_all_in_one_page(hvo):
 
 @pytest.mark.parametrize("code", [*FROM_DUMPS, *SELF_HOSTED])
 def test_no_rule_of_a_dump_passes_without_one(code):
-    case = Path(__file__).parents[2] / "fixtures" / "rules" / "SEC-02" / "quiet-offline"
-    (verdict,) = audit(Request((case,)), only=[code]).verdicts
+    (verdict,) = audit(Request((case("SEC-02/quiet-offline"),)), only=[code]).verdicts
     assert verdict.outcome is Outcome.UNDECIDED
     assert verdict.collect == ("a crash dump (/proc/vmcore, or dump-guest-memory from the hypervisor)",)

@@ -9,6 +9,7 @@ from analyzer.audit import audit
 from analyzer.sources.read import Request
 from rules.engine import Outcome
 from rules.finding import Claim, Severity
+from tests.cases import case_file, files_of
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "rules"
 FIRED, PASSED, UNDECIDED = Outcome.FIRED, Outcome.PASSED, Outcome.UNDECIDED
@@ -19,10 +20,10 @@ def judged(tmp_path):
     """The verdict of one rule about the trace of a fixture, changed by a function of its lines."""
 
     def verdict(code, case, change=lambda lines: lines, *, left_out=("expected.json",)):
-        for file in (FIXTURES / code / case).iterdir():
-            if file.name not in left_out:
-                (tmp_path / file.name).write_bytes(file.read_bytes())
-        lines = (FIXTURES / code / case / "trace").read_text().splitlines()
+        for name, file in files_of(f"{code}/{case}").items():
+            if name not in left_out:
+                (tmp_path / name).write_bytes(file.read_bytes())
+        lines = case_file(f"{code}/{case}", "trace").read_text().splitlines()
         (tmp_path / "trace").write_text("".join(f"{line}\n" for line in change(lines)))
         (found,) = audit(Request((tmp_path,)), only=[code]).verdicts
         return found

@@ -18,6 +18,7 @@ from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.sections import SectionTable
 from rules.model.memory.snapshots import ListedSections, PrintedTables
 from rules.model.replay.timeline import Timeline
+from tests.cases import case
 from tests.rules.witnesses import compared, differing_lists, differing_tables, disagreements, moments
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -239,7 +240,7 @@ def test_one_witness_has_nothing_to_be_compared_with():
 
 
 def test_a_trace_that_lost_events_agrees_with_nothing():
-    moment = FIXTURES / "rules" / "WIT-01" / "undecided-lost-events"
+    moment = case("WIT-01/undecided-lost-events")
     assert disagreements(audit(Request((moment,)), only=("WIT",)).facts) == {}
 
 

@@ -13,8 +13,8 @@ from analyzer.sources.read import Request, read_sources
 from parsers.ftrace import read
 from rules.engine import Outcome
 from rules.model.captured import build_facts
+from tests.cases import case
 
-FIXTURES = Path(__file__).parents[3] / "fixtures" / "rules"
 FIRST = "sh-58      [001] d....     2.5: mhp_online: (online_pages+0x0/0x368) pfn=0x80000 nr=0x8000"
 SECOND = "sh-58      [001] d....     3.5: mhp_online: (online_pages+0x0/0x368) pfn=0x88000 nr=0x8000"
 
@@ -72,8 +72,7 @@ def test_a_trace_that_is_forgotten_closes_its_file(trace_file):
 
 @pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_text("")], ids=["removed", "emptied"])
 def test_a_finding_survives_the_file_that_it_quotes(tmp_path, change):
-    case = next((FIXTURES / "TRC-07").glob("fires*"))
-    for file in case.iterdir():
+    for file in case("TRC-07/fires").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     sources = read_sources(Request((tmp_path,)))
     facts = build_facts(sources.captured)
