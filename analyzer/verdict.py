@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from analyzer.advice import how_to_get
+from analyzer.advice import Reader, how_to_get, reader_of
 from parsers.dmesg import Dmesg
 from parsers.iomem import Iomem
 from parsers.layout import KernelLayout
@@ -22,6 +22,7 @@ from parsers.memory_blocks import MemoryBlocks
 from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows, StructPageRows, ZoneRows
 from rules.engine import Outcome
 from rules.finding import Severity
+from rules.model.log_events import LogEvents
 from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.resources import Resources
 from rules.model.memory.sections import SectionTable
@@ -97,6 +98,8 @@ class HostVerdict:
     """Whether too little could be looked at, whatever was found."""
     missing: tuple[str, ...]
     """The evidence that is to blame, what decides most first."""
+    unrelated: bool = False
+    """There is a kernel log alone, and memory has nothing to do with what happened in it."""
 
     @property
     def text(self) -> str:
@@ -118,6 +121,10 @@ def verdict_of(report: Report) -> HostVerdict:
         unseen = f". {lack}: {_no(missing[0])}" if blind and missing else ""
         return HostVerdict(state, f"{_told(worst)}{unseen}", len(unseeing), len(rules), blind, missing)
     failed = [one.rule.code for one in unseeing if one.outcome is Outcome.ERROR]
+    events = report.facts.get(LogEvents)
+    if events is not None and events.unrelated and blind and not failed and reader_of(report) is Reader.LOG:
+        reason = f"memory has nothing to do with {events.summary}"
+        return HostVerdict(State.BLIND, reason, len(unseeing), len(rules), blind, missing, unrelated=True)
     if blind or failed:
         reason = _blind_reason(report, missing, failed)
         return HostVerdict(State.BLIND, f"{lack}: {reason}", len(unseeing), len(rules), blind, missing)

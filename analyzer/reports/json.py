@@ -10,16 +10,16 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from analyzer.advice import advice_for
-from analyzer.oops_rows import log_events, oops_row
 from analyzer.reports.reproduce import reproduce
 from parsers.layout import LAYOUT_KEYS, KernelLayout
 from parsers.uname import KernelRelease
+from rules.model.log_events import LogEvents
 
 if TYPE_CHECKING:
     from analyzer.audit import Report
     from analyzer.baseline import Entry
     from parsers.errors import Diagnostic
-    from rules.finding import Evidence, Finding
+    from rules.finding import Evidence, Finding, KnownBugClaim
 
 __all__ = ["SCHEMA", "document", "evidence_as_dict", "finding_as_dict", "host_name", "render"]
 
@@ -62,7 +62,7 @@ def document(report: Report) -> dict[str, Any]:
             {"rule": entry.rule, "fingerprint": entry.fingerprint, "reason": entry.reason, "why": why}
             for entry, why in report.stale
         ],
-        "oopses": [oops_row(one) for one in log_events(report.facts)],
+        "oopses": [one.as_dict() for one in events.events] if (events := report.facts.get(LogEvents)) else [],
         "rules": [
             {
                 "code": verdict.rule.code,
@@ -150,8 +150,21 @@ def finding_as_dict(finding: Finding) -> dict[str, Any]:
         "cause": None
         if hit.cause is None
         else {"event": hit.cause.event, "time": hit.cause.time, "text": hit.cause.text},
+        "known_bug": None if hit.known_bug is None else known_bug_as_dict(hit.known_bug),
         "advice": rule.advice,
         "references": list(rule.references),
+    }
+
+
+def known_bug_as_dict(known: KnownBugClaim) -> dict[str, Any]:
+    """Whether a finding is a known bug, as plain data."""
+    return {
+        "bug": known.commit or None,
+        "title": known.title,
+        "possible": not known.excluded,
+        "supports": list(known.supports),
+        "contradicts": list(known.contradicts),
+        "fixed_in": list(known.fixed_in),
     }
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 
 from analyzer.advice import Reader, advice_for, reader_of
-from analyzer.oops_rows import log_events
 from analyzer.output import printable
 from analyzer.reports.send_back import send_back
 from analyzer.verdict import State
@@ -20,6 +19,7 @@ from parsers.ranges import Ranges
 from parsers.uname import KernelRelease
 from rules.engine import Outcome
 from rules.finding import Severity
+from rules.model.log_events import LogEvents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -154,7 +154,8 @@ def _others(report: Report, *, verbose: bool) -> Iterator[str]:
 
 def _log(report: Report, *, verbose: bool) -> Iterator[str]:
     """What went wrong in the kernel log, whether it concerns memory hotplug or not."""
-    events = log_events(report.facts)
+    found = report.facts.get(LogEvents)
+    events = () if found is None else found.events
     shown = events if verbose else events[:MAX_EVENTS]
     if events:
         yield f"{len(events)} event{'' if len(events) == 1 else 's'} in the kernel log:"
@@ -194,6 +195,8 @@ def _to_collect(report: Report, *, verbose: bool) -> Iterator[str]:
     if not missing:
         return
     overall = report.overall
+    if overall.unrelated and not verbose:
+        return
     unrelated = overall.state is State.BLIND and reader_of(report) in {Reader.LOG, Reader.DUMP}
     yield ""
     if verbose or (overall.blind and not unrelated):

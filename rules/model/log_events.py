@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from parsers.dmesg import Kind
+from parsers.esr import Fault
 from parsers.layout import MASK
 from parsers.oops import ReportKind
 from rules.model.hotplug_failures import failures_of
@@ -145,6 +146,15 @@ class LogEvents:
         """There are events, and memory has to do with none of them."""
         return bool(self.events) and not any(event.related for event in self.events)
 
+    @property
+    def summary(self) -> str:
+        """What happened, as a part of a sentence: the first event, and how many more there are."""
+        first, count = self.events[0], len(self.events)
+        module = f" [{first.module}]" if first.module else ""
+        where = f" in {first.function}(){module}" if first.function else ""
+        more = f" and {count - 1} more event{'' if count == 2 else 's'}" if count > 1 else ""
+        return f"the {first.what}{where} of line {first.line}{more}"
+
 
 def _hex(value: int | None) -> str | None:
     return None if value is None else f"{value:#x}"
@@ -162,7 +172,7 @@ def events_of(oopses: Oopses) -> tuple[LogEvent, ...]:
 
 
 def _of_report(oops: DecodedOops) -> LogEvent:
-    report = oops.report
+    report, concern = oops.report, _concern(oops)
     return LogEvent(
         line=report.line,
         path=oops.path,
@@ -188,7 +198,7 @@ def _of_report(oops: DecodedOops) -> LogEvent:
         capture_kernel=oops.boot.is_capture_kernel,
         current=oops.current,
         repeats=report.repeats,
-        related=_is_related(oops, concern := _concern(oops)),
+        related=_is_related(oops, concern),
         concern=concern,
     )
 
@@ -208,7 +218,9 @@ def _what(oops: DecodedOops) -> str:
         abort = report.esr.is_abort or report.esr.is_serror
         shadowed = _KASAN.search(report.text)
         also = f" ({shadowed[0]})" if shadowed is not None else ""
-        return f"{report.esr}{also}" if abort else report.headline.partition(" [#")[0]
+        null = oops.region is Region.NULL and report.esr.fault is Fault.TRANSLATION
+        what = f"NULL pointer dereference ({report.esr})" if null else f"{report.esr}{also}"
+        return what if abort else report.headline.partition(" [#")[0]
     if report.kind is ReportKind.BUG:
         return f"BUG at {report.place}" if report.place else said
     if report.kind is ReportKind.WARNING:

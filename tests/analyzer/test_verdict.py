@@ -146,3 +146,30 @@ def test_json_says_how_many_could_not_look(ptaudit, sound: Path) -> None:
     assert verdict["state"] == "clean"
     assert 0 < verdict["undecided"] < verdict["of"]
     assert verdict["text"].startswith("clean: ")
+
+
+WIFI = """[   55.008324] Unable to handle kernel NULL pointer dereference at virtual address 0000000000000400
+[   55.008377]   ESR = 0x0000000096000006
+[   55.008481] user pgtable: 4k pages, 48-bit VAs, pgdp=00000001046c6000
+[   55.008525] Internal error: Oops: 0000000096000006 [#1] PREEMPT SMP
+[   55.008799] CPU: 2 PID: 166 Comm: mt76-usb-rx phy Tainted: G         C         6.6.47-openwrt #1
+[   55.008855] pc : mt792x_rx_get_wcid+0x48/0x140 [mt792x_lib]
+[   55.008856] ---[ end trace 0000000000000000 ]---
+"""
+
+
+def test_crash_that_memory_has_nothing_to_do_with_is_told_in_one_line_and_asks_for_nothing(ptaudit, tmp_path) -> None:
+    (tmp_path / "dmesg").write_text(WIFI)
+    text = ptaudit("audit", tmp_path / "dmesg").out
+    first, *rest = text.splitlines()
+    assert first == (
+        "blind: memory has nothing to do with the NULL pointer dereference (level 2 translation fault on a read) in "
+        "mt792x_rx_get_wcid() [mt792x_lib] of line 1"
+    )
+    for words in ("ask for", "collect", "undecided:"):
+        assert not any(words in line for line in rest)
+
+
+def test_crash_that_memory_can_have_to_do_with_asks_still(ptaudit, tmp_path) -> None:
+    (tmp_path / "dmesg").write_text(WIFI.replace("0000000000000400", "ffff000040000400").replace("user", "swapper"))
+    assert "ask for the crash dump" in ptaudit("audit", tmp_path / "dmesg").out.splitlines()[0]

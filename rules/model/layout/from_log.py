@@ -40,7 +40,8 @@ _LPA2_BITS = 0x0003_FFFF_FFFF_F000
 def add_report(builder: LayoutBuilder, report: Report, path: str) -> None:
     """Page size and address bits that an oops prints (``4k pages, 48-bit VAs``)."""
     quote = report.quotes.get("pgtable")
-    if quote is None or report.page_size is None or report.user_table:
+    wide = report.user_table and report.va_bits == 52  # 5.0 to 5.3: of programs alone
+    if quote is None or report.page_size is None or wide:
         return
     source = _place(path, quote.line)
     builder.add("page_size", report.page_size, source, Precision.EXACT)
