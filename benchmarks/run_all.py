@@ -73,6 +73,26 @@ BENCHMARKS = {
             ),
         ),
     ),
+    "log": Benchmark(
+        "bench_log.py",
+        ("--mb", "5"),
+        (
+            Row(
+                "kernel log",
+                "MB/s",
+                rf"ptaudit, usual +{NUMBER} MB/s",
+                rf"grep -c, one literal +{NUMBER} MB/s",
+                "grep -c",
+            ),
+            Row(
+                "kernel log, a flood of messages",
+                "MB/s",
+                rf"ptaudit, only memory failures +{NUMBER} MB/s",
+                rf"grep -c, one literal +{NUMBER} MB/s",
+                "grep -c",
+            ),
+        ),
+    ),
     "host": Benchmark(
         "bench_host.py",
         ("--tib", "1"),

@@ -32,6 +32,7 @@ _FOREIGN: tuple[tuple[bytes, bytes, str], ...] = (
 FOREIGN_WORDS: tuple[bytes, ...] = tuple(words for words, _, _ in _FOREIGN)
 _SHAPES = tuple(re.compile(shape or re.escape(words)) for words, shape, _ in _FOREIGN)
 _AROUND = 200
+MAX_PLACES = 10_000
 
 _ARM64 = re.compile(
     rb"(?:swapper|user) pgtable: \d+k pages|pstate: ?[0-9a-f]{8}|\bx29: ?[0-9a-f]{16}|\bESR = 0x|\(current EL\)"
@@ -45,7 +46,7 @@ def foreign_architecture(data: bytes, places: Sequence[tuple[int, int]]) -> tupl
     ``places`` are the offsets of FOREIGN_WORDS by number.  A log that also holds what an arm64 kernel prints is that
     one's: the other may be of a guest, or quoted.
     """
-    for at, number in places:
+    for at, number in places[:MAX_PLACES]:
         start = max(data.rfind(b"\n", max(0, at - _AROUND), at) + 1, at - _AROUND, 0)
         line = data[start : at + _AROUND].partition(b"\n")[0]
         if _SHAPES[number].search(line):

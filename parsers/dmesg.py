@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 MAX_BYTES = 2 << 30
-MAX_MESSAGES = 200_000
+MAX_MESSAGES = 50_000
 MAX_BOOTS = 1000
 
 _NODE_RANGE = re.compile(r"\s*node +(\d{1,9}): \[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]")

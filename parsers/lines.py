@@ -28,6 +28,7 @@ __all__ = [
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _ESCAPE_SEQUENCE = re.compile(rb"\x1b\[[0-9;?=]*[A-Za-z]")
 _QUOTE = re.compile(rb"\n(?:> ?)+")  # a newline is found byte by byte, many times faster than "^"
+MAX_QUOTES = 6
 _NOT_BLANK = re.compile(rb"^[^\S\n]*[^\s\x00]", re.MULTILINE)
 _PROMPT = re.compile(
     rb"^(?:\[[^\]\n]*\]|[\w.@:~/-]*) ?[#$] ?(?:sudo )?(?:cat|uname|head|zcat|dmesg|ssh)\b.*$", re.MULTILINE
@@ -58,8 +59,17 @@ def without_transport(data: bytes) -> bytes:
     if b"\r\n" in data:
         data = data.replace(b"\r\n", b"\n")
     if data.startswith(b">") or b"\n>" in data:
-        data = _QUOTE.sub(b"\n", b"\n" + data)[1:]
+        data = _unquoted(b"\n" + data)[1:]
     return data
+
+
+def _unquoted(data: bytes) -> bytes:
+    """Every line without its ``> ``: a few plain replacements are many times faster than the expression."""
+    for _ in range(MAX_QUOTES):
+        if b"\n>" not in data:
+            return data
+        data = data.replace(b"\n> ", b"\n").replace(b"\n>", b"\n")
+    return _QUOTE.sub(b"\n", data)
 
 
 def numbered(pattern: re.Pattern[bytes], data: bytes) -> Iterator[tuple[int, re.Match[bytes]]]:

@@ -12,7 +12,7 @@ from parsers.errors import Diagnostic, WrongFormatError
 from parsers.journal import without_json
 from parsers.lines import without_transport
 from parsers.log_messages import SHAPES, Kind
-from parsers.oops import STARTS
+from parsers.oops_starts import STARTS
 from parsers.printk import STAMP, prefix_at
 from parsers.words import Words
 
@@ -23,13 +23,20 @@ __all__ = ["Message", "Scan", "looks_like_log", "scan_log"]
 
 MAX_LINE = 8192
 MAX_WRAPPED = 12
+SPARE = 4
+"""One word in so many may belong to no message: of a flood of words no more are looked at."""
+
+_Found = tuple[int, int, int, Kind, float | None]
+"""Line start, message start (-1 where the prefix is not understood), end, kind and time."""
 
 _STARTS_AT = len(SHAPES)
 _FOREIGN_AT = _STARTS_AT + len(STARTS)
 _WORDS = Words([*(shape.words for shape in SHAPES), *(start.words for start in STARTS), *FOREIGN_WORDS])
 _WRAPPED = (Kind.BANNER, Kind.COMMAND_LINE)
 # What begins such messages is said by programs, too, and in the middle of others.
-_COMMON = (Kind.HUGETLB, Kind.DAX, Kind.CRASH, Kind.MACHINE, Kind.ZONE_RANGE, Kind.PROTECTION, Kind.CALL_TRACE)
+_COMMON = frozenset(
+    (Kind.HUGETLB, Kind.DAX, Kind.CRASH, Kind.MACHINE, Kind.ZONE_RANGE, Kind.PROTECTION, Kind.CALL_TRACE)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,49 +87,52 @@ def scan_log(data: bytes, path: str, max_messages: int) -> Scan:
     if foreign is not None:
         line = data.count(b"\n", 0, foreign[0]) + 1
         raise WrongFormatError(f"the log of a kernel for {foreign[1]}, not for arm64", path=path, line=line)
-    kept: deque[tuple[int, int, int, Kind, float | None]] = deque(maxlen=max_messages)
+    places = [hit for hit in hits if hit[1] < _STARTS_AT]
+    skipped = max(len(places) - max_messages - max_messages // SPARE, 0)  # of a flood the end is looked at
+    kept: deque[_Found] = deque(maxlen=max_messages)
     total, odd, first_odd = 0, 0, 0
-    for start, message, end, kind, time in _found(data, hits):
-        if message < 0:
+    for found in _found(data, places[skipped:] if skipped else places):
+        if found[1] < 0:
             odd += 1
-            first_odd = first_odd if odd > 1 else start
+            first_odd = first_odd if odd > 1 else found[0]
             continue
         total += 1
-        kept.append((start, message, end, kind, time))
+        kept.append(found)
     diagnostics: tuple[Diagnostic, ...] = ()
     if odd:
         said = f"{odd} lines hold kernel messages behind something that is not understood, and are left out"
         diagnostics = (Diagnostic(said, path, data.count(b"\n", 0, first_odd) + 1),)
     starts = [(at, n - _STARTS_AT) for at, n in hits if _STARTS_AT <= n < _FOREIGN_AT]
-    return Scan(list(_messages(data, kept)), total - len(kept), starts, diagnostics)
+    return Scan(list(_messages(data, kept)), total - len(kept) + skipped, starts, diagnostics)
 
 
-def _found(data: bytes, hits: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int, Kind, float | None]]:
-    """Line start, message start (-1 where the prefix is not understood), end, kind and time of each message."""
-    line_end, done, message, time = -1, False, 0, None
-    start = 0
-    for at, number in hits:
+def _found(data: bytes, places: Sequence[tuple[int, int]]) -> Iterator[_Found]:
+    """The messages on the lines of these words: one a line."""
+    line_end, start, message, time, done = -1, 0, 0, None, False
+    for at, number in places:
         if number >= _STARTS_AT:
             continue
         if at > line_end:
             start = data.rfind(b"\n", max(line_end, at - MAX_LINE, 0), at) + 1
-            if not start:
-                start = 0 if at <= MAX_LINE else max(line_end + 1, at - MAX_LINE)
+            start = start or (0 if at <= MAX_LINE else max(line_end + 1, at - MAX_LINE))
             line_end = data.find(b"\n", at)
             line_end = len(data) if line_end < 0 else line_end
             prefix = prefix_at(data, start)
-            message, done = prefix.end(), False
-            stamp = prefix["time"]
+            message, done, stamp = prefix.end(), False, prefix["time"]
             time = None if stamp is None else float(stamp)
-        if done:
+        elif done:
             continue
-        shape = SHAPES[number]
-        if (found := shape.begins.match(data, message)) is not None:
+        kind, begins = _SHAPES[number]
+        found = begins(data, message)
+        if found is not None:
             done = True
-            yield start, message, found.end(), shape.kind, time
-        elif shape.kind not in _COMMON and _stands_alone(data, at, message) and shape.begins.match(data, at):
+            yield start, message, found.end(), kind, time
+        elif kind not in _COMMON and _stands_alone(data, at, message) and begins(data, at):
             done = True
-            yield start, -1, at, shape.kind, time
+            yield start, -1, at, kind, time
+
+
+_SHAPES = tuple((shape.kind, shape.begins.match) for shape in SHAPES)
 
 
 def _stands_alone(data: bytes, at: int, message: int) -> bool:
@@ -130,7 +140,7 @@ def _stands_alone(data: bytes, at: int, message: int) -> bool:
     return message < at <= message + 80 and data[at - 1 : at] in {b" ", b":", b"]", b">", b"\t", b"|"}
 
 
-def _messages(data: bytes, kept: deque[tuple[int, int, int, Kind, float | None]]) -> Iterator[Message]:
+def _messages(data: bytes, kept: deque[_Found]) -> Iterator[Message]:
     line, counted = 1, 0
     for start, message, end, kind, time in kept:
         line += data.count(b"\n", counted, start)

@@ -12,7 +12,6 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from types import MappingProxyType
 
 from parsers.errors import Diagnostic
@@ -28,12 +27,12 @@ from parsers.oops_fields import (
     text_of_bytes,
     values_of,
 )
+from parsers.oops_starts import STARTS, ReportKind
 from parsers.printk import prefix_at
 from parsers.words import Words
 
 __all__ = [
     "MAX_REPORTS",
-    "STARTS",
     "Address",
     "Panic",
     "Quote",
@@ -46,81 +45,11 @@ __all__ = [
 
 MAX_REPORTS = 1000
 MAX_REPORT_BYTES = 48 << 10
+MAX_OPEN_BYTES = 24 << 10
+"""Of a report whose end is not in the log."""
 
 
-class ReportKind(StrEnum):
-    """What the kernel complains about."""
-
-    ABORT = "abort"
-    """An access that faulted."""
-    SERROR = "serror"
-    BUG = "bug"
-    DIED = "died"
-    """"Internal error" whose first lines are not in the log."""
-    WARNING = "warning"
-    BAD_PAGE = "bad_page"
-    BAD_PTE = "bad_pte"
-    PAGE_DUMP = "page_dump"
-    STALL = "stall"
-    LOCKUP = "lockup"
-    SANITIZER = "sanitizer"
-    """KASAN or KFENCE."""
-    CHECK = "check"
-    """Another check of the kernel's own: "BUG: scheduling while atomic"."""
-    PANIC = "panic"
-    """A panic that no report in the log leads to."""
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """How a report begins: fixed words, and what must stand around them."""
-
-    kind: ReportKind
-    words: bytes
-    shape: re.Pattern[bytes]
-
-    @classmethod
-    def of(cls, kind: ReportKind, words: bytes, more: bytes = b"", before: bytes = b"") -> Start:
-        """``more`` is an expression behind the words, ``before`` one of a fixed length before them."""
-        return cls(kind, words, re.compile(before + re.escape(words) + more))
-
-
-STARTS: tuple[Start, ...] = tuple(
-    Start.of(*start)
-    for start in (
-        (ReportKind.ABORT, b"Unable to handle kernel "),
-        (ReportKind.ABORT, b"Unhandled fault", rb"(?:: | at 0x)"),
-        (ReportKind.ABORT, b"Synchronous External Abort: "),
-        (ReportKind.ABORT, b"] pgd=", rb"[0-9a-fA-F]{8}", rb"(?<=\[[0-9a-fA-F]{16})"),
-        (ReportKind.ABORT, b"] *pgd=", rb"[0-9a-fA-F]{8}", rb"(?<=\[[0-9a-fA-F]{16})"),
-        (ReportKind.SERROR, b"SError Interrupt on CPU"),
-        (ReportKind.SERROR, b"Bad mode in ", rb"\w[\w ]{1,40} handler detected"),
-        (ReportKind.DIED, b"Internal error: ", rb"(?=[^\n]{0,160}\n?[^\n]{0,60}\[#\d)"),
-        (ReportKind.BUG, b"kernel BUG at "),
-        (
-            ReportKind.WARNING,
-            b"WARNING: ",
-            rb"(?=CPU: \d+ PID: \d+ at |(?:\[[^\n]{0,200}\] )?[\w./-]{1,200}:\d+ at )",
-        ),
-        (ReportKind.BAD_PAGE, b"BUG: Bad page state in process "),
-        (ReportKind.BAD_PTE, b"BUG: Bad page map in process "),
-        (ReportKind.SANITIZER, b"BUG: KASAN: "),
-        (ReportKind.SANITIZER, b"BUG: KFENCE: "),
-        (ReportKind.LOCKUP, b"BUG: soft lockup - CPU#"),
-        (ReportKind.LOCKUP, b"Watchdog detected hard LOCKUP"),
-        (
-            ReportKind.CHECK,
-            b"BUG: ",
-            rb"(?!Bad page |K(?:ASAN|FENCE): |soft lockup|not creating mapping)\w",
-            rb"(?<!- )",
-        ),
-        (ReportKind.PAGE_DUMP, b"page dumped because: "),
-        (ReportKind.STALL, b"self-detected stall on CPU"),
-        (ReportKind.STALL, b"detected stalls on CPUs"),
-        (ReportKind.STALL, b"detected expedited stalls on CPUs"),
-        (ReportKind.PANIC, b"Kernel panic - not syncing", b"", b"(?<!--\\[ end )"),
-    )
-)
+_SHAPES = tuple((start.kind, start.shape.match) for start in STARTS)
 _WORDS = Words([start.words for start in STARTS])
 # What is printed on the way: the second start belongs to the first one's report.
 _CONTINUES = {
@@ -134,8 +63,8 @@ _CONTINUES = {
 }
 _DEADLY = frozenset(ReportKind) - {ReportKind.WARNING, ReportKind.BAD_PAGE, ReportKind.BAD_PTE}
 # With a crash kernel, die() jumps to it before it prints "end trace" (arch/arm64/kernel/traps.c, machine_kexec.c).
-_END = re.compile(rb"---\[ end trace |---\[ end Kernel panic|Starting crashdump kernel\.\.\.")
-_CALL_TRACE = re.compile(rb"Call trace:")
+_ENDS = (b"---[ end trace ", b"---[ end Kernel panic", b"Starting crashdump kernel...")
+_CALL_TRACE = b"Call trace:"
 _CUT_HERE = b"-[ cut here ]-"
 _WALK = re.compile(rb"\[[0-9a-fA-F]{16}\]\s{1,4}\*?pgd ?=[^\n]{8,200}")
 _DIED = b"Internal error: "
@@ -286,8 +215,9 @@ def find_reports(data: bytes, path: str, starts: Sequence[tuple[int, int]] | Non
     diagnostics: tuple[Diagnostic, ...] = ()
     if len(found) > len(kept):
         lost = len(found) - len(kept)
+        at_least = "at least " if len(found) > 2 * MAX_REPORTS else ""
         diagnostics = (
-            Diagnostic(f"{lost} more reports of the kernel are left out, the first {MAX_REPORTS} read", path),
+            Diagnostic(f"{at_least}{lost} more reports of the kernel are left out, the first {MAX_REPORTS} read", path),
         )
     return Reports(path=path, reports=tuple(reports), panics=tuple(_panics(data)), diagnostics=diagnostics)
 
@@ -297,17 +227,19 @@ def _starts(data: bytes, places: Sequence[tuple[int, int]]) -> list[_Start]:
     starts: list[_Start] = []
     latest: dict[bytes, _Start] = {}
     for at, number in places:
-        kind = STARTS[number].kind
-        if STARTS[number].shape.match(data, at) is None:
+        kind, shape = _SHAPES[number]
+        if shape(data, at) is None:
             continue
         head = data[_line_start(data, at) : at]
-        caller = next(iter(_CALLER.findall(head)), b"")
+        caller = found[1] if (found := _CALLER.search(head)) is not None else b""
         before = latest.get(caller)
         if before is not None and _continues(data, before, kind, at):
             continue
         start = _Start(kind, at, caller)
         latest[caller] = start
         starts.append(start)
+        if len(starts) > 2 * MAX_REPORTS:
+            break
     return starts
 
 
@@ -317,13 +249,11 @@ def _continues(data: bytes, before: _Start, kind: ReportKind, at: int) -> bool:
         return False
     if kind is ReportKind.PANIC:
         return before.kind in _DEADLY or b"panic_on_warn" in data[at : at + MAX_LINE]
-    if _END.search(data, *between) is not None:
+    if _end_of_report(data, *between) >= 0:
         return False
     if before.kind is kind is ReportKind.ABORT:
         return _is_same_fault(data, before.at, at)
-    return (before.kind, kind) in _CONTINUES and (
-        kind is ReportKind.PAGE_DUMP or _CALL_TRACE.search(data, *between) is None
-    )
+    return (before.kind, kind) in _CONTINUES and (kind is ReportKind.PAGE_DUMP or data.find(_CALL_TRACE, *between) < 0)
 
 
 def _is_same_fault(data: bytes, start: int, at: int) -> bool:
@@ -352,6 +282,12 @@ def _read(data: bytes, starts: Sequence[_Start]) -> Iterator[Report]:
         yield _report(data[opening : min(limit, opening + MAX_REPORT_BYTES)], line, start, start.at - opening)
 
 
+def _end_of_report(data: bytes, start: int, end: int) -> int:
+    """Where the first of the words stands that end a report; -1 where none does."""
+    places = [at for words in _ENDS if (at := data.find(words, start, end)) >= 0]
+    return min(places, default=-1)
+
+
 def _line_start(data: bytes, at: int) -> int:
     """Where the line of an offset begins; of a very long one, a part of it."""
     return data.rfind(b"\n", max(0, at - MAX_LINE), at) + 1 or max(0, at - MAX_LINE)
@@ -360,7 +296,7 @@ def _line_start(data: bytes, at: int) -> int:
 def _opening(data: bytes, first: int) -> int:
     """Start of the line behind "cut here", where a WARN or BUG has said something before its first fixed words."""
     mark = data.rfind(_CUT_HERE, max(0, first - 4 * MAX_LINE), first)
-    if mark < 0 or _END.search(data, mark, first) is not None or data.count(b"\n", mark, first) > 6:
+    if mark < 0 or _end_of_report(data, mark, first) >= 0 or data.count(b"\n", mark, first) > 6:
         return first
     return min(data.find(b"\n", mark) + 1 or first, first)
 
@@ -369,15 +305,14 @@ def _report(block: bytes, line: int, start: _Start, begin: int) -> Report:
     if start.caller:
         block = re.sub(_CALLER_OF_LINE % re.escape(start.caller), b"", block, flags=re.MULTILINE)
         begin = _begin(block, start.kind)
-    end = _END.search(block)
-    if end is not None:
-        block = block[: block.find(b"\n", end.end()) if b"\n" in block[end.end() :] else len(block)]
+    end = _end_of_report(block, 0, len(block))
+    block = block[: _end_of_line(block, end) if end >= 0 else MAX_OPEN_BYTES]
     found = find_fields(block)
-    calls = _CALL_TRACE.search(block)
+    calls = block.find(_CALL_TRACE)
     quotes = {name: _quote(block, line, match.start(), match.end()) for name, match in found.items()}
     quotes["start"] = _quote(block, line, begin, begin)
-    if calls is not None:
-        quotes["trace"] = _quote(block, line, calls.start(), calls.end())
+    if calls >= 0:
+        quotes["trace"] = _quote(block, line, calls, calls + len(_CALL_TRACE))
     time = _TIME.search(block[block.rfind(b"\n", 0, begin) + 1 : begin])
     values = values_of(found)
     return Report(
@@ -387,9 +322,9 @@ def _report(block: bytes, line: int, start: _Start, begin: int) -> Report:
         headline=text_of_bytes(block[begin : _end_of_line(block, begin)]),
         warning=_said(block, begin, start.kind),
         registers=MappingProxyType(registers(block)),
-        trace=() if calls is None else frames(block, calls.end()),
+        trace=() if calls < 0 else frames(block, calls + len(_CALL_TRACE)),
         text=block.decode("utf-8", "replace"),
-        complete=end is not None,
+        complete=end >= 0,
         quotes=MappingProxyType(quotes),
         nested=_nested(block, values.get("address")) if start.kind is ReportKind.ABORT else (),
         **values,

@@ -52,7 +52,9 @@ _PLAIN = re.compile(
     rb"(?P<time>(?!))?%b(?:%b(?:%b)?|(?:%b)?)(?:%b)?(?:%b%b)?"
     % (_LISTED, _SENDER, _PRIORITY, _DATE, _PRIORITY, _WALL, _BEHIND_TIME)
 )
-_SHAPES = (_QUICK, _STAMPED, _PLAIN)  # of the last every part may be absent: it always matches
+_quick, _stamped = _QUICK.match, _STAMPED.match
+_plain = _PLAIN.match
+"""Every part may be absent: it always matches."""
 
 Prefix = re.Match[bytes]
 """Ends where the message begins; the group ``time``, where there is one, holds the seconds since boot."""
@@ -66,4 +68,4 @@ def prefix_at(data: bytes, start: int) -> Prefix:
     >>> found["time"], line[found.end():]
     (b'123.456789', b'Offlined Pages 32768')
     """
-    return next(found for shape in _SHAPES if (found := shape.match(data, start)) is not None)
+    return _quick(data, start) or _stamped(data, start) or _plain(data, start)  # type: ignore[return-value]

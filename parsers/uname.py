@@ -31,7 +31,8 @@ _MACHINE = re.compile(
 )
 _RELEASE_MACHINE = {"arm64": "aarch64", "aarch64": "aarch64", "amd64": "x86_64", "x86_64": "x86_64"}
 _RELEASE_WORDS = re.compile(r"x86_64|[a-z0-9]+")
-_PLAIN = re.compile(r"(?:-rc(?P<rc>\d+))?")
+_CANDIDATE = re.compile(r"-rc(?P<rc>\d{1,3})\b")
+_PLAIN = re.compile(r"(?:-rc\d+)?")
 _FLAVOUR = re.compile(r"[-+](?:deb\d+-|bpo-)?(?P<flavour>(?:[a-z]+-)*(?:arm64|amd64|[a-z]+)(?:-v\d|-\d+k)?|\d+kb?)$")
 
 # First match wins, on the release followed by the build string.
@@ -57,6 +58,8 @@ _VENDORS = (
     ("nvidia", re.compile(r"^\S*tegra")),
     ("suse", re.compile(r"^\S*-(?:default|64kb|preempt|azure)(?:\s|$)")),
 )
+_FROZEN_SUBLEVEL = frozenset({"rhel", "openeuler", "kylin"})
+"""Vendors whose sublevel stays for years while patches of all kinds are taken over: it proves nothing."""
 _UPSTREAM = re.compile(r"\bDebian (\d+)\.(\d+)\.(\d+)|\bUbuntu \S+ (\d+)\.(\d+)\.(\d+)")
 
 
@@ -119,7 +122,8 @@ class KernelRelease:
         if self.rc is not None:
             return None if asked == (*self.series, 0) else (*self.series, 0) > asked
         if self.is_vendor:
-            return True if self.version >= asked else None
+            frozen = self.vendor in _FROZEN_SUBLEVEL
+            return True if ((*self.series, 0) if frozen else self.version) >= asked else None
         return False
 
 
@@ -147,7 +151,8 @@ def parse_uname(data: bytes, path: str) -> KernelRelease:
     plain = _PLAIN.fullmatch(parts[4])
     kernel_build = rest[max(rest.find("#"), 0) :]  # before it stands the compiler, with the compiler's vendor
     vendor = _vendor(f"{release} {kernel_build}", plain=plain is not None)
-    rc = int(plain["rc"]) if plain and plain["rc"] else None
+    candidate = _CANDIDATE.match(parts[4])
+    rc = int(candidate["rc"]) if candidate else None
     arch = _arch(release, rest)
     flavour = _FLAVOUR.search(parts[4].replace(f".{arch}", "")) if vendor else None
     return KernelRelease(

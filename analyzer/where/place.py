@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyzer.where.address import MAX_PHYSICAL_BITS, Address, Space
+from parsers.arm64 import Attr
 from parsers.errors import UsageError
 from parsers.iomem import Iomem
 from parsers.layout import LAYOUT_KEYS, KernelLayout
@@ -266,11 +267,32 @@ class _Place:
             places = {"this address": self.address.value}
         mapping = self.report.facts.get(Mapping)
         if mapping is None:
-            self._lacks(Mapping, "the page tables")
+            yield from self._in_fragment()
             return
         for what, va in places.items():
             if va is not None:
                 yield {"what": what, "va": _hex(va), **self._row(mapping, va)}
+
+    def _in_fragment(self) -> Iterator[dict[str, Any]]:
+        """The row that holds a virtual address, of rows whose kernel's page size and address bits are not known."""
+        dump, at = self.report.sources.captured.dump, self.address.value
+        row = -1 if dump is None else int(np.searchsorted(dump.start, np.uint64(at), side="right")) - 1
+        inside = dump is not None and row >= 0 and at - int(dump.start[row]) < int(dump.size[row])
+        if dump is None or not inside or not self._is_virtual():
+            self._lacks(Mapping, "the page tables")
+            return
+        attrs = int(dump.attrs[row])
+        state = "mapped" if attrs & Attr.VALID else "entry that does not translate" if attrs else "not mapped"
+        yield {
+            "what": "this address",
+            "va": _hex(at),
+            "state": state,
+            "level": None,
+            "output": None,
+            "text": dump.quote(row).strip(),
+            **_place(dump.path, int(dump.line[row])),
+            "walk": [],
+        }
 
     def _row(self, mapping: Mapping, va: int) -> dict[str, Any]:
         at = np.uint64(va)

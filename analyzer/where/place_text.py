@@ -78,7 +78,7 @@ def _memory(place: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _mapped(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
     output = f" to {one['output']}" if one.get("output") else ""
-    level = f" at level {one['level']}" if one["state"] == "mapped" else ""
+    level = f" at level {one['level']}" if one["state"] == "mapped" and one["level"] is not None else ""
     yield one["what"], f"{one['va']} {one['state']}{level}{output}{_at(one)}"
     if one["walk"]:
         for step in one["walk"]:

@@ -158,3 +158,15 @@ def test_crash_dump_shows_the_walk(ptaudit) -> None:
     assert by["linear map"]["output"] == "0x84000000"
     assert any("level 2" in step for step in by["struct page"]["walk"])
     assert found["section"]["precision"] == "exact"
+
+
+def test_fragment_is_quoted_although_its_kernel_is_not_known(ptaudit, tmp_path: Path) -> None:
+    (tmp_path / "kernel_page_tables").write_text(
+        "extracted from current output on arm64.\n\n"
+        "0xffffffc000000000-0xffffffc000080000  512K PTE  RW NX SHD AF  UXN MEM/NORMAL\n"
+    )
+    (found,) = place(ptaudit, tmp_path, "0xffffffc000001000")["mapped_by"]
+    assert (found["state"], found["line"]) == ("mapped", 3)
+    assert "512K PTE" in found["text"]
+    assert not place(ptaudit, tmp_path, "0xffffffc000080000")["mapped_by"]
+    assert "mapped  (kernel_page_tables:3)" in ptaudit("where", tmp_path, "0xffffffc000001000").out

@@ -1,0 +1,88 @@
+"""How the kernel's reports begin: fixed words, and what must stand around them.
+
+From arch/arm64/mm/fault.c, arch/arm64/kernel/traps.c, kernel/panic.c, lib/bug.c, kernel/rcu/tree_stall.h,
+kernel/watchdog.c, mm/memory.c, mm/page_alloc.c, mm/debug.c, mm/kasan/report.c and mm/kfence/report.c (4.4 to 6.18).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["STARTS", "ReportKind", "Start"]
+
+
+class ReportKind(StrEnum):
+    """What the kernel complains about."""
+
+    ABORT = "abort"
+    """An access that faulted."""
+    SERROR = "serror"
+    BUG = "bug"
+    DIED = "died"
+    """"Internal error" whose first lines are not in the log."""
+    WARNING = "warning"
+    BAD_PAGE = "bad_page"
+    BAD_PTE = "bad_pte"
+    PAGE_DUMP = "page_dump"
+    STALL = "stall"
+    LOCKUP = "lockup"
+    SANITIZER = "sanitizer"
+    """KASAN or KFENCE."""
+    CHECK = "check"
+    """Another check of the kernel's own: "BUG: scheduling while atomic"."""
+    PANIC = "panic"
+    """A panic that no report in the log leads to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a report begins: fixed words, and what must stand around them."""
+
+    kind: ReportKind
+    words: bytes
+    shape: re.Pattern[bytes]
+
+    @classmethod
+    def of(cls, kind: ReportKind, words: bytes, more: bytes = b"", before: bytes = b"") -> Start:
+        """``more`` is an expression behind the words, ``before`` one of a fixed length before them."""
+        return cls(kind, words, re.compile(before + re.escape(words) + more))
+
+
+STARTS: tuple[Start, ...] = tuple(
+    Start.of(*start)
+    for start in (
+        (ReportKind.ABORT, b"Unable to handle kernel "),
+        (ReportKind.ABORT, b"Unhandled fault", rb"(?:: | at 0x)"),
+        (ReportKind.ABORT, b"Synchronous External Abort: "),
+        (ReportKind.ABORT, b"] pgd=", rb"[0-9a-fA-F]{8}", rb"(?<=\[[0-9a-fA-F]{16})"),
+        (ReportKind.ABORT, b"] *pgd=", rb"[0-9a-fA-F]{8}", rb"(?<=\[[0-9a-fA-F]{16})"),
+        (ReportKind.SERROR, b"SError Interrupt on CPU"),
+        (ReportKind.SERROR, b"Bad mode in ", rb"\w[\w ]{1,40} handler detected"),
+        (ReportKind.DIED, b"Internal error: ", rb"(?=[^\n]{0,160}\n?[^\n]{0,60}\[#\d)"),
+        (ReportKind.BUG, b"kernel BUG at "),
+        (
+            ReportKind.WARNING,
+            b"WARNING: ",
+            rb"(?=CPU: \d+ PID: \d+ at |(?:\[[^\n]{0,200}\] )?[\w./-]{1,200}:\d+ at )",
+        ),
+        (ReportKind.BAD_PAGE, b"BUG: Bad page state in process "),
+        (ReportKind.BAD_PTE, b"BUG: Bad page map in process "),
+        (ReportKind.SANITIZER, b"BUG: KASAN: "),
+        (ReportKind.SANITIZER, b"BUG: KFENCE: "),
+        (ReportKind.LOCKUP, b"BUG: soft lockup - CPU#"),
+        (ReportKind.LOCKUP, b"Watchdog detected hard LOCKUP"),
+        (
+            ReportKind.CHECK,
+            b"BUG: ",
+            rb"(?!Bad page |K(?:ASAN|FENCE): |soft lockup|not creating mapping)\w",
+            rb"(?<!- )",
+        ),
+        (ReportKind.PAGE_DUMP, b"page dumped because: "),
+        (ReportKind.STALL, b"self-detected stall on CPU"),
+        (ReportKind.STALL, b"detected stalls on CPUs"),
+        (ReportKind.STALL, b"detected expedited stalls on CPUs"),
+        (ReportKind.PANIC, b"Kernel panic - not syncing", b"", b"(?<!--\\[ end )"),
+    )
+)

@@ -1,0 +1,71 @@
+"""What carried a text is undone, and nothing else is touched."""
+
+from __future__ import annotations
+
+import base64
+import quopri
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parsers.encodings import decoded
+from parsers.lines import text_of
+
+OOPS = (Path(__file__).parents[2] / "fixtures/oops/pmem-6.12-vuln.txt").read_bytes()
+HEADERS = b"From: someone\nSubject: oops\nContent-Transfer-Encoding: %b\n\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        base64.encodebytes(OOPS),
+        OOPS.decode().encode("utf-16"),
+        OOPS.decode().encode("utf-16-be").join([b"\xfe\xff", b""]),
+        OOPS.decode().encode("utf-16-le"),
+        OOPS.replace(b" ", "\u00a0".encode()),
+        b"<pre>\n".replace(b"\n", b"") + OOPS.replace(b"<", b"&lt;").replace(b">", b"&gt;") + b"</pre>",
+    ],
+    ids=["base64", "UTF-16", "UTF-16 big-endian", "UTF-16 without a mark", "no-break spaces", "HTML"],
+)
+def test_text_is_as_it_was(text: bytes) -> None:
+    assert decoded(text).strip() == OOPS.strip()
+
+
+@pytest.mark.parametrize("headers", [b"", HEADERS % b"quoted-printable"])
+def test_quoted_printable_keeps_the_numbers_of_the_lines_behind_a_joined_one(headers: bytes) -> None:
+    text = headers + quopri.encodestring(OOPS)
+    lines, sent = decoded(text).split(b"\n"), text.split(b"\n")
+    for words in (b"Mem abort info", b"Call trace:", b"Code: "):
+        number = next(number for number, line in enumerate(sent) if words in line)
+        assert words in lines[number]
+    body = b"\n".join(lines[headers.count(b"\n") :])
+    assert [line for line in body.split(b"\n") if line] == OOPS.rstrip(b"\n").split(b"\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"root=/dev/sda1 a=3D b\n",
+        b"x = 1\ny = 2=\n",
+        b"CONFIG_ARM64=y\n" * 9,
+        b"a & b && c; d &amp; e\n",
+        OOPS,
+        b"A" * 70 + b"\n",
+        bytes(range(256)),
+    ],
+)
+def test_what_is_not_encoded_passes_unchanged(text: bytes) -> None:
+    assert decoded(text) == text
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_taken(data: bytes) -> None:
+    decoded(data)
+    decoded(HEADERS % b"base64" + data)
+    decoded(HEADERS % b"quoted-printable" + data)
+
+
+def test_other_evidence_is_decoded_as_well() -> None:
+    assert text_of("MemTotal: 1 kB\n".encode("utf-16"), "meminfo", limit=99, what="meminfo") == b"MemTotal: 1 kB\n"
