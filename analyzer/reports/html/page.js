@@ -237,6 +237,14 @@
     [node("dt", { textContent: name }), node("dd", { className: "mono" }, value)]));
   const owners = (first, end) => data.owners.filter((one) => one[0] < end && one[1] > first).map((one) => one[2]).join(", ");
 
+  const units = [...document.querySelectorAll("#whatif tr[data-first]")];
+  const whatif = (first, end) => {
+    const mine = units.filter((one) => Number(one.dataset.first) < end && Number(one.dataset.end) > first);
+    const made = node("span");
+    for (const one of mine.slice(0, 8)) made.append(node("a", { href: `#${one.id}`, textContent: one.dataset.says }), " ");
+    return mine.length ? made : "nothing of it can leave, or its origin is not known";
+  };
+
   const details = (section) => {
     const { kind } = runAt(section), { pattern } = kind;
     const first = section * data.section, end = first + data.section;
@@ -253,6 +261,7 @@
       ["group", word(kind.group)],
       ["memory", kind.memory + (owners(first, end) ? `: ${owners(first, end)}` : "")],
       ["origin", kind.origin],
+      ["what if it goes", whatif(first, end)],
       ["findings", links(found(section * per, (section + 1) * per))],
     ]);
     const right = node("div", {}, ...(pattern.runs.length ? subsections(section, pattern) : [node("p", {

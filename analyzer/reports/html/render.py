@@ -36,7 +36,12 @@ def render(report: Report, *, verbose: bool = False, colour: bool = False) -> st
         _environment()
         .get_template("page.html.j2")
         .render(
-            page=page, style=_asset("page.css"), script=_asset("page.js"), policy=_policy(), version=version("ptaudit")
+            page=page,
+            outlook=report.outlook,
+            style=_asset("page.css"),
+            script=_asset("page.js"),
+            policy=_policy(),
+            version=version("ptaudit"),
         )
     )
 

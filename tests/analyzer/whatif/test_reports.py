@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from analyzer.audit import audit
@@ -48,3 +49,15 @@ def test_a_fleet_knows_which_hosts_can_unplug_a_node(tmp_path: Path) -> None:
 def test_a_report_answers_a_bounded_number_of_operations() -> None:
     outlook = audit(Request((CAPTURES / "dimm-6.12/02-dimm-online",)), only=["ENV-01"]).outlook
     assert len(outlook.prospects) + outlook.left_out == 5 <= MAX_OPERATIONS
+
+
+def test_the_page_says_of_each_unit_what_breaks_with_it(ptaudit) -> None:
+    page = ptaudit("audit", CAPTURES / "pmem-6.12-vuln/01-three-namespaces", "--format", "html").out
+    rows = re.findall(r'<tr id="unit-\d" data-first="(\d+)" data-end="(\d+)" data-says="([^"]+)">', page)
+    assert rows == [
+        ("524288", "532480", "remove namespace0.0: breaks"),
+        ("532480", "540672", "remove namespace0.1: breaks"),
+        ("540672", "557056", "remove namespace0.2: breaks"),
+    ]
+    calm = ptaudit("audit", CAPTURES / "dimm-6.12/02-dimm-online", "--format", "html").out
+    assert "5 operations that would break nothing, be refused, or are not known" in calm
