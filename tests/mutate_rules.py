@@ -206,7 +206,7 @@ class Bench:
     def distance(audited: Audited, codes: set[str]) -> int:
         """Sort key: a rule's own cases first, and crash dumps last, as they take long."""
         names = [test.name for test in audited.tests]
-        own = any(f"[{code}-" in name for name in names for code in codes)
+        own = any(f"[{code}/" in name or f"[{code}-" in name for name in names for code in codes)
         return 0 if own else 1 + any("mutations" in test.nodeid for test in audited.tests)
 
     def alone(self, rule: Rule, facts: Facts) -> Verdict:

@@ -66,6 +66,7 @@ def test_fired_rule_reports_what_is_expected_and_no_other_rule_raises_alarm(
     found = [{key: one[key] for key in KEYS} for one in document(report)["findings"] if one["rule"] == code]
     alarms = {one.rule.code for one in report.findings if one.severity >= Severity.HIGH} - {code}
     if request.config.getoption("--update"):
+        assert found, "the rule finds nothing here"
         update(RULES / name / "expected.json", findings=found, also=sorted(alarms))
     assert found == expected(name)["findings"]
     assert alarms == set(expected(name).get("also", []))

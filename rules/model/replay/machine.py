@@ -68,7 +68,7 @@ def known_machines(facts: Facts) -> Known:
     """
     layout, sections = facts.get(KernelLayout), facts.get(SectionTable)
     if layout is None or not layout.knows("page_size", "section_size_bits"):
-        raise UndecidedError("the page size is not known", "kernel configuration")
+        raise UndecidedError("the page size is not known", "config")
     if sections is None:
         raise UndecidedError(f"what memory there is, is not known: {facts.why_missing(SectionTable)}", SectionTable)
     inventory = Inventory.of(facts, layout)
