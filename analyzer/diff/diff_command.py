@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from analyzer.audit import audit
 from analyzer.diff.capture_diff import diff, worst_hazard
 from analyzer.diff.diff_text import lines
 from analyzer.options import SEVERITY, parse_layout, severity
+from analyzer.output import as_json
 from analyzer.sources.read import Request
 from analyzer.tables.change_frames import diff_frame
 from analyzer.tables.emit import TABLE_FORMATS, emit, form_of, table_options, write_lines
@@ -47,7 +47,7 @@ def command(
     if form in TABLE_FORMATS:
         emit(diff_frame(document), form, output)
     elif form == "json":
-        write_lines([json.dumps(document, indent=2, ensure_ascii=False)], output)
+        write_lines([as_json(document)], output)
     else:
         write_lines(lines(document, (str(before), str(after))), output)
     worst = worst_hazard(document)

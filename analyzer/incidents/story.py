@@ -16,11 +16,13 @@ from rules.model.bugs import describe_fixes
 from rules.model.memory.resources import Resources
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from analyzer.audit import Report
     from analyzer.known_bugs import BugState
     from rules.finding import Cause, Finding
 
-__all__ = ["Incident", "Part", "incidents_of"]
+__all__ = ["Incident", "Part", "incidents_by_event", "incidents_of"]
 
 MAX_CHARACTERS = 420
 """Of one part of a story; what is longer is cut at a sentence."""
@@ -118,6 +120,16 @@ def incidents_of(report: Report) -> list[Incident]:
     logs = frozenset(source.path for source in report.sources.sources if source.kind in _LOG_KINDS)
     groups = grouped(report.findings, logs, pages_per_section)
     return [_told(tuple(group), report) for group in groups]
+
+
+def incidents_by_event(incidents: Iterable[Incident]) -> dict[float, Incident]:
+    """By the time of each event of the trace, the incident that it is part of."""
+    return {
+        finding.hit.cause.time: one
+        for one in incidents
+        for finding in one.findings
+        if finding.hit.cause is not None and finding.hit.cause.time is not None
+    }
 
 
 def _told(findings: tuple[Finding, ...], report: Report) -> Incident:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from analyzer.options import evidence_options
+from analyzer.output import as_json, printable
 from analyzer.sections.section_rows import SectionRow, empty_table_counts, section_rows
 from analyzer.sources.read import Request, read_sources
 from analyzer.tables.emit import TABLE_FORMATS, emit, form_of, table_options, write_lines
@@ -43,12 +43,12 @@ def command(request: Request, tables: bool, form: str | None, output: Path | Non
     if form in TABLE_FORMATS:
         emit(section_frame(facts), form, output)
         return
-    write_lines(_as_json(facts, tables) if form == "json" else _as_text(facts, tables), output)
+    write_lines(_as_json(facts, tables) if form == "json" else map(printable, _as_text(facts, tables)), output)
 
 
 def _as_json(facts: Facts, tables: bool) -> Iterator[str]:
     counts = empty_table_counts(facts) if tables else {}
-    yield json.dumps({"sections": [row.as_dict() for row in section_rows(facts)], "empty_tables": counts}, indent=2)
+    yield as_json({"sections": [row.as_dict() for row in section_rows(facts)], "empty_tables": counts})
 
 
 def _as_text(facts: Facts, tables: bool) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from analyzer.output import write_bytes
+from analyzer.output import visible, write_bytes
 from parsers.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def emit(table: pd.DataFrame, form: str, output: Path | None) -> None:
     """
     plain = _plain(table)
     if form == "csv":
-        data = plain.to_csv(index=False).encode("utf-8", "backslashreplace")
+        data = visible(plain.to_csv(index=False), "csv").encode("utf-8", "backslashreplace")
     elif output is None and sys.stdout.isatty():
         raise UsageError("Parquet is binary: name a file with --output, or redirect it")
     else:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from analyzer.audit import judge
+from analyzer.incidents.story import incidents_by_event
 from analyzer.options import evidence_options
-from analyzer.output import printable
+from analyzer.output import as_json, printable
 from analyzer.sources.read import Request, read_sources
 from analyzer.tables.emit import TABLE_FORMATS, emit, form_of, table_options, write_lines
 from analyzer.tables.event_frames import timeline_frame
@@ -20,6 +21,7 @@ from rules.model.captured import build_facts
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from analyzer.incidents.story import Incident
     from rules.facts import Facts
 
 __all__ = ["command"]
@@ -37,21 +39,35 @@ def command(request: Request, form: str | None, output: Path | None) -> None:
     Example:
       ptaudit timeline captured-host/trace
     """
-    facts = build_facts(read_sources(request).captured)
+    sources = read_sources(request)
+    facts = build_facts(sources.captured)
     form = form_of(form, output)
     if form in TABLE_FORMATS:
         emit(timeline_frame(facts), form, output)
         return
-    write_lines(_as_json(facts) if form == "json" else _as_text(facts), output)
+    rows = operation_rows(facts)
+    caused = incidents_by_event(judge(sources, facts).incidents)
+    write_lines(_as_json(facts, rows, caused) if form == "json" else _as_text(facts, rows, caused), output)
 
 
-def _as_json(facts: Facts) -> Iterator[str]:
-    operations = [row.as_dict() for row in operation_rows(facts)]
-    yield json.dumps({"operations": operations, "notes": trace_notes(facts)}, indent=2)
+def _as_json(facts: Facts, rows: list[OperationRow], caused: dict[float, Incident]) -> Iterator[str]:
+    operations = [{**row.as_dict(), "incident": _incident(row, caused)} for row in rows]
+    yield as_json({"operations": operations, "notes": trace_notes(facts)})
 
 
-def _as_text(facts: Facts) -> Iterator[str]:
-    yield from map(printable, table(_HEADINGS, map(_cells, operation_rows(facts))))
+def _incident(row: OperationRow, caused: dict[float, Incident]) -> str | None:
+    """The incident that the operation is an event of."""
+    found = None if row.time is None or not row.trouble else caused.get(row.time)
+    return None if found is None else found.id
+
+
+def _as_text(facts: Facts, rows: list[OperationRow], caused: dict[float, Incident]) -> Iterator[str]:
+    yield from map(printable, table(_HEADINGS, map(_cells, rows)))
+    lines = {_incident(row, caused): row.line for row in rows}
+    for incident in dict.fromkeys(caused.values()):
+        if incident.id in lines:
+            severity, line = str(incident.severity).upper(), lines[incident.id]
+            yield printable(f"incident {incident.id}: {severity} {incident.title} (line {line})")
     yield from (f"note: {printable(note)}" for note in trace_notes(facts))
 
 

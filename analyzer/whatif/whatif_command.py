@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import click
 
 from analyzer.options import evidence_options
+from analyzer.output import as_json
 from analyzer.sources.read import Request, read_sources
 from analyzer.whatif.answer import document, exit_status
 from analyzer.whatif.foresight import every_operation, what_if
@@ -48,7 +48,7 @@ def command(request: Request, every: bool, in_sequence: bool, form: str) -> None
         operations += every_operation(facts)
     answers = what_if(facts, operations, in_sequence=in_sequence)
     if form == "json":
-        click.echo(json.dumps(document(answers), indent=2, ensure_ascii=False))
+        click.echo(as_json(document(answers)))
     else:
         click.echo("\n".join(table(answers) if every else lines(answers)))
     sys.exit(exit_status(answers))

@@ -58,6 +58,7 @@ class _Place:
         )
         if self.address.space is Space.PHYSICAL:
             physical = self.address.value
+        touching = [one for one in self.report.findings if self._touches(one)]
         document: dict[str, Any] = {
             "schema": SCHEMA,
             "address": self.address.text,
@@ -78,8 +79,12 @@ class _Place:
             "mapped_by": list(self._mapped_by()),
             "findings": [
                 {"rule": one.rule.code, "severity": str(one.severity), "title": one.hit.title, "id": one.fingerprint}
-                for one in self.report.findings
-                if self._touches(one)
+                for one in touching
+            ],
+            "incidents": [
+                {"id": one.id, "severity": str(one.severity), "title": one.title}
+                for one in self.report.incidents
+                if any(finding in touching for finding in one.findings)
             ],
         }
         document["missing"] = list(self.missing)

@@ -36,6 +36,8 @@ def _fields(place: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "", f"and {len(findings) - MAX_FINDINGS} more"
     if not findings:
         yield "findings", "none touches it"
+    for number, one in enumerate(place["incidents"][:MAX_FINDINGS]):
+        yield "" if number else "incident", f"{one['severity'].upper()} {one['title']} [{one['id']}]"
     for one in place["missing"]:
         yield "note", one
 

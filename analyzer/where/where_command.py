@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from analyzer.audit import audit
 from analyzer.options import evidence_options
+from analyzer.output import as_json
 from analyzer.sources.read import Request
 from analyzer.where.address import parse_address
 from analyzer.where.place import where
@@ -34,6 +33,6 @@ def command(request: Request, address: str, form: str) -> None:
     """
     document = where(audit(request), parse_address(address))
     if form == "json":
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        click.echo(as_json(document))
     else:
         click.echo("\n".join(lines(document)))

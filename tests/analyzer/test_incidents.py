@@ -173,3 +173,25 @@ def test_the_commands_that_reproduce_print_the_evidence(ptaudit, damaged: Path) 
             assert line
             if finding["rule"].startswith("TRC"):
                 assert line in quoted
+
+
+# --- links from the other views ---
+
+
+def test_where_and_timeline_name_the_incident(ptaudit, damaged: Path) -> None:
+    (one,) = report_of(damaged).incidents
+    place = json.loads(ptaudit("where", damaged, "pfn:0x84000", "--format", "json").out)
+    assert place["incidents"] == [{"id": one.id, "severity": "critical", "title": one.title}]
+    assert json.loads(ptaudit("where", damaged, "pfn:0x40000", "--format", "json").out)["incidents"] == []
+    operations = json.loads(ptaudit("timeline", damaged, "--format", "json").out)["operations"]
+    assert [row["line"] for row in operations if row["incident"] == one.id and row["damage"]] == [766]
+    assert {row["incident"] for row in operations if not row["trouble"]} == {None}
+    assert f"incident {one.id}: CRITICAL" in ptaudit("timeline", damaged).out
+
+
+def test_the_page_links_incident_findings_and_event(ptaudit, damaged: Path, tmp_path: Path) -> None:
+    (one,) = report_of(damaged).incidents
+    ptaudit("audit", damaged, "--output", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert f'id="incident-{one.id}"' in page
+    assert page.count(f'href="#incident-{one.id}"') >= 4  # each of three findings, and the event

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from analyzer.advice import advice_for
+from analyzer.incidents.story import incidents_by_event
 from analyzer.reports.html.embedded import embedded
 from analyzer.reports.html.memory_map import MemoryMap, Place
 from analyzer.reports.html.strips import Strips, strips
@@ -202,7 +203,10 @@ class _Writing:
             stories=stories,
             stories_left_out=len(report.incidents) - len(stories),
             incident_of={hit.anchor: story.anchor for story in stories for hit in story.hits},
-            incident_at=_by_time(stories),
+            incident_at={
+                time: f"incident-{one.id}"
+                for time, one in incidents_by_event(story.incident for story in stories).items()
+            },
             failed=tuple(report.failed),
             facts=tuple(self._facts()),
             layout=tuple(_value(layout, key, self.root) for key in LAYOUT_KEYS if layout and key in layout.facts),
@@ -305,16 +309,6 @@ class _Writing:
     def _why_no_map(self) -> str:
         why = self.report.facts.why_missing(SectionTable)
         return f"No map of the memory: {why}. Collect: {'; '.join(how_to_collect(SectionTable))}"
-
-
-def _by_time(stories: Sequence[Story]) -> dict[float, str]:
-    """By the time of an event, the anchor of the incident that it caused."""
-    return {
-        finding.hit.cause.time: story.anchor
-        for story in stories
-        for finding in story.incident.findings
-        if finding.hit.cause is not None and finding.hit.cause.time is not None
-    }
 
 
 def below(root: str, path: str) -> str:
