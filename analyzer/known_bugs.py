@@ -46,6 +46,8 @@ _SHOWN_BY_TRACE: dict[str, tuple[str, ...]] = {
     "mom-error-path": ("MOM-06",),
     "shared-basepage": ("TRC-07",),
 }
+_DIED_OF: dict[str, tuple[str, ...]] = {"partial-section-pmd": ("OOP-01",), "shared-basepage": ("OOP-02",)}
+"""Rules whose finding is how a kernel dies of the bug; of others it dies in the same way."""
 _SHOWN_FIXED: dict[str, tuple[str, ...]] = {"leaf-straddle": ("LIN-04", "OOP-14")}
 """Rules whose finding is the fix at work: the kernel refused what it would have torn."""
 
@@ -63,8 +65,9 @@ class BugState:
 
     @property
     def shown_by(self) -> tuple[str, ...]:
-        """Rules whose finding shows the bug, beside those that find what it leaves."""
-        return _SHOWN_BY_STATE.get(self.bug.key, ()) + _SHOWN_BY_TRACE.get(self.bug.key, ())
+        """Rules whose finding shows the bug or how a kernel dies of it, beside those that find what it leaves."""
+        tables = (_SHOWN_BY_STATE, _SHOWN_BY_TRACE, _DIED_OF)
+        return tuple(code for table in tables for code in table.get(self.bug.key, ()))
 
     def as_dict(self) -> dict[str, Any]:
         """As in ``ptaudit.report/2``."""
@@ -149,7 +152,7 @@ def _by_release(bug: KnownBug, release: KernelRelease | None) -> BugState:
         newer = bug.is_newer_than(release)
         why = f"older than the bug ({bug.since})" if newer else f"{describe_fixes(bug)}"
         return BugState(bug, "fixed", "release", f"{release.raw}: {why}")
-    if release.is_vendor:
+    if release.is_vendor and bug.fixed is not None:
         vendor = release.vendor or "the vendor"
         return BugState(bug, "unknown", "release", f"{release.raw}: {vendor} may have added the fix without saying so")
     return BugState(bug, "present", "release", f"{release.raw} lacks the fix: {describe_fixes(bug)}")

@@ -143,10 +143,10 @@ def _told(findings: tuple[Finding, ...], report: Report) -> Incident:
     if oops is not None and oops is not lead:
         parts.append(Part("oops", _cut(f"{oops.hit.title} ({oops.rule.code}): {_first_sentence(oops.hit.message)}")))
     asked = _JUDGED.search(oops.hit.message) if oops is not None else None
-    if bug is not None:
-        parts.append(Part("bug", _of_bug(bug)))
-    elif asked is not None:
+    if asked is not None and (bug is None or bug.by == "release"):
         parts.append(Part("bug", asked[0]))
+    elif bug is not None:
+        parts.append(Part("bug", _of_bug(bug)))
     return Incident(findings, tuple(parts), advice_for(lead.rule, report), bug)
 
 

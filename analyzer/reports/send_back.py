@@ -5,7 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from parsers.kinds import in_order
+from analyzer.advice import Reader, reader_of
+from parsers.kinds import KINDS, in_order
 from rules.engine import Outcome
 from rules.facts import how_to_collect
 from rules.model.memory.snapshots import Earlier
@@ -31,17 +32,20 @@ def send_back(report: Report) -> list[str]:
         if verdict.outcome is Outcome.UNDECIDED:
             for step in verdict.collect:
                 wanted.setdefault(step, []).append(verdict.rule.code)
+    if reader_of(report) is Reader.DUMP:
+        for name in ("vmcore", "ptdump"):  # it is what is being read
+            wanted.pop(KINDS[name].step, None)
     if not wanted:
         return []
     files = [(name, command, rules) for name, command, rules in _files(wanted) if rules]
     commands = {kind.step for kind in in_order() if kind.command}
     others = [step for step in wanted if step not in commands]
-    lines = ["Send this back:"]
+    lines = ["To decide the rest, collect:"]
     if files:
         lines += [f"  mkdir -p {DIRECTORY} && cd {DIRECTORY}    # as root, on the host", *_block(files)]
         lines += [f"  tar -czf ../{DIRECTORY}.tar.gz ."]
     notes = {kind.step: kind.note for kind in in_order() if kind.note}
-    notes |= dict.fromkeys(how_to_collect(Earlier), _SECOND_CAPTURE)
+    notes |= dict.fromkeys([*how_to_collect(Earlier), *report.facts.collect(Earlier)], _SECOND_CAPTURE)
     for step in others:
         note = f"# {'also ' if files else ''}{notes.get(step, step)} ({_few(wanted[step])})"
         lines += textwrap.wrap(note, WIDTH, initial_indent="  ", subsequent_indent="  #   ")

@@ -14,8 +14,8 @@ from parsers.kinds import KINDS, kind_of_path
 
 
 def block(out: str) -> list[str]:
-    assert "\nSend this back:\n" in out
-    return out.split("\nSend this back:\n")[1].splitlines()
+    assert "\nTo decide the rest, collect:\n" in out
+    return out.split("\nTo decide the rest, collect:\n")[1].splitlines()
 
 
 def files(lines: list[str]) -> list[str]:
@@ -47,7 +47,7 @@ def test_what_is_there_is_not_asked_for(ptaudit, damaged: Path) -> None:
 
 
 def test_nothing_undecided_asks_for_nothing(ptaudit, damaged: Path) -> None:
-    assert "Send this back" not in ptaudit("audit", damaged, "--select", "VMM-02").out
+    assert "To decide the rest" not in ptaudit("audit", damaged, "--select", "VMM-02").out
 
 
 @pytest.mark.parametrize("name", [kind.collected_as for kind in KINDS.values() if kind.command])
