@@ -256,14 +256,13 @@ class Reading:
             if kind.read is not None:
                 self._parsed(kind.name, kind.read(found.where, path=name), name, found.digest(), found.unended())
                 return
-            raw = found.content()
-            data = decoded(raw)
+            data = found.content()
             self.budget.keep(len(data) if isinstance(found.where, Path) else 0, name)
             others = documents_of(data) if not strict and len(data) <= SPLIT_BYTES else []
             if any(one.part and one.kind is not kind for one in others):
                 self._documents(found, others, strict=False)
             else:
-                self._document(Document(kind, data, part=False), name, digest(raw), found.unended())
+                self._document(Document(kind, data, part=False), name, digest(data), found.unended())
         except PtauditError as error:
             if strict:
                 raise
