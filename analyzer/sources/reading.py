@@ -232,8 +232,9 @@ class Reading:
         if isinstance(found.where, Path) and found.size() > SPLIT_BYTES and trace.sniff(found.head(SNIFF_BYTES)):
             self.file(found, trace)  # a trace is read from the disk, piece by piece
             return
-        documents = documents_of(found.content())
-        if [one.part for one in documents] == [False] or not documents:
+        content = found.content()
+        documents = documents_of(content)
+        if [one.data for one in documents] == [content] or not documents:
             kind = documents[0].kind if documents else kind_of_path(plain_name(found.name))
             if kind is None:
                 raise InputError(
@@ -261,6 +262,8 @@ class Reading:
             others = documents_of(data) if not strict and len(data) <= SPLIT_BYTES else []
             if any(one.part and one.kind is not kind for one in others):
                 self._documents(found, others, strict=False)
+            elif [one.kind for one in others] == [kind] and kind.name != "dmesg":
+                self._document(others[0], name, digest(data), found.unended())
             else:
                 self._document(Document(kind, data, part=False), name, digest(data), found.unended())
         except PtauditError as error:

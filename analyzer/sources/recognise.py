@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from parsers.encodings import decoded
 from parsers.kinds import SNIFF_BYTES, kind_of_content
 from parsers.parts import parts_of
+from parsers.transport import carried
 
 if TYPE_CHECKING:
     from analyzer.sources.budget import Budget
@@ -30,7 +31,7 @@ class Document(NamedTuple):
 
 def documents_of(data: bytes) -> list[Document]:
     """What a file that someone named holds, in order; nothing if it is not recognised."""
-    data = decoded(data)
+    data = carried(data)
     if parts := parts_of(data):
         return [Document(part.kind, part.data, part=True) for part in parts]
     kind = kind_of_content(data[:SNIFF_BYTES])

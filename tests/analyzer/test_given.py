@@ -18,8 +18,10 @@ import pytest
 from analyzer.audit import audit
 from analyzer.sources.read import Request, read_sources
 from parsers.errors import InputError, UsageError
+from parsers.layout import KernelLayout
 from parsers.parts import parts_of
 from rules.engine import Outcome
+from rules.model.captured import build_facts
 from tests.analyzer.conftest import CAPTURES
 
 GIVEN = Path(__file__).parents[2] / "fixtures" / "given"
@@ -76,6 +78,14 @@ def test_all_of_it_is_read_packed_and_unpacked(name: str, codes: set[str], tmp_p
 )
 def test_every_kind_in_one_text(name: str, found: list[str]) -> None:
     assert kinds(GIVEN / name) == found
+
+
+def test_a_quoted_and_wrapped_dump_is_read_whole() -> None:
+    sources = read_sources(Request((GIVEN / "page-tables-quoted-wrapped.txt",)))
+    dump = sources.captured.dump
+    assert (len(dump), dump.diagnostics) == (41, ())
+    layout = build_facts(sources.captured).get(KernelLayout)
+    assert (layout.page_size, layout.va_bits) == (4096, 48)
 
 
 def test_parts_keep_their_lines() -> None:

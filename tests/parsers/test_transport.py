@@ -1,0 +1,113 @@
+"""Evidence comes through mail: quoted, indented and wrapped rows are read as the rows that were sent."""
+
+from __future__ import annotations
+
+import base64
+import doctest
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analyzer.sources.read import Request, read_sources
+from analyzer.sources.recognise import documents_of
+from parsers import ftrace, ptdump, transport
+from parsers.kinds import KINDS
+from parsers.transport import carried
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+HOST = FIXTURES / "captures" / "pmem-6.12-vuln" / "02-one-removed"
+TABLES = (HOST / "kernel_page_tables").read_bytes()
+TRACE = (FIXTURES / "ftrace" / "pmem.trace").read_bytes()
+
+
+def wrapped(data: bytes, width: int, mark: str = "") -> bytes:
+    """As mailers do: lines broken at blanks, each with the mark of a quotation."""
+    lines = []
+    for line in data.decode().splitlines():
+        pieces = textwrap.wrap(
+            line, width, drop_whitespace=False, break_long_words=False, break_on_hyphens=False, replace_whitespace=False
+        )
+        lines += [mark + piece.rstrip() for piece in pieces] or [mark.rstrip()]
+    return "\n".join(lines).encode() + b"\n"
+
+
+def test_docstring() -> None:
+    assert doctest.testmod(transport).failed == 0
+
+
+@pytest.mark.parametrize("mark", ["", "> ", ">>> ", "    ", "> > "])
+@pytest.mark.parametrize("width", [68, 72, 76, 80])
+def test_page_tables(width: int, mark: str) -> None:
+    plain = ptdump.parse(TABLES, "plain")
+    (document,) = documents_of(wrapped(TABLES, width, mark))
+    read = ptdump.parse(document.data, "mail")
+    assert document.kind.name == "ptdump"
+    assert not [one for one in read.diagnostics if "left out" in one.message]
+    for column in ("start", "size", "attrs"):
+        assert np.array_equal(getattr(read, column), getattr(plain, column)), column
+    assert [marker.name for marker in read.markers] == [marker.name for marker in plain.markers]
+
+
+def test_lines_are_those_of_the_mail() -> None:
+    mail = wrapped(TABLES, 72, "> ")
+    (document,) = documents_of(mail)
+    read = ptdump.parse(document.data, "mail")
+    lines = mail.decode().splitlines()
+    for row in range(0, len(read), 7):
+        assert f"{int(read.start[row]):#018x}"[2:] in lines[int(read.line[row]) - 1]
+
+
+@pytest.mark.parametrize("mark", ["", "> ", "  "])
+@pytest.mark.parametrize("width", [72, 76])
+def test_traces(width: int, mark: str) -> None:
+    plain = ftrace.read(TRACE, path="plain")
+    (document,) = documents_of(wrapped(TRACE, width, mark))
+    read = ftrace.read(document.data, path="mail")
+    assert document.kind.name == "trace"
+    assert len(read) == len(plain)
+    assert read.events.column("start")[0].tolist() == plain.events.column("start")[0].tolist()
+
+
+@pytest.mark.parametrize("name", ["iomem", "zoneinfo", "memory_blocks", "config"])
+@pytest.mark.parametrize("how", ["> ", "      ", "utf-16", "base64", "no-break", "crlf"])
+def test_small_files(name: str, how: str, tmp_path: Path) -> None:
+    data = (HOST / name).read_bytes() * (4 if name == "memory_blocks" else 1)  # base64 needs two full lines to be seen
+    kind = KINDS[name]
+    sent = {
+        "utf-16": lambda: data.decode().encode("utf-16"),
+        "base64": lambda: base64.encodebytes(data),
+        "no-break": lambda: data.replace(b" ", b"\xc2\xa0"),
+        "crlf": lambda: data.replace(b"\n", b"\r\n"),
+    }.get(how, lambda: b"".join(how.encode() + line for line in data.splitlines(keepends=True)))()
+    (tmp_path / "mail.txt").write_bytes(sent)
+    (source,) = read_sources(Request((tmp_path / "mail.txt",))).sources
+    assert source.kind == name
+    (document,) = documents_of(sent)
+    plain, read = kind.parse(data, "x"), kind.parse(document.data, "x")
+    assert str(read) == str(plain)
+
+
+def test_prose_is_left_alone() -> None:
+    text = b"The range\n0xffff000000000000-0xffff000000200000 is where it died.\nAF is set.\nx\n"
+    assert carried(text) == text
+    log = (HOST / "dmesg").read_bytes()
+    assert carried(log) == log
+
+
+def test_binary_data_are_left_alone() -> None:
+    data = (FIXTURES / "ftrace" / "pmem.dat").read_bytes()
+    assert carried(data) is data
+
+
+def test_nothing_takes_more_than_its_size() -> None:
+    for hostile in (
+        b"0xffff000000000000-0xffff000000200000 2M PMD\nRW\n" * 50_000,
+        b" " * 2_000_000,
+        b"\n" * 2_000_000,
+        b"> " * 1_000_000,
+        b" : x\n" * 300_000,
+        b"a-1 [000] \n" * 200_000,
+    ):
+        assert carried(hostile).count(b"\n") == hostile.count(b"\n")
