@@ -147,7 +147,8 @@ def _evaluate(rule: Rule, facts: Facts) -> Verdict:
             return _fall_back(rule, facts, str(why), facts.collect(KernelLayout))
         return _with_hits(rule, facts, hits, str(why), facts.collect(KernelLayout))
     unseen = _unseen(rule, facts)
-    return _with_hits(rule, facts, hits, unseen, facts.collect("vmcore") if unseen else ())
+    from_text = (mapping := facts.get(Mapping)) is not None and mapping.pa is None
+    return _with_hits(rule, facts, hits, unseen, facts.collect(Mapping if from_text else "vmcore") if unseen else ())
 
 
 def _decide(check: Check, facts: Facts) -> tuple[list[Hit], Exception | None]:
@@ -181,18 +182,30 @@ def _steps(facts: Facts, kinds: Iterable[type | str]) -> tuple[str, ...]:
 
 
 def _unseen(rule: Rule, facts: Facts) -> str:
-    """What a crash dump lacks of the page tables that the rule looks at: no rule passes on it."""
+    """What a dump lacks of the page tables that the rule looks at: no rule passes on it."""
     mapping = facts.get(Mapping)
-    if mapping is None or mapping.pa is None:
+    if mapping is None:
         return ""
     needed: list[object] = [facts.get(kind) for kind in rule.needs]
     regions = [region for region in needed if isinstance(region, RegionMap)]
     parts = [
         f"{region.unobserved.total >> 10} KiB of the {region.name} area" for region in regions if region.unobserved
     ]
-    if Mapping in rule.needs and mapping.observed_start.size != 1:
+    if Mapping in rule.needs and not _is_whole(mapping, facts.get(KernelLayout)):
         parts.append("parts of the page tables")
     return f"{' and '.join(parts)} are not in the dump, or were not walked" if parts else ""
+
+
+def _is_whole(mapping: Mapping, layout: KernelLayout | None) -> bool:
+    """Whether a dump speaks for everything from the start of the linear map to the end of the vmemmap area."""
+    if mapping.observed_start.size != 1:
+        return False
+    if mapping.pa is not None:
+        return True  # the walk of a crash dump begins at the root
+    if layout is None or not layout.knows("page_offset", "va_bits", "vmemmap_end"):
+        return False
+    first, last = int(mapping.observed_start[0]), int(mapping.observed_last[-1])
+    return first <= layout.linear_start and last >= max(layout.linear_end, layout.vmemmap_end) - 1
 
 
 def _with_hits(rule: Rule, facts: Facts, hits: list[Hit], reason: str, collect: tuple[str, ...]) -> Verdict:

@@ -10,7 +10,7 @@ from analyzer.sources.read import Request
 from rules.engine import Verdict
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
-LINEAR, VMEMMAP, VMEMMAP_END = 0xFFFF000000000000, 0xFFFFFDFFC0000000, 0xFFFFFE0000000000
+LINEAR, VMEMMAP, VMEMMAP_END = 0xFFFF000000000000, 0xFFFFFDFFC0000000, 0xFFFFFFFFC0000000
 RAM = 0x40000000
 """PHYS_OFFSET: pages are not numbered from the start of any area."""
 SPANS = {"PTE": 4 * KIB, "PMD": 2 * MIB, "PUD": GIB, "PGD": 512 * GIB}

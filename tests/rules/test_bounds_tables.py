@@ -55,6 +55,7 @@ def mapping(*rows, seen=(BASE, BASE + 512 * GIB)):
         observed_start=np.array([seen[0]], dtype=np.uint64),
         observed_last=np.array([seen[1] - 1], dtype=np.uint64),
         source="dump",
+        pa=np.zeros(len(rows), dtype=np.uint64),
     )
 
 
