@@ -72,6 +72,7 @@ def wrong_memory_type(
             vas=linear.va_ranges(offsets),
             evidence=linear.quote(np.flatnonzero(rows & offsets.touches(linear.start, linear.end))),
         )
+    section_table.need_whole_lists()
 
 
 def _aliases(linear: LinearMap, sections: SectionTable | None, walk: PageWalk, mapping: Mapping) -> Iterator[Hit]:

@@ -50,8 +50,9 @@ def mte_tag_mismatch(linear: LinearMap, sections: SectionTable, *, dmesg: Dmesg 
     untagged = linear.pfns(linear.pages(linear.where(plain))) & sections.ram
     suspect = untagged - sections.early
     if not suspect:
+        sections.need_whole_lists()
         return
-    if dmesg is None:
+    if dmesg is None or dmesg.boot.release is None or not dmesg.boot.cpu_features:
         raise UndecidedError("whether the CPU has MTE is not known", "dmesg")
     if dmesg.boot.feature("Memory Tagging Extension") is None:
         raise NotApplicableError("the boot log names no Memory Tagging Extension")

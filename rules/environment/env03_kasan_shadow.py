@@ -42,6 +42,8 @@ def kasan_shadow(mapping: Mapping, linear: LinearMap, sections: SectionTable, co
     Offline the memory if that still works; otherwise take a crash dump and reboot.
     """
     scale = next((bits for name, bits in _SCALES.items() if config.is_enabled(name)), None)
+    if scale is None and any(marker.name.startswith("Kasan") for marker in mapping.markers):
+        raise UndecidedError("the configuration does not name KASAN, whose shadow the dump has: it may be cut", Kconfig)
     if scale is None:
         raise NotApplicableError("the kernel is built without KASAN shadow")
     offset = config.integer("CONFIG_KASAN_SHADOW_OFFSET")
@@ -57,6 +59,10 @@ def kasan_shadow(mapping: Mapping, linear: LinearMap, sections: SectionTable, co
     bytes_per_page = layout.page_size >> scale
     live = (sections.online & sections.ram).shift(-layout.start_pfn)
     missing = live & (observed - shadow).divide(bytes_per_page, outward=True)
+    if not missing:
+        sections.need_whole_lists()
+        if not sections.blocks_known and sections.ram:
+            raise UndecidedError("which memory is online is not known", "memory blocks")
     if missing:
         where = missing.scale(bytes_per_page)
         yield Hit(

@@ -69,6 +69,8 @@ def straddling_leaf(linear: LinearMap, sections: SectionTable) -> Iterator[Hit]:
             vas=linear.va_ranges(Ranges.one(leaf_start, leaf_end)),
             evidence=linear.quote([row]) + units.evidence(under),
         )
+    if linear.pfns(linear.pages(linear.where(linear.valid & (size > linear.page_bytes)))) & sections.unlisted:
+        sections.need_whole_lists()
     unknown = sections.early_unknown if sections.blocks_known else sections.valid - sections.early - sections.device
     over_sections = linear.valid & (size > sections.pages_per_section * linear.page_bytes)
     if unknown & linear.pfns(linear.pages(linear.where(over_sections))):

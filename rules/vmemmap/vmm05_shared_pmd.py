@@ -17,6 +17,7 @@ from rules.model.replay.timeline import Timeline
 from rules.rule import NotApplicableError, UndecidedError, rule
 from rules.trace.leaves import hit_of_state, leaves_of_parts
 from rules.vmemmap.blocks import Blocks
+from rules.vmemmap.devices import need_devices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +73,7 @@ def shared_pmd_across_sections(vmemmap: Vmemmap, sections: SectionTable) -> Iter
             vas=vmemmap.va_ranges(offsets),
             evidence=vmemmap.quote_at(offsets) + units.evidence(owners),
         )
-    sections.need_whole_lists()
+    need_devices(vmemmap, sections)
     if not sections.blocks_known and Blocks.of(vmemmap, at=sections.hotadded - sections.device).start.size:
         raise UndecidedError("which hot-added memory is removed block by block is not known", "memory blocks")
     if Blocks.of(vmemmap, at=sections.early_unknown).start.size:

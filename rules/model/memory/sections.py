@@ -117,7 +117,13 @@ class SectionTable:
         return Claim.PROVEN if self.precision is Precision.EXACT else Claim.PROBABLE
 
     def need_whole_lists(self) -> None:
-        """UndecidedError where the lists that this table is derived from have less memory than the page tables map."""
+        """UndecidedError where a list that this table is derived from has less than the other, or the page tables."""
+        if self.contested:
+            raise UndecidedError(
+                f"/proc/iomem and the memory blocks disagree about {self.contested.total} pages",
+                "iomem",
+                "memory blocks",
+            )
         if self.unlisted:
             raise UndecidedError(
                 f"the linear map has {self.unlisted.total} pages that no list names: a list may be cut",
