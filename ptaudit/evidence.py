@@ -15,6 +15,7 @@ from analyzer.collect.on_this_host import live
 from analyzer.sources.crashdump import Symbols
 from analyzer.sources.read import Request, Sources, read_sources
 from analyzer.tables import event_frames, memory_frames
+from analyzer.whatif.foresight import what_if
 from analyzer.where.address import parse_address
 from analyzer.where.place import where
 from parsers.errors import UsageError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import drgn
     import pandas as pd
 
+    from analyzer.whatif.answer import Answer
     from rules.facts import Facts
 
 __all__ = ["LIVE", "Evidence", "open_evidence"]
@@ -154,6 +156,15 @@ class Evidence:
         ``what`` is a number, or text as on the command line: ``0x…``, ``pfn:…``, ``page:…``, ``phys:…``, ``virt:…``.
         """
         return where(self._report, parse_address(f"{what:#x}" if isinstance(what, int) else what))
+
+    def whatif(self, *operations: str, in_sequence: bool = False) -> list[Answer]:
+        """What operations of memory hotplug would do: one answer each, as ``ptaudit whatif`` gives them.
+
+        ``operations`` are ``remove:UNIT``, ``offline:memoryN``, ``online:memoryN``, ``add:0xSTART-0xEND``; with
+        ``in_sequence`` each comes after the ones before it.  An answer has ``kind``, ``claim``, ``breaks``, ``why``,
+        ``instead`` and ``as_dict()``.  Raises UsageError for text that is no operation and for units that do not exist.
+        """
+        return what_if(self.facts, operations, in_sequence=in_sequence)
 
 
 def _severity(name: Severity | str) -> Severity:

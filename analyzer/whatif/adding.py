@@ -21,6 +21,7 @@ from rules.model.memory.units import Unit, UnitKind
 from rules.model.replay.extents import PMD_BYTES
 from rules.model.replay.forward import Call, Machine, run_forward
 from rules.model.replay.guards import linear_range
+from rules.model.replay.machine import SEEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,14 +80,39 @@ class Adding:
         unpopulated = missing_struct_pages(after, unit.pfns - after.early)
         if unpopulated:
             return self._oops(after, unpopulated)
+        by_release, notes = self._by_release(), self._stored_in_itself()
         breaks = list(self._later(after, unit))
         if breaks:
             why = f"the add itself works; after it, {breaks[0].why}"
             instead = self._aligned() or "add it where no other range shares its section"
-            return Outcome(kind=Kind.BREAKS, why=why, breaks=tuple(breaks), after=after, instead=instead)
+            return Outcome(
+                kind=Kind.BREAKS,
+                why=why,
+                breaks=tuple(breaks),
+                after=after,
+                instead=instead,
+                by_release=by_release,
+                notes=notes,
+            )
         kind = "device memory" if self.device else "System RAM"
         why = f"as {kind}: every struct page gets mapped, and it can leave again without harm to anything"
-        return Outcome(kind=Kind.SAFE, why=why, after=after)
+        return Outcome(kind=Kind.SAFE, why=why, after=after, by_release=by_release, notes=notes)
+
+    def _by_release(self) -> bool:
+        """Whether parts of sections are added, and only the release says what maps their struct pages."""
+        behaviour = self.machine.behaviour
+        partial = bool(self.pfns - self.pfns.shrink(self.machine.pages_per_section))
+        return self.machine.page_size == PAGE_4K and partial and behaviour.source != SEEN
+
+    def _stored_in_itself(self) -> tuple[str, ...]:
+        """What can go wrong where a namespace keeps its struct pages itself, which the operation does not say."""
+        whole = self.pfns.shrink(self.machine.pages_per_section)
+        if not self.device or self.machine.page_size != PAGE_4K or not whole:
+            return ()
+        return (
+            "with struct pages in the device itself (ndctl --map=dev) there is no fallback to base pages: if they do "
+            "not fit, the add fails with -ENOMEM and its first sections stay valid (VMM-14), which --map=mem avoids",
+        )
 
     def _call(self, unit: Unit) -> Call:
         return Call(CallKind.ARCH_ADD_MEMORY, unit.start_pfn, unit.end_pfn, altmap=self._hosts_itself())

@@ -44,6 +44,8 @@ class Outcome:
     collect: str | None = None
     notes: tuple[str, ...] = ()
     oops: bool = False
+    by_release: bool = False
+    """The answer rests on what the kernel release says of its code: a fix may have been backported or reverted."""
 
 
 @dataclass(frozen=True, eq=False)

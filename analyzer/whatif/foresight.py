@@ -141,7 +141,7 @@ class Foresight:
             operation=operation,
             kind=first.kind,
             why=first.why,
-            claim=Claim.SUSPECTED if first.kind is Kind.UNKNOWN else known.claim,
+            claim=Claim.SUSPECTED if first.kind is Kind.UNKNOWN or first.by_release else known.claim,
             breaks=first.breaks,
             instead=first.instead or self._instead(operation, units, known, first),
             collect=first.collect,

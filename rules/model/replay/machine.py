@@ -35,7 +35,10 @@ from rules.model.replay.timeline import Timeline
 if TYPE_CHECKING:
     from rules.facts import Facts
 
-__all__ = ["Known", "known_machines"]
+__all__ = ["SEEN", "Known", "known_machines"]
+
+SEEN = "the page tables"
+"""`Behaviour.source` where parts of sections show how this kernel maps struct pages."""
 
 _PMD_BYTES = 2 << 20
 _TOP = 1 << 48
@@ -134,6 +137,8 @@ def _online(sections: SectionTable) -> Ranges:
 def _behaviours(layout: KernelLayout, release: KernelRelease | None, seen: bool | None) -> tuple[Behaviour, ...]:
     """The one that is known, or both."""
     found = Behaviour.of(layout.page_size, layout.pages_per_section, release, seen)
+    if seen is not None:
+        found = replace(found, source=SEEN)
     if found.page_size != 4096 or found.whole_sections_only is not None:
         return (found,)
     return tuple(replace(found, whole_sections_only=one) for one in (False, True))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import ptaudit as ptaudit_library
 from analyzer.audit import audit
 from analyzer.sources.read import Request
 from analyzer.whatif.answer import Kind
@@ -200,6 +201,19 @@ def test_instead_offers_an_order_or_a_larger_unit() -> None:
     assert (dimms.instead or "").startswith("take 0x80000000-0x88000000 and 0x88000000-0x90000000 offline first")
     (leaf,) = what_if(facts_of(CAPTURES / "pud-6.12-4k" / "02-dimm-online"), ["remove:memory17"])
     assert "remove:0x80000000-0x100000000" in (leaf.instead or "")
+
+
+def test_an_add_that_only_the_release_decides_is_suspected() -> None:
+    boot, later = (CAPTURES / "pmem-6.12-fixed" / name for name in ("00-boot", "03-second-removed"))
+    part, whole = what_if(facts_of(boot), ["add:0x80000000-0x82000000", "add:0x80000000-0x88000000"])
+    assert (part.claim, whole.claim) == ("suspected", "probable")
+    (seen,) = what_if(facts_of(later), ["add:0x82000000-0x84000000"])
+    assert seen.claim == "probable", "the namespace that is left shows the fix"
+
+
+def test_the_library_answers_the_same() -> None:
+    (answer,) = ptaudit_library.open(NAMESPACES).whatif("remove:namespace0.1")
+    assert answer.as_dict() == what_if(facts_of(NAMESPACES), ["remove:namespace0.1"])[0].as_dict()
 
 
 def test_nothing_follows_an_oops() -> None:
