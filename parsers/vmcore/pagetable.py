@@ -27,6 +27,7 @@ from parsers.vmcore.memory import MissingMemoryError, PhysicalMemory
 __all__ = ["Step", "Walk", "explain", "walk_page_tables"]
 
 _BATCH_BYTES = 1 << 20  # of table pages: what fits the second-level cache decodes fastest
+_COMPARED = 1 << 15  # entries at a time: what the second-level cache holds beside what they are compared with
 _MAX_TABLES = 1 << 26
 _MAX_ROWS = 1 << 23  # about 1.2 GiB at the end of the walk
 _MAX_REPEATS = 1 << 13  # further visits of tables that are referred to more than once: KASAN has dozens
@@ -137,7 +138,6 @@ class _State:
     diagnostics: list[Diagnostic] = field(default_factory=list)
     silent: int = 0
     successor: U64 = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
-    """Room for one batch, kept between batches."""
 
     def lose(self, tables: _Tables, level: int, why: Fault) -> None:
         """Note that nothing below ``tables`` was observed."""
@@ -227,6 +227,7 @@ def _visit_level(state: _State, frontier: _Tables, level: int) -> _Tables:
     page_size = state.addresses.granule.page_size
     batch = max(_BATCH_BYTES // page_size, 1)
     children: list[_Tables] = []
+    regular: list[tuple[_Tables, U64]] = []
     for first in range(0, len(frontier), batch):
         tables = frontier[slice(first, first + batch)]
         if state.nr_rows > _MAX_ROWS:
@@ -236,11 +237,55 @@ def _visit_level(state: _State, frontier: _Tables, level: int) -> _Tables:
         if not present.all():
             state.lose(tables[~present], level, Fault.MISSING)
             tables, data = tables[present], data[present]
+        entries: U64 = data.view("<u8")
+        if level == PTE and len(tables):
+            alike = _regular(state, tables, entries)
+            regular.append((tables[alike], entries[alike, 0]))
+            if alike.all():
+                continue
+            tables, entries = tables[~alike], entries[~alike]
         if len(tables):
-            entries: U64 = data.view("<u8")
             tables, entries = _expanded(state, tables, entries, level)
             children.append(_decode_batch(state, tables, entries, level))
+    if regular:
+        _add_regular(state, _joined_tables([part for part, _ in regular]), np.concatenate([one for _, one in regular]))
     return _joined_tables(children)
+
+
+def _regular(state: _State, tables: _Tables, entries: U64) -> Bool:
+    """Which tables of the last level map one run of pages: every entry is the one before it and a page.
+
+    Almost all tables of a linear map made of pages are such; one comparison is all that they cost.
+    """
+    count, per_table = entries.shape
+    step = max(_COMPARED // per_table, 1)
+    if state.successor.size < step * per_table:
+        state.successor = np.empty(step * per_table, dtype=np.uint64)
+    span = np.uint64(state.addresses.granule.page_size)
+    alike = (entries[:, 0] & np.uint64(3) == 3) & (tables.repeat == 1)
+    for at in range(0, count, step):
+        flat = entries[at : at + step].reshape(-1)
+        expected = state.successor[: flat.size]
+        np.add(flat[:-1], span, out=expected[1:])
+        expected[::per_table] = flat[::per_table]
+        differs = np.not_equal(flat, expected)
+        if differs.any():
+            alike[at : at + step] &= ~differs.reshape(-1, per_table).any(axis=1)
+    return alike
+
+
+def _add_regular(state: _State, tables: _Tables, descriptor: U64) -> None:
+    """Rows of tables that each map one run of pages, from their first entries."""
+    span = state.addresses.granule.span(PTE)
+    per_table = 1 << state.addresses.granule.bits_per_level
+    size = np.full(len(tables), per_table * span, dtype=np.uint64)
+    level, not_repeated = np.full(len(tables), PTE, dtype=np.int8), np.zeros(len(tables), dtype=np.bool_)
+    state.tables.append(tables)
+    state.levels.append(PTE)
+    state.used.append(np.full(len(tables), per_table, dtype=np.uint64))
+    rows = _coalesced(_Rows(tables.va, size, descriptor, level, not_repeated), state.addresses, state.format)
+    state.rows.append(rows)
+    state.nr_rows += len(rows)
 
 
 def _admitted(state: _State, tables: _Tables, level: int) -> _Tables:
