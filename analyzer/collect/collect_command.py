@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from analyzer.collect.on_this_host import collect, script
+from analyzer.collect.on_this_host import collect, collect_with_memory, script
 
 __all__ = ["command"]
 
@@ -19,9 +19,16 @@ __all__ = ["command"]
 @click.option(
     "-m", "--max-size", type=click.IntRange(1, 1 << 20), metavar="MIB", help="Take no more of one file (256)."
 )
+@click.option("--no-kcore", is_flag=True, help="Leave /proc/kcore alone: text sources only.")
 @click.option("--print-script", is_flag=True, help="Print the shell script that does it, for hosts without Python.")
 def command(
-    output: str | None, dry_run: bool, redact: bool, timeout: int | None, max_size: int | None, print_script: bool
+    output: str | None,
+    dry_run: bool,
+    redact: bool,
+    timeout: int | None,
+    max_size: int | None,
+    no_kcore: bool,
+    print_script: bool,
 ) -> None:
     """Collect what an audit needs on this host, as root; it only reads.
 
@@ -31,13 +38,15 @@ def command(
       ptaudit collect --print-script > collect.sh     (there: sh collect.sh)
 
     Taken: page tables, physical memory map, memory blocks, zones, kernel configuration, command line and log, CPU
-    features, hotplug trace, pmem namespaces.  No memory content, no process.
+    features, hotplug trace, pmem namespaces, and of /proc/kcore the page tables and memory metadata, as a small core
+    (--no-kcore leaves it out).  No user data, no process.
     """
     if print_script:
         click.echo(script(), nl=False)
         return
-    values = {"-o": output, "-t": timeout, "-m": max_size}
+    values = {"-t": timeout, "-m": max_size}
     flags = [flag for flag, is_set in (("-n", dry_run), ("-r", redact)) if is_set]
-    sys.exit(
-        collect([*flags, *(word for key, value in values.items() if value is not None for word in (key, str(value)))])
-    )
+    flags += [word for key, value in values.items() if value is not None for word in (key, str(value))]
+    if dry_run or no_kcore:
+        sys.exit(collect([*flags, *(("-o", output) if output is not None else ())]))
+    sys.exit(collect_with_memory(flags, output, redact=redact))

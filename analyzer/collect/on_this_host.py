@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shlex
 import shutil
 import subprocess
+import tarfile
 import tempfile
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -16,8 +19,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from analyzer.sources.running import memory_generation, read_running
-from parsers.errors import InputError, MissingDependencyError
+from analyzer.sources.crashdump import Symbols, distill_vmcore
+from analyzer.sources.running import HOST_CORE, KCORE, kcore_refusal, memory_generation, read_running
+from parsers.errors import InputError, MissingDependencyError, PtauditError
 from parsers.kinds import KINDS, When
 
 if TYPE_CHECKING:
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     from analyzer.sources.read import Request
     from parsers.kinds import Kind
 
-__all__ = ["collect", "live", "script"]
+__all__ = ["collect", "collect_with_memory", "live", "script"]
 
 CAPTURE = "capture/"
 _NICE = 10
@@ -72,6 +76,52 @@ def collect(arguments: Sequence[str]) -> int:
     return done.returncode
 
 
+def collect_with_memory(arguments: Sequence[str], output: str | None, *, redact: bool) -> int:
+    """Run the script, and add the small core of this kernel's memory to what it takes; its exit status.
+
+    Where the memory cannot be read, one line says so and the script's own bundle is the result.  Raises InputError when
+    the bundle cannot be written.
+    """
+    if (refusal := kcore_refusal()) is not None:
+        click.echo(f"collect: {refusal}: the bundle has no {HOST_CORE}", err=True)
+        return collect([*arguments, *(("-o", output) if output else ())])
+    if output is not None and output.endswith("/"):
+        status = collect([*arguments, "-o", output])
+        return status or _add_core(Path(output))
+    host = "host" if redact else re.sub(r"[^A-Za-z0-9._-]", "_", platform.node())
+    target = Path(output or f"ptaudit-{host}-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz")
+    if not target.name.endswith((".tar.gz", ".tgz")):
+        target = target.with_name(f"{target.name}.tar.gz")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".ptaudit-", dir=target.parent) as temporary:
+            home = Path(temporary) / "capture"
+            status = collect([*arguments, "-o", f"{home}/"]) or _add_core(home)
+            if status == 0:
+                _pack(home, Path(temporary) / "bundle", target)
+    except OSError as error:
+        raise InputError(f"cannot write: {error.strerror or error}", path=str(target)) from error
+    return status
+
+
+def _add_core(home: Path) -> int:
+    try:
+        kept = distill_vmcore((KCORE,), home / HOST_CORE, Symbols(), with_dmesg=False)
+        click.echo(f"taken: {HOST_CORE}, {kept.pages} pages of page tables and metadata, no user data", err=True)
+    except PtauditError as error:
+        click.echo(f"collect: {error.message}: the bundle has no {HOST_CORE}", err=True)
+    return 0
+
+
+def _pack(home: Path, bundle: Path, target: Path) -> None:
+    """A tar.gz of a capture that only its owner can read; it appears whole or not at all."""
+    bundle.touch(0o600, exist_ok=False)
+    with tarfile.open(bundle, mode="w:gz") as archive:
+        for path in sorted(home.iterdir()):
+            archive.add(path, arcname=path.name)
+    bundle.replace(target)
+    click.echo(f"written: {target} ({target.stat().st_size} bytes)", err=True)
+
+
 @contextmanager
 def live(request: Request, keep: Path | None) -> Iterator[Request]:
     """The request with a capture of this host beside its paths, and what its kernel's memory tells if it can be read.
@@ -81,7 +131,8 @@ def live(request: Request, keep: Path | None) -> Iterator[Request]:
     """
     with tempfile.TemporaryDirectory(prefix="ptaudit-") as temporary:
         home = Path(f"{keep or temporary}/{CAPTURE}")
-        os.nice(_NICE)
+        with suppress(OSError):  # a service may be forbidden to, and has its own priority
+            os.nice(_NICE)
         for attempt in range(_ATTEMPTS):
             if attempt:
                 shutil.rmtree(home)

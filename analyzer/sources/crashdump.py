@@ -35,12 +35,20 @@ def whole_dumps(paths: Sequence[Path]) -> list[tuple[Path, ...]]:
     return [parts if path in parts else (path,) for path in paths if path not in parts[1:]]
 
 
-def read_vmcore(paths: Sequence[Path], symbols: Symbols) -> VmcoreFacts:
-    """Everything that the audit takes from a dump; FormatError for one that ends before the page tables."""
+def read_vmcore(paths: Sequence[Path], symbols: Symbols, name: str | None = None) -> VmcoreFacts:
+    """Everything that the audit takes from a dump, called ``name``.
+
+    Raises FormatError for one that ends before the page tables.
+    """
     from parsers.vmcore.extract import extract  # noqa: PLC0415 construct is slow to import
 
     facts = extract(
-        paths, vmlinux=symbols.vmlinux, system_map=symbols.system_map, vmcoreinfo=symbols.vmcoreinfo, with_dmesg=True
+        paths,
+        vmlinux=symbols.vmlinux,
+        system_map=symbols.system_map,
+        vmcoreinfo=symbols.vmcoreinfo,
+        with_dmesg=True,
+        name=name,
     )
     if not facts.mapping.observed_start.size:
         raise FormatError("truncated or filtered: the kernel's page tables are not in it", path=facts.path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from analyzer.sources.crashdump import Symbols, read_vmcore
 from analyzer.sources.found import MAX_FILE_BYTES, UNENDED, Found, digest, head_of
 from analyzer.sources.identity import doubt_of_names, own_configs, refuse_strangers
 from analyzer.sources.recognise import Document, Look, documents_of
-from analyzer.sources.running import is_proc_kcore
+from analyzer.sources.running import is_host_core, is_proc_kcore
 from analyzer.sources.sniff import is_kernel_dump, is_vmcore
 from analyzer.sources.tree import (
     NOT_LISTED,
@@ -150,7 +151,8 @@ class Reading:
 
     def _opened(self, path: Path) -> dict[str, Found]:
         """What an archive holds for us, by path in it."""
-        contents = read_archive(path, is_wanted, look=self.look, budget=self.budget)
+        wanted = lambda relative: is_wanted(relative) or is_host_core(relative)  # noqa: E731 two words
+        contents = read_archive(path, wanted, look=self.look, budget=self.budget)
         self.ignored += contents.ignored
         self.notes += contents.notes
         self.left_out += [Unread(name, reason) for reason, names in contents.left_out.items() for name in names]
@@ -170,6 +172,8 @@ class Reading:
                 self._attribute(trees.setdefault(attribute.kind.name, {}), attribute.path, found)
             elif (kind := kind_of_path(relative)) is not None:
                 self.file(found, kind, strict=False)
+            elif is_host_core(relative) and isinstance(found.where, bytes):
+                self._core_of_archive(found, found.where)
             else:
                 unnamed.append(found)
         for kind_name, contents in trees.items():
@@ -207,6 +211,19 @@ class Reading:
             self._documents(found, documents, strict=False)
 
     # Single files.
+
+    def _core_of_archive(self, found: Found, data: bytes) -> None:
+        """The small core that was collected with the texts; it is read from a file without a name."""
+        with tempfile.NamedTemporaryFile(prefix="ptaudit-") as file:
+            file.write(data)
+            file.flush()
+            try:
+                facts = read_vmcore((Path(file.name),), self.symbols, found.name)
+            except PtauditError as error:
+                self._failed("vmcore", error, found)
+                return
+        self.parsed.setdefault("vmcore", []).append(facts)
+        self.sources.append(Source("vmcore", found.name, digest(data), facts.diagnostics))
 
     def single(self, path: Path) -> None:
         """One file of any kind that its content, or else its name, shows."""

@@ -7,7 +7,7 @@ import os
 import stat
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from analyzer.sources.crashdump import Symbols, read_vmcore
@@ -16,9 +16,11 @@ from parsers.errors import PtauditError
 if TYPE_CHECKING:
     from parsers.vmcore.extract import VmcoreFacts
 
-__all__ = ["KCORE", "is_proc_kcore", "kcore_refusal", "memory_generation", "read_running"]
+__all__ = ["HOST_CORE", "KCORE", "is_host_core", "is_proc_kcore", "kcore_refusal", "memory_generation", "read_running"]
 
 KCORE = Path("/proc/kcore")
+HOST_CORE = "host.core"
+"""The small core in a bundle."""
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _KALLSYMS = Path("/proc/kallsyms")
 _IOMEM = Path("/proc/iomem")
@@ -28,6 +30,11 @@ _BLOCKS = Path("/sys/devices/system/memory")
 def is_proc_kcore(path: Path) -> bool:
     """Whether a path names the kernel's memory, which has no end and no content to sniff."""
     return os.path.realpath(path) == str(KCORE)
+
+
+def is_host_core(relative: str) -> bool:
+    """Whether a path in a capture is that of the small core that collecting left there."""
+    return PurePosixPath(relative).name == HOST_CORE
 
 
 def kcore_refusal(path: Path = KCORE) -> str | None:

@@ -113,13 +113,16 @@ def extract(
     vmcoreinfo: Path | None = None,
     system_map: Path | None = None,
     with_dmesg: bool = True,
+    name: str | None = None,
 ) -> VmcoreFacts:
     """Read a dump: an ELF core or a kdump, plain or compressed; several paths for the files of a split one.
+
+    ``name`` is what it is called, if not by its path.
 
     Raises the errors of :func:`parsers.vmcore.opening.open_dump` and :class:`parsers.vmcore.dump.Dump`.
     """
     for attempt in range(_ATTEMPTS):
-        raw = open_dump(path, vmcoreinfo=vmcoreinfo)  # the kernel lists its RAM anew
+        raw = open_dump(path, vmcoreinfo=vmcoreinfo, name=name)  # the kernel lists its RAM anew
         facts = extract_facts(raw, vmlinux=vmlinux, system_map=system_map, with_dmesg=with_dmesg)
         if facts.flux is None or not facts.flux.matters:
             break

@@ -70,17 +70,18 @@ def is_split(path: Path) -> bool:
         return kdump.read_header(stream, str(path)).split
 
 
-def open_dump(path: Path | Sequence[Path], *, vmcoreinfo: Path | None = None) -> RawDump:
+def open_dump(path: Path | Sequence[Path], *, vmcoreinfo: Path | None = None, name: str | None = None) -> RawDump:
     """Open the dump at ``path`` (several paths: the files of a split kdump).
 
-    ``vmcoreinfo`` names a text to use instead of the dump's own VMCOREINFO.
+    ``vmcoreinfo`` names a text to use instead of the dump's own VMCOREINFO; ``name`` is what a dump is called that lies
+    in an archive.
 
     Raises WrongFormatError for dumps of other machines, FormatError for damaged ones, InputError for what is
     no dump or lacks VMCOREINFO.
     """
     paths = [path] if isinstance(path, Path) else list(path)
     streams = [open_plain(item) for item in paths]
-    names = [str(item) for item in paths]
+    names = [str(item) for item in paths] if name is None else [name]
     given = b""
     if vmcoreinfo is not None:
         with open_plain(vmcoreinfo) as text:

@@ -271,7 +271,7 @@ def _regular(state: _State, tables: _Tables, entries: U64) -> Bool:
         differs = np.not_equal(flat, expected)
         if differs.any():
             alike[at : at + step] &= ~differs.reshape(-1, per_table).any(axis=1)
-    return alike
+    return np.asarray(alike, dtype=np.bool_)
 
 
 def _add_regular(state: _State, tables: _Tables, descriptor: U64) -> None:

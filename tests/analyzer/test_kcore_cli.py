@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
 
+from analyzer.collect import on_this_host
 from analyzer.sources import running
 from analyzer.sources.crashdump import Symbols
 from analyzer.sources.read import Request, read_sources
 from parsers.vmcore.extract import VmcoreFacts
+from tests.analyzer.test_collect import on_linux
 from tests.parsers.vmcore.conftest import AFTER
 from tests.parsers.vmcore.kcores import room_for_kcore
 from tests.parsers.vmcore.test_kcore import kcore_of
@@ -80,3 +83,60 @@ def test_lockdown_and_missing_capabilities_are_told_apart(monkeypatch, tmp_path:
     for text, why in (("none [integrity] confidentiality", "CAP_SYS_RAWIO"), ("[confidentiality]", "lockdown")):
         lockdown.write_text(text)
         assert why in (running.kcore_refusal(tmp_path) or "")
+
+
+# Bundles with a small core --------------------------------------------------------------------------------------------
+
+
+@on_linux
+@pytest.mark.parametrize("name", ["bundle.tar.gz", "bundle", "home/"])
+def test_a_bundle_holds_the_small_core_and_audits_as_the_dump_does(
+    ptaudit, monkeypatch, kcore: Path, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setattr(on_this_host, "KCORE", kcore)
+    monkeypatch.setattr(on_this_host, "kcore_refusal", lambda: None)
+    monkeypatch.setattr(on_this_host, "collect", lambda arguments: only_texts(Path(arguments[-1])))
+    done = ptaudit("collect", "-o", f"{tmp_path}/{name}")
+    assert (done.status, done.out) == (0, "")
+    bundle = tmp_path / ("bundle.tar.gz" if name == "bundle" else name)
+    assert [path.name for path in tmp_path.iterdir()] == [bundle.name]
+    if bundle.is_file():
+        assert bundle.stat().st_mode & 0o777 == 0o600
+        assert bundle.stat().st_size < 2 << 20
+    document = json.loads(ptaudit("audit", bundle, "--format", "json").out)
+    assert {"vmcore", "uname"} <= {one["kind"] for one in document["sources"]}
+    assert ("VMM-02", "critical", "proven") in [
+        (one["rule"], one["severity"], one["claim"]) for one in document["findings"]
+    ]
+    (core,) = (one["path"] for one in document["sources"] if one["kind"] == "vmcore")
+    assert core.endswith("host.core")
+    assert not [one for one in document["findings"] if "/tmp/ptaudit-" in json.dumps(one)]
+
+
+def only_texts(home: Path) -> int:
+    """What the script would have left of that host."""
+    home.mkdir()
+    (home / "uname").write_text("Linux host 6.12.117 #1 SMP aarch64 GNU/Linux\n")
+    (home / "manifest").write_text("name\tuptime\tseconds\tbytes\tresult\n")
+    return 0
+
+
+@on_linux
+def test_without_the_kernels_memory_a_bundle_says_so(ptaudit, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(on_this_host, "kcore_refusal", lambda: "/proc/kcore is masked, as in a container")
+    monkeypatch.setattr(on_this_host, "collect", lambda arguments: only_texts(Path(arguments[-1])))
+    done = ptaudit("collect", "-o", f"{tmp_path}/home/")
+    assert "collect: /proc/kcore is masked, as in a container: the bundle has no host.core" in done.err
+    assert not (tmp_path / "home" / "host.core").exists()
+
+
+def test_a_core_in_an_archive_that_is_damaged_does_not_hide_the_texts(ptaudit, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    only_texts(home)
+    (home / "host.core").write_bytes(b"\x7fELF" + bytes(100))
+    with tarfile.open(tmp_path / "bundle.tar.gz", "w:gz") as archive:
+        archive.add(home / "uname", "uname")
+        archive.add(home / "host.core", "host.core")
+    document = json.loads(ptaudit("audit", tmp_path / "bundle.tar.gz", "--format", "json").out)
+    assert any(one["kind"] == "vmcore" and one["diagnostics"] for one in document["sources"])
+    assert document["kernel"]["release"]
