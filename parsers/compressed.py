@@ -111,7 +111,7 @@ class _Blocks(Forward):
 class _Zstd(Forward):
     """zstd data, frame after frame, fed in pieces so small that what comes out of one can be held."""
 
-    PIECE = 2048  # at most 64 MiB of plain bytes, twice
+    PIECE = 128  # at most 4 MiB of plain bytes, twice
 
     def __init__(self, source: Stream, window: int) -> None:
         import zstandard  # noqa: PLC0415 only where such a file is read

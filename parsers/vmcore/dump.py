@@ -22,10 +22,10 @@ from parsers.mapping import U64, Bool
 from parsers.vmcore.addresses import MASK, AddressMap
 from parsers.vmcore.btf import BTF_HEADER_SIZE, Btf, btf_size
 from parsers.vmcore.container import open_plain
+from parsers.vmcore.explain import Step, explain
 from parsers.vmcore.kallsyms import SymbolAddress, kallsyms, system_map
 from parsers.vmcore.memory import MissingMemoryError, PhysicalMemory
 from parsers.vmcore.opening import RawDump
-from parsers.vmcore.pagetable import Step, explain
 from parsers.vmcore.types import Member, Structures
 from parsers.vmcore.vmlinux import check_vmlinux
 
@@ -117,7 +117,7 @@ class Dump:
         return last.output if last.output is not None else -1
 
     def explain(self, va: int) -> list[Step]:
-        """The walk of one address, see :func:`parsers.vmcore.pagetable.explain`."""
+        """The walk of one address, see :func:`parsers.vmcore.explain.explain`."""
         return explain(self.memory, self.addresses, va & MASK)
 
     def read(self, va: int, size: int) -> bytes:

@@ -22,13 +22,14 @@ from parsers.vmcore.addresses import AddressMap
 from parsers.vmcore.blocks import read_blocks
 from parsers.vmcore.distilled import write_core
 from parsers.vmcore.dump import Dump
+from parsers.vmcore.explain import Step
 from parsers.vmcore.hugetlb import read_hugetlb
 from parsers.vmcore.kcore import KcoreMemory
 from parsers.vmcore.kdump import KdumpMemory
 from parsers.vmcore.memory import PhysicalMemory, RecordingMemory
 from parsers.vmcore.moment import Flux, find_flux, struct_pages_of, without_flux
 from parsers.vmcore.opening import RawDump, open_dump
-from parsers.vmcore.pagetable import Step, Walk, walk_page_tables
+from parsers.vmcore.pagetable import Walk, walk_page_tables
 from parsers.vmcore.printed import Boundary, as_printed, read_boundaries
 from parsers.vmcore.resources import read_iomem
 from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows, StructPageRows, ZoneRows

@@ -14,8 +14,8 @@ import numpy as np
 from parsers.mapping import U64, Bool
 from parsers.vmcore.addresses import MASK
 from parsers.vmcore.dump import Dump
+from parsers.vmcore.explain import explain
 from parsers.vmcore.memory import UNIT, PhysicalMemory
-from parsers.vmcore.pagetable import explain
 from parsers.vmcore.rows import SectionRows
 
 __all__ = ["voucher"]

@@ -10,10 +10,10 @@ import numpy as np
 
 from parsers.uname import KernelRelease, parse_uname
 from parsers.vmcore.addresses import AddressMap
+from parsers.vmcore.explain import explain
 from parsers.vmcore.extract import extract_facts
 from parsers.vmcore.memory import UNIT, PhysicalMemory
 from parsers.vmcore.opening import open_dump
-from parsers.vmcore.pagetable import explain
 from rules.engine import Outcome, builtin_rules, run
 from rules.model.captured import Captured, build_facts
 

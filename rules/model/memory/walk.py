@@ -27,7 +27,7 @@ __all__ = ["Outputs", "PageWalk", "WalkStep"]
 
 
 class WalkStep(Protocol):
-    """One level of the walk of one address (`parsers.vmcore.pagetable.Step`)."""
+    """One level of the walk of one address (`parsers.vmcore.explain.Step`)."""
 
     @property
     def level(self) -> int:

@@ -9,7 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from parsers.arm64 import Attr, MemType
-from parsers.vmcore.pagetable import explain, walk_page_tables
+from parsers.vmcore.explain import explain
+from parsers.vmcore.pagetable import walk_page_tables
 from tests.parsers.vmcore.cores import PatchedMemory, Tables, word
 
 GEOMETRIES = [
