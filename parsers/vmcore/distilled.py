@@ -8,6 +8,7 @@ was missing in the original is missing here too.
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from parsers.errors import InputError
 from parsers.mapping import U64
 from parsers.vmcore.memory import UNIT, PhysicalMemory, page_runs
+from parsers.vmcore.regular import NOTE_NAME, find_regular, pack_regular
 
 __all__ = ["write_core"]
 
@@ -27,6 +29,8 @@ _NHDR = struct.Struct("<III")
 _IDENT = b"\x7fELF\x02\x01\x01" + bytes(9)
 _ET_CORE, _EM_AARCH64, _PT_LOAD, _PT_NOTE, _PN_XNUM = 4, 183, 1, 4, 0xFFFF
 _CHUNK = 4096
+_PAGE_SIZE = re.compile(rb"^PAGESIZE=(4096|16384|65536)$", re.MULTILINE)
+_MANY_REGULAR = 1 << 10  # below 4 MiB a core stays one that any tool reads
 
 
 def write_core(path: Path, memory: PhysicalMemory, units: U64, vmcoreinfo: bytes, *, changing: bool = False) -> int:
@@ -35,14 +39,13 @@ def write_core(path: Path, memory: PhysicalMemory, units: U64, vmcoreinfo: bytes
     The file appears whole or not at all.  Pages that are no longer there are left out of memory that is ``changing``.
     Raises InputError when it cannot be written.
     """
-    if changing:
-        there = [memory.read_units(units[at : at + _CHUNK])[1] for at in range(0, units.size, _CHUNK)]
-        units = units[np.concatenate(there)] if there else units
+    stated = _PAGE_SIZE.search(vmcoreinfo)
+    units, regular = _sorted_out(memory, units, int(stated[1]) if stated else None, changing=changing)
     first, count = page_runs(units)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as stream:
-            stream.write(_headers(first, count, vmcoreinfo))
+            stream.write(_headers(first, count, vmcoreinfo, regular))
             for number in range(0, units.size, _CHUNK):
                 data, present = memory.read_units(units[number : number + _CHUNK])
                 if not present.all() and not changing:
@@ -57,10 +60,29 @@ def write_core(path: Path, memory: PhysicalMemory, units: U64, vmcoreinfo: bytes
     return size
 
 
-def _headers(first: U64, count: U64, vmcoreinfo: bytes) -> bytes:
-    """ELF header, program headers and the note, padded so that pages start at a multiple of their size."""
-    name = b"VMCOREINFO\0"
-    note = _NHDR.pack(len(name), len(vmcoreinfo), 0) + name + b"\0" + vmcoreinfo + bytes(-len(vmcoreinfo) % 4)
+def _sorted_out(memory: PhysicalMemory, units: U64, page_size: int | None, *, changing: bool) -> tuple[U64, bytes]:
+    """The page frames that are written as they are, and the note that holds the others (empty for none)."""
+    kept, taken, words = [units[:0]], [units[:0]], [units[:0]]
+    for at in range(0, units.size, _CHUNK):
+        some = units[at : at + _CHUNK]
+        data, present = memory.read_units(some)
+        regular = np.zeros(some.size, dtype=np.bool_) if page_size is None else find_regular(data, page_size) & present
+        kept.append(some[~regular & (present | (not changing))])
+        taken.append(some[regular])
+        words.append(data.view("<u8")[regular, 0].astype(np.uint64))
+    found = np.concatenate(taken)
+    if page_size is None or found.size < _MANY_REGULAR:
+        return np.sort(np.concatenate((*kept, found))), b""
+    return np.concatenate(kept), pack_regular(found, np.concatenate(words), page_size)
+
+
+def _note(name: bytes, content: bytes) -> bytes:
+    return _NHDR.pack(len(name), len(content), 0) + name + bytes(-len(name) % 4) + content + bytes(-len(content) % 4)
+
+
+def _headers(first: U64, count: U64, vmcoreinfo: bytes, regular: bytes) -> bytes:
+    """ELF header, program headers and the notes, padded so that pages start at a multiple of their size."""
+    note = _note(b"VMCOREINFO\0", vmcoreinfo) + (_note(NOTE_NAME, regular) if regular else b"")
     nr_headers = 1 + first.size
     many = nr_headers >= _PN_XNUM  # then the true number is in the first section header
     notes_at = _EHDR.size + nr_headers * _PHDR.size

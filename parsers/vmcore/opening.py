@@ -23,6 +23,7 @@ from parsers.vmcore.addresses import AddressMap
 from parsers.vmcore.container import open_plain
 from parsers.vmcore.kcore import KcoreMemory, is_kcore, kcore_segments
 from parsers.vmcore.memory import UNIT, ElfMemory, PhysicalMemory, Segment
+from parsers.vmcore.regular import NOTE_NAME, RegularMemory
 from parsers.vmcoreinfo import VmcoreInfo, parse_vmcoreinfo
 
 if TYPE_CHECKING:
@@ -133,7 +134,8 @@ def _open_elf(stream: BinaryIO, path: str, given: bytes) -> _Opened:
     loads = headers[(headers["type"] == _PT_LOAD) & (headers["filesz"] > 0)]
     if not loads.size:
         raise FormatError("the ELF core holds no memory", path=path)
-    info = given or _find_note(stream, headers[headers["type"] == _PT_NOTE])
+    at_notes = headers[headers["type"] == _PT_NOTE]
+    info = given or _find_note(stream, at_notes, _NOTE_NAME).rstrip(b"\0")
     if is_kcore(loads):
         return _open_kcore(stream, path, loads, info)
     if loads.size > 1 and not loads["paddr"].any():
@@ -147,7 +149,9 @@ def _open_elf(stream: BinaryIO, path: str, given: bytes) -> _Opened:
         diagnostics.append(Diagnostic(f"the dump is truncated: {missing} bytes of memory are missing, unknown", path))
     if not any(segment.size for segment in segments):
         raise FormatError("truncated before the first byte of memory", path=path)
-    return ElfMemory(stream.fileno(), [segment for segment in segments if segment.size]), info, tuple(diagnostics)
+    memory: PhysicalMemory = ElfMemory(stream.fileno(), [segment for segment in segments if segment.size])
+    regular = _find_note(stream, at_notes, NOTE_NAME)
+    return RegularMemory(memory, regular, path) if regular else memory, info, tuple(diagnostics)
 
 
 def _open_kcore(stream: BinaryIO, path: str, loads: NDArray[np.void], info: bytes) -> _Opened:
@@ -165,15 +169,15 @@ def _read_at(stream: BinaryIO, offset: int, size: int, path: str) -> bytes:
     return data
 
 
-def _find_note(stream: BinaryIO, headers: NDArray[np.void]) -> bytes:
-    """The VMCOREINFO text in the first PT_NOTE that has one; empty if none has."""
+def _find_note(stream: BinaryIO, headers: NDArray[np.void], wanted: bytes) -> bytes:
+    """Content of the note of that name in the first PT_NOTE that has one; empty if none has."""
     left = _MAX_NOTES
     for offset, size in headers[["offset", "filesz"]].tolist():
         notes = os.pread(stream.fileno(), min(size, left), offset) if offset < _MAX_OFFSET else b""
         left -= len(notes)
-        info = vmcoreinfo_note(notes)
-        if info:
-            return info
+        content = note_content(notes, wanted)
+        if content:
+            return content
     return b""
 
 
@@ -189,12 +193,17 @@ def _check_elf(header: Container, path: str) -> None:
 
 def vmcoreinfo_note(notes: bytes) -> bytes:
     """The text of the VMCOREINFO note among ELF notes; empty if there is none."""
+    return note_content(notes, _NOTE_NAME).rstrip(b"\0")
+
+
+def note_content(notes: bytes, wanted: bytes) -> bytes:
+    """Content of the first note of that name among ELF notes; empty if there is none."""
     position = 0
     while position + 12 <= len(notes):
         name_size, size, _ = _NOTE_HEADER.unpack_from(notes, position)
         body = position + 12 + -(-name_size // 4) * 4
-        if notes[position + 12 : position + 12 + name_size] == _NOTE_NAME:
-            return notes[body : body + size].rstrip(b"\0")
+        if notes[position + 12 : position + 12 + name_size] == wanted:
+            return notes[body : body + size]
         position = body + -(-size // 4) * 4
     return b""
 
