@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from parsers import ftrace, ptdump
@@ -67,6 +68,15 @@ def _has(pattern: bytes) -> Callable[[bytes], bool]:
 def _is_trace(head: bytes) -> bool:
     """A log that holds a dumped ring buffer is a log first, and read as both."""
     return ftrace.looks_like(head) and b"Dumping ftrace buffer:" not in head
+
+
+_SYMBOL = re.compile(rb"^CONFIG_\w+=", re.MULTILINE)
+
+
+def _is_config(head: bytes) -> bool:
+    """A mail with an oops may quote one line of it."""
+    found = sum(1 for _ in islice(_SYMBOL.finditer(head), 2))
+    return found > 1 or (found == 1 and not looks_like_log(head))
 
 
 _MEMORY = "/sys/devices/system/memory"
@@ -183,7 +193,7 @@ _ROWS: tuple[Kind, ...] = (
         what="the kernel configuration",
         fact=Kconfig,
         paths=_paths(r"config(?:\.gz)?", r"config-[\w.+~-]+", r"kernel_config"),
-        sniff=lambda head: head.startswith(b"\x1f\x8b") or _has(rb"^CONFIG_ARM64=y|^CONFIG_\w+=")(head),
+        sniff=lambda head: head.startswith(b"\x1f\x8b") or _is_config(head),
         row=Row(rb"CONFIG_\w+=|# CONFIG_\w+ is not set$|# Linux/\S+ \S+ Kernel Configuration$", b"CONFIG_", least=40),
         parse=parse_kconfig,
         sample=b"# Linux/arm64 6.12.117 Kernel Configuration\nCONFIG_ARM64_4K_PAGES=y\n# CONFIG_KASAN is not set\n",
@@ -229,7 +239,7 @@ _ROWS: tuple[Kind, ...] = (
         what="the huge page pools",
         fact=HugePages,
         paths=_paths(r"hugetlb", r"hugepages(?:\.txt)?"),
-        sniff=_has(rb"hugepages-\d+kB/"),
+        sniff=_has(rb"hugepages-\d+kB/\w+: ?\d"),  # the boot log names pools, too
         row=Row(rb"\S{0,80}hugepages-\d+kB/\w+: ?\d", b"hugepages-", least=2),
         parse=parse_hugepages,
         tree=Tree("sys/kernel/mm/hugepages", r"hugepages-\d+kB/\w+", parse_hugepages_tree),

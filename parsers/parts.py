@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from typing import NamedTuple
 
-from parsers.kinds import KINDS, Kind, kind_of_path
+from parsers.kinds import KINDS, SNIFF_BYTES, Kind, kind_of_content, kind_of_path
 
 __all__ = ["MAX_BYTES", "Part", "parts_of"]
 
@@ -80,7 +80,8 @@ def parts_of(data: bytes) -> tuple[Part, ...]:
     if len(data) > MAX_BYTES or b"\0" in data[:4096]:
         return ()
     lines = b"\n" + data  # each line after a newline; an offset of it is one past the same of the text
-    runs = _runs(lines, len(data), (kind for kind in KINDS.values() if kind.name != _LOG))
+    sure = kind_of_content(data[:SNIFF_BYTES])
+    runs = _runs(lines, len(data), (kind for kind in KINDS.values() if kind.name != _LOG), sure)
     sections = list(_sections(lines))
     if not runs and all(section.hint is None or section.hint.row for section in sections):
         return ()
@@ -94,8 +95,8 @@ def parts_of(data: bytes) -> tuple[Part, ...]:
     return tuple(sorted((_part(data, kind, spans) for kind, spans in documents), key=lambda part: part.line))
 
 
-def _runs(lines: bytes, size: int, kinds: Iterable[Kind]) -> list[_Run] | None:
-    """The rows of these kinds; None if there are too many to be true."""
+def _runs(lines: bytes, size: int, kinds: Iterable[Kind], sure: Kind | None = None) -> list[_Run] | None:
+    """The rows of these kinds, few ones only of the ``sure`` kind; None if there are too many to be true."""
     found: list[_Run] = []
     for kind in kinds:
         if kind.row is None or not kind.row.may_be_in(lines):
@@ -106,7 +107,7 @@ def _runs(lines: bytes, size: int, kinds: Iterable[Kind]) -> list[_Run] | None:
             own.append(_Run(start, min(end, size), kind, lines.count(b"\n", start, end)))
             if len(found) + len(own) > MAX_RUNS:
                 return None
-        if sum(run.rows for run in own) >= kind.row.least:
+        if kind is sure or sum(run.rows for run in own) >= kind.row.least:
             found += own
     return found
 

@@ -17,6 +17,7 @@ import pytest
 
 from analyzer.audit import audit
 from analyzer.sources.read import Request, read_sources
+from analyzer.sources.recognise import documents_of
 from parsers.errors import InputError, UsageError
 from parsers.layout import KernelLayout
 from parsers.parts import parts_of
@@ -109,9 +110,28 @@ def test_a_text_of_one_kind_is_not_taken_apart() -> None:
             assert parts_of(data) == (), path.name
 
 
+@pytest.mark.parametrize(
+    ("kind", "lines"),
+    [
+        ("iomem", b"And my /proc/iomem:\n40000000-bfffffff : System RAM\n"),
+        ("meminfo", b"MemTotal:        8000000 kB\nMemFree:         4000000 kB\n"),
+        ("config", b"CONFIG_ARM64=y\nCONFIG_KASAN=y\n"),
+    ],
+)
+def test_an_oops_with_a_few_lines_of_something_else_is_both(kind: str, lines: bytes) -> None:
+    assert {part.kind.name for part in parts_of(OOPS + b"\n" + lines)} == {"dmesg", kind}
+
+
+def test_a_boot_log_that_names_pools_of_huge_pages_is_a_log(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    path.write_bytes(b"[    0.000000] Linux version 6.12.30 (a@b)\n[    1.000000] HugeTLB: hugepages-2048kB/ sysfs\n")
+    assert kinds(path) == ["dmesg"]
+
+
 def test_a_mail_that_quotes_one_line_is_no_configuration() -> None:
     text = OOPS + b"\nIs CONFIG_PTDUMP_DEBUGFS=y set there?\nCONFIG_PTDUMP_DEBUGFS=y\n"
     assert [part.kind.name for part in parts_of(text)] == []
+    assert [document.kind.name for document in documents_of(text)] == ["dmesg"]
 
 
 @pytest.mark.parametrize(
