@@ -30,7 +30,10 @@ __all__ = ["Reader", "advice_for", "how_to_get", "reader_of"]
 _PTDUMP_SYMBOLS = ("PTDUMP_DEBUGFS", "ARM64_PTDUMP_DEBUGFS")
 _TAKE_DUMP = re.compile(r"\b[Tt]ake a crash dump\b")
 _TO_PROVE = re.compile(r" ?To prove it: [^.]*\.")
-_FROM_KCORE = "as root on the host, ptaudit audit --live or ptaudit collect reads them from /proc/kcore"
+_FROM_KCORE = (
+    "as root on the host, ptaudit audit --live /proc/kcore reads them from the running kernel's memory "
+    "(ptaudit distill /proc/kcore -o small.core keeps them for later)"
+)
 _FROM_DUMP = "take a crash dump (kdump, or dump-guest-memory from the hypervisor)"
 
 

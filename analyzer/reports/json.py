@@ -51,7 +51,7 @@ def document(report: Report) -> dict[str, Any]:
             for source in report.sources.sources
         ],
         "ignored": report.sources.ignored,
-        "unread": [{"path": path, "reason": "not recognised"} for path in report.sources.ignored],
+        "unread": [{"path": one.path, "reason": one.reason} for one in report.sources.unread],
         "incidents": [one.as_dict() for one in report.incidents],
         "findings": [_finding(finding, report) for finding in report.findings],
         "accepted": [

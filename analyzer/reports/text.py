@@ -13,6 +13,7 @@ import click
 from analyzer.advice import Reader, advice_for, reader_of
 from analyzer.output import printable
 from analyzer.reports.send_back import send_back
+from analyzer.sources.unread import NOT_RECOGNISED
 from analyzer.verdict import State
 from parsers.layout import KernelLayout
 from parsers.ranges import Ranges
@@ -329,10 +330,16 @@ def _outcomes(report: Report) -> Iterator[str]:
 
 
 def _ignored(report: Report) -> Iterator[str]:
-    """Files that were not recognised."""
-    names = report.sources.ignored
-    if names:
+    """Files that were given and not used: those with a reason of their own first."""
+    unread = report.sources.unread
+    named = [one for one in unread if one.reason != NOT_RECOGNISED]
+    unknown = [one.path for one in unread if one.reason == NOT_RECOGNISED]
+    if unread:
         yield ""
-        yield f"{len(names)} unrecognised files were skipped:"
-        yield from (f"  {printable(name)}" for name in names[:MAX_LISTED])
-        yield from _unlisted(len(names))
+    yield from (printable(f"not read: {one.path}: {one.reason}") for one in named[:MAX_LISTED])
+    yield from _unlisted(len(named))
+    if unknown:
+        several = "s were" if len(unknown) > 1 else " was"
+        yield f"{len(unknown)} unrecognised file{several} skipped:"
+        yield from (f"  {printable(name)}" for name in unknown[:MAX_LISTED])
+        yield from _unlisted(len(unknown))

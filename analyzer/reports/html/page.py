@@ -16,6 +16,7 @@ from analyzer.reports.html.strips import Strips, strips
 from analyzer.reports.html.timeline import Event, Picture, picture
 from analyzer.reports.html.where import place_of, where
 from analyzer.reports.send_back import send_back
+from analyzer.sources.unread import NOT_RECOGNISED
 from analyzer.verdict import State
 from parsers.layout import LAYOUT_KEYS, KernelLayout
 from parsers.ranges import Ranges
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from analyzer.audit import Report
     from analyzer.baseline import Entry
     from analyzer.incidents.story import Incident
+    from analyzer.sources.read import Unread
     from rules.engine import Verdict
     from rules.finding import Evidence, Finding
     from rules.rule import Rule
@@ -216,7 +218,7 @@ class _Writing:
             notes=tuple(self._notes(drawn)),
             root=self.root,
             sources=tuple(report.sources.sources),
-            ignored=tuple(report.sources.ignored),
+            ignored=tuple(_unread(one) for one in report.sources.unread),
             groups=groups,
             advice={group.rule.code: advice_for(group.rule, report) for group in groups},
             map=drawn,
@@ -309,6 +311,10 @@ class _Writing:
     def _why_no_map(self) -> str:
         why = self.report.facts.why_missing(SectionTable)
         return f"No map of the memory: {why}. Collect: {'; '.join(how_to_collect(SectionTable))}"
+
+
+def _unread(one: Unread) -> str:
+    return one.path if one.reason == NOT_RECOGNISED else f"{one.path} ({one.reason})"
 
 
 def below(root: str, path: str) -> str:
