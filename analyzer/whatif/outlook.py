@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_OPERATIONS", "Outlook", "Prospect", "outlook"]
 
-MAX_OPERATIONS = 512
-"""Operations that a report answers, about ten seconds' work; ``ptaudit whatif --all`` answers all."""
+MAX_OPERATIONS = 256
+"""Operations that a report answers, seconds of work on a host of 16 TiB; ``ptaudit whatif --all`` answers all."""
 
 
 @dataclass(frozen=True, eq=False)
