@@ -16,7 +16,6 @@ PAGES = Drawn(linear=((RAM, RAM + GIB, "PTE", NORMAL),))
         ("6.18.5", "quiet\n", "", "rodata=full, the default of this kernel"),
         ("6.18.5", "rodata=noalias\n", "", "do not say why"),
         ("6.12.5", "debug_pagealloc=on\n", "", "debug_pagealloc=on on the command line"),
-        ("6.1.5", "quiet\n", "CONFIG_KFENCE=y\nCONFIG_KFENCE_SAMPLE_INTERVAL=100\n", "KFENCE"),
         ("6.12.5", "quiet\n", "CONFIG_KFENCE=y\nCONFIG_KFENCE_SAMPLE_INTERVAL=100\n", "do not say why"),
         ("6.12.5", "kfence.sample_interval=0\n", "CONFIG_KFENCE=y\n", "KFENCE, which may be enabled after the boot"),
     ],
