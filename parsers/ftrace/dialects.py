@@ -49,7 +49,9 @@ DIALECTS: tuple[Dialect, ...] = (
     ),
     _dialect(
         "latency",
-        rb"()() *(\S.{0,15}?)-(\d{1,10}) +(\d{1,5}?)" + _FLAGS + rb" +(\d{1,20})(?:\.(\d{1,9}))?: +(\S.*)",
+        rb"()() *(\S.{0,15}?)-(\d{1,10}) +(\d{1,5}?)" + _FLAGS + rb" +(\d{1,20})(?:\.(\d{1,9}))?:"
+        # `trace-cmd report --ts-diff`
+        rb"(?: +\(\+\d+\))? +(\S.*)",
         "s",
     ),
     _dialect(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import hyperscan
 
 __all__ = [
+    "BEFORE_EVENT",
     "LOSS_WORDS",
     "Block",
     "KeptLines",
@@ -50,6 +51,8 @@ Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
 
 BLOCK_SIZE = 16 << 20
+BEFORE_EVENT = r": +(?:\(\+\d{1,20}\) +)?"
+"""Between the time of a line and its event; ``trace-cmd report --ts-diff`` prints the time since the last event."""
 _PAGE_MIGRATION = (("page_isolation:", "test_pages_isolated: "), ("migrate:", "mm_migrate_pages: "))
 _STACK_LINES = re.compile(rb"\s*=>|\s+[0-9a-f]{8,16} |[^\n]*stack trace ?>|\s*$")
 _MAX_HOLD_BACK = 512
@@ -83,7 +86,7 @@ def wanted() -> re.Pattern[bytes]:
         + [system + name for system, name in _PAGE_MIGRATION for system in ("", system)]
     )
     return re.compile(
-        rf": +(?:(?:mhp:)?(?:mhp_)?(?:{names}(?:{'|'.join(NAME_ENDS)})?: |tlbi)"
+        rf"{BEFORE_EVENT}(?:(?:mhp:)?(?:mhp_)?(?:{names}(?:{'|'.join(NAME_ENDS)})?: |tlbi)"
         rf"|(?:(?:probe:)?p_|kprobes:[pr]_|r_|probe:)?{functions}|{others}"
         # the second colon of `NAME: (SYMBOL+0x0/0x150)` or of `NAME: (CALLER <- FUNCTION)`
         rf"|\((?:{functions}|[^()\n]*<- {functions})"
@@ -96,7 +99,7 @@ def wanted() -> re.Pattern[bytes]:
 @cache
 def page_events() -> re.Pattern[bytes]:
     """Events of the page allocator, which are read only between neighbouring events of hotplug."""
-    return re.compile(rb": +(?:kmem:)?mm_page_(?:alloc|free): ")
+    return re.compile(rf"{BEFORE_EVENT}(?:kmem:)?mm_page_(?:alloc|free): ".encode())
 
 
 @cache

@@ -23,6 +23,7 @@ from parsers.ftrace.functions import Kind
 from parsers.ftrace.losses import STARTED, find_losses, is_loss
 from parsers.ftrace.messages import MessageParser
 from parsers.ftrace.scan import (
+    BEFORE_EVENT,
     Block,
     Landmarks,
     Progress,
@@ -44,7 +45,7 @@ _NEAR = 64 << 10
 _MAX_LINE = 16 << 10
 _MAX_GAPS = 4096
 
-_STACK_HEADER = re.compile(rb": +(?:<|kernel_stack|user_stack)")
+_STACK_HEADER = re.compile(rf"{BEFORE_EVENT}(?:<|kernel_stack|user_stack)".encode())
 _FRAMES = re.compile(rb"(?:[ \t]*=>[^\n]*\n?)*")
 _CALL_CHAIN = re.compile(rb"(?:[ \t]+[0-9a-f]{6,16} [^\n]*\n?)+")
 _FRAME = re.compile(rb"^\s*=>\s*(.*?)(?:\s*[<(][0-9a-fA-F]+[>)])?\s*$")

@@ -17,6 +17,7 @@ HEAD = b"           sh-58      [001] d..2.  2048.204800"
 ENDS = [
     *(f": {prefix}{name}: (f+0x0/0x8) nr=1" for name in EVENT_NAMES for prefix in ("", "mhp_", "mhp:", "mhp:mhp_")),
     *(f":   {prefix}{name}_0: (f+0x0/0x8)" for name in SYMBOLS for prefix in ("p_", "r_", "probe:", "kprobes:r_")),
+    *(f": (+698)   {name}:      (f+0x0/0x8) nr=1" for name in SYMBOLS),
     *(f": own: ({name}+0x0/0x8)" for name in SYMBOLS),
     *(f": own: (caller+0x1/0x8 <- {name})" for name in SYMBOLS),
     *(f": function:             {name} <-caller" for name in SYMBOLS),

@@ -69,6 +69,19 @@ def test_trace_cmd_report_and_its_options_agree(trace):
     assert (exact % 1000 != 0).any()
 
 
+def test_a_report_with_time_differences_has_the_same_events(trace):
+    apart, plain = trace("pmem.report-ts-diff.xz"), trace("pmem.report.xz")
+    assert rows(apart) == rows(plain)
+    assert len(apart) == 21
+    assert apart.events.time_ns.tolist() == plain.events.time_ns.tolist()
+    assert (apart.events.stack >= 0).all()
+
+
+def test_the_latency_format_of_a_report_with_time_differences():
+    found = one(f"   ndctl-81      1d....     2.558162144: (+518848) {ONLINE}\n")
+    assert (found["kind"], found["cpu"], found["args"]) == (Kind.ONLINE_PAGES, 1, ONLINE_ARGS)
+
+
 def test_raw_report_has_the_same_numbers(trace):
     raw, plain = rows(trace("run3-v6.report-R.txt")), rows(trace("run3-report-v6.txt"))
     assert [(row["kind"], row["phase"]) for row in raw] == [(row["kind"], row["phase"]) for row in plain]
