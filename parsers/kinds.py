@@ -21,6 +21,9 @@ from parsers.dmesg import Dmesg, parse_dmesg
 from parsers.evidence import Kind, Row, Tree, When
 from parsers.ftrace.events import Trace
 from parsers.hugepages import HugePages, parse_hugepages, parse_hugepages_tree
+from parsers.image.code import KernelCode
+from parsers.image.read import read_kernel
+from parsers.image.unpack import is_kernel
 from parsers.iomem import Iomem, parse_iomem
 from parsers.kconfig import Kconfig, parse_kconfig
 from parsers.kexec import KexecCrash, parse_kexec_crash_loaded
@@ -82,6 +85,16 @@ def _is_config(head: bytes) -> bool:
 _MEMORY = "/sys/devices/system/memory"
 
 _ROWS: tuple[Kind, ...] = (
+    Kind(
+        name="kernel",
+        what="a kernel image",
+        fact=KernelCode,
+        paths=re.compile(r"(?!)"),  # a host has several kernels: named by the user only
+        sniff=is_kernel,
+        read=read_kernel,
+        sample=b"MZ\0\x91\xff\xff\x49\x14" + bytes(16) + b"\x0a" + bytes(31) + b"ARMd@\0\0\0",
+        how="the kernel that runs, or is to be installed: /boot/vmlinuz-$(uname -r), or its package",
+    ),
     Kind(
         name="lsmem",
         what="lsmem",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from analyzer.sources.found import head_of
 from parsers.compressed import compression, first_bytes
 from parsers.errors import InputError
+from parsers.image.unpack import is_kernel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +32,8 @@ _SEGMENT = struct.Struct("<II8xQQ")
 
 def is_vmcore(head: bytes) -> bool:
     """Whether a file that is given by itself and starts with these bytes is a crash dump, perhaps a compressed one."""
-    return first_bytes(head, 64).startswith((_ELF, *_KDUMPS))
+    plain = first_bytes(head, 64)
+    return plain.startswith((_ELF, *_KDUMPS)) and not is_kernel(plain)
 
 
 def is_kdump(path: Path) -> bool:

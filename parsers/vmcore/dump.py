@@ -23,7 +23,7 @@ from parsers.vmcore.addresses import MASK, AddressMap
 from parsers.vmcore.btf import BTF_HEADER_SIZE, Btf, btf_size
 from parsers.vmcore.container import open_plain
 from parsers.vmcore.explain import Step, explain
-from parsers.vmcore.kallsyms import SymbolAddress, kallsyms, system_map
+from parsers.vmcore.kallsyms import Kallsyms, SymbolAddress, kallsyms, system_map
 from parsers.vmcore.memory import MissingMemoryError, PhysicalMemory
 from parsers.vmcore.opening import RawDump
 from parsers.vmcore.types import Member, Structures
@@ -174,6 +174,11 @@ class Dump:
         """Run-time address of a symbol, or None."""
         found = None if self._debuginfo is None else self._debuginfo.symbol(name)
         return self._symbols(name) if found is None and self._symbols is not None else found
+
+    @property
+    def kallsyms(self) -> Kallsyms | None:
+        """The kernel's own symbols, which also tell where each ends; None without them."""
+        return self._symbols if isinstance(self._symbols, Kallsyms) else None
 
     @property
     def has_symbols(self) -> bool:

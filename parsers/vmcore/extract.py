@@ -14,6 +14,7 @@ import numpy as np
 from parsers.cmdline import CommandLine
 from parsers.dmesg import Dmesg
 from parsers.errors import Diagnostic
+from parsers.image.code import KernelCode
 from parsers.iomem import Iomem
 from parsers.kconfig import Kconfig
 from parsers.mapping import Mapping
@@ -26,6 +27,7 @@ from parsers.vmcore.explain import Step
 from parsers.vmcore.hugetlb import read_hugetlb
 from parsers.vmcore.kcore import KcoreMemory
 from parsers.vmcore.kdump import KdumpMemory
+from parsers.vmcore.kernel_code import read_kernel_code
 from parsers.vmcore.memory import PhysicalMemory, RecordingMemory
 from parsers.vmcore.moment import Flux, find_flux, struct_pages_of, without_flux
 from parsers.vmcore.opening import RawDump, open_dump
@@ -84,6 +86,8 @@ class VmcoreFacts:
     hugetlb: HugetlbRows | None
     iomem: Iomem | None
     texts: Texts
+    code: KernelCode | None
+    """The code that shows which fixes the kernel has; None where the dump has no kallsyms."""
     unreadable: Dict[type, str]
     """Facts that are damaged, or lie in memory that is not in the dump, by type, and why."""
     types: str
@@ -179,6 +183,7 @@ def extract_facts(
     hugetlb = fact("huge pages", read_hugetlb)
     iomem = fact("resources", read_iomem)
     texts = Texts.of(dump, raw.vmcoreinfo.osrelease, with_dmesg=with_dmesg)
+    code = fact("kernel code", read_kernel_code)
     boundaries = read_boundaries(dump)
     unread = raw.memory.diagnostics if isinstance(raw.memory, KdumpMemory) else ()
     recheck = None if raw.kind != "kcore" else lambda: _find_flux(dump, walk, sections)
@@ -190,6 +195,7 @@ def extract_facts(
         release=raw.vmcoreinfo.osrelease,
         nodename=read_nodename(dump) if with_nodename else "",
         vmcoreinfo=raw.vmcoreinfo,
+        code=code,
         addresses=dump.addresses,
         walk=walk,
         boundaries=boundaries,

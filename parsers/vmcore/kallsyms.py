@@ -7,7 +7,7 @@ older kernels a System.map of the same build does.  Format: scripts/kallsyms.c a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +19,7 @@ from parsers.vmcore.chains import chain
 from parsers.vmcore.memory import MissingMemoryError
 from parsers.vmcoreinfo import VmcoreInfo
 
-__all__ = ["SymbolAddress", "kallsyms", "system_map"]
+__all__ = ["Kallsyms", "SymbolAddress", "kallsyms", "system_map"]
 
 SymbolAddress = Callable[[str], int | None]
 """Run-time address of a symbol, or None."""
@@ -29,6 +29,10 @@ _TABLES = ("kallsyms_names", "kallsyms_num_syms", "kallsyms_token_table", "kalls
 _NR_TOKENS = 256
 _MAX_TOKEN = 1 << 10
 _MAX_NAMES = 64 << 20
+_CLONE = re.compile(rb"(?:\.(?:isra|constprop|part|cold|llvm)[.\d]*)*")
+_NEAR = 64
+"""Symbols that may share an address, as aliases do."""
+_MAX_FUNCTION = 1 << 16
 _LONG = 0x80  # a length of two bytes: seven bits, then the rest (73bbb94466fd, 6.1)
 _ROW = re.compile(rb"^[0-9a-fA-F]{16} [A-Za-z] \S+$", re.MULTILINE)
 _REFERENCES = ("_stext", "swapper_pg_dir", "init_uts_ns")
@@ -44,7 +48,14 @@ class _Reader(Protocol):
         """As many of ``size`` bytes as follow each other, not recorded."""
 
 
-def kallsyms(dump: _Reader, info: VmcoreInfo) -> SymbolAddress | None:
+class _Places(Protocol):
+    """What knows where the tables lie: VMCOREINFO, or `parsers.image.kallsyms_tables`."""
+
+    def symbol(self, name: str) -> int | None:
+        """Address of ``kallsyms_…``."""
+
+
+def kallsyms(dump: _Reader, info: VmcoreInfo) -> Kallsyms | None:
     """Symbols from the kallsyms tables in the dump; None if VMCOREINFO names no tables.
 
     Raises FormatError where the tables are damaged or not in the dump.
@@ -52,15 +63,15 @@ def kallsyms(dump: _Reader, info: VmcoreInfo) -> SymbolAddress | None:
     if any(info.symbol(name) is None for name in _TABLES):
         return None
     try:
-        return _Kallsyms(dump, info)
+        return Kallsyms(dump, info)
     except MissingMemoryError as error:
         raise FormatError(f"kallsyms cannot be read: {error.message}") from error
 
 
-class _Kallsyms:
+class Kallsyms:
     """The names, expanded into one text, and where the address of each lies."""
 
-    def __init__(self, dump: _Reader, info: VmcoreInfo) -> None:
+    def __init__(self, dump: _Reader, info: _Places) -> None:
         def at(name: str) -> int:
             return info.symbol(f"kallsyms_{name}") or 0
 
@@ -88,7 +99,34 @@ class _Kallsyms:
             at = self._text.find(wanted, at + 1)
         if at < 0:
             return None
-        number = int(np.searchsorted(self._start, at - 1))
+        return self._address(int(np.searchsorted(self._start, at - 1)))
+
+    def functions(self, name: str) -> list[tuple[str, int, int]]:
+        """Name, address and end of a function and of the clones that compilers make of it (``name.isra.0``).
+
+        A function ends where the next symbol begins; what has no end, or an impossible one, is left out.
+        """
+        extents = []
+        for clone, place in self._clones(name.encode()):
+            number = int(np.searchsorted(self._start, place))
+            start = self._address(number)
+            following = (self._address(later) for later in range(number + 1, min(number + _NEAR, self._start.size)))
+            end = None if start is None else next((at for at in following if at is not None and at > start), None)
+            if start is not None and end is not None and end - start <= _MAX_FUNCTION:
+                extents.append((clone.decode("ascii", "replace"), start, end))
+        return extents
+
+    def _clones(self, name: bytes) -> Iterator[tuple[bytes, int]]:
+        """Symbols of that name, with suffixes of clones or without, and where the type of each stands in the text."""
+        at = self._text.find(name)
+        while at >= 0:
+            end = self._text.find(b"\0", at)
+            if at >= 2 and self._text[at - 2] == 0 and _CLONE.fullmatch(self._text, at + len(name), end):
+                yield self._text[at:end], at - 1
+            at = self._text.find(name, end)
+
+    def _address(self, number: int) -> int | None:
+        """Address of a symbol by its number; None where the table is not in the dump there."""
         try:
             if self._addresses:
                 return int.from_bytes(self._read(self._addresses + 8 * number, 8), "little")

@@ -1,17 +1,19 @@
-"""ENV-01: known bugs that this release may have."""
+"""ENV-01: known bugs that this kernel has, or that its release may have."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from parsers.image.code import KernelCode
 from parsers.layout import KernelLayout
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
-from rules.model.bugs import KNOWN_BUGS, describe_fixes
+from rules.model.bugs import KNOWN_BUGS, KnownBug, describe_fixes
+from rules.model.code import shown_by_code
 from rules.rule import NotApplicableError, rule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 
 @rule(
@@ -21,18 +23,20 @@ if TYPE_CHECKING:
     impact=Impact.INFORMATIONAL,
     references=("Each bug names its commit and the stable releases that carry the fix",),
 )
-def known_bugs(release: KernelRelease, layout: KernelLayout) -> Iterator[Hit]:
-    """Bugs of memory hotplug and page tables that a kernel of this release can have.
+def known_bugs(release: KernelRelease, layout: KernelLayout, *, code: KernelCode | None) -> Iterator[Hit]:
+    """Bugs of memory hotplug and page tables that this kernel has, or that a kernel of its release can have.
 
     What it means:
-    The release is in the range of these bugs. Whether this kernel has them
-    shows in its state, which the other rules examine.
+    Where the kernel's code was read, it shows which fixes are in. For the other bugs the release is all there is.
+    Whether a bug did harm, the state shows, and the other rules look at that.
 
     How it is detected:
-    The release is compared with the table of known bugs and their fixes.
+    The code of a crash dump's kernel, or of an image, is compared with what each fix changes: calls, instructions.
+    Where that does not decide, the release is compared with the table of known bugs and their fixes.
 
     When it is not a problem:
-    Vendors fix bugs without changing the release, and revert fixes: this is never proof, in neither direction.
+    What rests on the release alone is never proof, in neither direction: vendors fix bugs without changing the release,
+    and revert fixes.
 
     What to do:
     Plan an update to a release that has the fixes. Until then avoid the operations that the bugs need.
@@ -40,18 +44,35 @@ def known_bugs(release: KernelRelease, layout: KernelLayout) -> Iterator[Hit]:
     if release.arch not in {"", "aarch64"}:
         raise NotApplicableError(f"the machine is {release.arch}")
     page_size = layout.get("page_size") or 4096
-    possible = [entry for entry in KNOWN_BUGS if entry.possible_in(release) and page_size in entry.page_sizes]
-    if not possible:
+    concerned = [entry for entry in KNOWN_BUGS if page_size in entry.page_sizes and not entry.is_newer_than(release)]
+    shown = {entry.key: shown_by_code(entry.key, code) for entry in concerned} if code is not None else {}
+    by_code = {key: one for key, one in shown.items() if one is not None}
+    has = [entry for entry in concerned if entry.key in by_code and not by_code[entry.key].fixed]
+    may_have = [entry for entry in concerned if entry.key not in by_code and entry.possible_in(release)]
+    if not has and not may_have:
         return
-    vendor = f" {release.vendor} kernels may have fixed them without showing it." if release.is_vendor else ""
+    parts = [_listed("It has, by its code", has)] if has else []
+    parts += [_listed("It may have, by its release" if by_code else "By its release", may_have)] if may_have else []
+    fixed = [entry.name for entry in concerned if entry.key in by_code and by_code[entry.key].fixed]
+    parts += [f"Fixed, by its code: {', '.join(fixed)}."] if fixed else []
+    parts += (
+        [f"{release.vendor} kernels may have fixed them without showing it."] if may_have and release.vendor else []
+    )
+    counts = [f"has {len(has)} known bugs"] if has else []
+    counts += [f"may have {len(may_have)} {'more' if has else 'known bugs'}"] if may_have else []
+    quotes = [Evidence(code.path, by_code[entry.key].evidence) for entry in has] if code is not None else []
+    yield Hit(
+        title=f"{release.raw} {' and '.join(counts)}",
+        message=" ".join(parts),
+        claim=Claim.PROVEN if not may_have else Claim.SUSPECTED,
+        evidence=(Evidence(release.path, release.raw, release.line), *quotes),
+        key=",".join(entry.key for entry in concerned if entry in has or entry in may_have),
+    )
+
+
+def _listed(what: str, bugs: Sequence[KnownBug]) -> str:
     listed = "; ".join(
         f"{entry.title} ({'; '.join(filter(None, ('/'.join(entry.rules), entry.cve, describe_fixes(entry))))})"
-        for entry in possible
+        for entry in bugs
     )
-    yield Hit(
-        title=f"{len(possible)} known bugs are possible in {release.raw}",
-        message=f"{listed}.{vendor}",
-        claim=Claim.SUSPECTED,
-        evidence=(Evidence(release.path, release.raw, release.line),),
-        key=",".join(entry.key for entry in possible),
-    )
+    return f"{what}: {listed}."

@@ -117,7 +117,7 @@ KNOWN_BUGS: tuple[KnownBug, ...] = (
         (7, 1),
         "48478b9f7913",
         ("CNT-04",),
-        {(6, 12): 86, (6, 1): 176},
+        {(7, 0): 4, (6, 12): 86, (6, 1): 176},  # 7.0.4 has it by its code; earlier 7.0 were not looked at
     ),
     KnownBug(
         "pgtable-dtor",
@@ -126,6 +126,7 @@ KNOWN_BUGS: tuple[KnownBug, ...] = (
         (7, 1),
         "c594b83457cc",
         ("TBL-04",),
+        {(7, 0): 13},  # by their code 7.0.13 has it and 7.0.10 does not
     ),
     KnownBug(
         "table-oom-bug",
@@ -208,10 +209,11 @@ KNOWN_BUGS: tuple[KnownBug, ...] = (
         "mom-altmap",
         "a wrong altmap is passed in the error path of hot-add",
         (6, 8),
-        (7, 1),
+        (7, 2),
         "",
         ("MOM-06",),
-        {(6, 12): 97},
+        {(7, 1): 7, (6, 12): 97},
+        # by their code 7.1.7 has it and 7.1.3 does not
         page_sizes=(4096,),
         subject="mm/memory_hotplug: fix incorrect altmap passing in error path",
     ),
@@ -231,7 +233,8 @@ KNOWN_BUGS: tuple[KnownBug, ...] = (
         (6, 15),
         "89f43e1ce6f6",
         ("SEC-12",),
-        {(6, 12): 24},
+        {(6, 12): 24, (6, 1): 135},
+        backported={(5, 10): 80},  # with 8fac67ca236b
     ),
     KnownBug(
         "nomap-mapped",

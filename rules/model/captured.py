@@ -14,6 +14,7 @@ from parsers.dmesg import Dmesg
 from parsers.errors import LayoutError
 from parsers.ftrace.events import Origin
 from parsers.hugepages import HugePages
+from parsers.image.code import KernelCode
 from parsers.iomem import Iomem
 from parsers.kconfig import Kconfig
 from parsers.kinds import KINDS, is_of_an_earlier_boot
@@ -24,7 +25,7 @@ from parsers.memmap_on_memory import MemmapOnMemory, parse_memmap_on_memory
 from parsers.memory_blocks import MemoryBlocks
 from parsers.ptdump import PageTableDump
 from parsers.ranges import Ranges
-from parsers.uname import KernelRelease, with_banner
+from parsers.uname import KernelRelease, parse_uname, with_banner
 from parsers.vmcoreinfo import VmcoreInfo
 from parsers.zoneinfo import Zoneinfo
 from rules.facts import Facts
@@ -180,6 +181,7 @@ class _Building:
             captured.dmesg,
             *captured.others.values(),
         )
+        self._code()
         self._config()
         self._memmap_on_memory()
         self._resources()
@@ -228,7 +230,21 @@ class _Building:
 
     def _release(self) -> KernelRelease | None:
         given, banner = self.captured.release, self.captured.dmesg.boot.release if self.captured.dmesg else None
-        return banner if given is None else with_banner(given, banner)
+        release = banner if given is None else with_banner(given, banner)
+        code: KernelCode | None = self.captured.others.get(KernelCode)
+        if release is None and code is not None and code.banner is not None:
+            return parse_uname(f"{code.banner}\n".encode(), code.path)
+        return release
+
+    def _code(self) -> None:
+        """The kernel's code, from the dump or else from an image, if it is of the kernel that runs."""
+        release: KernelRelease | None = self.known.get(KernelRelease)
+        code: KernelCode | None = self.known.get(KernelCode)
+        if self.captured.vmcore is not None and self.captured.vmcore.code is not None:
+            self.known[KernelCode] = self.captured.vmcore.code
+        elif code is not None and release is not None and code.release not in {None, release.raw}:
+            del self.known[KernelCode]
+            self.missing[KernelCode] = f"the kernel image is of {code.release}, the host runs {release.raw}"
 
     def _memmap_on_memory(self) -> None:
         """The parameter, which cannot change at run time, from sysfs or else from the command line."""
@@ -263,6 +279,9 @@ class _Building:
             builder.config(captured.config)
         if captured.blocks is not None:
             builder.add("block_size", captured.blocks.block_size_bytes, captured.blocks.path)
+        code: KernelCode | None = self.known.get(KernelCode)
+        if code is not None and code.path != getattr(captured.vmcore, "path", None):
+            builder.add("page_size", code.page_size, code.path)
         if captured.dump is not None:
             builder.dump(captured.dump, release)
         counted = page_size_of(captured.meminfo, captured.zoneinfo, captured.hugepages, self.known.get(CommandLine))
