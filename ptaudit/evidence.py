@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 import weakref
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analyzer.audit import Report, judge
 from analyzer.collect.on_this_host import live
-from analyzer.sources.crashdump import Symbols
+from analyzer.sources.crashdump import Symbols, read_program
 from analyzer.sources.read import Request, Sources, read_sources
 from analyzer.tables import event_frames, memory_frames
 from analyzer.whatif.foresight import what_if
@@ -74,9 +76,17 @@ def _with_source(request: Request, source: Any, keep: ExitStack) -> Request:  # 
         return keep.enter_context(live(request, None))
     if isinstance(source, (str, os.PathLike)):
         return _with_paths(request, [source])
+    if _is_program(source):
+        return replace(request, running=read_program(source))
     if isinstance(source, Iterable):
         return _with_paths(request, list(source))
     raise UsageError(f"cannot open a {type(source).__name__}: a path, several paths, 'live' or a drgn.Program")
+
+
+def _is_program(source: Any) -> bool:  # noqa: ANN401
+    """Whether this is a drgn.Program; drgn is not imported for it."""
+    drgn = sys.modules.get("drgn")
+    return drgn is not None and isinstance(source, drgn.Program)
 
 
 def _with_paths(request: Request, paths: list[Any]) -> Request:

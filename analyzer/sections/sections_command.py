@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rules.facts import Facts
 
-__all__ = ["command"]
+__all__ = ["command", "section_lines"]
 
 _HEADINGS = ("section", "PFNs", "state", "origin", "kind", "node", "flags", "subsections", "struct pages", "linear map")
 
@@ -43,7 +43,8 @@ def command(request: Request, tables: bool, form: str | None, output: Path | Non
     if form in TABLE_FORMATS:
         emit(section_frame(facts), form, output)
         return
-    write_lines(_as_json(facts, tables) if form == "json" else map(printable, _as_text(facts, tables)), output)
+    lines = _as_json(facts, tables) if form == "json" else section_lines(facts, tables=tables)
+    write_lines(lines, output)
 
 
 def _as_json(facts: Facts, tables: bool) -> Iterator[str]:
@@ -51,10 +52,12 @@ def _as_json(facts: Facts, tables: bool) -> Iterator[str]:
     yield as_json({"sections": [row.as_dict() for row in section_rows(facts)], "empty_tables": counts})
 
 
-def _as_text(facts: Facts, tables: bool) -> Iterator[str]:
+def section_lines(facts: Facts, *, tables: bool = False) -> Iterator[str]:
+    """The map of sections as text."""
     cells = [_cells(row) for row in section_rows(facts)]
     known = [column for column in range(len(_HEADINGS)) if not cells or any(line[column] for line in cells)]
-    yield from table([_HEADINGS[column] for column in known], ([line[column] for column in known] for line in cells))
+    shown = table([_HEADINGS[column] for column in known], ([line[column] for column in known] for line in cells))
+    yield from map(printable, shown)
     for region, levels in (empty_table_counts(facts) if tables else {}).items():
         yield f"empty tables in the {region} area: {sum(levels.values())}"
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import drgn
+
     from parsers.vmcore.extract import Distilled, VmcoreFacts
 
 __all__ = ["Symbols", "distill_vmcore", "read_vmcore", "symbols_of", "whole_dumps"]
@@ -52,6 +54,17 @@ def read_vmcore(paths: Sequence[Path], symbols: Symbols, name: str | None = None
     )
     if not facts.mapping.observed_start.size:
         raise FormatError("truncated or filtered: the kernel's page tables are not in it", path=facts.path)
+    return facts
+
+
+def read_program(prog: drgn.Program) -> VmcoreFacts:
+    """Everything that the audit takes from a kernel that is open in drgn."""
+    from parsers.vmcore.drgn_memory import open_program  # noqa: PLC0415 construct is slow to import
+    from parsers.vmcore.extract import extract_facts  # noqa: PLC0415
+
+    facts = extract_facts(open_program(prog), with_dmesg=True)
+    if not facts.mapping.observed_start.size:
+        raise FormatError("the kernel's page tables cannot be read", path=facts.path)
     return facts
 
 

@@ -454,7 +454,7 @@ class Reading:
 
 def _digest_of_dump(facts: VmcoreFacts, path: Path) -> str:
     """Hash of a dump; the kernel's memory has no end, so VMCOREINFO stands for it."""
-    if facts.kind == "kcore":
+    if facts.kind in {"kcore", "drgn"}:
         return digest(repr(sorted(facts.vmcoreinfo.text.items())).encode())
     return Found(str(path), path).digest()
 
