@@ -19,21 +19,25 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from parsers.errors import PtauditError
-
 if TYPE_CHECKING:
+    from parsers.errors import PtauditError as PtauditError
     from ptaudit.evidence import Evidence as Evidence
     from ptaudit.evidence import open_evidence as open  # noqa: A004 the name that the design gives it
 
 __all__ = ["Evidence", "PtauditError", "open"]
 
-_HOMES = {"Evidence": "Evidence", "open": "open_evidence"}
+_HOMES = {
+    "Evidence": ("ptaudit.evidence", "Evidence"),
+    "PtauditError": ("parsers.errors", "PtauditError"),
+    "open": ("ptaudit.evidence", "open_evidence"),
+}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 module attributes
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module("ptaudit.evidence"), _HOMES[name])
+    home, original = _HOMES[name]
+    value = getattr(import_module(home), original)
     globals()[name] = value
     return value
 

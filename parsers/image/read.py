@@ -106,7 +106,7 @@ def _flat(data: bytes, path: str) -> U8:
     spans = [(int(one["vaddr"]) - first, int(one["offset"]), int(one["filesz"])) for one in loads]
     end = max(place + length for place, _, length in spans)
     if not 0 < end <= _MAX_FLAT or not first >> 63:
-        raise FormatError("an ELF file of arm64, not a kernel: its addresses are not the kernel's", path=path)
+        raise FormatError("an arm64 ELF file, not a core, and not a kernel by its addresses", path=path)
     flat = np.zeros(end, dtype=np.uint8)
     for place, offset, length in spans:
         part = plain[offset : offset + length]

@@ -105,7 +105,7 @@ def test_an_image_without_kallsyms_says_so() -> None:
 def test_a_shared_library_is_no_kernel() -> None:
     library = bytearray(elf(build(FUNCTIONS)))
     library[80:88] = (0).to_bytes(8, "little")
-    with pytest.raises(InputError, match="not a kernel"):
+    with pytest.raises(InputError, match="not a kernel by its addresses"):
         read_kernel(bytes(library), path="lib.so")
 
 

@@ -1,0 +1,57 @@
+"""The program ``ptaudit``: the command line of `analyzer`, and a clear word where the environment is broken.
+
+Three of this distribution's packages have names that others use too (``parsers``, ``rules``, ``analyzer``).  A
+distribution that installs one of the same name overwrites or hides it, which shows as an ImportError.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata, util
+from pathlib import Path
+
+__all__ = ["main"]
+
+_OURS = ("parsers", "rules", "analyzer")
+_ADVICE = (
+    "install ptaudit in an environment of its own: uv tool install ptaudit, pipx install ptaudit, or a new virtual "
+    "environment"
+)
+
+
+def main() -> None:
+    """Run the command line; exit status 2, and one line, where another distribution has taken one of our packages."""
+    try:
+        from analyzer.cli import main as run  # noqa: PLC0415 it may not be ours
+
+        run()
+    except (ImportError, AttributeError) as error:
+        strangers = _strangers()
+        if not strangers:
+            raise
+        sys.stderr.write(f"ptaudit: {'; '.join(strangers)} ({error}): {_ADVICE}\n")
+        sys.exit(2)
+
+
+def _strangers() -> list[str]:
+    """Which of our packages are not ours, in words."""
+    home = Path(__file__).resolve().parents[1]
+    found = []
+    for name in _OURS:
+        spec = util.find_spec(name)
+        places = list(spec.submodule_search_locations or ()) if spec is not None else []
+        if not places:
+            found.append(f"the package {name!r} is missing")
+        elif Path(places[0]).resolve() != home / name:
+            found.append(f"another package {name!r} hides ptaudit's, in {places[0]}")
+        else:
+            owners = [one for one in _owners(name) if one != "ptaudit"]
+            found += [f"the package {name!r} of {one} has overwritten ptaudit's" for one in owners]
+    return found
+
+
+def _owners(name: str) -> list[str]:
+    """Distributions that installed a package of that name."""
+    init = f"{name}/__init__.py"
+    installed = (one for one in metadata.distributions() if any(str(file) == init for file in one.files or ()))
+    return sorted({one.metadata["Name"] for one in installed})
