@@ -1,6 +1,6 @@
-"""Which known bugs the kernel of a report has: by the state it left, by a trace of what it does, or by its release.
+"""Which known bugs the kernel of a report has: by its code, the state it left, a trace of what it does, or its release.
 
-A release says least: vendors backport and revert.  What a rule saw of the kernel's own behaviour goes before it.
+Code says most, a release least: vendors backport and revert.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from parsers.arm64 import PTE
+from parsers.image.code import KernelCode
 from parsers.layout import KernelLayout
 from parsers.uname import KernelRelease
 from rules.finding import Claim
 from rules.model.bugs import KNOWN_BUGS, describe_fixes
+from rules.model.code import shown_by_code
 from rules.model.memory.regions import Vmemmap
 from rules.model.memory.sections import SectionTable
 from rules.model.replay.timeline import Timeline
@@ -102,6 +104,11 @@ def bugs_of(report: Report) -> list[BugState]:
 
 
 def _state(bug: KnownBug, found: dict[str, list[Finding]], report: Report, release: KernelRelease | None) -> BugState:
+    code = report.facts.get(KernelCode)
+    if code is not None and (release is None or not bug.is_newer_than(release)):
+        shown_fix = shown_by_code(bug.key, code)
+        if shown_fix is not None:
+            return BugState(bug, shown_fix.state, "code", shown_fix.evidence)
     for state, by, table in (
         ("present", "state", _SHOWN_BY_STATE),
         ("present", "trace", _SHOWN_BY_TRACE),

@@ -143,3 +143,5 @@ def test_audit_takes_an_image_by_itself(tmp_path: Path) -> None:
         assert [one.kind for one in report.sources.sources if one.kind != "archive"] == ["kernel"], form
         (finding,) = [one for one in report.findings if one.rule.code == "ENV-01"]
         assert "Fixed, by its code: d4234d131b0a" in finding.hit.message
+        (state,) = [one for one in report.bugs if one.bug.commit == "d4234d131b0a"]
+        assert (state.state, state.by) == ("fixed", "code")
