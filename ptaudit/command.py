@@ -9,10 +9,12 @@ from __future__ import annotations
 import sys
 from importlib import metadata, util
 from pathlib import Path
+from typing import NoReturn
 
 __all__ = ["main"]
 
 _OURS = ("parsers", "rules", "analyzer")
+_FAILED_INSIDE = 4
 _ADVICE = (
     "install ptaudit in an environment of its own: uv tool install ptaudit, pipx install ptaudit, or a new virtual "
     "environment"
@@ -20,21 +22,30 @@ _ADVICE = (
 
 
 def main() -> None:
-    """Run the command line; exit status 2, and one line, where another distribution has taken one of our packages."""
+    """Run the command line; exit status 2, and why, where another distribution has taken one of our packages."""
+    if hidden := _hidden():
+        _stop(hidden)
     try:
         from analyzer.cli import main as run  # noqa: PLC0415 it may not be ours
 
         run()
-    except (ImportError, AttributeError) as error:
-        strangers = _strangers()
-        if not strangers:
-            raise
-        sys.stderr.write(f"ptaudit: {'; '.join(strangers)} ({error}): {_ADVICE}\n")
-        sys.exit(2)
+    except (ImportError, AttributeError):
+        if overwritten := _overwritten():
+            _stop(overwritten)
+        raise
+    except SystemExit as stop:
+        if stop.code == _FAILED_INSIDE and (overwritten := _overwritten()):
+            _stop(overwritten)
+        raise
 
 
-def _strangers() -> list[str]:
-    """Which of our packages are not ours, in words."""
+def _stop(strangers: list[str]) -> NoReturn:
+    sys.stderr.write(f"ptaudit: {'; '.join(strangers)}: {_ADVICE}\n")
+    sys.exit(2)
+
+
+def _hidden() -> list[str]:
+    """Which of our packages are found elsewhere or not at all, in words."""
     home = Path(__file__).resolve().parents[1]
     found = []
     for name in _OURS:
@@ -44,10 +55,13 @@ def _strangers() -> list[str]:
             found.append(f"the package {name!r} is missing")
         elif Path(places[0]).resolve() != home / name:
             found.append(f"another package {name!r} hides ptaudit's, in {places[0]}")
-        else:
-            owners = [one for one in _owners(name) if one != "ptaudit"]
-            found += [f"the package {name!r} of {one} has overwritten ptaudit's" for one in owners]
     return found
+
+
+def _overwritten() -> list[str]:
+    """Which of our packages another distribution has overwritten, in words."""
+    owners = {name: [one for one in _owners(name) if one != "ptaudit"] for name in _OURS}
+    return [f"the package {name!r} of {one} has overwritten ptaudit's" for name in _OURS for one in owners[name]]
 
 
 def _owners(name: str) -> list[str]:
