@@ -106,7 +106,8 @@ def _flat(data: bytes, path: str) -> U8:
     spans = [(int(one["vaddr"]) - first, int(one["offset"]), int(one["filesz"])) for one in loads]
     end = max(place + length for place, _, length in spans)
     if not 0 < end <= _MAX_FLAT or not first >> 63:
-        raise FormatError("an arm64 ELF file, not a core, and not a kernel by its addresses", path=path)
+        said = "an arm64 ELF file, not a core, and not a kernel by its addresses; a dump's vmlinux goes with --vmlinux"
+        raise FormatError(said, path=path)
     flat = np.zeros(end, dtype=np.uint8)
     for place, offset, length in spans:
         part = plain[offset : offset + length]

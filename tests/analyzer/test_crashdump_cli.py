@@ -171,8 +171,8 @@ def large(tmp_path: Path) -> Path:
     starts, ends = (column // np.uint64(4096) for column in raw.memory.extents)
     units = np.concatenate([np.arange(lo, hi, dtype=np.uint64) for lo, hi in zip(starts, ends, strict=True)])
     data, _ = raw.memory.read_units(units)
-    # The kernel's own code, at 0x40200-0x42800 here, is read and is nobody's secret.
-    elsewhere = (*range(0x40000, 0x40200), *range(0x42800, 0x50000))
+    # The kernel's own code, in pages 0x4a200 to 0x4b260 here, is read and is nobody's secret.
+    elsewhere = (*range(0x40000, 0x4A200), *range(0x4B260, 0x50000))
     pages = dict.fromkeys(elsewhere, SECRET) | dict(zip(units.tolist(), data, strict=True))
     memory = PageMemory(pages)
     write_core(tmp_path / "large", memory, memory.units, raw.vmcoreinfo_bytes)
