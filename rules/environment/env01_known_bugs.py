@@ -62,7 +62,9 @@ def known_bugs(release: KernelRelease, layout: KernelLayout, *, code: KernelCode
     counts += [f"may have {len(may_have)} {'more' if has else 'known bugs'}"] if may_have else []
     quotes = [Evidence(code.path, by_code[entry.key].evidence) for entry in has] if code is not None else []
     yield Hit(
-        title=f"{release.raw} {' and '.join(counts)}",
+        title=f"{release.raw} {' and '.join(counts)}"
+        if has
+        else f"{len(may_have)} known bugs are possible in {release.raw}",
         message=" ".join(parts),
         claim=Claim.PROVEN if not may_have else Claim.SUSPECTED,
         evidence=(Evidence(release.path, release.raw, release.line), *quotes),
