@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from parsers.ftrace.events import NO_TIME, Events, Issue, Origin, Phase, Trace
 from parsers.ftrace.functions import FUNCTION_OF_KIND, FUNCTIONS, Kind, Unit, kinds_in
+from parsers.ftrace.naming import UNNAMED_ARGUMENT
 from parsers.mapping import Bool
 
-__all__ = ["examine", "kprobe_misses"]
+__all__ = ["UNNAMED", "examine", "impossible_rows", "kprobe_misses", "unnamed_calls"]
 
 Rows = NDArray[np.intp]
 
+UNNAMED = "unnamed-arguments"
 _EVIDENCE = 5
 _MAX_PFN = 1 << 40  # 52 bits of physical address in pages of 4K
 _MAX_PA = 1 << 52
@@ -40,6 +42,7 @@ def examine(trace: Trace) -> tuple[Issue, ...]:
         *_losses(trace),
         *_clocks(trace),
         *_missing_probes(trace),
+        *unnamed_calls(trace.events, "which of them is what depends on the kernel's release, which is not known"),
         *_unpaired(trace.events),
         *_impossible(trace.events),
     )
@@ -155,6 +158,26 @@ def _without_arguments(events: Events) -> Rows:
     has = np.zeros(len(events), dtype=np.bool_)
     has[events.arguments.row] = True
     return np.flatnonzero(tracer & (events.phase == Phase.ENTRY) & ~has)
+
+
+def unnamed_calls(events: Events, reason: str) -> Iterator[Issue]:
+    """The calls whose arguments have the names that the kernel gives to those without one, and why that is so."""
+    arguments = events.arguments
+    unnamed = [i for i, name in enumerate(arguments.columns) if UNNAMED_ARGUMENT.fullmatch(name)]
+    rows = np.unique(arguments.row[np.isin(arguments.column, unnamed)])
+    rows = rows[np.isin(events.kind[rows], list(FUNCTION_OF_KIND))]
+    if rows.size:
+        kinds = tuple(Kind(kind) for kind in np.unique(events.kind[rows]).tolist())
+        names = ", ".join(FUNCTION_OF_KIND[kind].names[0] for kind in kinds)
+        yield Issue(
+            UNNAMED,
+            f"calls of {names} were traced with arguments named arg1, arg2 …: {reason}; name them in the probe"
+            " (`ptaudit probes` prints the definitions)",
+            undecided=bool((events.phase[rows] != Phase.RETURN).any()),
+            kinds=kinds,
+            rows=tuple(int(row) for row in rows[:_EVIDENCE]),
+            count=int(rows.size),
+        )
 
 
 def _unpaired(events: Events) -> Iterator[Issue]:

@@ -6,6 +6,8 @@ probe included) or by the function that was probed; an argument goes to one colu
 
 from __future__ import annotations
 
+import re
+
 from parsers.ftrace.functions import FUNCTIONS, Kind
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "SIGNED",
     "SYMBOLS",
     "TRACEPOINTS",
+    "UNNAMED_ARGUMENT",
     "column_of",
     "column_type",
     "kind_of",
@@ -72,6 +75,8 @@ _SPELLINGS: dict[str, str] = {
     "on": "enable",
     "retval": "ret",
 }
+UNNAMED_ARGUMENT = re.compile(r"arg([1-9]\d?)")
+"""What the kernel calls an argument that the probe does not name: its place in the probe, from 1."""
 IGNORED = "-"
 """The column of what says nothing: the allocator prints a hashed pointer as ``page``."""
 _POINTER_RESULTS = {"p": "ret", "ptr": "ret"}

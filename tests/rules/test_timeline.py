@@ -17,15 +17,18 @@ from analyzer.audit import audit
 from analyzer.sources.read import Request
 from analyzer.timeline.timeline_command import command
 from parsers import ftrace
+from parsers.ftrace.functions import Kind
 from parsers.layout import KernelLayout
 from parsers.ranges import Ranges
-from parsers.uname import KernelRelease
+from parsers.uname import KernelRelease, parse_uname
 from rules.engine import Outcome
+from rules.finding import UndecidedError
 from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.snapshots import Earlier
 from rules.model.replay.behaviour import Leaf
 from rules.model.replay.state import NO, UNKNOWN, YES, Trouble
 from rules.model.replay.timeline import Timeline
+from tests.parsers.ftrace.test_unnamed import unnamed
 from tests.rules.traces import VMEMMAP, Tracer
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -442,6 +445,18 @@ def test_binary_trace_replays_as_its_text():
     assert story(text) == story(binary)
     assert text.lost == binary.lost
     assert bool(text.lost) == (Trouble.FREE_WIDER_THAN_REMOVE in {one.trouble for one in binary.anomalies})
+
+
+def test_a_trace_whose_probes_name_no_argument_replays_with_the_signatures_of_its_kernel():
+    text = (FIXTURES / "ftrace" / "pmem.trace").read_text()
+    bare, release = ftrace.read(unnamed(text).encode(), path="trace"), parse_uname(b"6.12.117", "uname")
+    timeline = Timeline.replay(bare, None, release)
+    assert story(timeline) == story(Timeline.replay(ftrace.read(text.encode(), path="trace"), None, release))
+    assert timeline.lost
+    unknown = Timeline.replay(bare, None, None)
+    assert not unknown.lost
+    with pytest.raises(UndecidedError, match="arg1, arg2"):
+        unknown.must_show(Kind.VMEMMAP_FREE)
 
 
 def test_a_self_hosted_dimm_is_understood():

@@ -15,6 +15,7 @@ import numpy as np
 
 from parsers.errors import FormatError
 from parsers.ftrace.functions import FUNCTION_OF_KIND, Kind, Unit, unit_of
+from parsers.ftrace.unnamed import name_arguments
 from parsers.ranges import Ranges
 from parsers.uname import parse_uname
 from rules.finding import Cause, Evidence, UndecidedError
@@ -225,6 +226,7 @@ class Timeline:
         looked like that the trace does not see added, ``present`` which of it is there at the end.
         """
         release = release or _release_of(trace)
+        trace = name_arguments(trace, None if release is None else release.version)
         calls = calls_of(trace)
         calibration = calibrate(calls, layout, release)
         behaviour = Behaviour.of(
