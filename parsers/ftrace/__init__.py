@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parsers.errors import FormatError
+from parsers.errors import Diagnostic, FormatError
 
 if TYPE_CHECKING:
     from parsers.ftrace.events import Trace
@@ -35,17 +35,22 @@ def looks_like(prefix: bytes) -> bool:
     if b"\0" in prefix:
         return False
     from parsers.ftrace.dialects import parse_contexts  # noqa: PLC0415  (imports numpy)
+    from parsers.ftrace.foreign import looks_like_other_tracer  # noqa: PLC0415
     from parsers.ftrace.graph import looks_like_graph  # noqa: PLC0415
 
     if b"Dumping ftrace buffer:" in prefix:
         return True
-    lines = [
-        line for line in prefix.split(b"\n")[:-1] if line.strip() and not line.startswith((b"#", b" =>", b"=>", b"\t"))
-    ]
-    lines = lines[:_LINES]
+    lines = _first_lines(prefix)
     if not lines:
         return False
-    return int(parse_contexts(lines).known.sum()) * 2 > len(lines) or looks_like_graph(prefix)
+    known = int(parse_contexts(lines).known.sum())
+    return known * 2 > len(lines) or looks_like_graph(prefix) or looks_like_other_tracer(lines)
+
+
+def _first_lines(prefix: bytes) -> list[bytes]:
+    """The first lines of events."""
+    lines = prefix.split(b"\n")[:-1]
+    return [line for line in lines if line.strip() and not line.startswith((b"#", b" =>", b"=>", b"\t"))][:_LINES]
 
 
 def read(source: bytes | str | Path, *, path: str = "", progress: Progress | None = None) -> Trace:
@@ -55,6 +60,7 @@ def read(source: bytes | str | Path, *, path: str = "", progress: Progress | Non
     done, bytes in all).  Raises InputError for a file that cannot be read, FormatError for a trace that is
     damaged or of a format that leaves out what is needed.
     """
+    from parsers.ftrace.foreign import REFUSED, looks_like_other_tracer  # noqa: PLC0415
     from parsers.ftrace.graph import looks_like_graph, read_graph  # noqa: PLC0415
     from parsers.ftrace.health import examine  # noqa: PLC0415
     from parsers.ftrace.log import looks_like_log, read_log  # noqa: PLC0415
@@ -70,10 +76,15 @@ def read(source: bytes | str | Path, *, path: str = "", progress: Progress | Non
         trace: Trace = read_tracedat(opened, progress)
     elif b"\0" in head[:512]:
         raise FormatError("binary, and not a trace.dat", path=opened.path, offset=head.index(b"\0"))
+    elif looks_like_other_tracer(_first_lines(head)):
+        raise FormatError(REFUSED, path=opened.path)
     elif looks_like_log(head):
         trace = read_log(opened, progress)
     elif looks_like_graph(head):
         trace = read_graph(opened, progress)
     else:
         trace = read_text(opened, progress)
+    if not len(trace) and trace.format != "dmesg":
+        nothing = Diagnostic("no event of memory hotplug is in the trace", path=opened.path)
+        trace = replace(trace, diagnostics=(*trace.diagnostics, nothing))
     return replace(trace, health=examine(trace))
