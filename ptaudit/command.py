@@ -7,7 +7,7 @@ distribution that installs one of the same name overwrites or hides it, which sh
 from __future__ import annotations
 
 import sys
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 from typing import NoReturn
 
@@ -66,6 +66,8 @@ def _overwritten() -> list[str]:
 
 def _owners(name: str) -> list[str]:
     """Distributions that installed a package of that name."""
+    from importlib import metadata  # noqa: PLC0415 slow to import, and only a broken environment needs it
+
     init = f"{name}/__init__.py"
     installed = (one for one in metadata.distributions() if any(str(file) == init for file in one.files or ()))
     return sorted({one.metadata["Name"] for one in installed})
