@@ -26,7 +26,7 @@ class KasanMode(StrEnum):
 
     @property
     def scale_shift(self) -> int:
-        """KASAN_SHADOW_SCALE_SHIFT: a byte of shadow stands for 8 or 16 bytes."""
+        """KASAN_SHADOW_SCALE_SHIFT: a byte of shadow covers 8 or 16 bytes."""
         return 3 if self is KasanMode.GENERIC else 4
 
 

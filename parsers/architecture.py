@@ -1,4 +1,4 @@
-"""Kernel logs of other architectures, told by what only their kernels print.
+"""Kernel logs of other architectures, recognised by what only their kernels print.
 
 From arch/*/kernel/traps.c, process.c, arch/*/mm/fault.c (4.4 to 6.18).
 """

@@ -114,7 +114,7 @@ def granule(page_size: int) -> Granule:
     try:
         return GRANULES[page_size]
     except KeyError:
-        raise ValueError(f"{page_size} is no arm64 page size (4096, 16384, 65536)") from None
+        raise ValueError(f"{page_size} is not an arm64 page size (4096, 16384, 65536)") from None
 
 
 class Attr(IntFlag):

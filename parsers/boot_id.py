@@ -31,5 +31,5 @@ def parse_boot_id(data: bytes, path: str) -> BootId:
     """Read the UUID; FormatError where there is none."""
     text = text_of(data, path, limit=MAX_BYTES, what="boot id").decode("utf-8", "replace").strip().lower()
     if not _UUID.fullmatch(text):
-        raise FormatError(f"{text[:40]!r} is no boot id", path=path, line=1)
+        raise FormatError(f"{text[:40]!r} is not a boot id", path=path, line=1)
     return BootId(path=path, value=text)

@@ -44,7 +44,7 @@ MAX_BOOTS = 1000
 _NODE_RANGE = re.compile(r"\s*node +(\d{1,9}): \[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]")
 _ZONE_RANGE = re.compile(r"\s*(\w+) +(?:\[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]|empty)")
 _FEATURE = re.compile(r"CPU features: detected(?: feature)?: (.+)")
-# drivers/firmware/dmi_scan.c and drivers/of/fdt.c at boot; lib/dump_stack.c with every trace, then with " (DT)" behind.
+# drivers/firmware/dmi_scan.c and drivers/of/fdt.c at boot; lib/dump_stack.c with every trace, then followed by " (DT)".
 _MACHINE = re.compile(r"(?:DMI|Machine model|Hardware name): (.{1,200}?)(?:, BIOS .*| \(DT\))?$")
 _HOST_NAME = re.compile(r"[^<]*<([^<>]{1,64})>")
 _POISON = re.compile(r"Memory failure: 0x([0-9a-f]{1,16}): (?!memory outside kernel control)")
@@ -138,7 +138,7 @@ class Dmesg:
     boots: tuple[Boot, ...]
     """In the order of the log; at least one."""
     boot: Boot
-    """The one to speak of: the last that is no kdump kernel's."""
+    """The boot that is reported: the last that is not a kdump kernel's."""
     reports: Reports
     """Oopses, WARNs and BUGs of all boots."""
     diagnostics: tuple[Diagnostic, ...] = ()

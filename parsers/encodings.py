@@ -13,7 +13,7 @@ import re
 __all__ = ["decoded"]
 
 MAX_ENCODED = 64 << 20
-"""Larger texts are no mail."""
+"""Larger texts are not mail."""
 _PEEK = 1 << 16
 _HEADERS = re.compile(rb"\A(?:[A-Za-z][\w-]{0,60}:[^\n]{0,2000}\n(?:[ \t][^\n]{0,2000}\n){0,50}){1,200}\r?\n")
 _ENCODING = re.compile(rb"^Content-Transfer-Encoding:\s*(quoted-printable|base64)", re.IGNORECASE | re.MULTILINE)
@@ -61,7 +61,7 @@ def _from_utf16(data: bytes) -> bytes:
 
 
 def _from_mail(data: bytes) -> bytes:
-    """The body of a mail, behind as many empty lines as its headers had, or a body alone."""
+    """The body of a mail, after as many empty lines as its headers had, or a body alone."""
     if b"=" not in data and not _BASE64.match(data):
         return data
     headers = _HEADERS.match(data)
@@ -69,7 +69,7 @@ def _from_mail(data: bytes) -> bytes:
     said = _ENCODING.search(data, 0, start)
     encoding = said[1].lower() if said is not None else b""
     body = data[start:]
-    # What was undone is no longer said, so that undoing it again changes nothing.
+    # Drop the name of the encoding that was decoded, so that decoding again changes nothing.
     above = _ENCODING.sub(b"Content-Transfer-Encoding: 8bit", data[:start])
     if encoding == b"quoted-printable" or (not encoding and _is_quoted_printable(body)):
         return above + _from_quoted_printable(body)
@@ -86,7 +86,7 @@ def _is_quoted_printable(body: bytes) -> bool:
 
 
 def _from_quoted_printable(body: bytes) -> bytes:
-    """Lines joined, with empty lines behind for those that are gone; a character that is no text becomes a blank."""
+    """Lines joined, then empty lines for those that are gone; a character that is not text becomes a blank."""
     joined = _SOFT_BREAKS.sub(lambda found: re.sub(rb"=\r?\n", b"", found[0]) + b"\n" * found[0].count(b"\n"), body)
     return _HEX.sub(lambda found: bytes([max(int(found[1], 16), 0x20)]), joined)
 

@@ -110,7 +110,7 @@ class Esr:
 
     @property
     def write(self) -> bool | None:
-        """WnR; None for what is no data abort, and for cache maintenance, which always sets it."""
+        """WnR; None for what is not a data abort, and for cache maintenance, which always sets it."""
         if self.exception_class not in _DATA_ABORTS or self.value >> 8 & 1:
             return None
         return bool(self.value >> 6 & 1)

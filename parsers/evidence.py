@@ -61,7 +61,7 @@ class Row:
         self.needles = needles
         """One of these is in every such line: a fast way to see that a text has none."""
         self.least = least
-        """Fewer rows in a text are no evidence: a mail may quote one."""
+        """Fewer rows in a text are not evidence: a mail may quote one."""
 
     def may_be_in(self, text: bytes) -> bool:
         """Whether a text may have such lines."""
@@ -86,7 +86,7 @@ class Kind:
     paths: re.Pattern[str]
     """Matches the end of a path in a capture, or in a copied /proc, /sys or /boot."""
     sniff: Callable[[bytes], bool] = _never
-    """Whether a file that begins with these bytes is of this kind; no file of a kind that content does not tell."""
+    """Whether a file that begins with these bytes is of this kind; never, if content does not identify the kind."""
     row: Row | None = None
     """What its lines look like; None where they may look like anything."""
     parse: Callable[[bytes, str], object] | None = None
@@ -116,7 +116,7 @@ class Kind:
     private: bool = False
     """May hold the host's name, MAC addresses or serial numbers."""
     config: tuple[str, ...] = ()
-    """Configuration symbols of which one has to be set for a kernel to have it; empty if every kernel has it."""
+    """Configuration symbols, at least one of which is set in a kernel that has it; empty if every kernel has it."""
     since: tuple[int, int] | None = None
     """First kernel that has it; None if every arm64 kernel that can plug memory does."""
     instead: str = ""

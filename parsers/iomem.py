@@ -35,7 +35,7 @@ class Iomem:
     """The resource tree in the order of the file, one row a resource.
 
     Both bounds are stored inclusive, ``start`` and ``last``: the kernel lists ranges that end at 2**64.  The
-    half-open ``end`` is derived, and 0 stands for 2**64 there, as in `parsers.mapping.Mapping`.
+    half-open ``end`` is derived, and 0 means 2**64 there, as in `parsers.mapping.Mapping`.
 
     >>> text = b'''
     ... 40000000-4c40ffff : System RAM
@@ -69,7 +69,7 @@ class Iomem:
 
     @property
     def end(self) -> U64:
-        """Half-open end of each row; 0 stands for 2**64."""
+        """Half-open end of each row; 0 means 2**64."""
         return self.last + np.uint64(1)
 
     def named(self, prefix: str) -> I64:
@@ -119,7 +119,7 @@ def parse_iomem(data: bytes, path: str) -> Iomem:
 
 
 def _ends_in_a_line(data: bytes) -> bool:
-    """Whether the last line has no end (which a copy may have lost) and is no resource, or one with half a name."""
+    """Whether the last line lacks a newline (a copy may have lost it) and is not a resource, or has half a name."""
     rest = data[data.rfind(b"\n") + 1 :]
     row = _ROW.match(rest)
     half = row is None or any(name.startswith(row[4]) and name != row[4] for name in _COMMON_NAMES)

@@ -77,7 +77,7 @@ class Kconfig:
         return None if value is None else value in {"y", "m"}
 
     def integer(self, name: str) -> int | None:
-        """Value of a decimal or ``0x`` symbol; None if the file does not name it or it is no number."""
+        """Value of a decimal or ``0x`` symbol; None if the file does not name it or it is not a number."""
         try:
             return int(self.get(name) or "", 0)
         except ValueError:

@@ -160,7 +160,7 @@ class KernelLayout:
         return None if fact is None else fact.value
 
     def need(self, key: str) -> int:
-        """The value of ``key``; LayoutError, with what would tell it, if it is not known."""
+        """The value of ``key``; LayoutError, with what would determine it, if it is not known."""
         fact = self.facts.get(key)
         if fact is not None:
             return fact.value

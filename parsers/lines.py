@@ -90,7 +90,7 @@ def unread_lines(data: bytes, read: Collection[int], path: str) -> tuple[Diagnos
 def at_lines(message: str, lines: Sequence[int], path: str) -> tuple[Diagnostic, ...]:
     """One diagnostic at the first of ``lines`` that says how many more there are; none for no line.
 
-    A line 0 stands for what has none.
+    Line 0 means that there is no line.
     """
     if not lines:
         return ()
@@ -99,7 +99,7 @@ def at_lines(message: str, lines: Sequence[int], path: str) -> tuple[Diagnostic,
 
 
 def grep_listing(files: Mapping[str, bytes], path: str) -> bytes:
-    """What ``grep -H .`` prints of files by path below ``path``: the first line of each behind its name.
+    """What ``grep -H .`` prints of files by path below ``path``: the first line of each after its name.
 
     Raises FormatError for the first file that holds a NUL byte: its offset in the listing would say nothing.
     """

@@ -1,4 +1,4 @@
-"""One pass over a kernel log: where the messages that are kept stand, where reports begin, and whose kernel it is."""
+"""One pass over a kernel log: where the messages that are kept are, where reports begin, and whose kernel it is."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def scan_log(data: bytes, path: str, max_messages: int) -> Scan:
         kept.append(found)
     diagnostics: tuple[Diagnostic, ...] = ()
     if odd:
-        said = f"{odd} lines hold kernel messages behind something that is not understood, and are left out"
+        said = f"{odd} lines hold kernel messages after an unknown prefix, and are left out"
         diagnostics = (Diagnostic(said, path, data.count(b"\n", 0, first_odd) + 1),)
     starts = [(at, n - _STARTS_AT) for at, n in hits if _STARTS_AT <= n < _FOREIGN_AT]
     return Scan(list(_messages(data, kept)), total - len(kept) + skipped, starts, diagnostics)
@@ -136,7 +136,7 @@ _SHAPES = tuple((shape.kind, shape.begins.match) for shape in SHAPES)
 
 
 def _stands_alone(data: bytes, at: int, message: int) -> bool:
-    """Whether a message could begin at ``at``, behind a prefix that is not understood."""
+    """Whether a message could begin at ``at``, after an unknown prefix."""
     return message < at <= message + 80 and data[at - 1 : at] in {b" ", b":", b"]", b">", b"\t", b"|"}
 
 

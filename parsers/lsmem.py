@@ -1,7 +1,7 @@
 """``lsmem`` (util-linux 2.30 and newer): memory blocks, as a table, raw, as pairs or as JSON.
 
-The ranges are inclusive, and one row may stand for many blocks of equal attributes; the result is the table
-of `parsers.memory_blocks` all the same.  An offline block has no REMOVABLE cell, so cells of a table are told by their
+The ranges are inclusive, and one row may cover many blocks of equal attributes; the result is the table
+of `parsers.memory_blocks` all the same.  An offline block has no REMOVABLE cell, so cells are recognised by their
 right edge, never by counting words.
 """
 
@@ -65,7 +65,7 @@ class _Row:
 
 
 def parse_lsmem(data: bytes, path: str) -> MemoryBlocks:
-    """Read the output of ``lsmem``, any columns of which RANGE or BLOCK and STATE are among, with headings.
+    """Read the output of ``lsmem``, with headings and any columns that include RANGE or BLOCK, and STATE.
 
     Raises FormatError without a row or where the size of a block is neither said nor to be derived.
 

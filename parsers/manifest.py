@@ -1,7 +1,7 @@
 """What the collecting script says of its own work: one line a file, tab-separated, the last field how it went.
 
 Written by ``analyzer/collect/collect.sh``: name, seconds since the boot, seconds it took, bytes, ``ok`` or the error.
-A file that was read again, because memory changed meanwhile, has several lines, of which the last counts.
+A file that was read again, because memory changed meanwhile, has several lines; the last one counts.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class Mapping:
 
     ``start`` + ``size`` may be 2**64, which wraps to 0: use ``last`` (inclusive).
 
-    ``observed`` bounds what the source speaks for: an address outside of every
+    ``observed`` bounds what the source covers: an address outside of every
     ``[observed_start, observed_last]`` was not dumped, which is not the same as not mapped.
     """
 
@@ -77,7 +77,7 @@ class Mapping:
     tables: TablePages | None = None
     markers: tuple[Marker, ...] = ()
     quote: Callable[[int], str] | None = field(default=None, repr=False)
-    """Text of row number i as it stands in the source, where there is one."""
+    """Text of row number i as it is in the source, where there is one."""
 
     @property
     def last(self) -> U64:

@@ -52,5 +52,5 @@ def parse_memmap_on_memory(data: bytes, path: str) -> MemmapOnMemory:
     raw = text_of(data, path, limit=MAX_BYTES, what="module parameter").decode("utf-8", "replace").strip()
     mode = _WORDS.get(raw.lower())
     if mode is None:
-        raise FormatError(f"{raw[:40]!r} is no value of memmap_on_memory", path=path, line=1)
+        raise FormatError(f"{raw[:40]!r} is not a value of memmap_on_memory", path=path, line=1)
     return MemmapOnMemory(path=path, mode=mode, raw=raw)

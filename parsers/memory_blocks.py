@@ -54,7 +54,7 @@ _NODE_LINE = re.compile(
 
 
 class BlockState(IntEnum):
-    """State of a memory block; ``UNKNOWN`` where none was captured or the word is none of the kernel's."""
+    """State of a memory block; ``UNKNOWN`` where none was captured or the kernel has no such word."""
 
     UNKNOWN = 0
     ONLINE = 1
@@ -250,7 +250,7 @@ def _block_size(data: bytes, path: str) -> tuple[int | None, tuple[Diagnostic, .
     size = int(match[1], 16)
     if size == 0 or size & (size - 1):
         line = data.count(b"\n", 0, match.start()) + 1
-        return None, (Diagnostic(f"block size {size:#x} is no power of two", path, line),)
+        return None, (Diagnostic(f"block size {size:#x} is not a power of two", path, line),)
     return size, ()
 
 

@@ -1,4 +1,4 @@
-"""Oopses, WARNs and BUGs of an arm64 kernel log: each report with its fields, and the lines they stand on.
+"""Oopses, WARNs and BUGs of an arm64 kernel log: each report with its fields, and the lines they are on.
 
 Where a report begins is found by a search for fixed words over the whole log, so whatever a console put before them
 does no harm; only the reports themselves, cut short at MAX_REPORT_BYTES, are looked at field by field
@@ -87,7 +87,7 @@ class Report:
     """1-based line on which it begins."""
     time: float | None
     headline: str
-    """The message of its first line; a WARN's own words stand in ``warning``."""
+    """The message of its first line; a WARN's own words are in ``warning``."""
     warning: str = ""
     """What WARN() or VM_BUG_ON_PAGE() said, empty where it said nothing."""
     address: Address | None = None
@@ -283,7 +283,7 @@ def _read(data: bytes, starts: Sequence[_Start]) -> Iterator[Report]:
 
 
 def _end_of_report(data: bytes, start: int, end: int) -> int:
-    """Where the first of the words stands that end a report; -1 where none does."""
+    """Offset of the first of the words that end a report; -1 if there are none."""
     places = [at for words in _ENDS if (at := data.find(words, start, end)) >= 0]
     return min(places, default=-1)
 
@@ -294,7 +294,7 @@ def _line_start(data: bytes, at: int) -> int:
 
 
 def _opening(data: bytes, first: int) -> int:
-    """Start of the line behind "cut here", where a WARN or BUG has said something before its first fixed words."""
+    """Start of the line after "cut here", where a WARN or BUG has said something before its first fixed words."""
     mark = data.rfind(_CUT_HERE, max(0, first - 4 * MAX_LINE), first)
     if mark < 0 or _end_of_report(data, mark, first) >= 0 or data.count(b"\n", mark, first) > 6:
         return first
@@ -350,7 +350,7 @@ def _nested(block: bytes, address: Address | None) -> tuple[int, ...]:
 
 
 def _said(block: bytes, begin: int, kind: ReportKind) -> str:
-    """The words that stand between "cut here" and the fixed words, or behind those of a page dump."""
+    """The words between "cut here" and the fixed words, or after those of a page dump."""
     if kind is ReportKind.PAGE_DUMP:
         return text_of_bytes(block[begin : _end_of_line(block, begin)]).partition(": ")[2]
     lines = block[: block.rfind(b"\n", 0, begin) + 1].splitlines()

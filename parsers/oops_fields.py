@@ -150,7 +150,7 @@ def find_fields(block: bytes) -> dict[str, re.Match[bytes]]:
 
 
 def values_of(found: Mapping[str, re.Match[bytes]]) -> dict[str, Any]:
-    """The values of the fields that were found; the first that gives a value stands."""
+    """The values of the fields that were found; the first that gives a value counts."""
     values: dict[str, Any] = {}
     for name, read in _VALUES.items():
         if match := found.get(name):

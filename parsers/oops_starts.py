@@ -1,4 +1,4 @@
-"""How the kernel's reports begin: fixed words, and what must stand around them.
+"""How the kernel's reports begin: fixed words, and what must surround them.
 
 From arch/arm64/mm/fault.c, arch/arm64/kernel/traps.c, kernel/panic.c, lib/bug.c, kernel/rcu/tree_stall.h,
 kernel/watchdog.c, mm/memory.c, mm/page_alloc.c, mm/debug.c, mm/kasan/report.c and mm/kfence/report.c (4.4 to 6.18).
@@ -38,7 +38,7 @@ class ReportKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """How a report begins: fixed words, and what must stand around them."""
+    """How a report begins: fixed words, and what must surround them."""
 
     kind: ReportKind
     words: bytes
@@ -46,7 +46,7 @@ class Start:
 
     @classmethod
     def of(cls, kind: ReportKind, words: bytes, more: bytes = b"", before: bytes = b"") -> Start:
-        """``more`` is an expression behind the words, ``before`` one of a fixed length before them."""
+        """``more`` is an expression after the words, ``before`` one of a fixed length before them."""
         return cls(kind, words, re.compile(before + re.escape(words) + more))
 
 

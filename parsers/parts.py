@@ -1,7 +1,7 @@
 """One text that holds several kinds of evidence, taken apart: a mail, a terminal session, a support file.
 
-Rows tell their kind (`parsers.kinds.Kind.row`); headings (a shell prompt with a command, ``*** /proc/iomem``,
-``------ KERNEL LOG (dmesg) ------``, ``#==[ Command ]==#``) tell the kind of what rows do not tell, and separate
+Rows show their kind (`parsers.kinds.Kind.row`); headings (a shell prompt with a command, ``*** /proc/iomem``,
+``------ KERNEL LOG (dmesg) ------``, ``#==[ Command ]==#``) name the kind where rows do not show it, and separate
 documents of the same kind.  A part is the whole text with every line that belongs to other parts left empty, so line
 numbers stay those of the file.
 """
@@ -171,7 +171,7 @@ def _tables(
 def _logs(
     data: bytes, sections: Sequence[_Section], runs: Sequence[_Run]
 ) -> Iterator[tuple[Kind, list[tuple[int, int]]]]:
-    """Kernel logs: everything that is no row of another kind, one log from each heading that names one to the next."""
+    """Kernel logs: everything that is not a row of another kind, one log from each heading of one to the next."""
     log = KINDS[_LOG]
     if not any(run.kind is log for run in runs):
         return

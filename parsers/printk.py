@@ -1,11 +1,11 @@
-"""What stands before a kernel message: priority, time, caller, and what the collectors of logs add.
+"""What precedes a kernel message: priority, time, caller, and what the collectors of logs add.
 
 Shapes from kernel/printk/printk.c (4.14 to 6.18), dmesg (-T, -x, -H, --time-format), journalctl (-o short, short-iso,
 short-precise, short-monotonic, in any language), syslog, netconsole; Samsung, Unisoc and MediaTek kernels and the RT
-patches (task and CPU behind the time); serial consoles kept by LAVA, minicom, docker, CRI runtimes, hypervisors and
+patches (task and CPU after the time); serial consoles kept by LAVA, minicom, docker, CRI runtimes, hypervisors and
 Talos (their own time, name and stream before it).
 
-``[    0.000000]`` is what only a kernel log has: whatever stands before it on a line is a collector's.  Without it the
+``[    0.000000]`` is what only a kernel log has: whatever precedes it on a line is a collector's.  Without it the
 line must begin with one of the shapes that are known.
 """
 
@@ -61,7 +61,7 @@ Prefix = re.Match[bytes]
 
 
 def prefix_at(data: bytes, start: int) -> Prefix:
-    """What stands before the message on the line that begins at ``start``; empty where nothing known does.
+    """The prefix of the message on the line that begins at ``start``; empty where no known prefix is there.
 
     >>> line = b"guest-1  | [  123.456789] [0:          ndctl:  130] Offlined Pages 32768"
     >>> found = prefix_at(line, 0)

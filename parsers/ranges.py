@@ -112,7 +112,7 @@ class Ranges:
         low, high = np.asarray(start, dtype=np.int64), np.asarray(end, dtype=np.int64)
         if not self:
             return np.zeros(low.shape, dtype=np.bool_)
-        index = np.searchsorted(self.end, low, side="right")  # the first range that ends behind the window's start
+        index = np.searchsorted(self.end, low, side="right")  # the first range that ends after the window's start
         following = self.start[np.minimum(index, self.start.size - 1)]
         return np.asarray((index < self.start.size) & (following < high) & (low < high))
 

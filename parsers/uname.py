@@ -89,7 +89,7 @@ class KernelRelease:
     arch: str
     """Machine as ``uname -m`` prints it; empty if the text does not say."""
     vendor: str
-    """Who built it; empty for a plain mainline or stable release, ``unknown`` for a suffix that names nobody."""
+    """Who built it; empty for a plain mainline or stable release, ``unknown`` for a suffix that names no builder."""
     rc: int | None
     """Number of the release candidate."""
     upstream: Version | None
@@ -111,7 +111,7 @@ class KernelRelease:
         return self.version[:2]
 
     def at_least(self, major: int, minor: int, patch: int = 0) -> bool | None:
-        """Whether it contains everything of an upstream release; None where the release cannot tell.
+        """Whether it contains everything of an upstream release; None where the release does not say.
 
         A vendor's kernel contains the release that it is named after: some vendors move the sublevel (Debian 13's
         6.12.113+deb13, Fedora, Android), some keep 0 (RHEL, Debian 12). What it lacks from there on, it does not say.
@@ -146,10 +146,10 @@ def parse_uname(data: bytes, path: str) -> KernelRelease:
     line = text.count("\n", 0, match.start("release")) + 1
     parts = _VERSION.fullmatch(release)
     if parts is None:
-        raise FormatError(f"{release!r} is no kernel release", path=path, line=line)
+        raise FormatError(f"{release!r} is not a kernel release", path=path, line=line)
     version = (int(parts[1]), int(parts[2]), int(parts[3] or 0))
     plain = _PLAIN.fullmatch(parts[4])
-    kernel_build = rest[max(rest.find("#"), 0) :]  # before it stands the compiler, with the compiler's vendor
+    kernel_build = rest[max(rest.find("#"), 0) :]  # the compiler precedes it, with the compiler's vendor
     vendor = _vendor(f"{release} {kernel_build}", plain=plain is not None)
     candidate = _CANDIDATE.match(parts[4])
     rc = int(candidate["rc"]) if candidate else None

@@ -140,7 +140,7 @@ def parse_vmcoreinfo(data: bytes, path: str) -> VmcoreInfo:
         lines=MappingProxyType(lines),
         diagnostics=(
             *diagnostics,
-            *at_lines("the value is no number of this kind of key", malformed, path),
+            *at_lines("the value is not a number of the kind that this key has", malformed, path),
             *at_lines("given before with another value; the first one counts", contradicted, path),
         ),
     )

@@ -321,7 +321,7 @@ def _read_v6_buffer(
     if tag == b"latency  \0":
         raise reader.fail("a latency trace, whose data is text: save it with `trace-cmd report`")
     if tag != b"flyrecord\0":
-        raise reader.fail(f"{tag!r} stands where 'flyrecord' is expected")
+        raise reader.fail(f"{tag!r} found where 'flyrecord' is expected")
     ranges = [reader.record(reader.numbers.range, f"data of CPU {cpu}") for cpu in range(cpus)]
     data = tuple(CpuData(cpu, part.offset, part.size, compressed=False) for cpu, part in enumerate(ranges))
     container.instances.append(Instance(name, "", container.page_size, data))

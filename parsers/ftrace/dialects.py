@@ -1,4 +1,4 @@
-"""What stands before the message of a line: task, CPU and time, as each producer writes them.
+"""What precedes the message of a line: task, CPU and time, as each producer writes them.
 
 The default layout is that of kernel/trace/trace_output.c (5.10 to 7.3: task in 16 columns, ``-``, pid, perhaps the
 thread group, ``[cpu]``, perhaps 3 to 8 flag letters, time); ``trace-cmd report`` writes the same with its own flags and

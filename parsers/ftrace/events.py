@@ -66,7 +66,7 @@ class Origin(IntEnum):
 
 
 class Strings:
-    """Interned text: ``text[id]`` and ``id(text)``; id -1 is no text."""
+    """Interned text: ``text[id]`` and ``id(text)``; id -1 means no text."""
 
     def __init__(self) -> None:
         self._ids: dict[str, int] = {}

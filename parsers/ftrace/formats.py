@@ -121,7 +121,7 @@ class RecordBytes:
             return [b""] * self.offset.size
         index = np.minimum((self.offset + begin)[:, None] + np.arange(width), self.data.size - 1)
         raw = np.where(np.arange(width) < size[:, None], self.data[index], 0).astype(np.uint8)
-        # What follows the NUL is no text.
+        # What follows the NUL is not text.
         raw[np.cumsum(raw == 0, axis=1) > 0] = 0
         strings: Sequence[bytes] = np.ascontiguousarray(raw).view(f"S{width}").reshape(-1).tolist()
         return list(strings)

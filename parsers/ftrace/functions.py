@@ -477,6 +477,6 @@ def unit_of(kind: Kind) -> Unit:
 
 
 def callers_of(kind: Kind) -> tuple[Kind, ...]:
-    """What may call a function, innermost first; empty for events that are no function."""
+    """What may call a function, innermost first; empty for events that are not functions."""
     function = FUNCTION_OF_KIND.get(kind)
     return () if function is None else function.callers

@@ -125,7 +125,7 @@ def _missing_probes(trace: Trace) -> Iterator[Issue]:
             yield Issue(
                 "missing-probe",
                 f"{FUNCTION_OF_KIND[kind].names[0]} was traced and {names}, which it calls, was not: it has no probe,"
-                " is notrace (__meminit, up to 6.10) or was optimised away; its absence is no evidence",
+                " is notrace (__meminit, up to 6.10) or was optimised away; its absence is not evidence",
                 undecided=False,
                 kinds=(inner,),
             )

@@ -1,4 +1,4 @@
-"""What stands behind the time of a line: the event, where it was, its arguments.
+"""What follows the time of a line: the event, where it was, its arguments.
 
 Formats: kernel/trace/trace_kprobe.c and trace_fprobe.c (``NAME: (SYMBOL+0x0/0x150) a=1``, returns
 ``NAME: (CALLER <- FUNCTION) ret=0``),
@@ -204,7 +204,7 @@ class MessageParser:
 
     def _add_text(self, first_row: int, rows: np.ndarray[tuple[int], np.dtype[np.intp]], texts: list[bytes]) -> None:
         if rows.size:
-            # trace-cmd prints the kernel's prefix behind its own.
+            # trace-cmd prints the kernel's prefix after its own.
             said = [texts[i].strip().removeprefix(b"tracing_mark_write: ") for i in rows.tolist()]
             ids = [self.table.strings.id(text.decode(errors="replace")) for text in said]
             column = np.full(rows.size, self.table.columns.id("text"))

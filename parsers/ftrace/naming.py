@@ -124,7 +124,7 @@ def symbol_kind(symbol: str) -> Kind:
 def kind_of(event: str) -> tuple[Kind, bool]:
     """(kind, is a return) of an event name: ``mhp_online_ret``, ``probe:online_pages``, ``r_online_pages_0`` …
 
-    (OTHER, False) for a name that says nothing; the probed symbol may still tell.
+    (OTHER, False) for a name that says nothing; the probed symbol may still identify it.
     """
     name = event.rsplit(":", 1)[-1]
     if name in TRACEPOINTS:

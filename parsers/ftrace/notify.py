@@ -1,8 +1,8 @@
 """``memory_notify`` in the meaning of the kernel that was traced.
 
-Its first argument is a bit mask up to 6.1 and on 6.18, a number on 6.12.117 and from 7.2 on; the PFNs stand in
-words 0 and 1 of ``struct memory_notify`` or, behind the PFNs of altmap memory, in words 2 and 3
-(include/linux/memory.h).  The release does not tell, for stable trees differ; the trace does: the first call
+Its first argument is a bit mask up to 6.1 and on 6.18, a number on 6.12.117 and from 7.2 on; the PFNs are in
+words 0 and 1 of ``struct memory_notify`` or, after the PFNs of altmap memory, in words 2 and 3
+(include/linux/memory.h).  The release does not decide it, because stable trees differ; the trace does: the first call
 within ``online_pages`` announces GOING_ONLINE, the first within ``offline_pages`` GOING_OFFLINE, each with the
 range of the outer call.
 """

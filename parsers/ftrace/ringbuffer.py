@@ -120,7 +120,7 @@ def _stamp(heads: NDArray[np.uint32], layout: PageLayout) -> U64:
 
 
 def _missed(data: bytes, layout: PageLayout, commit: I64, end: I64) -> list[tuple[int, int | None]]:
-    """Pages before which events were lost; the number is stored behind the data if there was room."""
+    """Pages before which events were lost; the number is stored after the data if there was room."""
     lost: list[tuple[int, int | None]] = []
     for page in np.flatnonzero(commit & _MISSED_EVENTS).tolist():
         place, size = int(end[page]), layout.commit_size

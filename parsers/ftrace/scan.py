@@ -1,6 +1,6 @@
 """Finds the lines of a text trace that matter, at the speed of a memory search.
 
-A trace is mostly lines of events that nobody asked for.  One compiled expression looks at what follows each
+A trace is mostly lines of events that are not needed.  One compiled expression looks at what follows each
 ``: `` of a block; only the lines that it finds are ever cut out.  Blocks are read one after another, so
 memory does not grow with the file.
 """
@@ -78,7 +78,7 @@ def alternation(words: list[str]) -> str:
 
 @cache
 def wanted() -> re.Pattern[bytes]:
-    """What stands after the ``: `` of a line that may matter, to the end of the line; the parser decides."""
+    """What follows the ``: `` of a line that may matter, to the end of the line; the parser decides."""
     functions = alternation(list(SYMBOLS))
     names = alternation(list(BASE_NAMES))
     others = alternation(

@@ -227,7 +227,7 @@ class Reader:
         self._read_stacks(data, lines, text)
 
     def add_rows(self, count: int, rows: dict[str, NDArray[np.generic]]) -> None:
-        """Append rows to the table; until `_read_stacks` says otherwise none of them is a stack."""
+        """Append rows to the table; until `_read_stacks` says otherwise they are not stacks."""
         self.table.add(count, rows)
         self._is_stack.append(np.zeros(count, dtype=np.bool_))
         self._is_user.append(np.zeros(count, dtype=np.bool_))
@@ -303,7 +303,7 @@ def _bounded(gap: Gap, events: Events) -> Gap:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Millions of short-lived tuples start the cyclic collector again and again, and none of them is in a cycle."""
+    """Millions of short-lived tuples start the cyclic collector again and again, none of which is in a cycle."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -119,7 +119,7 @@ class _Decoder:
             self._decode_event(self.formats[number], raw, context)
 
     def _is_hotplug_call(self, records: Records, part: bytes, *, big_endian: bool) -> Bool:
-        """False for records of the function tracers whose function is none of hotplug."""
+        """False for records of the function tracers whose function is not part of memory hotplug."""
         use = np.ones(records.type.size, dtype=np.bool_)
         data = np.frombuffer(part, dtype=np.uint8)
         for number, event in self.formats.items():

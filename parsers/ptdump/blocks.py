@@ -19,7 +19,7 @@ BLOCK_BYTES = 1 << 20
 
 _NEWLINE, _RETURN = b"\n\r"
 
-# What some vendors append: the symbol differs from row to row and is no attribute.
+# What some vendors append: the symbol differs from row to row and is not an attribute.
 _CALLER = re.compile(rb"(?<=\tcaller:)[^\r\n]+")
 
 

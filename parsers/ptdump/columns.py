@@ -22,7 +22,7 @@ SIZE_UNITS = b"BKMGTPE"
 """Unit number n is 1024**n; mainline prints K to E."""
 
 ADDRESS_COLUMNS = 18
-"""Width of ``0x%016lx``: the dash stands right of it."""
+"""Width of ``0x%016lx``: the dash follows it."""
 
 _TAIL = 50
 WINDOW = _TAIL + TAIL_BYTES + 8
@@ -76,13 +76,13 @@ def _unaligned(text: U8, dtype: str) -> NDArray[Any]:
 
 
 def starts_with_0x(text: U8, at: I64) -> Bool:
-    """Whether ``0x`` stands at each offset ``at``."""
+    """Whether ``0x`` is at each offset ``at``."""
     found: Bool = _unaligned(text, "<u2")[at] == _ZERO_X
     return found
 
 
 def decode(text: U8, at: I64, stop: I64) -> Columns:
-    """Rows whose ``0x`` stands at the offsets ``at`` and whose lines end at ``stop``.
+    """Rows whose ``0x`` is at the offsets ``at`` and whose lines end at ``stop``.
 
     ``text`` must reach ``WINDOW`` bytes beyond every ``at``.
     """
@@ -114,7 +114,7 @@ def decode(text: U8, at: I64, stop: I64) -> Columns:
 
 
 def _hexadecimal(digits: U64) -> tuple[U64, U64]:
-    """Values of eight lower-case digits a word, and a word that is not 0 where another character stands."""
+    """Values of eight lower-case digits a word, and a non-zero error mask for invalid digits."""
     letter = (digits >> _6) & _ONES
     value = (digits & _LOW) + letter * _9
     ten_or_more = ((value + _ONES * _6) >> _4) & _ONES

@@ -25,7 +25,7 @@ class DiagnosticLog:
             self._more += 1
 
     def count(self, more: int) -> None:
-        """Count ``more`` diagnostics that nobody wrote out."""
+        """Count ``more`` diagnostics that were not written out."""
         self._more += more
 
     @property

@@ -1,4 +1,4 @@
-"""What looks like an arm64 kernel page-table dump and is none: told by name, with what to collect instead.
+"""Recognise dumps that are not arm64 kernel page tables, and say what to collect instead.
 
 Other architectures print with the same mm/ptdump.c (arch/{x86,riscv,powerpc,s390,arm}/mm), and arm64 itself prints
 firmware and stage-2 tables in the same grammar (drivers/firmware/efi, arch/arm64/kvm/ptdump.c).
@@ -87,7 +87,7 @@ def refuse_binary(data: bytes, path: str) -> None:
 
 
 def refuse_by_text(data: bytes, path: str, first_line: int = 1) -> None:
-    """WrongFormatError where ``data`` begins with rows of something else and has none of an arm64 kernel's."""
+    """WrongFormatError where ``data`` begins with rows of something else and has no rows of an arm64 kernel."""
     sample = data[:SNIFFED]
     if _ARM64_ROW.search(sample):
         return

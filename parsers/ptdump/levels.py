@@ -74,7 +74,7 @@ def _without_first_line_bug(start: U64, size: U64, hole: Bool, bottom: np.uint64
 
 
 def _begins_at_the_bottom(dump: PageTableDump) -> bool:
-    """Whether the walk up to the first row is all there: the first marker of the kernel's list stands before it.
+    """Whether the walk up to the first row is complete: the first marker of the kernel's list precedes it.
 
     The list begins with the linear map since 5.4, with the modules or KASAN before; that a dump is so old shows in the
     name of the linear map's marker, which comes last then.

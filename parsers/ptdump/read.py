@@ -23,7 +23,7 @@ __all__ = ["parse"]
 def parse(data: bytes, path: str) -> PageTableDump:
     """The rows of the dump in ``data``; ``path`` is where it came from, for messages.
 
-    A dump may stand anywhere in a text (dmesg, mail, terminal log), with any of the usual prefixes on its lines.
+    A dump may be anywhere in a text (dmesg, mail, terminal log), with any of the usual prefixes on its lines.
     A row that cannot be used becomes a diagnostic.  WrongFormatError for dumps of other tables or architectures,
     FormatError for a text without a readable row.
     """
@@ -92,4 +92,4 @@ def _unknown_words(rows: Rows, tails: Tails) -> dict[str, UnknownWord]:
 def _report_unknown_words(unknown: dict[str, UnknownWord], log: DiagnosticLog) -> None:
     for word, seen in unknown.items():
         rows = "1 row" if seen.count == 1 else f"{seen.count} rows"
-        log.add(f"{word!r} in {rows} is no attribute of a mainline kernel and is ignored", seen.first_line)
+        log.add(f"{word!r} in {rows} is not an attribute of a mainline kernel and is ignored", seen.first_line)

@@ -27,7 +27,7 @@ class Rows:
     lost: U32
     """Unusable rows before this one, counted from the top of the file."""
     prose: U32
-    """Lines of other text before this one, likewise."""
+    """Lines of other text before this one, counted from the top of the file."""
 
     def __len__(self) -> int:
         return int(self.start.size)

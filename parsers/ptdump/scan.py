@@ -25,7 +25,7 @@ _MARKERS_KEPT = 10_000
 _FEW_LINES = 64
 _DASH, _PLUS, _ZERO, _X = b"-+0X"
 
-# Bytes that cannot stand right before a row: it would be part of a word, a bracket or an assignment.
+# Bytes that cannot directly precede a row: it would be part of a word, a bracket or an assignment.
 _WITHIN_TEXT = np.zeros(256, np.bool_)
 _WITHIN_TEXT[list(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz[(=.-")] = True
 
@@ -69,7 +69,7 @@ class Scan:
             regular = regular.take(np.flatnonzero(~faulty))
         others = block.stops > block.starts
         others[regular.line] = False
-        uncounted = misfits[self.log.room :]  # nobody reads what is wrong with each of them
+        uncounted = misfits[self.log.room :]  # what is wrong with each of them is not reported
         others[uncounted] = False
         self.log.count(uncounted.size)
         self.rows.add(self._with_others(regular, block, np.flatnonzero(others), uncounted))
@@ -157,7 +157,7 @@ def _merge(one: Rows, other: Rows) -> Rows:
 
 
 def _row_offsets(block: Block) -> I64:
-    """Offset of each line's row in ``block.text``, right behind whatever prefix; -1 where there is none.
+    """Offset of each line's row in ``block.text``, right after its prefix; -1 where there is none.
 
     Lines that do not begin with a row are searched for the ``-0x`` between its addresses, all at once.
     """

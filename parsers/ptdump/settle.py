@@ -70,7 +70,7 @@ def _with_one_kind_of_end(rows: Rows, log: DiagnosticLog) -> tuple[Rows, bool]:
 
 
 def _ascending(rows: Rows, log: DiagnosticLog) -> Rows:
-    """Without rows that overlap or go back: first single rows out of line, then all that lie behind what was read."""
+    """Drop rows that overlap or go back: single rows out of line, then all that start below what was already read."""
     last = rows.last
     if not (rows.start[1:] <= last[:-1]).any():
         return rows
@@ -88,7 +88,7 @@ def _ascending(rows: Rows, log: DiagnosticLog) -> Rows:
     behind = np.zeros(len(rows), np.bool_)
     behind[1:] = rows.start[1:] <= np.maximum.accumulate(last)[:-1]
     if behind.any():
-        message = "the address goes back behind rows already read (a second dump in the same text is not read)"
+        message = "the address goes back below rows already read (a second dump in the same text is not read)"
         _report_runs(rows, behind, message, log)
         rows = rows.without(behind)
     return rows
@@ -107,7 +107,7 @@ def _report_runs(rows: Rows, dropped: Bool, why: str, log: DiagnosticLog) -> Non
 
 def _report_first_line(rows: Rows, log: DiagnosticLog) -> None:
     if len(rows) and rows.start[0] == 0 and rows.last[0] >= np.uint64(1 << 63):
-        message = "the first row starts at address 0 (kernels 5.6 to 5.11); it speaks for the kernel's half only"
+        message = "the first row starts at address 0 (kernels 5.6 to 5.11); it covers the kernel's half only"
         log.add(message, int(rows.line[0]))
 
 

@@ -65,7 +65,7 @@ class PageTableDump:
         return int(self.start.size)
 
     def quote(self, row: int) -> str:
-        """The line of row number ``row`` as it stands in the file, without its line end."""
+        """The line of row number ``row`` as it is in the file, without its line end."""
         text = self.line_index.line(self.data, int(self.line[row]), _QUOTE_LIMIT)
         return text.decode("utf-8", "backslashreplace").rstrip("\r")
 

@@ -1,4 +1,4 @@
-"""What stands right of the size in a row: level word, attribute columns, memory type.
+"""What follows the size in a row: level word, attribute columns, memory type.
 
 A dump of a million rows has a handful of different tails, so each is read once, by words and not by
 columns (the columns moved: UXN takes no room when clear up to 5.4, GP came with 5.8), and rows
@@ -29,7 +29,7 @@ _MEMORY_TYPES = {name.encode(): memtype for name, memtype in MEMORY_TYPE_WORDS.i
 _SETTING = {field.set_word.encode(): field.attr for field in ATTRIBUTE_FIELDS if field.set_word}
 _CLEARING = {field.clear_word.encode(): field.attr for field in ATTRIBUTE_FIELDS if field.clear_word}
 
-# Columns of which one word or the other is always printed; a row without them was cut.
+# Columns in which one word or the other is always printed; a row without them was cut.
 _TWO_WORDS = tuple(
     (field.set_word.encode(), field.clear_word.encode())
     for field in ATTRIBUTE_FIELDS
@@ -91,7 +91,7 @@ def _read_attributes(level: LevelWord, names: list[bytes], text: bytes) -> Tail:
             return Tail(fault=f"{_readable(name)!r} among the attributes")
         else:
             unknown.append(_readable(name))
-            if name.endswith(b":"):  # "caller: symbol": the word says what kind, its value is no attribute
+            if name.endswith(b":"):  # "caller: symbol": the word says what kind, its value is not an attribute
                 break
     fault = _attribute_fault(names)
     if not fault and not memtype and not attrs & (Attr.UXN | Attr.GP):
@@ -134,7 +134,7 @@ class Tails:
     """The different tails of one text, numbered in order of appearance; ``kinds`` holds their meanings."""
 
     TOO_MANY = 0
-    """Number of the tail that stands for all beyond the limit: no dump has thousands."""
+    """Number of the tail used for all beyond the limit: no dump has thousands."""
 
     def __init__(self) -> None:
         self.kinds = [Tail(fault="too many different attribute columns in one text")]
@@ -172,7 +172,7 @@ class Tails:
         return numbers
 
     def faulty(self, numbers: U16) -> Bool:
-        """Which of ``numbers`` stand for tails that make a row unusable."""
+        """Which of ``numbers`` are tails that make a row unusable."""
         return np.array([bool(kind.fault) for kind in self.kinds])[numbers]
 
     def _look_up(self, tails: U64, hashes: U64) -> tuple[U16, Bool]:

@@ -42,7 +42,7 @@ class AddressMap:
 
     @classmethod
     def from_vmcoreinfo(cls, info: VmcoreInfo) -> AddressMap:
-        """The map that VMCOREINFO tells; LayoutError naming what is missing."""
+        """The map that VMCOREINFO describes; LayoutError naming what is missing."""
         needed = {
             "PAGESIZE": info.page_size,
             "NUMBER(VA_BITS)": info.number("VA_BITS"),

@@ -97,7 +97,7 @@ def btf_size(header: bytes) -> int | None:
 class Btf:
     """One BTF section, decoded far enough to find types by name.
 
-    Raises FormatError when ``data`` is no little-endian BTF of version 1, or contradicts itself.
+    Raises FormatError when ``data`` is not little-endian BTF of version 1, or contradicts itself.
     """
 
     def __init__(self, data: bytes, path: str = "") -> None:
@@ -237,7 +237,7 @@ class Btf:
         return None
 
     def _plain(self, type_id: int) -> int:
-        """The type behind typedefs and qualifiers; 0 for a chain that cannot be."""
+        """The type below typedefs and qualifiers; 0 for a chain that cannot be."""
         for _ in range(_MAX_DEPTH):
             if not 0 < type_id < len(self):
                 return 0
@@ -261,7 +261,7 @@ class Btf:
 
 
 def _type_starts(words: U32, path: str) -> I64:
-    """Word index of every type header: types follow each other, and only a header tells where the next one is."""
+    """Word index of every type header: types follow each other, and only a header says where the next one is."""
     size = words.size
     info = np.append(words[1:], np.uint32(0)).astype(np.int64)
     kind = info >> 24 & 0x1F

@@ -1,4 +1,4 @@
-"""Records that follow each other without an index: each one tells only where the next one starts."""
+"""Records that follow each other without an index: each one says only where the next one starts."""
 
 from __future__ import annotations
 

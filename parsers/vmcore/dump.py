@@ -104,12 +104,12 @@ class Dump:
             page = np.uint64(self.addresses.granule.page_size - 1)
             canonical = self.addresses.canonical(va[rest])
             pages, where = np.unique(canonical & ~page, return_inverse=True)
-            frames = np.array([self._walked(int(item)) for item in pages.tolist()], dtype=np.int64)[where]
+            frames = np.array([self._walk(int(item)) for item in pages.tolist()], dtype=np.int64)[where]
             pa[rest] = np.where(frames < 0, np.uint64(0), frames.astype(np.uint64) + (canonical & page))
             known[rest] = frames >= 0
         return pa, known
 
-    def _walked(self, va: int) -> int:
+    def _walk(self, va: int) -> int:
         """Physical address of a page by the page tables; -1 if it has none."""
         if not va >> 63:
             return -1
@@ -133,7 +133,7 @@ class Dump:
     def _read_page(self, va: int) -> bytes:
         pa, known = self.physical(np.array([va], dtype=np.uint64))
         if not known[0]:
-            raise MissingMemoryError(f"{va:#x} is not mapped, as far as the dump tells", address=va)
+            raise MissingMemoryError(f"{va:#x} is not mapped, as far as the dump shows", address=va)
         return self.memory.read(int(pa[0]), self.addresses.granule.page_size)
 
     def peek(self, va: int, size: int) -> bytes:
@@ -182,7 +182,7 @@ class Dump:
 
     @property
     def has_symbols(self) -> bool:
-        """Whether kallsyms, a System.map or a vmlinux tells symbols."""
+        """Whether kallsyms, a System.map or a vmlinux gives symbols."""
         return self._symbols is not None or (self._debuginfo is not None and self._debuginfo.has_symbols)
 
     def member(self, type_name: str, path: str) -> Member:
@@ -230,7 +230,7 @@ class Dump:
         return self.number(va + found.offset & MASK, found.size)
 
     def global_at(self, name: str) -> int:
-        """Address of a variable; LookupError where no symbol tells (no CONFIG_KALLSYMS_ALL)."""
+        """Address of a variable; LookupError where there is no symbol (no CONFIG_KALLSYMS_ALL)."""
         address = self.symbol(name)
         if address is None:
             raise LookupError(name)

@@ -65,7 +65,7 @@ _KINDS: Dict[str, type] = {
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class VmcoreFacts:
-    """What one dump tells; a member is None where dump, symbols or types do not tell it: then a diagnostic says why."""
+    """What one dump shows; a member is None where dump, symbols or types lack it: then a diagnostic says why."""
 
     path: str
     kind: str
@@ -74,7 +74,7 @@ class VmcoreFacts:
     """What changed while a running kernel was read; None for a dump."""
     release: str | None
     nodename: str
-    """The host's name; empty where the dump does not tell."""
+    """The host's name; empty where the dump does not say."""
     vmcoreinfo: VmcoreInfo
     addresses: AddressMap
     walk: Walk
@@ -93,7 +93,7 @@ class VmcoreFacts:
     types: str
     """Where structures are known from: ``debuginfo``, ``BTF`` or ``VMCOREINFO``."""
     has_symbols: bool
-    """Whether kallsyms, a System.map or a vmlinux tells where variables lie."""
+    """Whether kallsyms, a System.map or a vmlinux says where variables are."""
     diagnostics: tuple[Diagnostic, ...]
     recheck: Callable[[], Flux] | None = field(repr=False)
     """Reads a running kernel again and says what is different since; None for a dump."""
@@ -164,7 +164,7 @@ def extract_facts(
     with_dmesg: bool = True,
     with_nodename: bool = True,
 ) -> VmcoreFacts:
-    """The facts of an opened dump; ``memory`` may stand in for its own.
+    """The facts of an opened dump; ``memory`` may replace its own.
 
     Of a running kernel's memory they are of one moment, but for what `VmcoreFacts.flux` names.
     """

@@ -164,7 +164,7 @@ def _expanded(names: tuple[U8, I64, I64], texts: bytes, index: I64, length: I64)
     """All names one after another, each between zeros, and where each starts."""
     data, start, end = names
     size = end - start
-    # One entry for each token and one, number 256, for the zero behind each name.
+    # One entry for each token and one, number 256, for the zero after each name.
     first = np.cumsum(size + 1) - (size + 1)
     token = np.full(int((size + 1).sum()), _NR_TOKENS, dtype=np.int64)
     inside = np.ones(token.size, dtype=np.bool_)

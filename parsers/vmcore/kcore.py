@@ -64,7 +64,7 @@ class KcoreMemory(ElfMemory):
         self.vouch: Callable[[U64], Bool] | None = None
         """Says of page frames of 4096 bytes whether the kernel read them; None while nothing is known of them."""
         self.doubted = 0
-        """Pages of zeros that nobody vouched for, as often as they were read."""
+        """Pages of zeros that `vouch` did not confirm, as often as they were read."""
 
     def read_units(self, units: U64) -> tuple[U8, Bool]:
         data, present = super().read_units(units)

@@ -155,7 +155,7 @@ class Header:
 
 
 def read_header(stream: BinaryIO, path: str) -> Header:
-    """The header of a kdump; FormatError if it is damaged, InputError if this is no kdump."""
+    """The header of a kdump; FormatError if it is damaged, InputError if this is not a kdump."""
     head = _Plain(stream).read(0, len(FLAT_MAGIC))
     flattened = head == FLAT_MAGIC
     source = _Flattened(stream, path) if flattened else _Plain(stream)

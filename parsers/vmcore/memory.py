@@ -48,7 +48,7 @@ class PhysicalMemory(ABC):
     def read_pages(self, pas: U64, page_size: int = UNIT) -> tuple[U8, Bool]:
         """Pages at physical addresses ``pas`` (multiples of 4096): ``(n, page_size)`` uint8 and ``(n,)`` present.
 
-        A page of which any part is missing is not present.
+        A page with any part missing is not present.
         """
         per_page = page_size // UNIT
         units = pas.astype(np.uint64) // np.uint64(UNIT)

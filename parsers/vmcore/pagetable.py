@@ -331,7 +331,7 @@ def _decode_batch(state: _State, tables: _Tables, entries: U64, level: int) -> _
     state.levels.append(level)
     state.used.append(used.astype(np.uint64))
 
-    whole = tables.repeat[table] > 1  # uniform tables, see _expanded(): their first entry stands for all
+    whole = tables.repeat[table] > 1  # uniform tables, see _expanded(): their first entry counts for all
     if whole.any():
         keep = ~whole | (first % per_table == 0)
         first, va, size, descriptor, table, whole = (item[keep] for item in (first, va, size, descriptor, table, whole))

@@ -29,7 +29,7 @@ class Boundary:
 
 
 def read_boundaries(dump: Dump) -> tuple[Boundary, ...]:
-    """The markers in the kernel's order, from its own table, or those that VMCOREINFO tells (5.18 and later)."""
+    """The markers in the kernel's order, from its own table, or those that VMCOREINFO gives (5.18 and later)."""
     found = dump.attempt("marker table", lambda: _own_table(dump)) if dump.symbol("kernel_ptdump_info") else None
     return tuple(found) if found else _from_vmcoreinfo(dump)
 

@@ -304,5 +304,5 @@ class BtfForDrgn:
         elif kind is BtfKind.TYPE_TAG:
             made = self._make(prog, target, depth + 1)
         else:
-            raise FormatError(f"BTF type {type_id} of kind {kind.name} is no type of an object", path=self._path)
+            raise FormatError(f"BTF type {type_id} of kind {kind.name} is not the type of an object", path=self._path)
         return made

@@ -106,7 +106,7 @@ class ZoneRows:
     node_spanned: I64
     node_present: I64
     max_pfn: int | None
-    """The kernel's ``max_pfn``: first PFN behind the memory that it looks for; None where no symbol tells."""
+    """The kernel's ``max_pfn``: first PFN after the memory that it looks for; None where there is no symbol."""
 
     def __len__(self) -> int:
         return len(self.name)

@@ -2,7 +2,7 @@
 
 Structures from include/linux/mmzone.h and mm/sparse.c (4.14 to 6.18, with SPARSEMEM_EXTREME, which arm64 always
 has): an array of pointers to pages full of ``struct mem_section``.  Flags are found by their enumerators, where
-types tell them, and by the numbers of 5.3 to 5.18 otherwise.
+types have them, and by the numbers of 5.3 to 5.18 otherwise.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ __all__ = ["read_sections"]
 _SUBSECTION_SHIFT = 21
 _MAX_SECTIONS = 1 << 21  # in roots that are in use: 256 TiB in sections of 128 MiB
 _MAX_ROOTS = 1 << 19  # 52 address bits in sections of 128 MiB, 64 to a root
-_DEFAULT_SECTION_SIZE_BITS = 30  # VMCOREINFO tells since 5.13 and stable 5.10, 5.4; kernels before had 1 GiB sections
+_DEFAULT_SECTION_SIZE_BITS = 30  # VMCOREINFO has it since 5.13 and stable 5.10, 5.4; kernels before had 1 GiB sections
 
-# Bit number of each flag where no types tell (since 5.3; TAINT_ZONE_DEVICE since 5.12).
+# Bit number of each flag where there are no types (since 5.3; TAINT_ZONE_DEVICE since 5.12).
 _FLAG_BITS = {
     "SECTION_MARKED_PRESENT": 0,
     "SECTION_HAS_MEM_MAP": 1,
@@ -92,7 +92,7 @@ def read_sections(dump: Dump) -> SectionRows:
 
 
 def _unknown(roots: I64, sections: U64, per_root: int) -> Ranges:
-    """Section numbers of which the dump tells nothing: those of whole ``roots``, and some ``sections``."""
+    """Section numbers of which the dump shows nothing: those of whole ``roots``, and some ``sections``."""
     start, count = page_runs(sections)
     first = start.astype(np.int64)
     return Ranges.of(roots * per_root, (roots + 1) * per_root) | Ranges.of(first, first + count.astype(np.int64))

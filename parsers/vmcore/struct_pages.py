@@ -1,7 +1,7 @@
-"""Struct pages of hot-added memory that nobody ever initialised.
+"""Struct pages of hot-added memory that were never initialised.
 
 A removal that takes the struct pages of its neighbours away, and an add that maps fresh pages there again, leave page
-tables that look right.  What is in the struct pages tells: __vmemmap_alloc_block_buf() hands out zeros
+tables that look right.  The contents of the struct pages show it: __vmemmap_alloc_block_buf() hands out zeros
 (mm/sparse-vmemmap.c), and only the memory that is added is initialised (__init_single_page() in mm/mm_init.c, 6.18).
 """
 
@@ -30,7 +30,7 @@ def read_struct_pages(dump: Dump, sections: SectionRows | None, walk: Walk) -> S
 
     None without a section table.
 
-    Raises FormatError where VMCOREINFO does not tell the size of a struct page.
+    Raises FormatError where VMCOREINFO does not give the size of a struct page.
     """
     if sections is None:
         return None

@@ -95,7 +95,7 @@ def read_config(dump: Dump) -> bytes:
 
 
 def read_nodename(dump: Dump) -> str:
-    """The host's name when it crashed (init_uts_ns); empty where the dump does not tell, as small cores do not."""
+    """The host's name when it crashed (init_uts_ns); empty where the dump does not say, as in small cores."""
     names, offset = dump.vmcoreinfo.symbol("init_uts_ns"), dump.vmcoreinfo.offset("uts_namespace.name")
     if names is None or offset is None:
         return ""

@@ -46,7 +46,7 @@ class Types(Protocol):
 
 
 class Structures:
-    """The types of one dump: those of the first provider that knows, and VMCOREINFO for what none of them knows."""
+    """The types of one dump: those of the first provider that knows, and VMCOREINFO for what they do not know."""
 
     def __init__(self, providers: Iterable[Types], info: VmcoreInfo) -> None:
         self._providers = tuple(providers)

@@ -26,6 +26,6 @@ def check_vmlinux(stream: BinaryIO, path: str, build_id: str | None) -> None:
     if machine != "EM_AARCH64":
         raise WrongFormatError(f"this vmlinux is for {machine}, not for arm64", path=path)
     if not ids:
-        raise InputError("this vmlinux has no build-id, so it cannot be told whether it fits", path=path)
+        raise InputError("this vmlinux has no build-id, so whether it fits is unknown", path=path)
     if build_id is not None and ids[0] != build_id:
         raise InputError(f"this vmlinux has build-id {ids[0]}, the dump is of {build_id}", path=path)

@@ -74,11 +74,11 @@ def test_prose_is_no_log(line: bytes) -> None:
     assert not looks_like_log(line)
 
 
-def test_message_behind_something_unknown_is_counted() -> None:
+def test_message_after_an_unknown_prefix_is_counted() -> None:
     log = b"[    1.0] x\n[    1.000000] Offlined Pages 1\nfoo=bar: Offlined Pages 32768\nfoo=bar: Offlined Pages 2\n"
     found = parse_dmesg(log, "log")
     assert [one.text for one in found.boot.messages] == ["Offlined Pages 1"]
-    (said,) = [one for one in found.diagnostics if "not understood" in one.message]
+    (said,) = [one for one in found.diagnostics if "unknown prefix" in one.message]
     assert (said.line, said.message[:7]) == (3, "2 lines")
 
 
