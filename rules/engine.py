@@ -80,7 +80,7 @@ def load_rules() -> tuple[tuple[Rule, ...], tuple[str, ...]]:
             continue
         loaded += found
         if not found:
-            broken.append(f"plug-in {point.name}: {point.value} is no rule and holds none")
+            broken.append(f"plug-in {point.name}: {point.value} is not a rule and defines none")
     return tuple(loaded), tuple(broken)
 
 
@@ -197,7 +197,7 @@ def _unseen(rule: Rule, facts: Facts) -> str:
 
 
 def _is_whole(mapping: Mapping, layout: KernelLayout | None) -> bool:
-    """Whether a dump speaks for everything from the start of the linear map to the end of the vmemmap area."""
+    """Whether a dump covers everything from the start of the linear map to the end of the vmemmap area."""
     if mapping.observed_start.size != 1:
         return False
     if mapping.pa is not None:

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-# Families that tell of an event; the state that it left is what a reader wants first.
+# Families that report an event; the state that it left is what a reader wants first.
 _EVENTS = frozenset({"trace", "oops", "witnesses"})
 
 
@@ -105,7 +105,7 @@ class Cause:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownBugClaim:
-    """Whether this is a known bug of the kernel: what speaks for it and against it, and which releases have the fix."""
+    """Whether this is a known bug of the kernel: what supports and contradicts it, and which releases have the fix."""
 
     commit: str
     """The fix in Linus' tree, abbreviated or by its subject; empty where no fix is known."""
@@ -133,7 +133,7 @@ class Hit:
     cause: Cause | None = None
     known_bug: KnownBugClaim | None = None
     key: str = ""
-    """Tells hits of one rule apart where their ranges do not."""
+    """Distinguishes hits of one rule where their ranges do not."""
 
 
 class NotApplicableError(Exception):

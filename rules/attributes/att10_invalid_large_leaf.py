@@ -108,8 +108,8 @@ def invalid_large_leaf(
 def _unexplained(linear: LinearMap, entry: KnownBug, release: KernelRelease) -> Bool:
     """Entries for blocks and tables that are neither empty nor valid, without those that a fixed kernel marked.
 
-    With page-table isolation every entry has the bit of the mark: then it tells only of kernels that are known to
-    write it.
+    With page-table isolation every entry has the bit of the mark: then it is evidence only for kernels that are
+    known to write it.
     """
     levels = np.isin(linear.level, linear.layout.granule.block_levels())
     invalid = np.asarray(levels & linear.has(Attr.PRESENT) & ~linear.valid)

@@ -23,7 +23,7 @@ MAX_QUOTED = 6
 def hit_of_rows(
     mapping: Mapping, layout: KernelLayout, rows: Bool, what: str, claim: Claim, severity: Severity | None = None
 ) -> Iterator[Hit]:
-    """One hit for all chosen rows, none if there is no row."""
+    """One hit for all chosen rows, none if no row is chosen."""
     chosen = np.flatnonzero(rows)
     if not chosen.size:
         return

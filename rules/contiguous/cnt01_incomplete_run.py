@@ -60,7 +60,7 @@ def incomplete_run(mapping: Mapping, layout: KernelLayout) -> Iterator[Hit]:
         yield Hit(
             title="A contiguous run is incomplete",
             message=(
-                f"The row at {start:#x} ({size >> 10} KiB) has the Contiguous bit and is no whole number of aligned "
+                f"The row at {start:#x} ({size >> 10} KiB) has the Contiguous bit and is not a whole number of aligned "
                 f"runs of {run >> 10} KiB."
             ),
             claim=Claim.PROVEN if stable else Claim.SUSPECTED,
@@ -81,7 +81,7 @@ def groups(mapping: Mapping) -> tuple[I64, I64]:
 
 
 def _broken(mapping: Mapping, layout: KernelLayout, first: I64, last: I64) -> Bool:
-    """Groups with the Contiguous bit that are no whole number of aligned runs."""
+    """Groups with the Contiguous bit that are not a whole number of aligned runs."""
     broken = np.zeros(first.size, dtype=np.bool_)
     edges = mapping.start[first] | (mapping.last[last] + np.uint64(1))
     for level in (PTE, PMD):

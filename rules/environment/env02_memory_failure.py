@@ -75,7 +75,7 @@ def memory_failure(
 
 
 def _backing(vmemmap: Vmemmap | None, walk: PageWalk | None) -> Ranges:
-    """PFNs that the vmemmap area is made of, where a crash dump tells."""
+    """PFNs that the vmemmap area is made of, where a crash dump shows it."""
     if vmemmap is None or walk is None:
         return EMPTY
     return Outputs.of(vmemmap, walk).memory.divide(vmemmap.layout.page_size, outward=True)

@@ -44,8 +44,8 @@ def ineffective(layout: KernelLayout, parameter: MemmapOnMemory) -> Iterator[Hit
         yield Hit(
             title="memmap_on_memory has no effect on this kernel",
             message=(
-                f"memmap_on_memory is {parameter.mode}; with {layout.granule.name} pages a block's struct pages are no "
-                "whole number of PMD blocks."
+                f"memmap_on_memory is {parameter.mode}; with {layout.granule.name} pages a block's struct pages are "
+                "not a whole number of PMD blocks."
             ),
             claim=Claim.PROVEN,
             evidence=(Evidence(parameter.path, parameter.raw, parameter.line),),

@@ -24,7 +24,7 @@ _PARAMETER = "hugetlb_free_vmemmap"
 
 @dataclass(frozen=True)
 class HvoEvidence:
-    """``built_in`` and ``enabled`` are None where nothing tells."""
+    """``built_in`` and ``enabled`` are None where they are unknown."""
 
     built_in: bool | None
     enabled: bool | None

@@ -1,4 +1,4 @@
-"""HVO-03: struct pages shared read-only by memory that is no huge page."""
+"""HVO-03: struct pages shared read-only by memory that is not a huge page."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def alias_outside_hugetlb(vmemmap: Vmemmap, walk: PageWalk, *, hugetlb_rows: Hug
         here = pieces[group == index]
         pfns = vmemmap.pfns(vmemmap.pages_touched(here.offsets))
         yield Hit(
-            title="Struct pages are shared by memory that is no huge page",
+            title="Struct pages are shared by memory that is not a huge page",
             message=(
                 f"Physical {int(shared.start[index]):#x} is the page of struct pages of PFNs "
                 f"{', '.join(f'{a:#x}-{b:#x}' for a, b in pfns.tuples()[:4])}, read-only; those are not the tails of "

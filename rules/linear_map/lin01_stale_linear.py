@@ -45,7 +45,7 @@ def stale_linear(linear: LinearMap, resources: Resources, sections: SectionTable
     """
     page = linear.layout.page_size
     known = resources.pfns(resources.everything, page) | sections.blocks
-    # RAM whose section lost its memmap is no device's: SEC-06 is about that.
+    # RAM whose section lost its memmap is not a device's: SEC-06 is about that.
     owned = resources.pfns(resources.ram | resources.nomap | resources.claimed, page) | sections.valid
     gone = _whole_leaves_outside(linear, known)
     parts = {

@@ -54,7 +54,7 @@ def misaligned_area(blocks: BlockRows, sections: SectionTable) -> Iterator[Hit]:
     base = blocks.altmap_base_pfn[rows].astype(np.int64)
     unit = layout.granule.span(PMD) // layout.page_size
     for wrong, why in (
-        (area % unit != 0, f"is no multiple of {unit} pages, a PMD's span"),
+        (area % unit != 0, f"is not a multiple of {unit} pages, a PMD's span"),
         (area * layout.page_size < (end - first) * layout.struct_page_size, "is too small for the struct pages"),
         ((base != 0) & (base != first), "does not begin where the block begins"),
         (area >= end - first, "leaves nothing of the block"),

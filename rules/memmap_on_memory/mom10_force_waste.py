@@ -51,7 +51,7 @@ def force_waste(
     block = layout.need("block_size")
     memmap = block // layout.page_size * layout.struct_page_size
     if memmap % layout.granule.span(PMD):
-        raise NotApplicableError("a block's struct pages are no whole number of PMD blocks: never used (ENV-06)")
+        raise NotApplicableError("a block's struct pages are not a whole number of PMD blocks: never used (ENV-06)")
     wasted = -memmap % _page_block(layout, kconfig, meminfo)
     if wasted:
         yield Hit(

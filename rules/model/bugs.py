@@ -46,7 +46,7 @@ class KnownBug:
     commit: str
     """The commit that fixes it in Linus' tree, 12 digits; empty where no fix, or not its commit, is known."""
     rules: tuple[str, ...]
-    """Rules that find the state which this bug leaves; none where it leaves none that can be told."""
+    """Rules that find the state which this bug leaves; none where it leaves no state that can be recognised."""
     stable: Dict[Version, int] = field(default_factory=dict)
     """First fixed patch level by stable branch."""
     backported: Dict[Version, int] = field(default_factory=dict)

@@ -221,7 +221,7 @@ class _Building:
             self._take(self.captured.config)
 
     def _command_line(self) -> CommandLine | None:
-        """That of the file; that of the log where there is no file, or it is cut short."""
+        """The command line of the file, or of the log where the file is missing or cut short."""
         given, logged = (
             self.captured.command_line,
             self.captured.dmesg.boot.command_line if self.captured.dmesg else None,
@@ -309,7 +309,7 @@ class _Building:
         return dump.to_mapping(layout.va_bits_actual, layout.page_size)
 
     def _with_phys_offset(self, builder: LayoutBuilder, mapping: Mapping, layout: KernelLayout) -> KernelLayout:
-        """The layout with PHYS_OFFSET where the dump and /proc/iomem tell it, or with what is in doubt."""
+        """The layout with PHYS_OFFSET where the dump and /proc/iomem show it, or with what is in doubt."""
         resources: Resources | None = self.known.get(Resources)
         if resources is None or not layout.knows("page_offset", "linear_end"):
             return layout
@@ -421,7 +421,7 @@ class _Building:
             return
         if (trace.events.origin == Origin.LOG).all():
             self.known[HotplugLog] = HotplugLog(trace)
-            self.missing[Timeline] = "the kernel log tells of hotplug in words only; no trace was collected"
+            self.missing[Timeline] = "the kernel log reports hotplug in words only; no trace was collected"
             return
         sections: SectionTable | None = self.known.get(SectionTable)
         present = None if sections is None else Present(sections.valid, self.known.get(Vmemmap))
@@ -432,7 +432,7 @@ class _Building:
             self.known[Timeline] = timeline
 
     def _second_witnesses(self, layout: KernelLayout) -> None:
-        """The text dump and the lists of sysfs beside a crash dump, which speaks for itself everywhere else."""
+        """The text dump and the lists of sysfs beside a crash dump, which is the only source of everything else."""
         given = self.given
         mapping = self._mapping(given.dump, layout)
         if mapping is not None and {LinearMap, Vmemmap} <= self.known.keys():

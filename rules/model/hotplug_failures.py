@@ -203,7 +203,7 @@ class Failed:
 
     @property
     def key(self) -> str:
-        """Tells failed operations apart: the kind and the place, or the reason."""
+        """Identifies a failed operation: the kind and the place, or the reason."""
         place = f"{self.bytes_range[0]:x}-{self.bytes_range[1]:x}" if self.bytes_range else self.details
         return f"{self.failure.name} {self.device or place}"
 
@@ -224,7 +224,7 @@ class Failed:
 
 
 def failures_of(boot: Boot) -> Iterator[Failed]:
-    """The messages of a boot that tell of operations that failed, in order."""
+    """The messages of a boot that report failed operations, in order."""
     frames = [message.line for message in boot.of(Kind.CALL_TRACE) if _TABLE_ALLOCATORS.search(message.text)]
     for message in boot.messages:
         for failure, pattern in _COMPILED:

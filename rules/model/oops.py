@@ -71,7 +71,7 @@ class DecodedOops:
     areas: tuple[Area, ...] = ()
     """The other parts of this kernel's address space; none where they are not known."""
     image: Area | None = None
-    """The kernel image, as far as the log tells where it is."""
+    """The kernel image, as far as the log says where it is."""
     kasan: KasanMode | None = None
     """The mode of KASAN, as far as the log shows that there is a shadow."""
     working_on_memory: tuple[Message, ...] = ()
@@ -307,7 +307,7 @@ class Oopses:
     layout: KernelLayout
     """Of the boot that the other evidence is of, whether it has reports or not."""
     release: KernelRelease | None
-    """Of the same boot: as told, as its banner says, or else its oopses."""
+    """Of the same boot: as given, as its banner says, or else its oopses."""
 
     @classmethod
     def of(cls, dmesg: Dmesg, builder: LayoutBuilder, release: KernelRelease | None) -> Oopses:

@@ -105,7 +105,7 @@ def _below(oops: DecodedOops, va: int) -> Outside | None:
         return Outside(None, "", below, 0, f": {offset} holds PHYS_OFFSET, {below:#x}")
     if pfn is not None and pfn < 0:
         return None
-    # The top of vmalloc is close: an address there needs more to speak for it.
+    # The top of vmalloc is close: an address there needs more evidence.
     if not (start or offset) and (not user or oops.area == "vmalloc"):
         return None
     return Outside(None, "", below, pfn, f"; {start} holds the start of vmemmap" if start else "")

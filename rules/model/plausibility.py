@@ -1,4 +1,4 @@
-"""What speaks for and against an oops being damage of the memory map.
+"""What supports and contradicts an oops being damage of the memory map.
 
 Most faults in the vmemmap area and in the linear map are bad pointers: of nine public reports of a linear address
 without a mapping none was a torn leaf.  So before memory is accused, everything is looked at that a bad pointer, an

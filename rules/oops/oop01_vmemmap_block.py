@@ -63,14 +63,14 @@ def vmemmap_block(oopses: Oopses) -> Iterator[Hit]:
     need_whole(oopses)
 
 
-# Who reads struct pages of memory that it holds for valid.
+# Functions that read struct pages of memory that they take as valid.
 _OWNERS = ("memunmap_pages", "memremap_pages", "devm_memremap", "memmap_init_zone_device", "__init_zone_device_page")
 
 
 def _hit(oops: DecodedOops, standing: Standing) -> Hit:
     owner = oops.report.passes(*_OWNERS)
     whose = "device memory" if owner else "memory"
-    judged = _judged(oops, owner, standing)
+    judged = _judge(oops, owner, standing)
     word = {PMD: "PMD", 1: "PUD"}.get(oops.level or 0, "PGD")
     return oops_hit(
         oops,
@@ -86,7 +86,7 @@ def _hit(oops: DecodedOops, standing: Standing) -> Hit:
     )
 
 
-def _judged(oops: DecodedOops, owner: str, standing: Standing) -> Judgement:
+def _judge(oops: DecodedOops, owner: str, standing: Standing) -> Judgement:
     page_size = oops.layout.get("page_size")
     supports, contradicts = [*standing.supports], [*standing.contradicts]
     if oops.level == PMD:

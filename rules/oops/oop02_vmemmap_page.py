@@ -62,7 +62,7 @@ _OWNERS = ("memunmap_pages", "arch_remove_memory", "memremap_pages", *_ADDERS)
 
 def _hit(oops: DecodedOops, standing: Standing) -> Hit:
     owner = oops.report.passes(*_OWNERS)
-    code, judged = _judged(oops, owner, standing)
+    code, judged = _judge(oops, owner, standing)
     return oops_hit(
         oops,
         "Struct page of valid memory unmapped at PTE level",
@@ -77,7 +77,7 @@ def _hit(oops: DecodedOops, standing: Standing) -> Hit:
     )
 
 
-def _judged(oops: DecodedOops, owner: str, standing: Standing) -> tuple[str, Judgement]:
+def _judge(oops: DecodedOops, owner: str, standing: Standing) -> tuple[str, Judgement]:
     page_size = oops.layout.get("page_size")
     supports = ["one empty page-table entry under a table that exists"]
     if oops.report.passes(*_ADDERS):

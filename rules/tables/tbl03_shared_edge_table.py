@@ -73,7 +73,7 @@ def shared_edge_table(
     if earlier is None:
         if kernel_release is not None and not kernel_release.is_vendor:
             raise NotApplicableError(f"{kernel_release.raw} frees no table that an edge goes through")
-        raise UndecidedError("only an earlier dump of the same boot tells whether a shared table was freed", Earlier)
+        raise UndecidedError("only an earlier dump of the same boot shows whether a shared table was freed", Earlier)
     before = earlier.linear.mapping
     gone: list[_Shared] = []
     for table in shared:
@@ -111,7 +111,7 @@ def _linked(mapping: Mapping, table: _Shared) -> bool:
 
 
 def _missing(mapping: Mapping, table: _Shared) -> bool:
-    """Whether the source speaks for all of the table's range and shows no such entry."""
+    """Whether the source covers all of the table's range and shows no such entry."""
     first, last = np.uint64(table.first), np.uint64(table.last)
     seen = (mapping.observed_start <= first) & (mapping.observed_last >= last)
     return bool(seen.any()) and not _linked(mapping, table)

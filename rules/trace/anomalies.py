@@ -99,7 +99,7 @@ def _hit(timeline: Timeline, anomalies: list[Anomaly], title: str) -> Hit:
 
 
 def _key(timeline: Timeline, call: int) -> str:
-    """What tells the hit apart in every trace that shows it, wherever in the trace that is."""
+    """What identifies the hit in every trace that shows it, wherever in the trace that is."""
     return f"{int(timeline.calls.kind[call])} {int(timeline.calls.start[call]):x}"
 
 

@@ -36,7 +36,7 @@ def unexplained(vmemmap: Vmemmap, sections: SectionTable) -> Ranges:
 
 
 def need_devices(vmemmap: Vmemmap, sections: SectionTable) -> None:
-    """UndecidedError where struct pages outside of RAM are mapped and nothing tells whose they are."""
+    """UndecidedError where struct pages outside of RAM are mapped and their owner is unknown."""
     left = unexplained(vmemmap, sections)
     if left:
         pages = vmemmap.pages_touched(left).total
@@ -50,6 +50,6 @@ def need_devices(vmemmap: Vmemmap, sections: SectionTable) -> None:
         )
     if sections.devices_known:
         return
-    nobodys = vmemmap.pfns(vmemmap.pages_touched(vmemmap.mapped)) - sections.ram_sections
-    if nobodys:
-        raise UndecidedError(f"nothing tells what the struct pages of {nobodys.total} pages belong to", "iomem")
+    unowned = vmemmap.pfns(vmemmap.pages_touched(vmemmap.mapped)) - sections.ram_sections
+    if unowned:
+        raise UndecidedError(f"cannot tell what owns the struct pages of {unowned.total} pages", "iomem")

@@ -92,7 +92,7 @@ def listed_in_iomem(sections: SectionTable, release: KernelRelease, *, timeline:
         start, end = block * PAGES_OF_BLOCK, (block + 1) * PAGES_OF_BLOCK
         owners = np.flatnonzero((units.start_pfn < end) & (units.end_pfn > start))
         pfns = Ranges.one(start, end) & Ranges.of(units.start_pfn[owners], units.end_pfn[owners])
-        if sections.ram_sections & Ranges.one(start, end) or (timeline is not None and timeline.speaks_of(pfns)):
+        if sections.ram_sections & Ranges.one(start, end) or (timeline is not None and timeline.knows_validity(pfns)):
             continue
         labels = ", ".join(units.label[owner] for owner in owners.tolist())
         # Device-dax always has struct pages, a namespace in raw or sector mode has none.

@@ -86,8 +86,8 @@ def lost_struct_pages(
     if timeline is not None:
         yield from _hidden(timeline, missing | blank)
     if not section_table.devices_known and section_table.claim is not Claim.PROVEN:
-        told = section_table.valid if timeline is None else section_table.valid | timeline.lost
-        yield from _of_unlisted_devices(vmemmap, linear_map, told)
+        known = section_table.valid if timeline is None else section_table.valid | timeline.lost
+        yield from _of_unlisted_devices(vmemmap, linear_map, known)
     section_table.need_whole_lists()
     unseen = valid - vmemmap.pfns(vmemmap.pages_observed)
     if struct_page_rows is not None and not section_table.devices_known and struct_page_rows.blank.any():

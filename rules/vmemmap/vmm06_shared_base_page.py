@@ -82,7 +82,7 @@ def listed_in_iomem(sections: SectionTable, *, timeline: Timeline | None) -> Ite
     size = layout.facts.get("struct_page_size", Fact(64, "nearly every kernel", Precision.INFERRED))
     for index, window in _shared(sections, units, layout.page_size // size.value):
         pfns = _pfns(units, index, window)
-        if timeline is not None and timeline.speaks_of(pfns):
+        if timeline is not None and timeline.knows_validity(pfns):
             continue
         pair = units.label[index], units.label[index + 1]
         (start, end) = window.tuples()[0]

@@ -1,4 +1,4 @@
-"""WIT-01: the trace and the captured state tell different stories."""
+"""WIT-01: the trace and the captured state contradict each other."""
 
 from __future__ import annotations
 

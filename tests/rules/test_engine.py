@@ -317,7 +317,7 @@ def test_broken_plugin_is_reported_and_the_others_are_loaded(monkeypatch: pytest
     assert rules[-1].code == "ONE-01"
     assert broken[0] == "plug-in absent: ModuleNotFoundError: No module named 'absent'"
     assert broken[1].startswith("plug-in number: TypeError")
-    assert broken[2] == "plug-in empty: empty_module is no rule and holds none"
+    assert broken[2] == "plug-in empty: empty_module is not a rule and defines none"
 
 
 def test_broken_plugin_is_in_the_report(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What a trace alone foretells: adds and removals to order, and traces of kernels with some lines changed."""
+"""What a trace alone predicts: adds and removals to order, and traces of kernels with some lines changed."""
 
 import re
 from pathlib import Path

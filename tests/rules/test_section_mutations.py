@@ -474,7 +474,7 @@ def test_an_area_that_is_too_small(dimm):
     codes, verdicts = dimm.caused({dimm.altmap(17, "free"): 256})
     assert codes == {"MOM-01", "MOM-02"}
     assert {one.hit.key for one in verdicts["MOM-01"].findings} == {
-        "is no multiple of 512 pages",
+        "is not a multiple of 512 pages",
         "is too small for the struct pages",
     }
 

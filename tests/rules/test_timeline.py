@@ -292,7 +292,7 @@ def test_struct_page_of_80_bytes_shares_blocks_between_sections():
     assert timeline.lost == Ranges.one(0x86600, 0x88000)
 
 
-def test_blocks_shared_by_sections_are_foretold(tmp_path):
+def test_blocks_shared_by_sections_are_predicted(tmp_path):
     tracer = Tracer(struct_page=80)
     tracer.add(2 << 30, 128 * MIB)
     tracer.add((2 << 30) + 128 * MIB, 128 * MIB)
@@ -301,7 +301,7 @@ def test_blocks_shared_by_sections_are_foretold(tmp_path):
     assert "80 bytes" in finding.hit.message
 
 
-def test_removal_of_part_of_a_whole_section_is_foretold_as_vmm_01c(tmp_path):
+def test_removal_of_part_of_a_whole_section_is_predicted_as_vmm_01c(tmp_path):
     tracer = Tracer()
     tracer.add(2 << 30, 128 * MIB)
     tracer.remove((2 << 30) + 64 * MIB, 32 * MIB)
@@ -425,10 +425,10 @@ def test_trace_alone_predicts_the_same_damage(boot):
     with_tables = audited(CAPTURES / boot / "02-one-removed")
     alone = audited(CAPTURES / boot / "02-one-removed" / "trace")
     (seen,) = [one.hit.pfns for one in with_tables.findings if one.rule.code == "VMM-02"]
-    foretold = [one.hit.pfns for one in alone.findings if one.rule.code == "VMM-02"]
+    predicted = [one.hit.pfns for one in alone.findings if one.rule.code == "VMM-02"]
     suspected = [one.hit.pfns for one in alone.findings if one.rule.code == "TRC-07"]
     # A kernel of which the trace alone does not tell how it populates is suspected.
-    assert foretold == [seen] or (boot == "pmem-5.10-4k" and suspected == [seen])
+    assert predicted == [seen] or (boot == "pmem-5.10-4k" and suspected == [seen])
 
 
 @pytest.mark.parametrize(

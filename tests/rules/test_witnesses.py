@@ -55,7 +55,7 @@ def test_trace_and_tables_agree_on_every_subsection(moment):
 
 
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_the_trace_speaks_of_something(moment):
+def test_the_trace_covers_something(moment):
     timeline = audit(Request((moment,)), only=("WIT",)).facts.get(Timeline)
     assert not timeline.undecided
     assert (timeline.state.valid >= 0).any() or "hvo" in moment.parent.name

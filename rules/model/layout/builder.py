@@ -234,7 +234,7 @@ class LayoutBuilder:
         return "E" if known["vmemmap_end"].value == (-(1 << 30)) & (2**64 - 1) else ""
 
     def _linear_only(self, dump: PageTableDump) -> None:
-        """A fragment: the start of the linear map alone tells PAGE_OFFSET (5.4 and later)."""
+        """A fragment: the start of the linear map alone shows PAGE_OFFSET (5.4 and later)."""
         start = _linear_start(dump)
         self.notes.append("the dump's markers fit no known layout, or it is a fragment")
         bits = 0 if start is None else (2**64 - start).bit_length() - 1

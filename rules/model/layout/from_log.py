@@ -103,7 +103,7 @@ def add_phys_offset(
 def guess_phys_offset(
     layout: KernelLayout, reports: Sequence[Report], boot: Boot | None, release: KernelRelease | None
 ) -> tuple[int, str] | None:
-    """PHYS_OFFSET and what speaks for it, None where nothing does or two things disagree."""
+    """PHYS_OFFSET and what supports it, None where nothing does or two things disagree."""
     if not layout.knows("page_size", "page_offset", "linear_end"):
         return None
     found = [guess for report in reports if (guess := _from_registers(report, layout)) is not None]

@@ -30,7 +30,7 @@ MAX_EDGES = 2048
 
 @dataclass(frozen=True)
 class Fit:
-    """The shifts that fit, best first (bytes, may be negative), and what speaks for the best one."""
+    """The shifts that fit, best first (bytes, may be negative), and what supports the best one."""
 
     candidates: tuple[int, ...]
     reason: str
@@ -78,7 +78,7 @@ def _shifts(linear: LinearMap, resources: Resources) -> I64:
 
 
 def _spread(edges: I64) -> I64:
-    """At most `MAX_EDGES` of the edges, the outermost ones: they tell most."""
+    """At most `MAX_EDGES` of the edges, the outermost ones: they are the most specific."""
     ordered = np.sort(edges)
     return (
         ordered

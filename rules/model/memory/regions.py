@@ -45,7 +45,7 @@ class RegionMap:
     """Byte offset from ``base``."""
     end: I64
     observed: Ranges
-    """Offsets that the source speaks for."""
+    """Offsets that the source covers."""
     page_bytes: int
     """Bytes of this region that belong to one page: PAGE_SIZE, or sizeof(struct page)."""
     first: int
@@ -103,7 +103,7 @@ class RegionMap:
 
     @cached_property
     def unobserved(self) -> Ranges:
-        """Byte offsets of the region that the source does not speak for."""
+        """Byte offsets of the region that the source does not cover."""
         return Ranges.one(self.first, self.size) - self.observed
 
     @cached_property
@@ -150,7 +150,7 @@ class RegionMap:
 
     @cached_property
     def pages_observed(self) -> Ranges:
-        """Page indices whose every byte here the source speaks for."""
+        """Page indices whose every byte here the source covers."""
         return self.pages(self.observed)
 
     def va(self, offset: int) -> int:

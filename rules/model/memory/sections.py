@@ -103,7 +103,7 @@ class SectionTable:
     listed_units: Units = NO_UNITS
     """Device memory that /proc/iomem lists and whose linear map was not seen: it may have struct pages, or none."""
     unlisted: Ranges = EMPTY
-    """PFNs in the linear map that no list has: one of the lists is cut, or nobody tore their mapping down (LIN-01)."""
+    """PFNs in the linear map that no list has: one of the lists is cut, or their mapping was not torn down (LIN-01)."""
     contested: Ranges = EMPTY
     """PFNs of sections that /proc/iomem and the memory blocks, taken one after the other, disagree about (SEC-04)."""
 
@@ -137,7 +137,7 @@ class SectionTable:
 
     @cached_property
     def early_unknown(self) -> Ranges:
-        """Valid PFNs of which nobody knows whether they were there at boot."""
+        """Valid PFNs that may or may not have been there at boot."""
         return self.valid - self.early - self.hotadded
 
     @cached_property
@@ -365,7 +365,7 @@ class _Derivation:
         return device_units(self.resources, self.linear.pfns(self.linear.pages_mapped) - self._of("ram"), self.layout)
 
     def _listed_units(self) -> Units:
-        """Claimed parts of persistent and soft-reserved memory outside of what the linear map tells."""
+        """Claimed parts of persistent and soft-reserved memory outside of what the linear map shows."""
         if self.resources is None:
             return NO_UNITS
         ram = self.resources.ram

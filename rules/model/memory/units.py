@@ -89,7 +89,7 @@ class Inventory:
     unowned: Ranges = EMPTY
     """Hot-added memory that is in none of the units."""
     complete: bool = True
-    """/proc/iomem and the memory blocks were read: what has no owner then, nobody owns."""
+    """/proc/iomem and the memory blocks were read: what has no owner in them has none."""
 
     @classmethod
     def of(cls, facts: Facts, layout: KernelLayout) -> Inventory:

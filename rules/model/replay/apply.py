@@ -147,7 +147,7 @@ class Replay:
         self._forget_what_was_cleaned_up()
 
     def steps(self) -> Iterator[Step]:
-        """Apply every call and tell the state of its sections before and after."""
+        """Apply every call and return the state of its sections before and after."""
         per_section = self.calibration.pages_per_section
         units = per_section // self.extents.pages
         for call in self.order.tolist():
@@ -189,9 +189,9 @@ class Replay:
         if not self.has[Kind.SPARSE_ADD_SECTION]:
             self._validate(call, rows)
         if not self.has[Kind.VMEMMAP_POPULATE]:
-            told = Leaf(int(self.leaf[call]))
+            known = Leaf(int(self.leaf[call]))
             for low, high, leaf in self.behaviour.pieces(self.low[call], self.high[call]):
-                self._populate_pfns(call, low, high, leaf if told is Leaf.UNKNOWN else told)
+                self._populate_pfns(call, low, high, leaf if known is Leaf.UNKNOWN else known)
 
     def _add_section(self, call: int, rows: slice) -> None:
         if self.not_added[call]:
@@ -417,7 +417,7 @@ class Replay:
             self.blind.setdefault(Trouble.FREE_WIDER_THAN_REMOVE, call)
 
     def _may_take_others(self, call: int, rows: slice, wide: slice) -> None:
-        """Nobody knows whether a block or pages are in place: the neighbours may or may not be hit."""
+        """It is unknown whether a block or pages are in place: the neighbours may or may not be hit."""
         state = self.state
         maybe = np.zeros(state.valid.size, dtype=np.bool_)
         maybe[wide] = True

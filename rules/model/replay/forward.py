@@ -185,7 +185,7 @@ def _as_calls(calls: Sequence[Call], machine: Machine) -> Calls:
     start = np.array([call.start_pfn for call in calls], dtype=np.uint64) * unit
     end = np.array([call.end_pfn for call in calls], dtype=np.uint64) * unit
     rows = np.arange(count, dtype=np.int64) * 2
-    yes, nobody = np.ones(count, dtype=np.bool_), np.full(count, -1, dtype=np.int64)
+    yes, no_task = np.ones(count, dtype=np.bool_), np.full(count, -1, dtype=np.int64)
     return Calls(
         _trace(kinds),
         kinds,
@@ -200,7 +200,7 @@ def _as_calls(calls: Sequence[Call], machine: Machine) -> Calls:
         yes,
         np.array([call.altmap for call in calls], dtype=np.uint64),
         yes,
-        nobody,
+        no_task,
     )
 
 

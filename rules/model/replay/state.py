@@ -63,7 +63,7 @@ class Glimpse:
     subsections: int
     valid: int
     unknown: int
-    """Subsections of which nobody knows whether they are valid."""
+    """Subsections whose validity is unknown."""
     leaf: str
     """What maps their struct pages: ``none``, ``pte``, ``pmd``, ``pte+pmd``, with ``part`` in front, or ``unknown``."""
     linear: int
@@ -105,9 +105,9 @@ class State:
             return np.full(size, value, dtype=np.int8)
 
         none = np.full(size, UNKNOWN, dtype=np.int32)
-        nobody = np.zeros(size, dtype=np.bool_)
+        no_rows = np.zeros(size, dtype=np.bool_)
         columns = (column(), column(), column(), column(), column())
-        return cls(start_pfn, *columns, nobody, none, none.copy(), none.copy(), column())
+        return cls(start_pfn, *columns, no_rows, none, none.copy(), none.copy(), column())
 
     def begin_with(self, earlier: Earlier, rows: Bool) -> None:
         """Take ``rows`` from the page tables of an earlier moment: mapped, by what, in the linear map, hence valid."""

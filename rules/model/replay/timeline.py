@@ -1,7 +1,7 @@
 """Hotplug replayed: the state that the traced operations led to, and what went wrong on the way.
 
 State is kept for every 2 MiB subsection that the trace touches: valid, struct pages mapped and by what, linear
-map, online.  Each is unknown until an operation tells it.  Operations are applied in the order of the trace
+map, online.  Each is unknown until an operation shows it.  Operations are applied in the order of the trace
 (`rules.model.replay.apply`) through the behaviour of the kernel (`rules.model.replay.behaviour`).
 """
 
@@ -40,7 +40,7 @@ __all__ = ["Anomaly", "Calibration", "HotplugLog", "State", "Step", "Timeline", 
 
 @dataclass(frozen=True, eq=False)
 class HotplugLog:
-    """Hotplug as the kernel log tells it: that something happened, not what became of it; not enough to replay."""
+    """Hotplug as the kernel log reports it: that something happened, not what became of it; not enough to replay."""
 
     trace: Trace
 
@@ -71,7 +71,7 @@ class Timeline:
     def undecided(self) -> tuple[Issue, ...]:
         """Windows in which order says nothing: lost events, clocks that go back.
 
-        Arguments that no call can have are no loss where the replay does not use any call of that function.
+        Arguments that no call can have are not a loss where the replay does not use any call of that function.
         """
         unused = {kind for kind in Kind if not self.calls.start_known[self.calls.of(kind)].any()}
         return tuple(
@@ -136,12 +136,12 @@ class Timeline:
         """Every replayed call in the order in which it took effect, with the state before and after."""
         return Replay(self.calls, self.calibration, self.behaviour, self.earlier, self.present).steps()
 
-    def speaks_of(self, pfns: Ranges) -> bool:
-        """Whether the trace tells of every subsection of ``pfns`` if it is valid at the end."""
+    def knows_validity(self, pfns: Ranges) -> bool:
+        """Whether the trace shows for every subsection of ``pfns`` if it is valid at the end."""
         start, pages = self.state.start_pfn, self.extents.pages
         unknown = self.state.valid == UNKNOWN
-        told = Ranges.of(start[~unknown], start[~unknown] + pages)
-        return not pfns - told
+        known = Ranges.of(start[~unknown], start[~unknown] + pages)
+        return not pfns - known
 
     def cause_of(self, pfns: Ranges) -> Cause | None:
         """The event that took the struct pages of ``pfns`` away."""
@@ -198,7 +198,7 @@ class Timeline:
         )
 
     def evidence(self, *numbers: int) -> tuple[Evidence, ...]:
-        """The lines of calls, and of their returns where they tell."""
+        """The lines of calls, and of their returns where they matter."""
         rows: list[int] = []
         for number in numbers:
             rows.append(int(self.calls.row[number]))
@@ -222,7 +222,7 @@ class Timeline:
     ) -> Timeline:
         """Replay a trace.
 
-        ``layout`` and ``release`` fill in what the trace does not tell of itself, ``earlier`` what memory
+        ``layout`` and ``release`` fill in what the trace does not say, ``earlier`` what memory
         looked like that the trace does not see added, ``present`` which of it is there at the end.
         """
         release = release or _release_of(trace)
