@@ -85,9 +85,9 @@ def _page_tables(report: Report, reader: Reader) -> str:
     facts = report.facts
     why = next((facts.missing[kind] for kind in (Mapping, Vmemmap, LinearMap) if kind in facts.missing), "")
     if reader is Reader.DUMP:
-        told = why or "the dump does not hold all of them"
+        said = why or "the dump does not hold all of them"
         return (
-            _sentence(told) + " makedumpfile keeps page tables at every dump level: the file may be cut, copy it again."
+            _sentence(said) + " makedumpfile keeps page tables at every dump level: the file may be cut, copy it again."
         )
     if any(source.kind == "ptdump" for source in report.sources.sources):
         return _sentence(f"kernel_page_tables was read and cannot be used: {why}" if why else "the dump is not whole")
@@ -140,8 +140,8 @@ def _iomem(facts: Facts, reader: Reader) -> str:
     why = facts.missing.get(Resources) or facts.missing.get(SectionTable) or ""
     if reader is Reader.DUMP:
         return _sentence(why or "give the dump's kernel with debug info (--vmlinux): mem_section is read with it")
-    told = f"{why}: " if why else ""
-    return _sentence(f"{told}as root, cat /proc/iomem, and collect /sys/devices/system/memory")
+    reason = f"{why}: " if why else ""
+    return _sentence(f"{reason}as root, cat /proc/iomem, and collect /sys/devices/system/memory")
 
 
 def _sentence(text: str) -> str:

@@ -69,12 +69,12 @@ class Report:
     @cached_property
     def findings(self) -> list[Finding]:
         """Findings of at least the wanted severity that the baseline does not accept, worst first."""
-        return [one for one, entry in self._judged if entry is None]
+        return [one for one, entry in self._with_entries if entry is None]
 
     @cached_property
     def accepted(self) -> list[tuple[Finding, Entry]]:
         """Findings that the baseline accepts, each with the entry that does."""
-        return [(one, entry) for one, entry in self._judged if entry is not None]
+        return [(one, entry) for one, entry in self._with_entries if entry is not None]
 
     @property
     def stale(self) -> list[tuple[Entry, str]]:
@@ -82,7 +82,7 @@ class Report:
         return self.baseline.stale(self.verdicts, self.when.date())
 
     @cached_property
-    def _judged(self) -> list[tuple[Finding, Entry | None]]:
+    def _with_entries(self) -> list[tuple[Finding, Entry | None]]:
         every = (finding for verdict in self.verdicts for finding in verdict.findings)
         wanted = sorted((one for one in every if one.severity >= self.min_severity), key=lambda one: one.order)
         return [(one, self.baseline.accepting(one, self.when.date())) for one in wanted]

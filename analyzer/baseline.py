@@ -123,20 +123,20 @@ def read_baseline(path: Path) -> Baseline:
         raise FormatError(f'no baseline: schema = "{SCHEMA}" is missing', path=str(path))
     entries = document.get("accept", [])
     if not isinstance(entries, list):
-        raise FormatError("accept is no list: [[accept]] begins an entry", path=str(path))
+        raise FormatError("accept is not a list: [[accept]] begins an entry", path=str(path))
     return Baseline(str(path), tuple(_entry(number, one, str(path)) for number, one in enumerate(entries, 1)))
 
 
 def _entry(number: int, entry: Any, path: str) -> Entry:  # noqa: ANN401 whatever TOML holds
     where = f"[[accept]] number {number}"
     if not isinstance(entry, dict):
-        raise FormatError(f"{where} is no table", path=path)
+        raise FormatError(f"{where} is not a table", path=path)
     for key, value in entry.items():
         wanted = _KEYS.get(key)
         if wanted is None:
             raise FormatError(f"{where}: unknown key {key!r}; known: {', '.join(_KEYS)}", path=path)
         if type(value) is not wanted:
-            raise FormatError(f"{where}: {key} is no {'date (2027-03-31)' if wanted is date else 'text'}", path=path)
+            raise FormatError(f"{where}: {key} is not {'a date (2027-03-31)' if wanted is date else 'text'}", path=path)
     for key in ("rule", "fingerprint", "reason"):
         if not entry.get(key, "").strip():
             raise FormatError(f"{where}: {key} is missing", path=path)

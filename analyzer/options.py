@@ -100,5 +100,5 @@ def parse_layout(values: tuple[str, ...]) -> dict[str, int]:
         try:
             layout[name] = int(value, 0) & (2**64 - 1)
         except ValueError:
-            raise UsageError(f"--layout {text}: {value!r} is no number") from None
+            raise UsageError(f"--layout {text}: {value!r} is not a number") from None
     return layout

@@ -87,7 +87,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole: into a temporary file beside it, which then takes its name.
+    """Write a file whole: into a temporary file next to it, which is then renamed.
 
     A pipe or device is written to directly.  UsageError, with the path, where that fails.
     """

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["LIVE", "Evidence", "open_evidence"]
 
 LIVE = "live"
-"""The source that stands for the host this runs on."""
+"""The source for the host this runs on."""
 _Path = str | os.PathLike[str]
 
 
@@ -172,7 +172,7 @@ class Evidence:
 
         ``operations`` are ``remove:UNIT``, ``offline:memoryN``, ``online:memoryN``, ``add:0xSTART-0xEND``; with
         ``in_sequence`` each comes after the ones before it.  An answer has ``kind``, ``claim``, ``breaks``, ``why``,
-        ``instead`` and ``as_dict()``.  Raises UsageError for text that is no operation and for units that do not exist.
+        ``instead`` and ``as_dict()``.  Raises UsageError for text that is not an operation, and for unknown units.
         """
         return what_if(self.facts, operations, in_sequence=in_sequence)
 

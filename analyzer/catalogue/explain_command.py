@@ -17,7 +17,7 @@ WIDTH = 96
 @click.command(name="explain")
 @click.argument("codes", nargs=-1, required=True, metavar="CODE...")
 def command(codes: tuple[str, ...]) -> None:
-    """What a rule means, how it decides, when it is no problem, what to do.
+    """What a rule means, how it decides, when it is not a problem, what to do.
 
     CODE is a rule, VMM-02, its name, lost-struct-pages, or a family, VMM. The documentation has the same pages.
 

@@ -39,7 +39,7 @@ done
 
 umask 077
 
-# Of the PATH only folders that nobody else can write to: absolute, ours or root's, not open to all.
+# Of the PATH only folders that no other user can write to: absolute, ours or root's, not open to all.
 safe_path() {
     safe='' IFS=:
     for folder in ${PATH:-}; do
@@ -112,7 +112,7 @@ number_at() {
 }
 
 # The notes of /proc/kcore hold VMCOREINFO, as a crash dump's do. The first program header, at 64, describes
-# the notes: their offset lies at byte 8 of it, their size at byte 32. Nothing behind them is read.
+# the notes: their offset lies at byte 8 of it, their size at byte 32. Nothing after them is read.
 vmcoreinfo() {
     offset=$(number_at 72) size=$(number_at 96)
     if [ "$offset" -lt 64 ] || [ "$size" -lt 1 ] || [ "$size" -gt 1048576 ]; then
@@ -123,7 +123,7 @@ vmcoreinfo() {
         grep -E '^(OSRELEASE|BUILD-ID|PAGESIZE|KERNELOFFSET|(SYMBOL|SIZE|OFFSET|LENGTH|NUMBER)\([A-Za-z0-9_.]+\))='
 }
 
-# Files of tracefs have no size: only reading tells. `ptaudit probes` traces in an instance of its own. Fprobes are in
+# Files of tracefs have no size: only reading shows what they hold. `ptaudit probes` traces in an instance of its own. Fprobes are in
 # dynamic_events only, with kprobes and the other probes; before 5.0 there is kprobe_events alone.
 is_tracing() {
     [ -e $tracing/instances/mhp/trace ] && return 0
@@ -153,7 +153,7 @@ announce() { printf '  %-19s %-32s %s%s\n' "$1" "$3" "$4" "$([ "$2" = root ] && 
 uptime_seconds() { read -r seconds _ </proc/uptime && printf '%s\n' "${seconds%%.*}"; }
 
 # Runs a command into the file $1, at most $limit seconds and $mebibytes MiB. What is cut gets the name $1.partial,
-# so that nobody takes it for the whole. A read that hangs in the kernel is left behind.
+# so that it is not taken for the whole. A read that hangs in the kernel is left behind.
 take() {
     name=$1 command=$4 began=$(uptime_seconds) naps=0
     rm -f "$work/.status"
@@ -221,7 +221,7 @@ redact_files() {
 }
 
 check_host() {
-    [ "$(uname -s)" = Linux ] || { say 'collect: this is no Linux host'; exit 2; }
+    [ "$(uname -s)" = Linux ] || { say 'collect: this is not a Linux host'; exit 2; }
     [ "$(uname -m)" = aarch64 ] || say "note: this host is $(uname -m); ptaudit audits arm64 kernels"
     if [ "$(id -u)" != 0 ]; then
         say 'note: not root: page tables, addresses in /proc/iomem and VMCOREINFO will be missing'

@@ -63,7 +63,7 @@ def _items(kinds: Sequence[Kind]) -> Iterator[str]:
 def _item(kind: Kind, command: str) -> str:
     fields = (kind.collected_as, "root" if kind.root else "", kind.what, command, kind.only_if)
     if any(mark in field for field in fields for mark in ";\n"):
-        raise ValueError(f"a semicolon or line end in what {kind.name} tells the collecting script: {fields}")
+        raise ValueError(f"a semicolon or line end in what the collecting script is given of {kind.name}: {fields}")
     return ";".join(fields)
 
 
@@ -71,7 +71,7 @@ def collect(arguments: Sequence[str]) -> int:
     """Run the script on this host, its notes on standard error; its exit status."""
     shell = shutil.which("sh")
     if shell is None:
-        raise MissingDependencyError("collecting needs a shell, and there is no sh")
+        raise MissingDependencyError("collecting needs a shell, and sh was not found")
     done = subprocess.run([shell, "-s", "--", *arguments], input=script(), text=True, check=False)  # noqa: S603 our own script
     return done.returncode
 
@@ -124,7 +124,7 @@ def _pack(home: Path, bundle: Path, target: Path) -> None:
 
 @contextmanager
 def live(request: Request, keep: Path | None) -> Iterator[Request]:
-    """The request with a capture of this host beside its paths, and what its kernel's memory tells if it can be read.
+    """The request with a capture of this host beside its paths, and what its kernel's memory shows if it can be read.
 
     Both are of one moment, or are taken again, a bounded number of times.  ``keep``, if given, is where the capture
     stays.

@@ -46,5 +46,5 @@ def _release(text: str | None) -> tuple[int, ...]:
     """(major, minor) or (major, minor, patch) of a release string."""
     match = re.match(r"(\d{1,3})\.(\d{1,3})(?:\.(\d{1,5}))?", text or "")
     if match is None:
-        raise UsageError(f"{text!r} is no kernel release")
+        raise UsageError(f"{text!r} is not a kernel release")
     return tuple(int(part) for part in match.groups() if part is not None)

@@ -112,7 +112,7 @@ def _side(region: RegionMap, how: Comparison) -> Side:
 
 
 def _mappings(pieces: Pieces, how: Comparison) -> list[dict[str, Any]]:
-    """Changes of one region by what happened, the rows behind each quoted from both sides."""
+    """Changes of one region by what happened, the rows of each quoted from both sides."""
     classes = {
         "unmapped": pieces.unmapped,
         "mapped": pieces.mapped,

@@ -74,4 +74,4 @@ def _boot(before: Facts, after: Facts) -> tuple[bool, str]:
     lines = before.get(CommandLine), after.get(CommandLine)
     if lines[0] is not None and lines[1] is not None and lines[0].parameters != lines[1].parameters:
         return False, "two boots: the kernel command lines differ"
-    return True, "taken for one boot: nothing tells them apart (a boot_id file would say it)"
+    return True, "assuming the same boot (no boot_id to confirm)"

@@ -49,7 +49,7 @@ class Side:
 
 
 class Pieces:
-    """The pieces ``[start, end)`` of a region that both captures speak for."""
+    """The pieces ``[start, end)`` of a region that both captures cover."""
 
     def __init__(self, before: Side, after: Side) -> None:
         self.before, self.after = before, after

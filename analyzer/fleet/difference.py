@@ -39,9 +39,9 @@ ORDER BY change DESC, host, rule, title
 
 
 def difference(old: Path, new: Path) -> list[tuple[Any, ...]]:
-    """Rows of `COLUMNS`: findings are told by fingerprint, one that became more urgent is worse.
+    """Rows of `COLUMNS`: findings are matched by fingerprint, one that became more urgent is worse.
 
-    Hosts are told by the bundle's path below what each run was asked for.  UsageError where a run has two bundles
+    Hosts are matched by the bundle's path below what each run was asked for.  UsageError where a run has two bundles
     of one host.
     """
     with connect() as database:

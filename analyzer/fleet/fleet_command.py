@@ -20,7 +20,7 @@ class _RunByDefault(click.Group):
     """``fleet PATH...`` runs; ``fleet query`` and ``fleet diff`` are commands of their own."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put ``run`` in front of what is no command."""
+        """Put ``run`` in front of what is not a command."""
         if args and args[0] not in self.commands and args[0] not in {"-h", "--help"}:
             args = ["run", *args]
         return super().parse_args(ctx, args)

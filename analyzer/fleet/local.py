@@ -82,7 +82,7 @@ class Server:
 
 
 def _started() -> subprocess.Popen[bytes]:
-    # -P: the folder that a user stands in may hold packages of the same names.  A session of its own: Ctrl-C is the
+    # -P: the current folder may hold packages of the same names.  A session of its own: Ctrl-C is the
     # coordinator's.  One thread: a process with several cannot be forked safely.
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "analyzer.fleet.server"],

@@ -1,4 +1,4 @@
-"""A progress bar for people: rate and time left; nothing where nobody looks."""
+"""A progress bar for people: rate and time left; nothing without a terminal."""
 
 from __future__ import annotations
 

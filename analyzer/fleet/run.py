@@ -30,12 +30,12 @@ def run_fleet(
 ) -> Counter[str]:
     """Audit every bundle below ``paths`` into the folder ``output``; what is known and unchanged is kept.
 
-    ``expected`` names a list of hosts: those that no bundle is of are ``missing``.  Interrupted, it keeps what came so
+    ``expected`` names a list of hosts: those without a bundle are ``missing``.  Interrupted, it keeps what came so
     far; run again, it goes on from there.  ``progress`` is called with the number of bundles and each result.
 
     Returns how many bundles came to which status.
     """
-    connect().close()  # a missing DuckDB is told before an hour of work
+    connect().close()  # report a missing DuckDB before an hour of work
     statuses: Counter[str] = Counter()
     with State(output) as state:
         bundles = find_bundles(paths)

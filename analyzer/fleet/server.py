@@ -41,7 +41,7 @@ def serve() -> None:
 
     load_rules()
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is not an answer
         for line in sys.stdin.buffer:
             answers.write(json.dumps(_answer(json.loads(line))).encode() + b"\n")
             answers.flush()

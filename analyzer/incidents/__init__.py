@@ -1,1 +1,1 @@
-"""Incidents: findings that one event or one state explains, told as one story."""
+"""Incidents: findings that one event or one state explains, reported together."""

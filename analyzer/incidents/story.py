@@ -29,7 +29,7 @@ MAX_CHARACTERS = 420
 MAX_NEXT = 300
 MAX_EVENTS = 3
 MAX_NAMES = 4
-_JUDGED = re.compile(r"Is it the known bug.*?(?= Rests on |$)")
+_KNOWN_BUG_QUESTION = re.compile(r"Is it the known bug.*?(?= Rests on |$)")
 """What an oops rule says for and against a known bug."""
 _LOG_KINDS = frozenset({"dmesg", "trace"})
 _VERBS = {
@@ -142,7 +142,7 @@ def _told(findings: tuple[Finding, ...], report: Report) -> Incident:
     oops = next((one for one in findings if one.rule.family == "oops"), None)
     if oops is not None and oops is not lead:
         parts.append(Part("oops", _cut(f"{oops.hit.title} ({oops.rule.code}): {_first_sentence(oops.hit.message)}")))
-    asked = _JUDGED.search(oops.hit.message) if oops is not None else None
+    asked = _KNOWN_BUG_QUESTION.search(oops.hit.message) if oops is not None else None
     if asked is not None and (bug is None or bug.by == "release"):
         parts.append(Part("bug", asked[0]))
     elif bug is not None:

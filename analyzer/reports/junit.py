@@ -1,7 +1,7 @@
 """The rules as a JUnit test suite, for the test view of a CI service: a finding is a failure, a rule in error an error.
 
 Undecided rules and those that do not apply are skipped tests with the reason.  Findings below severity high are no
-failure: they stand in ``system-out`` of a passed test.
+failure: they are in ``system-out`` of a passed test.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The rules as KTAP, which kernel test systems read (Documentation/dev-tools/ktap.rst): one line a rule.
 
-The verdict stands first, as a comment after the version line that the format demands.
+The verdict comes first, as a comment after the version line that the format demands.
 """
 
 from __future__ import annotations

@@ -43,8 +43,8 @@ def _lines(report: Report) -> Iterator[str]:
     if len(report.incidents) > MAX_INCIDENTS:
         yield ""
         yield f"and {len(report.incidents) - MAX_INCIDENTS} more incidents"
-    told = {id(finding) for one in report.incidents for finding in one.findings}
-    yield from _table([one for one in report.findings if id(one) not in told])
+    in_incidents = {id(finding) for one in report.incidents for finding in one.findings}
+    yield from _table([one for one in report.findings if id(one) not in in_incidents])
     yield ""
     yield _text(summary(report))
     layout = report.facts.get(KernelLayout)

@@ -1,6 +1,6 @@
 """Metrics for node_exporter's textfile collector: gauges without timestamps, each family announced once.
 
-The last-run gauge tells a host whose audit no longer runs from one where nothing is wrong.
+The last-run gauge distinguishes a host whose audit no longer runs from one where nothing is wrong.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ def _families(report: Report) -> Iterator[tuple[str, str, list[_Sample]]]:
         "Rules of severity high or above: all that were run, and those that could not look.",
         [_Sample({"counted": "run"}, overall.of), _Sample({"counted": "undecided"}, overall.undecided)],
     )
-    told = Counter(one.severity for one in report.incidents)
+    counts = Counter(one.severity for one in report.incidents)
     yield (
         "ptaudit_incidents",
         "Incidents by severity: findings that one event or state explains count once.",
-        [_Sample({"severity": str(level)}, told[level]) for level in reversed(Severity) if level >= Severity.HIGH],
+        [_Sample({"severity": str(level)}, counts[level]) for level in reversed(Severity) if level >= Severity.HIGH],
     )
     yield (
         "ptaudit_findings",

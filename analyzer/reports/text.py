@@ -135,8 +135,8 @@ def _codes(codes: list[str]) -> str:
 
 def _others(report: Report, *, verbose: bool) -> Iterator[str]:
     """Findings that are part of no incident: in full if ``verbose``, else what and where."""
-    told = {id(finding) for one in report.incidents for finding in one.findings}
-    rest = [finding for finding in report.findings if id(finding) not in told]
+    in_incidents = {id(finding) for one in report.incidents for finding in one.findings}
+    rest = [finding for finding in report.findings if id(finding) not in in_incidents]
     for _, alike in groupby(rest, key=lambda one: (one.rule, one.severity)):
         every = list(alike)
         shown = len(every) if len(every) <= MAX_ALIKE else SHOWN
@@ -243,7 +243,7 @@ def _finding(finding: Finding, report: Report, *, verbose: bool) -> Iterator[str
 
 
 def _cause(cause: Cause, *, verbose: bool) -> str:
-    """The event; of its stack what tells who did it, unless all is wanted."""
+    """The event; of its stack what shows who did it, unless all is wanted."""
     outer = len(cause.stack) - MAX_FRAMES
     if verbose or outer <= 1:
         return cause.text

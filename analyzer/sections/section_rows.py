@@ -80,7 +80,7 @@ class SectionColumns:
     number: I64
     coverage: Coverage
     state: I64
-    """Index into `STATES`; likewise origin and kind."""
+    """Index into `STATES`; origin and kind are indices too."""
     origin: I64
     kind: I64
     valid_subsections: I64

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["HEAD_BYTES", "Contents", "Limits", "Member", "archive_format", "inner_format", "plain_name", "read_archive"]
 
 HEAD_BYTES = 16 << 10
-"""Enough to tell what is inside of a compressed file."""
+"""Enough to recognise what is inside of a compressed file."""
 _CHUNK = 1 << 20
 _BLOCK = 512
 _MAX_HEADER = 1 << 20
@@ -106,7 +106,7 @@ def plain_name(name: str) -> str:
 
 
 def inner_format(head: bytes) -> str:
-    """`archive_format` of what is inside of a compression; empty if the beginning does not tell."""
+    """`archive_format` of what is inside of a compression; empty if the beginning does not show it."""
     form = archive_format(head)
     if form in {"", "tar", "zip"}:
         return form

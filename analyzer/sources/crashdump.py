@@ -21,7 +21,7 @@ __all__ = ["Symbols", "distill_vmcore", "read_vmcore", "symbols_of", "whole_dump
 
 @dataclass(frozen=True, slots=True)
 class Symbols:
-    """Files that tell symbols or structures of a crash dump's kernel."""
+    """Files that give symbols or structures of a crash dump's kernel."""
 
     vmlinux: Path | None = None
     system_map: Path | None = None

@@ -26,7 +26,7 @@ class Found:
     """On disk, or its content."""
 
     def content(self) -> bytes:
-        """All of it; InputError for what is no regular file, is too large, or cannot be read."""
+        """All of it; InputError for what is not a regular file, is too large, or cannot be read."""
         return self.where if isinstance(self.where, bytes) else _content(self.where, None)
 
     def head(self, size: int) -> bytes:

@@ -42,7 +42,7 @@ class Request:
     layout: dict[str, int] = field(default_factory=dict)
     symbols: Symbols = field(default_factory=Symbols)
     running: VmcoreFacts | None = None
-    """What the memory of the kernel that runs here told."""
+    """What the memory of the kernel that runs here showed."""
 
 
 def read_sources(request: Request) -> Sources:

@@ -48,13 +48,13 @@ __all__ = ["Reading", "Source", "readable_kinds"]
 
 MAX_SYSTEM_MAPS = 4
 SPLIT_BYTES = 4 << 20
-"""A file whose name tells its kind is searched for other kinds up to here."""
+"""A file whose name shows its kind is searched for other kinds up to here."""
 _KCORE = re.compile(r"(?:^|/)proc/kcore$")  # the running kernel's memory, without end
 _KERNEL_FILE = re.compile(r"(?:^|/)(?:vmlinux|(System\.map))(?:-[^/]+?)?(?:\.debug)?(?:\.(?:gz|xz|zst))?$")
 _MANY = {"dmesg", "trace", "log", "ptdump", "vmcore", "memory_nodes"}
-"""Kinds of which several files count, or are chosen from by `Captured.of`."""
+"""Kinds with several files that count, or are chosen from by `Captured.of`."""
 _MOMENTS = {"ptdump", "vmcore", "dmesg", "trace"}
-"""Kinds of which the same content, given twice, must not count twice."""
+"""Kinds whose content must not count twice when it is given twice."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Reading:
         """Where each of them was read."""
         self.sources: list[Source] = []
         self.dumps: list[Path] = []
-        self.lain_beside: set[Path] = set()
+        self.found_dumps: set[Path] = set()
         """Dumps found while scanning a directory, not named by the user."""
         self.kernels: list[Path] = []
         """What may be their kernels."""
@@ -128,7 +128,7 @@ class Reading:
         refuse_several_dumps(root, dumps)
         new = [path for path in dumps if not self._again(path)]
         self.dumps += new
-        self.lain_beside.update(new)
+        self.found_dumps.update(new)
         self._capture(files, str(root), "/")
 
     def _archive_beside(self, path: Path, relative: str) -> dict[str, Found]:
@@ -161,7 +161,7 @@ class Reading:
         return {member.relative: Found(member.name, member.data) for member in members}
 
     def _capture(self, files: dict[str, Found], root: str, between: str) -> None:
-        """The files of one capture by their path in it: those that a name tells first."""
+        """The files of one capture by their path in it: those recognised by name first."""
         others = other_captures(root, files)
         trees: dict[str, dict[str, bytes]] = {}
         unnamed: list[Found] = []
@@ -235,7 +235,7 @@ class Reading:
             raise InputError("the file is empty", path=str(path))
         if is_vmcore(head):
             if self._again(path):
-                self.lain_beside -= {one for one in self.lain_beside if one.samefile(path)}
+                self.found_dumps -= {one for one in self.found_dumps if one.samefile(path)}
             else:
                 self.dumps.append(path)
             return
@@ -289,7 +289,7 @@ class Reading:
             self._failed(kind.name, error, found)
 
     def _documents(self, found: Found, documents: Sequence[Document], *, strict: bool) -> None:
-        """What a file holds that its content tells."""
+        """What a file holds that is recognised by content."""
         content, unended = found.digest(), found.unended()
         failures = []
         for document in documents:
@@ -319,7 +319,7 @@ class Reading:
             self._events_of_log(data, name)
 
     def _failed(self, kind: str, error: PtauditError, found: Found) -> None:
-        """A file that nobody named and that cannot be read."""
+        """A file that was not named by the user and cannot be read."""
         self.failures.append(error)
         self.left_out.append(Unread(found.name, error.message))
         if isinstance(found.where, Path):
@@ -358,23 +358,23 @@ class Reading:
 
     def vmcore(self, paths: tuple[Path, ...]) -> None:
         """A crash dump, in several files if it is a split one; one that was only found may be unreadable."""
-        beside = paths[0] in self.lain_beside
+        only_found = paths[0] in self.found_dumps
         try:
             facts = read_vmcore(paths, self.symbols)
         except PtauditError as error:
-            if not beside:
+            if not only_found:
                 raise
             self._failed("vmcore", error, Found(str(paths[0]), paths[0]))
             return
-        if beside and facts.vmcoreinfo.symbol("kallsyms_names") is None:
+        if only_found and facts.vmcoreinfo.symbol("kallsyms_names") is None:
             facts = self._with_system_map(paths) or facts
         notes = facts.diagnostics
         unknown = [] if facts.types != "VMCOREINFO" else ["structures"]
         unknown += [] if facts.has_symbols else ["symbols"]
-        if beside and self.kernels and self.symbols.vmlinux is None and unknown:
+        if only_found and self.kernels and self.symbols.vmlinux is None and unknown:
             # A kernel from elsewhere is not opened unless someone says so: its debug info is a program of its own.
             what = " and ".join(unknown)
-            said = f"its {what} are not known, and {self.kernels[0]} lies beside it: --vmlinux reads that"
+            said = f"its {what} are not known, and {self.kernels[0]} is next to it: --vmlinux reads that"
             notes = (*notes, Diagnostic(said, str(paths[0])))
         digests = [_digest_of_dump(facts, path) for path in paths]
         first = self.contents.setdefault(("vmcore", digests[0]), str(paths[0]))
@@ -453,7 +453,7 @@ class Reading:
 
 
 def _digest_of_dump(facts: VmcoreFacts, path: Path) -> str:
-    """Hash of a dump; the kernel's memory has no end, so VMCOREINFO stands for it."""
+    """Hash of a dump; the kernel's memory has no end, so VMCOREINFO is hashed instead."""
     if facts.kind in {"kcore", "drgn"}:
         return digest(repr(sorted(facts.vmcoreinfo.text.items())).encode())
     return Found(str(path), path).digest()

@@ -39,13 +39,13 @@ def documents_of(data: bytes) -> list[Document]:
 
 
 class Look:
-    """Looks into files that nobody named and whose names say nothing: believes only what is plain."""
+    """Looks into files not named by the user whose names say nothing: accepts only clear content."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
 
     def refused(self, head: bytes, size: int) -> str | None:
-        """Why a file that begins like this is not looked into; None if it is, an empty reason for what is no text."""
+        """Why a file that begins like this is not looked into; None if it is, an empty reason for what is not text."""
         if b"\0" in decoded(head[:_TEXT_BYTES]) or not head.strip():
             return ""
         return self.budget.may_look(size) or None
@@ -59,7 +59,7 @@ class Look:
 
 
 def _is_plain(document: Document) -> bool:
-    """Whether there are enough rows of the kind: one line that looks like it may stand in any file."""
+    """Whether there are enough rows of the kind: one line that looks like it may be in any file."""
     row = document.kind.row
     if row is None or not row.may_be_in(document.data):
         return False

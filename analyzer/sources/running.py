@@ -1,4 +1,4 @@
-"""The memory of the kernel that runs here, as a source: whether it can be read, and what it tells."""
+"""The memory of the kernel that runs here, as a source: whether it can be read, and what it shows."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Which file of a directory is a crash dump: told by its first bytes, whatever its name and size.
+"""Which file of a directory is a crash dump: recognised by its first bytes, whatever its name and size.
 
-Kernel cores are told from other ELF files, which a copied host is full of: from vmlinux and modules by the type, from
-the cores of processes by their addresses.  Of compressed files no more than the beginning is unpacked.
+Kernel cores are distinguished from other ELF files, which a copied host has many of: from vmlinux and modules by the
+type, from the cores of processes by their addresses.  Of compressed files no more than the beginning is unpacked.
 """
 
 from __future__ import annotations

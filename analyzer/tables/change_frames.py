@@ -24,7 +24,7 @@ def diff_frame(document: dict[str, Any]) -> pd.DataFrame:
     ``what`` (hazard, mapping, section, memory block, resource, finding), ``change``, ``region``, ``unit`` (what
     ``start`` and ``end`` count: ``pfn``, ``page index``, ``block``, ``address``) and ``source``: categorical.
     ``severity``: ordered categorical, missing for plain changes.  ``start``, ``end``, ``line``: nullable.
-    ``before`` and ``after``: text; ``source`` and ``line`` are where ``after``, or else ``before``, stands.
+    ``before`` and ``after``: text; ``source`` and ``line`` are where ``after``, or else ``before``, is.
     """
     rows = [dict.fromkeys(_COLUMNS) | row for row in _rows(document)]
     levels = [str(one) for one in Severity]
@@ -73,7 +73,7 @@ def _rows(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _quoted(change: dict[str, Any]) -> dict[str, Any]:
-    """The rows of both sides, and where the later one stands."""
+    """The rows of both sides, and where the later one is."""
     sides = {side: "\n".join(piece["text"] for piece in change[side]) or None for side in ("before", "after")}
     return {**sides, **(_place(change["after"]) or _place(change["before"]))}
 

@@ -20,7 +20,7 @@ __all__ = ["elapsed", "frame", "maybe", "nullable", "of_masked", "one_of", "text
 
 
 def frame(columns: Mapping[str, Any]) -> pd.DataFrame:
-    """A DataFrame of columns made by the functions below, which copies none of them."""
+    """A DataFrame of columns made by the functions below, without copying them."""
     return _pandas().DataFrame(dict(columns), copy=False)
 
 
@@ -33,7 +33,7 @@ def _pandas() -> Any:  # noqa: ANN401 a module
 
 
 def of_masked(columns: Mapping[str, Any]) -> pd.DataFrame:
-    """A DataFrame of numpy columns of which some are masked arrays: masked integers become nullable, not floats."""
+    """A DataFrame of numpy columns, some of them masked arrays: masked integers become nullable, not floats."""
     return frame({name: _unmasked(column) for name, column in columns.items()})
 
 

@@ -108,7 +108,7 @@ def _covered(coverage: Coverage) -> dict[str, Any]:
 
 
 def _kind(codes: I64, known: tuple[str, ...]) -> Any:  # noqa: ANN401
-    """Words of `analyzer.sections.section_rows`, of which the last stands for none of the others: missing here."""
+    """Words of `analyzer.sections.section_rows`, the last of which means "none of these": missing here."""
     return one_of(np.where(codes == len(known) - 1, -1, codes), known[:-1])
 
 

@@ -97,7 +97,7 @@ class Case:
         if not pfns & self.machine.valid:
             return Outcome(kind=Kind.SAFE, why="nothing of that range has struct pages", after=self.machine)
         if inventory.complete:
-            why = "nobody owns it, so nobody removes it: a failed add left it behind (VMM-14); only a reboot frees it"
+            why = "it has no owner that could remove it: a failed add left it behind (VMM-14); only a reboot frees it"
             return Outcome(kind=Kind.REFUSED, why=why, after=self.machine)
         why = "whose memory it is, and what leaves together with it, is not known"
         steps = [how_to_collect(kind)[0] for kind in (Resources, MemoryBlocks) if self.facts.get(kind) is None]
@@ -195,7 +195,7 @@ class Case:
             return Outcome(kind=Kind.SAFE, why=f"{unit.name} is not there", after=machine)
         block = self._block_pages
         if block and (unit.start_pfn % block or unit.end_pfn % block):
-            why = f"{unit.name} is no whole number of memory blocks: check_hotplug_memory_range() returns -EINVAL"
+            why = f"{unit.name} is not a whole number of memory blocks: check_hotplug_memory_range() returns -EINVAL"
             return Outcome(kind=Kind.REFUSED, why=why, after=machine)
         blocks = self._blocks_of(unit)
         for one in blocks:

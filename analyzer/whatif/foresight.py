@@ -36,7 +36,7 @@ def what_if(
 ) -> list[Answer]:
     """What each operation would do to the host that was read, in the order asked; ``in_sequence``, one after the other.
 
-    Raises UsageError for text that is no operation, and for a unit that is not there.
+    Raises UsageError for text that is not an operation, and for a unit that does not exist.
     """
     facts = report if isinstance(report, Facts) else report.facts
     foresight = Foresight(facts)
@@ -87,7 +87,7 @@ class Foresight:
         return None
 
     def after(self, answer: Answer) -> Foresight:
-        """The host after an operation, as the answer foretells it."""
+        """The host after an operation, as the answer predicts it."""
         known = self.known
         if known is None:
             return self

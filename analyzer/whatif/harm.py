@@ -29,7 +29,7 @@ MAX_NAMED = 6
 
 
 def missing_struct_pages(machine: Machine, pfns: Ranges) -> Ranges:
-    """PFNs of which a byte of the struct page is not mapped."""
+    """PFNs whose struct page is not mapped in full."""
     vmemmap = machine.vmemmap
     return vmemmap.pfns(vmemmap.offsets(pfns) - vmemmap.mapped) & pfns
 

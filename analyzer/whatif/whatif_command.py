@@ -27,7 +27,7 @@ __all__ = ["command"]
 @click.option("--format", "form", type=click.Choice(["text", "json"]), metavar="F", default="text", help="text, json")
 @evidence_options
 def command(request: Request, every: bool, in_sequence: bool, form: str) -> None:
-    """Tell what an operation of memory hotplug would do.
+    """Predict what an operation of memory hotplug would do.
 
     After the sources: remove:UNIT, offline:memoryN, online:memoryN, add:0xSTART-0xEND. UNIT: a name in /proc/iomem,
     memoryN, 0xSTART-0xEND. Exit status: 0 safe, or refused without harm; 1 something breaks; 3 unknown.

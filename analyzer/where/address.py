@@ -49,7 +49,7 @@ def parse_address(text: str) -> Address:
     """
     match = _FORM.fullmatch(text.strip())
     if match is None:
-        raise UsageError(f"{text!r} is no address: 0x…, pfn:0x…, page:0x…, phys:0x… or virt:0x… is expected")
+        raise UsageError(f"{text!r} is not an address: 0x…, pfn:0x…, page:0x…, phys:0x… or virt:0x… is expected")
     prefix, digits = match[1], match[2]
     base = 16 if len(digits) == 16 or digits[:2] in {"0x", "0X"} else 10
     value = int(digits, base)

@@ -32,7 +32,7 @@ SCHEMA = "ptaudit.where/1"
 
 
 def where(report: Report, address: Address) -> dict[str, Any]:
-    """The document `SCHEMA`: what is not known is None, and ``missing`` says what would tell it.
+    """The document `SCHEMA`: what is not known is None, and ``missing`` says what would show it.
 
     UsageError for the address of a struct page that lies outside of the vmemmap area.
     """
@@ -104,7 +104,7 @@ class _Place:
         return self.address.space in {Space.VIRTUAL, Space.STRUCT_PAGE}
 
     def _region(self) -> str | None:
-        """``linear``, ``vmemmap``, or the marker of the dump that the address lies behind; None for no address."""
+        """``linear``, ``vmemmap``, or the marker of the dump that precedes the address; None for no address."""
         if not self._is_virtual():
             return None
         va = self.address.value

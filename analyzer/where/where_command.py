@@ -22,7 +22,7 @@ __all__ = ["command"]
     "--format", "form", type=click.Choice(["text", "json"]), metavar="FORMAT", default="text", help="text, json"
 )
 def command(request: Request, address: str, form: str) -> None:
-    """Tell everything that is known of an address.
+    """Print everything that is known of an address.
 
     ADDRESS is pfn:0x…, page:0x… (a struct page), phys:0x… or virt:0x…; a bare number counts as virtual in the kernel
     half and as physical below it.

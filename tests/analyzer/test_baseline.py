@@ -98,12 +98,12 @@ def test_rewriting_keeps_reasons(ptaudit, damaged: Path, baseline) -> None:
         ("not toml at all [", "TOML"),
         ('schema = "ptaudit.baseline/2"', "schema"),
         (HEAD + "accept = 3", "list"),
-        (HEAD + "accept = [3]", "number 1 is no table"),
+        (HEAD + "accept = [3]", "number 1 is not a table"),
         (HEAD + entry().replace('reason = "spare host"', 'reason = " "'), "reason is missing"),
-        (HEAD + entry() + "expires = 'tomorrow'", "expires is no date"),
-        (HEAD + entry() + "expires = 2027-01-01T00:00:00Z", "expires is no date"),
+        (HEAD + entry() + "expires = 'tomorrow'", "expires is not a date"),
+        (HEAD + entry() + "expires = 2027-01-01T00:00:00Z", "expires is not a date"),
         (HEAD + entry() + "until = 2027-01-01", "unknown key 'until'"),
-        (HEAD + entry().replace('"VMM-02"', "2"), "rule is no text"),
+        (HEAD + entry().replace('"VMM-02"', "2"), "rule is not text"),
     ],
 )
 def test_bad_baseline_is_one_clear_line(ptaudit, sound: Path, tmp_path: Path, text: str, word: str) -> None:

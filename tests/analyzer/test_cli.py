@@ -133,7 +133,7 @@ def test_link_out_of_the_capture_is_not_followed(ptaudit, sound: Path, tmp_path:
 def test_unknown_kind_and_layout_key(ptaudit, sound: Path) -> None:
     refused(ptaudit("audit", "--kind", f"nonsense={sound / 'iomem'}"), "no such kind")
     refused(ptaudit("audit", sound, "--layout", "phys_ofset=0"), "no such key")
-    refused(ptaudit("audit", sound, "--layout", "phys_offset=zero"), "is no number")
+    refused(ptaudit("audit", sound, "--layout", "phys_offset=zero"), "is not a number")
 
 
 def test_options_that_click_refuses_are_2(ptaudit, sound: Path) -> None:

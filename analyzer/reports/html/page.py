@@ -1,4 +1,4 @@
-"""What stands on the page, in the order in which it is read: texts and numbers, no markup."""
+"""What is on the page, in the order in which it is read: texts and numbers, no markup."""
 
 from __future__ import annotations
 

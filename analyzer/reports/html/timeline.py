@@ -72,8 +72,8 @@ def events(facts: Facts) -> list[Event]:
     noticed: dict[int, list[str]] = {}
     for anomaly in timeline.anomalies:
         noticed.setdefault(anomaly.call, []).append(anomaly.text)
-    told = np.union1d(damage, np.array(sorted(noticed), dtype=np.int64))
-    chosen = _nearest(np.union1d(np.flatnonzero(calls.parent < 0), told), damage)
+    shown = np.union1d(damage, np.array(sorted(noticed), dtype=np.int64))
+    chosen = _nearest(np.union1d(np.flatnonzero(calls.parent < 0), shown), damage)
     return [_event(timeline, call, call in damage, noticed.get(call, [])) for call in chosen.tolist()]
 
 

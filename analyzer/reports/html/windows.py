@@ -72,7 +72,7 @@ def _code(extent: U8, level: I8) -> I64:
 
 
 def window(code: int) -> Window:
-    """What a number of `codes` stands for."""
+    """What a number of `codes` means."""
     valid, structs, linear = code // 1024, code // 32 % 32, code % 32
     return Window(valid, *_structs(structs, valid), *_linear(linear))
 
