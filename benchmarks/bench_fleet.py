@@ -48,10 +48,10 @@ def yardstick() -> float:
 
 
 def coordinate(bundles: str, output: str, scheduler: str) -> None:
-    """What ``ptaudit fleet`` does, telling of itself after every result."""
+    """What ``ptaudit fleet`` does, printing its time and memory after every result."""
     begin, count = time.monotonic(), 0
 
-    def told(*_: object) -> None:
+    def after_each(*_: object) -> None:
         nonlocal count
         count += 1
         pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -66,7 +66,7 @@ def coordinate(bundles: str, output: str, scheduler: str) -> None:
             jobs=os.cpu_count() or 1,
             limits=Limits(60.0, 2 << 30),
             scheduler=scheduler or None,
-            progress=told,
+            progress=after_each,
         )
     except KeyboardInterrupt:
         sys.exit(130)
@@ -101,7 +101,7 @@ def digests(output: Path) -> dict[str, str]:
     return {name: hashlib.sha256((output / name).read_bytes()).hexdigest() for name in COMPARED}
 
 
-def tell(samples: list[Sample]) -> None:
+def print_samples(samples: list[Sample]) -> None:
     """Cost of a bundle and memory of the coordinator, in tenths of the run."""
     print("   results   ms/bundle   coordinator")
     step = max(len(samples) // 10, 1)
@@ -123,7 +123,7 @@ def main() -> None:
         before = yardstick()
         samples = Coordinator(bundles, whole).watch()
         after = yardstick()
-        tell(samples)
+        print_samples(samples)
         rate = len(samples) / samples[-1].seconds
         print(f"{rate:8.1f} bundles/s on {os.cpu_count()} cores")
         print(f"yardstick: python -c pass takes {before * 1000:.0f} ms before, {after * 1000:.0f} ms after")

@@ -21,7 +21,7 @@ NUMBER = r"([\d.,]+)"
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: two numbers that a benchmark prints, told by patterns with one group."""
+    """A line of the table: two numbers that a benchmark prints, found by patterns with one group."""
 
     what: str
     unit: str

@@ -54,7 +54,7 @@ Nothing found, but rules of that severity were undecided and \\fB\\-\\-strict\\f
 
 
 def escaped(text: str) -> str:
-    """Text that roff takes as it stands."""
+    """Text that roff prints unchanged."""
     plain = re.sub(r"^([.'])", r"\\&\1", text.replace("\\", "\\e").replace("-", "\\-"), flags=re.MULTILINE)
     return re.sub(r"[^\x00-\x7f]", lambda found: f"\\[u{ord(found[0]):04X}]", plain)
 

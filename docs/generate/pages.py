@@ -49,7 +49,7 @@ def generated_pages() -> dict[str, str]:
 
 
 def code(text: str) -> str:
-    """Text as it stands, in a table too."""
+    """Text as it is, in a table too."""
     return f"`{text}`".replace("|", "\\|")
 
 
@@ -189,7 +189,7 @@ def evidence_page(rules: tuple[Rule, ...]) -> str:
     lines += [
         "## Files that are recognised",
         "",
-        "In a directory a file is told by the end of its path, alone by its content; `--kind KIND=PATH` says it.",
+        "In a directory a file is recognised by the end of its path, alone by its content; `--kind KIND=PATH` says it.",
         "",
         "| kind | what it is | which kernels | paths (regular expression) |",
         "|---|---|---|---|",
