@@ -1,4 +1,4 @@
-"""/proc/sys/kernel/random/boot_id: a UUID that is made anew at every boot (drivers/char/random.c)."""
+"""/proc/sys/kernel/random/boot_id: a UUID that is generated at every boot (drivers/char/random.c)."""
 
 from __future__ import annotations
 

@@ -269,7 +269,7 @@ class KeptLines:
 
 
 def _state(descriptor: int) -> tuple[int, int] | None:
-    """What changes when a file is written to; None for what the kernel makes anew for each reader (tracefs)."""
+    """What changes when a file is written to; None for what the kernel generates for each reader (tracefs)."""
     try:
         now = os.fstat(descriptor)
     except OSError:

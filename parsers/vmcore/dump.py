@@ -237,7 +237,7 @@ class Dump:
         return address
 
     def forget(self) -> None:
-        """Read everything anew from here on: a running kernel changes."""
+        """Read everything again from here on: a running kernel changes."""
         self._page.cache_clear()
 
     def say(self, message: str) -> None:

@@ -127,7 +127,7 @@ def extract(
     Raises the errors of :func:`parsers.vmcore.opening.open_dump` and :class:`parsers.vmcore.dump.Dump`.
     """
     for attempt in range(_ATTEMPTS):
-        raw = open_dump(path, vmcoreinfo=vmcoreinfo, name=name)  # the kernel lists its RAM anew
+        raw = open_dump(path, vmcoreinfo=vmcoreinfo, name=name)  # the kernel lists its RAM again
         facts = extract_facts(raw, vmlinux=vmlinux, system_map=system_map, with_dmesg=with_dmesg)
         if facts.flux is None or not facts.flux.matters:
             break

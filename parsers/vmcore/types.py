@@ -1,7 +1,7 @@
 """What is known of the kernel's structures: one interface, and those who provide it.
 
 Debuginfo of a vmlinux is read with drgn (:mod:`parsers.vmcore.program`), BTF by :mod:`parsers.vmcore.btf`.  Where
-neither is at hand, VMCOREINFO gives the offsets and sizes that makedumpfile needs.
+neither is available, VMCOREINFO gives the offsets and sizes that makedumpfile needs.
 """
 
 from __future__ import annotations
