@@ -141,7 +141,7 @@ def _without_block(blocks: BlockRows, rows: SectionRows, sections: SectionTable)
     if wrong.any():
         yield Hit(
             title=f"{name_sections(rows, wrong)}: RAM without a memory block",
-            message="The section is present and holds RAM, and no memory block stands for it: it cannot be offlined.",
+            message="The section is present and holds RAM, and has no memory block: it cannot be offlined.",
             claim=sections.claim,
             severity=Severity.MEDIUM,
             pfns=section_pfns(rows, wrong, pages),

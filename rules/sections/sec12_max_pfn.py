@@ -51,7 +51,7 @@ def memory_above_max_pfn(zones: ZoneRows, sections: SectionTable) -> Iterator[Hi
     if above:
         yield Hit(
             title="Online memory lies above max_pfn",
-            message=f"max_pfn is {zones.max_pfn:#x}, and {above.total} online pages lie behind it.",
+            message=f"max_pfn is {zones.max_pfn:#x}, and {above.total} online pages are above it.",
             claim=sections.claim,
             pfns=above,
             evidence=(Evidence(sections.source, f"max_pfn = {zones.max_pfn:#x}"),),

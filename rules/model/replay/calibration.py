@@ -1,4 +1,4 @@
-"""Page size, sizeof(struct page) and the vmemmap base that a trace betrays of itself."""
+"""Page size, sizeof(struct page) and the vmemmap base as the trace itself shows them."""
 
 from __future__ import annotations
 

@@ -201,7 +201,7 @@ class Entries:
     def _stepped_over(self, low: int, high: int) -> Ranges:
         """The last page of a range that begins inside of a page: unmap_hotplug_pte_range() steps by PAGE_SIZE.
 
-        It begins anew at each PMD entry, so only ranges under one are affected.
+        It begins again at each PMD entry, so only ranges under one are affected.
         """
         page, table = self._span(PTE), self._span(PMD)
         skew = self.base % table
@@ -236,7 +236,7 @@ class Entries:
     # Adding.
 
     def populate(self, low: int, high: int, level: int, look: Look, *, table_is_done: bool) -> Ranges:
-        """Map the struct pages ``[low, high)`` with leaves of ``level``: the offsets that are mapped anew.
+        """Map the struct pages ``[low, high)`` with leaves of ``level``: the offsets that are newly mapped.
 
         Base pages are stepped through by PAGE_SIZE from an address that need not be aligned, so the last page may
         be left out.  Where a table is found and a block was wanted, it is left as it is if ``table_is_done`` (before

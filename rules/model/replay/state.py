@@ -110,7 +110,7 @@ class State:
         return cls(start_pfn, *columns, no_rows, none, none.copy(), none.copy(), column())
 
     def begin_with(self, earlier: Earlier, rows: Bool) -> None:
-        """Take ``rows`` from the page tables of an earlier moment: mapped, by what, in the linear map, hence valid."""
+        """Take ``rows`` from the page tables of an earlier capture: mapped, by what, in the linear map, hence valid."""
         start, pages = self.start_pfn, SUBSECTION // earlier.vmemmap.layout.page_size
         for column, region in ((self.mapped, earlier.vmemmap), (self.linear, earlier.linear)):
             low = start - region.layout.start_pfn
