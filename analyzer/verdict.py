@@ -119,7 +119,7 @@ def verdict_of(report: Report) -> HostVerdict:
     if worst:
         state = State.DAMAGED if worst[0].severity is Severity.CRITICAL else State.AT_RISK
         unseen = f". {lack}: {_no(missing[0])}" if blind and missing else ""
-        return HostVerdict(state, f"{_told(worst)}{unseen}", len(unseeing), len(rules), blind, missing)
+        return HostVerdict(state, f"{_summary(worst)}{unseen}", len(unseeing), len(rules), blind, missing)
     failed = [one.rule.code for one in unseeing if one.outcome is Outcome.ERROR]
     events = report.facts.get(LogEvents)
     if events is not None and events.unrelated and blind and not failed and reader_of(report) is Reader.LOG:
@@ -147,7 +147,7 @@ def _worst(findings: Iterable[Finding]) -> list[Finding]:
     return [one for one in found if one.severity is found[0].severity]
 
 
-def _told(worst: list[Finding]) -> str:
+def _summary(worst: list[Finding]) -> str:
     """What is wrong: the first finding, and which other rules say the same or more."""
     first = worst[0]
     word, space, rest = first.hit.title.partition(" ")

@@ -200,7 +200,7 @@ def _blocks(before: Facts, after: Facts) -> list[dict[str, Any]]:
 
 
 def _resources(before: Facts, after: Facts, how: Comparison) -> dict[str, list[str]]:
-    """Lines of /proc/iomem that came and went; what every boot places anew only within one boot."""
+    """Lines of /proc/iomem that came and went; what every boot places again is compared within one boot only."""
     old, new = before.get(Iomem), after.get(Iomem)
     if old is None or new is None or not (old.privileged and new.privileged):
         return {"added": [], "removed": []}

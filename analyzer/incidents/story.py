@@ -1,4 +1,4 @@
-"""An incident as a story: what happened, when, by whom, what it destroyed, what fails next, which bug, what to do."""
+"""The text of an incident: what happened, when, by whom, what it destroyed, what fails next, which bug, what to do."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def incidents_of(report: Report) -> list[Incident]:
     pages_per_section = layout.pages_per_section if layout is not None and known else None
     logs = frozenset(source.path for source in report.sources.sources if source.kind in _LOG_KINDS)
     groups = grouped(report.findings, logs, pages_per_section)
-    return [_told(tuple(group), report) for group in groups]
+    return [_incident(tuple(group), report) for group in groups]
 
 
 def incidents_by_event(incidents: Iterable[Incident]) -> dict[float, Incident]:
@@ -132,7 +132,7 @@ def incidents_by_event(incidents: Iterable[Incident]) -> dict[float, Incident]:
     }
 
 
-def _told(findings: tuple[Finding, ...], report: Report) -> Incident:
+def _incident(findings: tuple[Finding, ...], report: Report) -> Incident:
     lead = findings[0]
     bug = _bug(findings, report)
     parts = [*_events(findings), Part("now", _now(findings, report))]

@@ -58,17 +58,17 @@ def _case(suite: Element, verdict: Verdict, found: list[Finding]) -> str:
     if failing:
         worst = failing[0]
         failure = SubElement(case, "failure", type=str(worst.severity), message=printable(worst.hit.title))
-        failure.text = "\n".join(map(_told, found))
+        failure.text = "\n".join(map(_text_of, found))
         return "failures"
     if verdict.outcome in {Outcome.UNDECIDED, Outcome.NOT_APPLICABLE} and not found:
         SubElement(case, "skipped", message=printable(f"{verdict.outcome}: {verdict.reason}"))
         return "skipped"
     if found:
-        SubElement(case, "system-out").text = "\n".join(map(_told, found))
+        SubElement(case, "system-out").text = "\n".join(map(_text_of, found))
     return ""
 
 
-def _told(finding: Finding) -> str:
+def _text_of(finding: Finding) -> str:
     where = place_of([finding])
     return printable(f"{finding.severity} {finding.hit.title} ({where}): {finding.hit.message} [{finding.fingerprint}]")
 

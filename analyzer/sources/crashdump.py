@@ -1,4 +1,4 @@
-"""Crash dumps as sources, read with whatever symbols are at hand."""
+"""Crash dumps as sources, read with whatever symbols are available."""
 
 from __future__ import annotations
 
