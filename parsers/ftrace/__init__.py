@@ -64,6 +64,7 @@ def read(source: bytes | str | Path, *, path: str = "", progress: Progress | Non
     from parsers.ftrace.graph import looks_like_graph, read_graph  # noqa: PLC0415
     from parsers.ftrace.health import examine  # noqa: PLC0415
     from parsers.ftrace.log import looks_like_log, read_log  # noqa: PLC0415
+    from parsers.ftrace.report_graph import is_reported_graph  # noqa: PLC0415
     from parsers.ftrace.scan import Source  # noqa: PLC0415
     from parsers.ftrace.text import HEAD_SIZE, read_text  # noqa: PLC0415
 
@@ -80,7 +81,7 @@ def read(source: bytes | str | Path, *, path: str = "", progress: Progress | Non
         raise FormatError(REFUSED, path=opened.path)
     elif looks_like_log(head):
         trace = read_log(opened, progress)
-    elif looks_like_graph(head):
+    elif looks_like_graph(head) and not is_reported_graph(head):
         trace = read_graph(opened, progress)
     else:
         trace = read_text(opened, progress)

@@ -86,6 +86,8 @@ def classify(event: str, where: str) -> Event:
     if not where:
         return Event()
     symbol, caller, is_return = _split_where(where)
+    if bare == "funcgraph_exit":
+        return Event(symbol_kind(symbol), Phase.RETURN, Origin.GRAPH, symbol)
     inside = not is_return and _offset(symbol) > _MAX_FTRACE_SITE
     if kind is Kind.OTHER and not inside:
         kind = symbol_kind(symbol)

@@ -22,6 +22,7 @@ from parsers.ftrace.events import NO_TIME, Buffer, Events, Gap, Trace
 from parsers.ftrace.functions import Kind
 from parsers.ftrace.losses import STARTED, find_losses, is_loss
 from parsers.ftrace.messages import MessageParser
+from parsers.ftrace.report_graph import ReportedGraph
 from parsers.ftrace.scan import (
     BEFORE_EVENT,
     Block,
@@ -144,6 +145,32 @@ def _find(data: bytes, last_event: int, marks: Landmarks | None) -> _Candidates:
     )
 
 
+def _cut_out(data: bytes, lines: _Candidates) -> list[bytes]:
+    """The lines without what a terminal or a serial line put into them."""
+    text = [data[start:end] for start, end in zip(lines.start, lines.end, strict=True)]
+    if b"\0" in data:
+        text = [line.replace(b"\0", b" ") for line in text]
+    return [line.replace(b"\r", b"") for line in text] if b"\r" in data else text
+
+
+def _with_returns(
+    lines: _Candidates, text: list[bytes], returns: list[tuple[int, bytes]]
+) -> tuple[_Candidates, list[bytes]]:
+    """The lines, with the returns written out at their places: of one line the call comes first."""
+    starts = [*lines.start, *(start for start, _ in returns)]
+    ends = [*lines.end, *(start + len(line) for start, line in returns)]
+    texts = [*text, *(line for _, line in returns)]
+    order = np.argsort(np.asarray(starts, dtype=np.int64), kind="stable")
+    nothing = np.zeros(len(returns), dtype=np.bool_)
+    candidates = _Candidates(
+        start=[starts[i] for i in order.tolist()],
+        end=[ends[i] for i in order.tolist()],
+        is_stack=np.concatenate((lines.is_stack, nothing))[order],
+        is_neighbour=np.concatenate((lines.is_neighbour, nothing))[order],
+    )
+    return candidates, [texts[i] for i in order.tolist()]
+
+
 @dataclass
 class Reader:
     """State over the blocks of one source."""
@@ -164,6 +191,7 @@ class Reader:
     _is_stack: list[Bool] = field(default_factory=list)
     _is_user: list[Bool] = field(default_factory=list)
     _stack_of_row: list[I64] = field(default_factory=list)
+    _graph: ReportedGraph = field(default_factory=ReportedGraph)
     _entries: int = 0
     _stack_entries: int = 0
     _misread: int = 0
@@ -182,17 +210,16 @@ class Reader:
         marks = landmarks(block.data)
         self.gaps += find_losses(block, _MAX_GAPS - len(self.gaps), marks)
         lines = _find(block.data, self._last_event - block.offset, marks)
+        text = _cut_out(block.data, lines)
+        if returns := self._graph.returns(block.data, zip(lines.start, text, strict=True)):
+            lines, text = _with_returns(lines, text, returns)
         if lines.start:
-            self._read_events(block, lines)
+            self._read_events(block, lines, text)
         if not lines.is_stack.all():
             self._last_event = block.offset + lines.start[int(np.flatnonzero(~lines.is_stack)[-1])]
 
-    def _read_events(self, block: Block, lines: _Candidates) -> None:
+    def _read_events(self, block: Block, lines: _Candidates, text: list[bytes]) -> None:
         data = block.data
-        text = [data[start:end] for start, end in zip(lines.start, lines.end, strict=True)]
-        if b"\0" in data:
-            text = [line.replace(b"\0", b" ") for line in text]
-        text = [line.replace(b"\r", b"") for line in text] if b"\r" in data else text
         context = parse_contexts(text)
         parsed = self._messages.parse(context.message)
         self._note_unknown(block, lines, context.known)
