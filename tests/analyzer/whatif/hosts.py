@@ -1,4 +1,4 @@
-"""Hosts as the model foretells them, written down as a capture so that the rules judge them like any other."""
+"""Hosts as the model predicts them, written down as a capture so that the rules judge them like any other."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _facts(path: Path) -> Facts:
 
 @dataclass
 class Story:
-    """Operations on a host, one after the other: what was foretold to be lost, and what is there at the end."""
+    """Operations on a host, one after the other: what was predicted to be lost, and what is there at the end."""
 
     host: Host
     answers: list[Answer]

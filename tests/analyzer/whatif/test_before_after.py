@@ -1,4 +1,4 @@
-"""What-if on a capture foretells the page tables and the sections of the next one, entry for entry."""
+"""What-if on a capture predicts the page tables and the sections of the next one, entry for entry."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def facts_of(path: Path) -> Facts:
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=str)
-def test_the_next_moment_is_foretold_entry_for_entry(pair: Pair) -> None:
+def test_the_next_moment_is_predicted_entry_for_entry(pair: Pair) -> None:
     before, after = (facts_of(path) for path in pair.moments)
     if pair.release:
         known = {**before.known, KernelRelease: parse_uname(pair.release.encode(), "uname")}
@@ -33,13 +33,13 @@ def test_the_next_moment_is_foretold_entry_for_entry(pair: Pair) -> None:
     answers = what_if(before, pair.operations, in_sequence=True)
     expected = pair.answers or ("safe",) * len(pair.operations)
     assert [(str(one.operation), str(one.kind)) for one in answers] == list(zip(pair.operations, expected, strict=True))
-    foretold = answers[-1].after
-    assert foretold is not None
-    for entries, kind in ((foretold.linear, LinearMap), (foretold.vmemmap, Vmemmap)):
+    predicted = answers[-1].after
+    assert predicted is not None
+    for entries, kind in ((predicted.linear, LinearMap), (predicted.vmemmap, Vmemmap)):
         region = after.get(kind)
         assert region is not None
         assert entries.rows == Entries.of(region).rows, kind.__name__
     sections = after.get(SectionTable)
     assert sections is not None
-    assert foretold.valid == sections.valid
-    assert foretold.online == sections.online
+    assert predicted.valid == sections.valid
+    assert predicted.online == sections.online

@@ -65,7 +65,7 @@ def dimms(draw: st.DrawFn) -> list[str]:
 
 
 def agree(host: Host, operations: list[str], *, device: bool) -> None:
-    """The rules find, at the end of the story, what was foretold, and nothing critical besides."""
+    """The rules find, at the end of the story, what was predicted, and nothing critical besides."""
     story = Story.of(host, operations)
     if not story.answers or not story.there():
         return
@@ -81,9 +81,9 @@ def agree(host: Host, operations: list[str], *, device: bool) -> None:
     assert found["VMM-13"] == story.lost("VMM-13"), operations
     if not device:  # the rule looks at RAM
         assert found["LIN-03"] == story.lost("LIN-03"), operations
-    foretold = {one.rule for answer in story.answers for one in answer.breaks if one.severity is Severity.CRITICAL}
+    predicted = {one.rule for answer in story.answers for one in answer.breaks if one.severity is Severity.CRITICAL}
     assert ("CNT-01" in critical) == bool(story.machine.linear.incomplete_runs())
-    assert critical <= foretold, operations
+    assert critical <= predicted, operations
 
 
 def _union(parts) -> Ranges:
@@ -96,12 +96,12 @@ def _union(parts) -> Ranges:
 @pytest.mark.parametrize("host", PMEM, ids=lambda host: host.boot)
 @settings(max_examples=12)
 @given(operations=namespaces())
-def test_rules_find_what_was_foretold_of_namespaces(host: Host, operations: list[str]) -> None:
+def test_rules_find_what_was_predicted_of_namespaces(host: Host, operations: list[str]) -> None:
     agree(host, operations, device=True)
 
 
 @pytest.mark.parametrize("host", DIMMS, ids=lambda host: host.boot)
 @settings(max_examples=12)
 @given(operations=dimms())
-def test_rules_find_what_was_foretold_of_dimms(host: Host, operations: list[str]) -> None:
+def test_rules_find_what_was_predicted_of_dimms(host: Host, operations: list[str]) -> None:
     agree(host, operations, device=False)
