@@ -237,7 +237,7 @@ _START = """\
   echo "tracing; $(grep -c ^OK "$OUT/probes.log") probes, $(grep -c ^FAIL "$OUT/probes.log") refused ($OUT/probes.log)"
 }
 
-# deadline: in the background, stops if nobody did; the trace is saved as by stop
+# deadline: in the background, stops if tracing was not stopped; the trace is saved as by stop
 deadline() {
   ( trap '' HUP; sleep "$LIMIT"; rm -f "$OUT/deadline"; stop ) < /dev/null > /dev/null 2>&1 &
   echo $! > "$OUT/deadline"

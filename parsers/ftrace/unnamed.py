@@ -30,7 +30,7 @@ _MAX_ERRNO = 4095
 _KERNEL_VA = np.uint64(0xFFF0_0000_0000_0000)
 _POINTERS = frozenset({"altmap", "zone", "group", "params", "res", "pgmap", "ms", "pmdp", "ptep", "pgdir", "walk", "h"})
 _MOST_RESULT = {Kind.MEMORY_NOTIFY: 0xFFFF, Kind.VMEMMAP_CHECK_PMD: 1}
-"""The largest result that is no error, where it is not 0."""
+"""The largest result that is not an error, where it is not 0."""
 _SIZES = frozenset({"nr_pages", "size"})
 _RANGES = (({"start_pfn"}, {"nr_pages", "end_pfn"}), ({"start", "virt"}, {"end", "size"}))
 

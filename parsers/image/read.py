@@ -1,7 +1,7 @@
 """A kernel image as evidence: its release, its page size, and the code that shows which fixes it has.
 
 The image is laid out flat: an Image as it is, an ELF file by its segments.  Its own kallsyms give the symbols; what
-they count from is told by the branch at the image's start, which leads to ``primary_entry`` (head.S, 5.2 and later).
+they count from is found by the branch at the image's start, which leads to ``primary_entry`` (head.S, 5.2 and later).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PROGRAM_HEADER = np.dtype(
 def read_kernel(where: Path | bytes, *, path: str) -> KernelCode:
     """Read an arm64 kernel: Image, compressed or EFI zboot image, vmlinux, .deb or .rpm.
 
-    Raises FormatError for what is damaged, is no arm64 kernel, or has no kallsyms.
+    Raises FormatError for what is damaged, is not an arm64 kernel, or has no kallsyms.
     """
     data, path = unpack(where if isinstance(where, bytes) else _content(where, path), path)
     image = _flat(data, path)

@@ -40,8 +40,8 @@ _KERNEL_NAME = re.compile(r"(?:^|/)(?:vmlinu[xz]|Image)(?:-[^/]+)?(?:\.(?:gz|xz|
 def is_kernel(head: bytes) -> bool:
     """Whether a file that begins with these bytes is an arm64 kernel, an EFI zboot image, or a package.
 
-    An ELF file has to be an executable or a shared object of arm64, not a core.  Compressed files are told by what is
-    in them: see `parsers.compressed.first_bytes`.
+    An ELF file has to be an executable or a shared object of arm64, not a core.  Compressed files are recognised by
+    what is in them: see `parsers.compressed.first_bytes`.
     """
     return _is_image(head) or _is_zboot(head) or _is_elf(head) or head.startswith((_DEB, _RPM))
 

@@ -13,7 +13,7 @@ __all__ = ["read_kernel_code"]
 
 
 def read_kernel_code(dump: Dump) -> KernelCode | None:
-    """The code; None where kallsyms are not in the dump: nothing else tells where a function ends."""
+    """The code; None where kallsyms are not in the dump: nothing else shows where a function ends."""
     symbols = dump.kallsyms
     if symbols is None:
         return None

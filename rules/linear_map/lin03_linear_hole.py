@@ -36,7 +36,7 @@ def linear_hole(linear: LinearMap, sections: SectionTable, *, resources: Resourc
 
     When it is not a problem:
     Single missing pages are normal: secretmem, KFENCE, debug_pagealloc, modules with permission reset;
-    entries marked F likewise. No-map memory is listed as "reserved" and is not RAM. The crash kernel
+    so are entries marked F. No-map memory is listed as "reserved" and is not RAM. The crash kernel
     is protected page by page up to 6.3.
 
     What to do:

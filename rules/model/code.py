@@ -52,7 +52,7 @@ def _one(code: KernelCode, name: str) -> Function | None:
 
 
 def _partial_section(code: KernelCode) -> Shown | None:
-    """d4234d131b0a: vmemmap_populate() maps what is no whole section by base pages before it looks at the tables.
+    """d4234d131b0a: vmemmap_populate() maps what is not a whole section by base pages before it looks at the tables.
 
     Since 6.2 a kernel without it calls vmemmap_populate_hugepages() only.  Up to 6.1 the loop over PMDs is in
     vmemmap_populate() itself, which falls back to base pages once where no block can be had: the fix is a second call.
