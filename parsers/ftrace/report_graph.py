@@ -76,12 +76,16 @@ class ReportedGraph:
     def _ends(
         self, data: bytes, calls: Iterable[tuple[_Open, int]], still_open: list[_Open]
     ) -> Iterator[tuple[int, bytes]]:
+        gone: set[re.Pattern[bytes]] = set()  # what is not found from one call on is not behind a later one
         for call, position in calls:
-            match = call.end.search(data, position) if self._budget > 0 else None
-            self._budget -= (match.end() if match else len(data)) - position
+            match = None
+            if call.end not in gone and self._budget > 0:
+                match = call.end.search(data, position)
+                self._budget -= (match.end() if match else len(data)) - position
             if match:
                 yield match.start(), _return(match[1], call.function, match[2])
             else:
+                gone.add(call.end)
                 still_open.append(call)
 
 
