@@ -14,6 +14,7 @@ Run as root: without it, page tables are missing and /proc/iomem has no addresse
 What is taken describes memory and the kernel: page-table layout, physical memory map, memory
 blocks, zones, huge pages, kernel configuration and command line, kernel log, CPU features, memory
 hotplug trace, persistent-memory namespaces. No content of memory, no process, no file of yours.
+The script for Python (ptaudit collect --print-script=python) also takes page tables from /proc/kcore.
 Kernel addresses and host name are in it; -r leaves out the host name, the audit needs the addresses.
 EOF
 }
@@ -229,7 +230,12 @@ check_host() {
         if [ -z "$(ls $debug 2>/dev/null)" ]; then
             say "note: debugfs is not mounted, and this script changes nothing: mount -t debugfs debugfs $debug"
         else
-            say 'note: this kernel has no kernel_page_tables file (CONFIG_PTDUMP_DEBUGFS=y makes it); a crash dump has the tables'
+            say 'note: this kernel has no kernel_page_tables file (CONFIG_PTDUMP_DEBUGFS=y makes it)'
+        fi
+        if [ -r /proc/kcore ]; then
+            say 'note: /proc/kcore has the page tables: ptaudit collect and its script for Python (--print-script=python) take them'
+        else
+            say 'note: a crash dump has the page tables'
         fi
     fi
 }

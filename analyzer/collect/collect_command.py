@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from analyzer.collect.on_this_host import collect, collect_with_memory, script
+from analyzer.collect.on_this_host import collect, collect_with_memory, python_script, script
 
 __all__ = ["command"]
 
@@ -20,7 +20,14 @@ __all__ = ["command"]
     "-m", "--max-size", type=click.IntRange(1, 1 << 20), metavar="MIB", help="Take no more of one file (256)."
 )
 @click.option("--no-kcore", is_flag=True, help="Leave /proc/kcore alone: text sources only.")
-@click.option("--print-script", is_flag=True, help="Print the shell script that does it, for hosts without Python.")
+@click.option(
+    "--print-script",
+    is_flag=False,
+    flag_value="sh",
+    type=click.Choice(["sh", "python"]),
+    metavar="[=python]",
+    help="Print a script for other hosts.",
+)
 def command(
     output: str | None,
     dry_run: bool,
@@ -28,21 +35,21 @@ def command(
     timeout: int | None,
     max_size: int | None,
     no_kcore: bool,
-    print_script: bool,
+    print_script: str | None,
 ) -> None:
     """Collect what an audit needs on this host, as root; it only reads.
 
     \b
     Example:
       ptaudit collect -o host1.tar.gz
-      ptaudit collect --print-script > collect.sh     (there: sh collect.sh)
+      ptaudit collect --print-script > c.sh         (there: sh c.sh)
+      ptaudit collect --print-script=python > c.py  (there: python3 c.py)
 
-    Taken: page tables, physical memory map, memory blocks, zones, kernel configuration, command line and log, CPU
-    features, hotplug trace, pmem namespaces, and of /proc/kcore the page tables and memory metadata, as a small core
-    (--no-kcore leaves it out).  No user data, no process.
+    Taken: page tables, physical memory map, memory blocks, zones, configuration, command line and log, trace, pmem
+    namespaces, and of /proc/kcore (not in sh) page tables and memory metadata.  No user data.
     """
-    if print_script:
-        click.echo(script(), nl=False)
+    if print_script is not None:
+        click.echo(python_script() if print_script == "python" else script(), nl=False)
         return
     values = {"-t": timeout, "-m": max_size}
     flags = [flag for flag, is_set in (("-n", dry_run), ("-r", redact)) if is_set]

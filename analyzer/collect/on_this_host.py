@@ -22,6 +22,7 @@ import click
 from analyzer.sources.crashdump import Symbols, distill_vmcore
 from analyzer.sources.running import HOST_CORE, KCORE, kcore_refusal, memory_generation, read_running
 from parsers.errors import InputError, MissingDependencyError, PtauditError
+from parsers.image.code import CALLED, FUNCTIONS
 from parsers.kinds import KINDS, When
 
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ if TYPE_CHECKING:
     from analyzer.sources.read import Request
     from parsers.kinds import Kind
 
-__all__ = ["collect", "collect_with_memory", "live", "script"]
+__all__ = ["collect", "collect_with_memory", "live", "python_script", "script"]
 
 CAPTURE = "capture/"
 _NICE = 10
 _ATTEMPTS = 3
+_PARTS = ("kernel.py", "small_core.py", "collector.py")
+_OWN_IMPORT = re.compile(r"^from analyzer\..*\n", re.MULTILINE)
 _SHELL = re.compile(r"[^\w\s/.,:+=@%-]")
 """What a command holds that the script's plain word splitting does not understand."""
 
@@ -45,6 +48,22 @@ def script() -> str:
     kinds = [kind for kind in KINDS.values() if kind.is_collected]
     private = " ".join(kind.collected_as for kind in kinds if kind.private)
     return template.replace("@PRIVATE@", private).replace("#@ITEMS@", "\n".join(_items(kinds)))
+
+
+def python_script() -> str:
+    """The collecting script for Python 3.6 and later: `analyzer.collect.without_packages` and the shell script.
+
+    It takes the small core, too, which holds what `distill` of /proc/kcore writes.
+    """
+    home = resources.files("analyzer.collect.without_packages")
+    parts = [_OWN_IMPORT.sub("", home.joinpath(name).read_text(encoding="utf-8")) for name in _PARTS]
+    shell = script()
+    if '"""' in shell or not shell.endswith("\n"):
+        raise ValueError("the collecting script cannot be quoted")
+    names = f"CALLED = {CALLED!r}\nFUNCTIONS = {FUNCTIONS!r}\n"
+    parts[0] = parts[0].replace("from parsers.image.code import CALLED, FUNCTIONS\n", names, 1)
+    whole = "\n\n".join(part.strip("\n") for part in parts) + "\n"
+    return whole.replace('TEXT_SOURCES = ""', f'TEXT_SOURCES = r"""{shell}"""', 1)
 
 
 def _items(kinds: Sequence[Kind]) -> Iterator[str]:

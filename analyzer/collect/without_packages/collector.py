@@ -1,0 +1,106 @@
+"""The command line of the printed script: text sources by the shell script, then the small core."""
+
+import argparse
+import glob
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import List, Tuple
+
+from analyzer.collect.without_packages.kernel import CannotReadError
+from analyzer.collect.without_packages.small_core import take_core
+
+KCORE = "/proc/kcore"
+TEXT_SOURCES = ""  # the shell script, where this is printed
+ABOUT = """Collects what ptaudit audits from an arm64 Linux host into a new folder: reads only, writes nothing else.
+Run it as root. The text sources are those of ptaudit's shell script; host.core is an ELF core with the
+page tables, section table, memory blocks, zones, resources, symbols and types of the running kernel, from
+/proc/kcore: no memory of a process, no page cache, no kernel log. The manifest in the folder names what
+could not be read. Then, where ptaudit is: ptaudit audit FOLDER"""
+
+
+def generation() -> bytes:
+    """What changes when memory comes or goes: /proc/iomem and the states of memory blocks."""
+    text = b""
+    for path in ["/proc/iomem"] + sorted(glob.glob("/sys/devices/system/memory/memory*/state")):
+        try:
+            with open(path, "rb") as stream:
+                text += path.encode() + b":" + stream.read(1 << 24)
+        except OSError:
+            continue
+    return text
+
+
+def uptime() -> int:
+    """Seconds since the boot."""
+    with open("/proc/uptime") as stream:
+        return int(float(stream.read().split()[0]))
+
+
+def say(text: str) -> None:
+    """Write a line to standard error."""
+    sys.stderr.write(text + "\n")
+
+
+def add_core(home: str, kcore: str) -> None:
+    """Add host.core to a folder, and to its manifest what could not be read."""
+    path, began, size = os.path.join(home, "host.core"), uptime(), 0
+    losses: List[Tuple[str, str]] = []
+    try:
+        size, losses = take_core(kcore, path, generation)
+        result = "ok"
+        say("taken: host.core (%d bytes): page tables and metadata, no user data" % size)
+    except (CannotReadError, OSError, MemoryError) as error:
+        result = str(error) or "not enough memory"
+        if os.path.exists(path):
+            os.unlink(path)
+        say(f"  host.core: {result}")
+    rows = [("host.core", "%d" % began, "%d" % (uptime() - began), "%d" % size, result)]
+    for what, why in losses:
+        row = ("host.core: " + what, "-", "-", "-", why)
+        if row not in rows:
+            rows.append(row)
+    with open(os.path.join(home, "manifest"), "a") as stream:
+        for row in rows:
+            stream.write("\t".join(" ".join(field.split()) for field in row) + "\n")
+
+
+def main(arguments: List[str]) -> int:
+    """Collect; the exit status."""
+    parser = argparse.ArgumentParser(description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", metavar="FOLDER", help="new or empty folder (ptaudit-HOST-TIME)")
+    parser.add_argument("-n", "--dry-run", action="store_true", help="say what would be read, and read nothing")
+    parser.add_argument("-r", "--redact", action="store_true", help="no host name, MAC address or serial number")
+    parser.add_argument("-t", "--timeout", metavar="SECONDS", help="give up on one read after this time (60)")
+    parser.add_argument("-m", "--max-size", metavar="MIB", help="take no more than this of one file (256)")
+    parser.add_argument("--no-kcore", action="store_true", help="leave /proc/kcore alone: text sources only")
+    options = parser.parse_args(arguments)
+    shell = shutil.which("sh")
+    if shell is None:
+        say("collect: there is no sh")
+        return 2
+    os.umask(0o077)
+    with suppress(OSError):
+        os.nice(10)
+    host = "host" if options.redact else "".join(c if c.isalnum() or c in "._-" else "_" for c in platform.node())
+    home = options.output or "ptaudit-{}-{}".format(host, time.strftime("%Y%m%d-%H%M%S"))
+    command = [shell, "-s", "--", "-o", home.rstrip("/") + "/"]
+    command += ["-n"] if options.dry_run else []
+    command += ["-r"] if options.redact else []
+    command += ["-t", options.timeout] if options.timeout else []
+    command += ["-m", options.max_size] if options.max_size else []
+    reader = subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603 our own script
+    reader.communicate(TEXT_SOURCES.encode())
+    if reader.returncode == 0 and options.dry_run and not options.no_kcore:
+        say(f"  host.core           page tables and metadata             {KCORE}   (root)")
+    elif reader.returncode == 0 and not options.no_kcore:
+        add_core(home, KCORE)
+    return reader.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
