@@ -21,7 +21,7 @@ from rules.model.memory.units import Unit, UnitKind
 from rules.model.replay.extents import PMD_BYTES
 from rules.model.replay.forward import Call, Machine, run_forward
 from rules.model.replay.guards import linear_range
-from rules.model.replay.machine import SEEN
+from rules.model.replay.machine import CODE, SEEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,7 +102,7 @@ class Adding:
         """Whether parts of sections are added, and only the release says what maps their struct pages."""
         behaviour = self.machine.behaviour
         partial = bool(self.pfns - self.pfns.shrink(self.machine.pages_per_section))
-        return self.machine.page_size == PAGE_4K and partial and behaviour.source != SEEN
+        return self.machine.page_size == PAGE_4K and partial and behaviour.source not in {SEEN, CODE}
 
     def _stored_in_itself(self) -> tuple[str, ...]:
         """What can go wrong where a namespace keeps its struct pages itself, which the operation does not say."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from parsers.arm64 import PMD, PTE, Attr
 from parsers.ftrace.functions import Kind
+from parsers.image.code import KernelCode
 from parsers.layout import KernelLayout, Precision
 from parsers.memmap_on_memory import MemmapOnMemory, MemmapOnMemoryMode
 from parsers.ranges import EMPTY, Ranges
@@ -21,6 +22,7 @@ from parsers.uname import KernelRelease
 from parsers.vmcore.rows import BlockRows
 from rules.finding import Claim, UndecidedError
 from rules.model.bugs import bug
+from rules.model.code import shown_by_code
 from rules.model.memory.quotes import block_pfns
 from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.sections import SectionTable
@@ -35,10 +37,12 @@ from rules.model.replay.timeline import Timeline
 if TYPE_CHECKING:
     from rules.facts import Facts
 
-__all__ = ["SEEN", "Known", "known_machines"]
+__all__ = ["CODE", "SEEN", "Known", "known_machines"]
 
 SEEN = "the page tables"
 """`Behaviour.source` where parts of sections show how this kernel maps struct pages."""
+CODE = "the kernel's code"
+"""The same where the code of vmemmap_populate() shows it."""
 
 _PMD_BYTES = 2 << 20
 _TOP = 1 << 48
@@ -89,10 +93,10 @@ def _read(
     linear: LinearMap,
     vmemmap: Vmemmap,
 ) -> Known:
-    release, walk = facts.get(KernelRelease), facts.get(PageWalk)
+    release, code, walk = facts.get(KernelRelease), facts.get(KernelCode), facts.get(PageWalk)
     entries, struct_pages = Entries.of(linear), Entries.of(vmemmap)
     seen = _seen_behaviour(sections, inventory, struct_pages, layout)
-    behaviours = _behaviours(layout, release, seen)
+    behaviours = _behaviours(layout, release, code, seen)
     calibration = Calibration(
         layout.page_size,
         layout.struct_page_size,
@@ -114,7 +118,7 @@ def _read(
         blocks=bool((mapped & (entries.level < PTE)).any()),
         runs=bool((mapped & (entries.attrs & np.uint16(Attr.CONT) != 0)).any()),
         tagged=release is None or not bug("mte-hotplug").possible_in(release),
-        table_is_done=release is None or bug("vmemmap-check-pmd").possible_in(release),
+        table_is_done=_table_is_done(release, code),
     )
     return Known(
         machines=tuple(replace(machine, behaviour=one) for one in behaviours),
@@ -134,14 +138,26 @@ def _online(sections: SectionTable) -> Ranges:
     return sections.online | sections.ram
 
 
-def _behaviours(layout: KernelLayout, release: KernelRelease | None, seen: bool | None) -> tuple[Behaviour, ...]:
-    """The one that is known, or both."""
-    found = Behaviour.of(layout.page_size, layout.pages_per_section, release, seen)
-    if seen is not None:
-        found = replace(found, source=SEEN)
+def _behaviours(
+    layout: KernelLayout, release: KernelRelease | None, code: KernelCode | None, seen: bool | None
+) -> tuple[Behaviour, ...]:
+    """The one that is known, or both: by the kernel's code, else by what maps struct pages now, else by the release."""
+    shown = None if code is None else shown_by_code("partial-section-pmd", code)
+    known = seen if shown is None else shown.fixed
+    found = Behaviour.of(layout.page_size, layout.pages_per_section, release, known)
+    if known is not None:
+        found = replace(found, source=SEEN if shown is None else CODE)
     if found.page_size != 4096 or found.whole_sections_only is not None:
         return (found,)
     return tuple(replace(found, whole_sections_only=one) for one in (False, True))
+
+
+def _table_is_done(release: KernelRelease | None, code: KernelCode | None) -> bool:
+    """Whether a populate takes a table for a block that is already there (9ab2601dc4c1 is missing, or may be)."""
+    shown = None if code is None else shown_by_code("vmemmap-check-pmd", code)
+    if shown is not None:
+        return not shown.fixed
+    return release is None or bug("vmemmap-check-pmd").possible_in(release)
 
 
 def _seen_behaviour(
@@ -204,9 +220,9 @@ def _hosted(facts: Facts, layout: KernelLayout, sections: SectionTable, inventor
 
 def _imagined(facts: Facts, layout: KernelLayout, sections: SectionTable, inventory: Inventory) -> Known:
     """Page tables as the kernel would have made them: boot memory, then every unit, added one after the other."""
-    release, timeline = facts.get(KernelRelease), facts.get(Timeline)
+    release, code, timeline = facts.get(KernelRelease), facts.get(KernelCode), facts.get(Timeline)
     struct_page = layout.get("struct_page_size") or 64
-    behaviours = _behaviours(layout, release, None)
+    behaviours = _behaviours(layout, release, code, None)
     calibration = Calibration(layout.page_size, struct_page, 0, layout.pages_per_section, "assumed")
     boot = (sections.valid & sections.ram_sections - sections.hotadded).widen(layout.pages_per_section)
     machines: list[Machine] = []

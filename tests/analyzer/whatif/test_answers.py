@@ -14,10 +14,13 @@ from analyzer.sources.read import Request
 from analyzer.whatif.answer import Kind
 from analyzer.whatif.foresight import every_operation, what_if
 from parsers.errors import UsageError
+from parsers.image.code import KernelCode
 from parsers.uname import KernelRelease, parse_uname
 from rules.facts import Facts
 from rules.model.memory.regions import LinearMap, Vmemmap
+from rules.model.replay.timeline import Timeline
 from tests.analyzer.whatif.pairs import FIXTURES
+from tests.recorded_kernels import recorded
 
 CAPTURES = FIXTURES / "captures"
 NAMESPACES = CAPTURES / "pmem-6.12-vuln" / "01-three-namespaces"
@@ -240,3 +243,14 @@ def test_every_operation_leaves_boot_memory_out() -> None:
         "remove:0x80000000-0xa0000000",
         *(f"offline:memory{number}" for number in (16, 17, 18, 19)),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("6.12.117-lab-without-d4234d131b0a", Kind.BREAKS), ("6.12.113+deb13-arm64", Kind.SAFE), ("", Kind.UNKNOWN)],
+)
+def test_the_kernels_code_decides_where_nothing_else_does(name: str, kind: Kind) -> None:
+    facts = facts_of(NAMESPACES, LinearMap, Vmemmap, KernelRelease, Timeline)
+    code = [(KernelCode, kernel.code) for kernel in recorded() if kernel.name == name]
+    (answer,) = what_if(replace(facts, known={**facts.known, **dict(code)}), ["remove:namespace0.1"])
+    assert answer.kind is kind
