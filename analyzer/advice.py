@@ -31,8 +31,8 @@ _PTDUMP_SYMBOLS = ("PTDUMP_DEBUGFS", "ARM64_PTDUMP_DEBUGFS")
 _TAKE_DUMP = re.compile(r"\b[Tt]ake a crash dump\b")
 _TO_PROVE = re.compile(r" ?To prove it: [^.]*\.")
 _FROM_KCORE = (
-    "as root on the host, ptaudit audit --live /proc/kcore reads them from the running kernel's memory "
-    "(ptaudit distill /proc/kcore -o small.core keeps them for later)"
+    "as root on the host, ptaudit audit --live reads them from /proc/kcore; ptaudit collect, or the script "
+    "that ptaudit collect --print-script=python prints, takes them along as host.core"
 )
 _FROM_DUMP = "take a crash dump (kdump, or dump-guest-memory from the hypervisor)"
 
@@ -145,4 +145,6 @@ def _iomem(facts: Facts, reader: Reader) -> str:
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
+    """``text`` as a sentence; the name of a file stays as it is."""
+    first = text if "_" in text.partition(" ")[0] else text[:1].upper() + text[1:]
+    return f"{first}."
