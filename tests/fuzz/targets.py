@@ -442,7 +442,7 @@ _SEEDS = {
     "vmcoreinfo": both(files("**/vmcoreinfo"), lambda: (_info(),)),
 }
 """Fixtures to begin with, beside the sample in the table of evidence."""
-_OWN = {"ptdump", "config", "dmesg", "trace"}
+_OWN = {"kernel", "ptdump", "config", "dmesg", "trace"}
 """Kinds with a target of their own below."""
 
 
@@ -457,6 +457,22 @@ def of_kinds() -> list[Target]:
     from parsers.kinds import KINDS
 
     return [of_kind(kind) for kind in KINDS.values() if kind.is_read and kind.name not in _OWN]
+
+
+def kernel(data: bytes) -> object:
+    """The code of a kernel image, in whatever packing."""
+    from parsers.image.read import read_kernel
+
+    return read_kernel(data, path="input")
+
+
+def images() -> tuple[bytes, ...]:
+    """Kernel images of a few functions, as they are and packed."""
+    from tests.parsers.image.images import deb, rpm, zboot
+    from tests.parsers.image.test_read import FUNCTIONS, build
+
+    image = build(FUNCTIONS)
+    return (image, gzip.compress(image, mtime=0), zboot(image), deb(image), rpm(image))
 
 
 def _info() -> bytes:
@@ -484,6 +500,7 @@ TARGETS: dict[str, Target] = {
     for target in (
         Target("ptdump", ptdump, files("ptdump/*.txt", CAPTURED + "kernel_page_tables", size=9500)),
         *of_kinds(),
+        Target("kernel", kernel, images, short=60, limit=1 << 18, binary=True),
         Target("config", kconfig, _configs),
         Target("sysfs", sysfs, _tree),
         Target(
