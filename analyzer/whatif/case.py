@@ -154,28 +154,11 @@ class Case:
         """memunmap_pages() looks at the struct pages of what it removes, the first one before all."""
         machine = self.machine
         first = bool(gone.start[0] == own.start[0])
-        vmemmap = machine.vmemmap
-        va = (vmemmap.base + int(vmemmap.offsets(gone).start[0])) & (2**64 - 1)
         why = (
-            f"{gone.total} struct pages of {unit.name} itself are not mapped: memunmap_pages() faults at {va:#x}, and "
-            "the driver dies while it holds the device's locks"
+            f"{gone.total} struct pages of {unit.name} itself are not mapped: memunmap_pages() faults at "
+            f"{self._struct_page_va(gone):#x}, and the driver dies while it holds the device's locks"
         )
-        lost = Break(
-            rule="VMM-02",
-            severity=Severity.CRITICAL,
-            pfns=gone,
-            owners=(unit.name,),
-            why=why,
-            evidence=(unit.evidence,),
-        )
-        return Outcome(
-            kind=Kind.BREAKS,
-            why=why,
-            breaks=(lost,),
-            after=machine if first else None,
-            oops=True,
-            instead=f"leave {unit.name} as it is until the next reboot",
-        )
+        return _dies_on(unit, gone, why, after=machine if first else None)
 
     def _stored_there(self, unit: Unit, pfns: Ranges, rule: str) -> Break:
         return Break(
@@ -291,24 +274,13 @@ class Case:
         return f"{' and '.join(what)} are stored in it and cannot move (-EBUSY). The refusal leaves nothing behind"
 
     def _walks_into(self, unit: Unit, gone: Ranges, who: str) -> Outcome:
+        va = self._struct_page_va(gone)
+        return _dies_on(unit, gone, f"{gone.total} struct pages of {unit.name} are not mapped: {who} faults at {va:#x}")
+
+    def _struct_page_va(self, pfns: Ranges) -> int:
+        """Address of the struct page of the first of ``pfns``."""
         vmemmap = self.machine.vmemmap
-        va = (vmemmap.base + int(vmemmap.offsets(gone).start[0])) & (2**64 - 1)
-        why = f"{gone.total} struct pages of {unit.name} are not mapped: {who} faults at {va:#x}"
-        lost = Break(
-            rule="VMM-02",
-            severity=Severity.CRITICAL,
-            pfns=gone,
-            owners=(unit.name,),
-            why=why,
-            evidence=(unit.evidence,),
-        )
-        return Outcome(
-            kind=Kind.BREAKS,
-            why=why,
-            breaks=(lost,),
-            instead=f"leave {unit.name} as it is until the next reboot",
-            oops=True,
-        )
+        return (vmemmap.base + int(vmemmap.offsets(pfns).start[0])) & (2**64 - 1)
 
     def online(self, unit: Unit) -> Outcome:
         """Bring a memory block online: online_pages() initialises its struct pages and gives its pages out."""
@@ -340,3 +312,23 @@ class Case:
         rest = pfns - Ranges.pairs((unit.start_pfn, unit.end_pfn) for unit in found)
         found += self.known.inventory.blocks_in(rest)
         return sorted(found, key=lambda unit: unit.start_pfn)
+
+
+def _dies_on(unit: Unit, gone: Ranges, why: str, after: Machine | None = None) -> Outcome:
+    """The operation dies on struct pages of the unit itself that are not mapped."""
+    lost = Break(
+        rule="VMM-02",
+        severity=Severity.CRITICAL,
+        pfns=gone,
+        owners=(unit.name,),
+        why=why,
+        evidence=(unit.evidence,),
+    )
+    return Outcome(
+        kind=Kind.BREAKS,
+        why=why,
+        breaks=(lost,),
+        after=after,
+        oops=True,
+        instead=f"leave {unit.name} as it is until the next reboot",
+    )
