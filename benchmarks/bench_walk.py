@@ -3,14 +3,13 @@
     python benchmarks/bench_walk.py [--gib 1024] [--directory /var/tmp]
 
 Prints, from one run: PTEs decoded a second from memory, the time of the whole walk of the core, the time that
-drgn's Program.read takes for the same table pages, drgn's entry-by-entry rate, and the peak resident size of the
-walk in a process of its own.
+drgn's Program.read takes for the same table pages, the time of a plain reading of them, drgn's entry-by-entry rate, and
+the peak resident size of the walk in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,60 +18,14 @@ from pathlib import Path
 
 import drgn
 import numpy as np
+from linear_map import ENTRIES, INFO, ROOT, LinearMap, peak_mib, plain_reading, write_elf
 
 from parsers.mapping import U8, U64, Bool
 from parsers.vmcore.addresses import AddressMap
-from parsers.vmcore.distilled import write_core
 from parsers.vmcore.memory import UNIT, PhysicalMemory
 from parsers.vmcore.opening import open_dump
 from parsers.vmcore.pagetable import Walk, walk_page_tables
 from parsers.vmcoreinfo import parse_vmcoreinfo
-
-ROOT = 0x40000000  # page tables: root, PUDs, PMDs, PTEs, one after another
-RAM = 0x80_0000_0000
-LEAF, TABLE = 0x0068_0000_0000_0707, 0x3
-ENTRIES = 512
-INFO = b"""OSRELEASE=6.12.0
-PAGESIZE=4096
-SYMBOL(swapper_pg_dir)=ffff800080000000
-SYMBOL(_stext)=ffff800080000000
-NUMBER(VA_BITS)=48
-NUMBER(kimage_voffset)=0xffff800040000000
-NUMBER(PHYS_OFFSET)=0x0
-NUMBER(TCR_EL1_T1SZ)=0x10
-"""
-
-
-class LinearMap(PhysicalMemory):
-    """Tables that map ``gib`` GiB of pages, computed as they are read."""
-
-    def __init__(self, gib: int) -> None:
-        self.nr_pte, self.nr_pmd, self.nr_pud = gib * ENTRIES, gib, -(-gib // ENTRIES)
-        self.pud = ROOT // UNIT + 1
-        self.pmd = self.pud + self.nr_pud
-        self.pte = self.pmd + self.nr_pmd
-        self.end = self.pte + self.nr_pte
-
-    @property
-    def extents(self) -> tuple[U64, U64]:
-        return np.array([ROOT], np.uint64), np.array([self.end * UNIT], np.uint64)
-
-    @property
-    def units(self) -> U64:
-        return np.arange(ROOT // UNIT, self.end, dtype=np.uint64)
-
-    def read_units(self, units: U64) -> tuple[U8, Bool]:
-        index = np.arange(ENTRIES, dtype=np.uint64)
-        entries = np.zeros((units.size, ENTRIES), np.uint64)
-        levels = ((self.pte, self.nr_pte, RAM // UNIT, LEAF), (self.pmd, self.nr_pmd, self.pte, TABLE))
-        levels += ((self.pud, self.nr_pud, self.pmd, TABLE), (ROOT // UNIT, 1, self.pud, TABLE))
-        below = (self.nr_pte * ENTRIES, self.nr_pte, self.nr_pmd, self.nr_pud)
-        for (first, count, target, bits), targets in zip(levels, below, strict=True):
-            rows = np.flatnonzero((units >= first) & (units < first + count))
-            number = (units[rows] - np.uint64(first))[:, None] * np.uint64(ENTRIES) + index
-            entry = (np.uint64(target) + number) * np.uint64(UNIT) | np.uint64(bits)
-            entries[rows] = np.where(number < targets, entry, 0)
-        return entries.view(np.uint8), (units >= ROOT // UNIT) & (units < self.end)
 
 
 class Stored(PhysicalMemory):
@@ -101,8 +54,7 @@ def timed_walk(memory: PhysicalMemory, addresses: AddressMap) -> tuple[float, Wa
 def walk_only(core: Path) -> None:
     raw = open_dump(core)
     seconds, walk = timed_walk(raw.memory, AddressMap.from_vmcoreinfo(raw.vmcoreinfo))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    print(f"{seconds} {len(walk.mapping)} {peak}")
+    print(f"{seconds} {len(walk.mapping)} {peak_mib()}")
 
 
 def program_reads(core: Path, pages: U64) -> tuple[float, float]:
@@ -138,13 +90,16 @@ def main() -> None:
     source = LinearMap(options.gib)
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         core = Path(directory) / "linear-map.core"
-        size = write_core(core, source, source.units, INFO)
+        offset = write_elf(core, source)
+        size = (source.end - ROOT // UNIT) * UNIT
         print(f"core: {size >> 20} MiB, {source.nr_pte * ENTRIES / 1e6:.0f} M PTEs")
+        plain = plain_reading(core, offset, size)
         reads, rate = program_reads(core, source.units * np.uint64(UNIT))
         command = [sys.executable, __file__, "--walk-only", str(core)]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
         seconds = float(output[0])
     print(f"walk of the core: {seconds:.2f} s, {output[1]} rows, peak {output[2]} MiB")
+    print(f"plain reading of the same pages: {plain:.2f} s; the walk takes {seconds / plain:.2f} times as long")
     print(f"Program.read of the same pages: {reads:.2f} s; the walk takes {seconds / reads:.2f} times as long")
     print(f"drgn entry by entry: {rate / 1e6:.2f} M/s; all entries would take {source.nr_pte * ENTRIES / rate:.0f} s")
 

@@ -2,7 +2,8 @@
 
     python benchmarks/run_all.py [--quick] [NAME...]
 
-A busy machine slows a benchmark and its yardstick alike: of two runs, compare the last column.
+A busy machine slows a benchmark and its yardstick alike: of two runs, compare the last column.  How each row grows
+with the size of its input: benchmarks/growth.py.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class Benchmark:
     script: str
     quick: tuple[str, ...]
     rows: tuple[Row, ...]
+    growth: tuple[tuple[str, ...], ...] = ()
+    """Arguments for one size and for ten times that size; none where the input has no size."""
 
 
 BENCHMARKS = {
@@ -72,6 +75,7 @@ BENCHMARKS = {
                 "a regular expression",
             ),
         ),
+        (("--rows", "100000"), ("--rows", "1000000")),
     ),
     "log": Benchmark(
         "bench_log.py",
@@ -92,6 +96,7 @@ BENCHMARKS = {
                 "grep -c",
             ),
         ),
+        (("--mb", "4"), ("--mb", "40")),
     ),
     "host": Benchmark(
         "bench_host.py",
@@ -105,6 +110,7 @@ BENCHMARKS = {
                 "sort 10 million",
             ),
         ),
+        (("--tib", "1"), ("--tib", "10")),
     ),
     "ftrace": Benchmark(
         "bench_ftrace.py",
@@ -125,6 +131,7 @@ BENCHMARKS = {
                 "trace-cmd report",
             ),
         ),
+        (("20",), ("200",)),
     ),
     "replay": Benchmark(
         "bench_replay.py",
@@ -138,6 +145,7 @@ BENCHMARKS = {
                 "a dict update each",
             ),
         ),
+        (("50000",), ("500000",)),
     ),
     "walk": Benchmark(
         "bench_walk.py",
@@ -147,15 +155,31 @@ BENCHMARKS = {
                 "walk of a crash dump",
                 "s",
                 rf"walk of the core: {NUMBER} s",
-                rf"the same pages: {NUMBER} s",
-                "drgn reads them",
+                rf"plain reading of the same pages: {NUMBER} s",
+                "reading the same pages",
             ),
         ),
+        (("--gib", "100"), ("--gib", "1000")),
+    ),
+    "kcore": Benchmark(
+        "bench_kcore.py",
+        ("--gib", "64"),
+        (
+            Row(
+                "walk of /proc/kcore",
+                "s",
+                rf"walk {NUMBER} s",
+                rf"plain reading {NUMBER} s",
+                "reading the same pages",
+            ),
+        ),
+        (("--gib", "100"), ("--gib", "1000")),
     ),
     "fleet": Benchmark(
         "bench_fleet.py",
         ("--count", "60"),
         (Row("fleet", "1/s", rf"{NUMBER} bundles/s", rf"pass takes {NUMBER} ms", "python -c pass, ms"),),
+        (("--count", "60"), ("--count", "600")),
     ),
 }
 
@@ -181,7 +205,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small inputs: does everything run?")
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *BENCHMARKS], help=", ".join(BENCHMARKS))
     arguments = parser.parse_args()
-    print(f"{'benchmark':<34} {'measured':>11} {'':<5} {'yardstick':>10}  {'':<22} {'ratio':>8}")
+    print(f"{'benchmark':<40} {'measured':>11} {'':<5} {'yardstick':>10}  {'':<22} {'ratio':>8}")
     failed = False
     for name in arguments.names or BENCHMARKS:
         benchmark = BENCHMARKS[name]
@@ -192,7 +216,7 @@ def main() -> None:
         for row in benchmark.rows:
             what, measured, unit, yardstick, beside, ratio = cells(row, done.stdout)
             failed |= measured == "not printed"
-            print(f"{what:<34} {measured:>11} {unit:<5} {yardstick:>10}  {beside:<22} {ratio:>8}", flush=True)
+            print(f"{what:<40} {measured:>11} {unit:<5} {yardstick:>10}  {beside:<22} {ratio:>8}", flush=True)
         print(f"{name}: {time.monotonic() - begin:.0f} s{f', FAILED: {done.stderr[-300:]}' if done.returncode else ''}",
               file=sys.stderr)  # fmt: skip
     sys.exit(failed)
