@@ -22,10 +22,11 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-__all__ = ["CASES", "RULES", "case", "case_file", "files_of"]
+__all__ = ["CAPTURES", "CASES", "FIXTURES", "RULES", "case", "case_file", "files_of"]
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 RULES = FIXTURES / "rules"
+CAPTURES = FIXTURES / "captures"
 CASES = sorted(str(path.relative_to(RULES)) for path in RULES.glob("*/*") if path.is_dir())
 """Every case: ``<CODE>/<name>``."""
 OWN = frozenset({"base", "expected.json"})

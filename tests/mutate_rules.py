@@ -43,6 +43,8 @@ ROOT = Path(__file__).parents[1]
 LEFT = Path(__file__).with_name("mutants.toml")
 ENOUGH = 95
 """Percent of the mutants that have to be noticed."""
+DUMPS = frozenset({"after", "dimm", "hvo", "mixed", "pmem", "readded"})
+"""Fixtures that are crash dumps."""
 
 
 # What is mutated ------------------------------------------------------------------------------------------------------
@@ -204,10 +206,10 @@ class Bench:
 
     @staticmethod
     def distance(audited: Audited, codes: set[str]) -> int:
-        """Sort key: a rule's own cases first, and crash dumps last, as they take long."""
-        names = [test.name for test in audited.tests]
-        own = any(f"[{code}/" in name or f"[{code}-" in name for name in names for code in codes)
-        return 0 if own else 1 + any("mutations" in test.nodeid for test in audited.tests)
+        """Sort key: the tests of the rule first, and crash dumps last, as they take long."""
+        files = {f"test_{code.replace('-', '').lower()}" for code in codes}
+        own = any(test.path.stem in files or f"[{code}/" in test.name for test in audited.tests for code in codes)
+        return 2 * (not own) + any(DUMPS.intersection(test.fixturenames) for test in audited.tests)
 
     def alone(self, rule: Rule, facts: Facts) -> Verdict:
         """What a mutant says; a warning is an error, as in the tests."""
@@ -261,7 +263,7 @@ class Result:
 def results(names: list[str]) -> list[Result]:
     """The mutants of some modules, judged."""
     bench = Bench(names)
-    tests = [str(path) for path in sorted((ROOT / "tests" / "rules").glob("test_*.py")) if path.name != "test_laws.py"]
+    tests = [str(path) for path in sorted((ROOT / "tests" / "rules").rglob("test_*.py")) if path.name != "test_laws.py"]
     # What the collector finds at a time of its own choosing is not the mutant's doing.
     without = ("terminal", "cacheprovider", "unraisableexception", "threadexception")
     with TemporaryDirectory() as home:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from analyzer.audit import audit
+from analyzer.sources.read import Request
 from parsers import ftrace
+from rules.engine import Outcome
 from rules.model.replay.timeline import Timeline
+from tests.rules.drawn import MIB
 
 VMEMMAP = 0xFFFFFDFFC0000000
 
@@ -91,3 +95,37 @@ class Tracer:
             length = min(size, self.section - start % self.section)
             yield start, length
             start, size = start + length, size - length
+
+
+TRACED_BASE = 2 << 30
+
+
+BLOCKS = {"whole_sections_only": False}
+"""Parts of sections are populated by blocks, as before d4234d131b0a."""
+
+
+def trace_verdict(folder, code, text):
+    (folder / "trace").write_text(text)
+    (verdict,) = audit(Request((folder,)), only=[code]).verdicts
+    assert verdict.outcome in {Outcome.FIRED, Outcome.UNDECIDED}, verdict.reason
+    return verdict
+
+
+def played_trace(kernel, calls):
+    """The trace of a kernel that adds and removes ranges of MiB."""
+    tracer = Tracer(**kernel)
+    for word, start, size in calls:
+        {"+": tracer.add, "-": tracer.remove}[word](TRACED_BASE + start * MIB, size * MIB)
+    return tracer
+
+
+def predicted(folder, code, tracer):
+    """Titles, and page frames in MiB from where the memory begins."""
+    unit = MIB // tracer.page_size
+    return [
+        (
+            one.hit.title,
+            [(lo // unit - TRACED_BASE // MIB, hi // unit - TRACED_BASE // MIB) for lo, hi in one.hit.pfns.tuples()],
+        )
+        for one in trace_verdict(folder, code, tracer.text).findings
+    ]

@@ -1,0 +1,26 @@
+"""Traces of kernels, some lines changed."""
+
+import re
+
+from rules.engine import Outcome
+
+FIRED, PASSED, UNDECIDED = Outcome.FIRED, Outcome.PASSED, Outcome.UNDECIDED
+
+
+def without(*patterns):
+    """Leaves out the lines in which one is found."""
+    return lambda lines: [line for line in lines if not any(re.search(one, line) for one in patterns)]
+
+
+def exchanged(pattern, text):
+    return lambda lines: [re.sub(pattern, text, line) for line in lines]
+
+
+def at_place(pattern, *more):
+    """Puts lines in front of the first in which it is found."""
+
+    def change(lines):
+        at = next(at for at, line in enumerate(lines) if re.search(pattern, line))
+        return [*lines[:at], *more, *lines[at:]]
+
+    return change

@@ -1,0 +1,33 @@
+"""LIN-10: Most of the linear map is made of single pages."""
+
+import pytest
+
+from tests.rules.drawn import GIB, NORMAL, RAM, Drawn
+
+PAGES = Drawn(linear=((RAM, RAM + GIB, "PTE", NORMAL),))
+
+
+@pytest.mark.parametrize(
+    ("release", "cmdline", "config", "reason"),
+    [
+        ("6.12.5", "rodata=full\n", "", "rodata=full on the command line"),
+        ("6.12.5", "quiet\n", "CONFIG_RODATA_FULL_DEFAULT_ENABLED=y\n", "rodata=full, the default of this kernel"),
+        ("6.12.5", "rodata=on\n", "CONFIG_RODATA_FULL_DEFAULT_ENABLED=y\n", "do not say why"),
+        ("6.18.5", "quiet\n", "", "rodata=full, the default of this kernel"),
+        ("6.18.5", "rodata=noalias\n", "", "do not say why"),
+        ("6.12.5", "debug_pagealloc=on\n", "", "debug_pagealloc=on on the command line"),
+        ("6.12.5", "quiet\n", "CONFIG_KFENCE=y\nCONFIG_KFENCE_SAMPLE_INTERVAL=100\n", "do not say why"),
+        ("6.12.5", "kfence.sample_interval=0\n", "CONFIG_KFENCE=y\n", "KFENCE, which may be enabled after the boot"),
+    ],
+)
+def test_the_reason_is_named(tmp_path, release, cmdline, config, reason):
+    files = {"cmdline": cmdline, "config": f"CONFIG_ARM64_4K_PAGES=y\n{config}"}
+    machine = Drawn(linear=PAGES.linear, release=release, files=files)
+    (finding,) = machine.verdict(tmp_path, "LIN-10").findings
+    assert reason in finding.hit.message
+    assert "4 KiB 100.0 %" in finding.hit.message
+    assert "tables take 2 MiB" in finding.hit.message
+
+
+def test_blocks_need_no_word(tmp_path):
+    assert not Drawn().verdict(tmp_path, "LIN-10").findings

@@ -1,0 +1,24 @@
+"""MOM-14: A memory block cannot be offlined because what it offers begins behind its own struct pages."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cases import FIXTURES, case
+from tests.rules.captures import span_of_findings
+
+MOM = FIXTURES / "captures" / "dimm-7.3-4k-mom"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (MOM / "02-dimm-online", MOM / "03-half-offline"),
+        (case("MOM-14/fires-foreseen"), case("MOM-14/fires-linear-map")),
+    ],
+)
+def test_blocks_that_the_kernel_refused_were_foreseen(before, after):
+    """What is refused begins behind the struct pages that the block holds, and ends where it ends."""
+    foreseen, refused = span_of_findings(before, "MOM-14"), span_of_findings(after, "MOM-14")
+    assert foreseen[0] + 512 == refused[0]
+    assert refused[1] <= foreseen[1]

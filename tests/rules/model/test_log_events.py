@@ -1,0 +1,186 @@
+"""Logs as people send them: what happened in each, and nothing accused that is not damaged.
+
+``fixtures/field/expected.json`` holds the reading of every file of ``logs``, ``min`` and ``transports``, worked out by
+hand from the log; ``public-oopses.txt`` holds excerpts of public reports, none of which is about memory hotplug, each
+with the region of its address.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analyzer.audit import Report, audit
+from analyzer.sources.read import Request
+from parsers.errors import WrongFormatError
+from parsers.layout import KernelLayout
+from parsers.uname import KernelRelease
+from rules.finding import Severity
+from rules.model.log_events import LogEvent, LogEvents
+from rules.model.oops import Oopses
+
+FIELD = Path(__file__).parents[3] / "fixtures/field"
+EXPECTED: dict[str, dict[str, Any]] = json.loads((FIELD / "expected.json").read_text())
+FILES = sorted(
+    path.relative_to(FIELD).as_posix()
+    for folder in ("logs", "min", "transports")
+    for path in (FIELD / folder).iterdir()
+)
+PUBLIC = [
+    (*head.split(" | "), body)
+    for head, _, body in (
+        part.partition("\n") for part in re.split(r"(?m)^=== ", (FIELD / "public-oopses.txt").read_text())[1:]
+    )
+]
+
+
+def reading(report: Report) -> dict[str, Any]:
+    """What the table says of a log."""
+    release, layout = report.facts.get(KernelRelease), report.facts.get(KernelLayout)
+    return {
+        "release": None if release is None else release.raw,
+        "phys_offset": f"{layout.phys_offset:#x}" if layout is not None and layout.knows("phys_offset") else None,
+        "events": [row(one) for one in events(report)],
+        "findings": sorted({f"{one.rule.code} {one.severity}" for one in report.findings if one.rule.code != "ENV-01"}),
+    }
+
+
+def row(event: LogEvent) -> list[object]:
+    pfn = None if event.pfn is None else f"{event.pfn:#x}"
+    return [event.line, event.kind, event.region, event.level, event.access, pfn, event.related]
+
+
+def events(report: Report) -> tuple[LogEvent, ...]:
+    found = report.facts.get(LogEvents)
+    assert found is not None
+    return found.events
+
+
+def of_text(tmp_path: Path, text: str) -> Report:
+    (tmp_path / "dmesg").write_text(text)
+    return audit(Request((tmp_path / "dmesg",)))
+
+
+def test_every_file_has_a_reading() -> None:
+    assert sorted(EXPECTED) == FILES
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_log_is_read_as_a_person_reads_it(name: str) -> None:
+    wanted = EXPECTED[name]
+    if "refused" in wanted:
+        with pytest.raises(WrongFormatError, match=wanted["refused"]):
+            audit(Request((FIELD / name,)))
+    else:
+        assert reading(audit(Request((FIELD / name,)))) == wanted
+
+
+@pytest.mark.parametrize(("name", "source", "region", "text"), PUBLIC, ids=[one[0] for one in PUBLIC])
+def test_public_report_is_placed_and_accuses_nothing(
+    tmp_path: Path, name: str, source: str, region: str, text: str
+) -> None:
+    report = of_text(tmp_path, text)
+    assert [one.region for one in events(report)] == [region], (name, source)
+    assert not [one.rule.code for one in report.findings if one.severity >= Severity.HIGH]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "logs/01-kmemleak-crashkernel-64k-5.14.txt",
+            "in the crash kernel's memory, which kernels before 6.4 unmap (line 4",
+        ),
+        ("logs/03-kasan-shadow-vmalloc-5.13-64k.txt", "KASAN's shadow of 0xffff800014790000"),
+        ("logs/05-lkft-juno-virt_to_page-5.19-next.txt", "virt_to_page() of 0xffff80000af09000"),
+        ("logs/08-fsdax-zero-entry-6.18.4.txt", "PFN 0x0, 1024 MiB below the start of memory: x1 holds PHYS_OFFSET"),
+        ("logs/10-imx8mm-recursive-wrapped-5.7.txt", "cannot reach its own page tables"),
+        ("logs/12-kdump-flatmem-39bit-5.5.txt", "in a capture kernel"),
+        ("logs/14-virt_to_page-64k-5.3-wrapped.txt", "virt_to_page() of 0xffff800010cb0000"),
+        ("logs/38-nvmem-kfree-rodata-64k-5.5-tegra.txt", "virt_to_page() of 0xffff800011220000"),
+        ("min/F03-level0.txt", "an entry of level 0 spans 512 GiB"),
+        ("min/F04-64k-level1.txt", "the hole is of 4 TiB (level 1): no leaf can exist at that level"),
+        ("min/err_ptr-vmemmap-4k-6.12.txt", "a negative 32-bit number or an error code"),
+        ("min/m5.txt", "[0x240000000, 0x340000000) (dax0.0, could not reserve region)"),
+        ("min/user-aborts.txt", "19 times"),
+    ],
+)
+def test_event_says_why(name: str, words: str) -> None:
+    assert any(words in one.text for one in events(audit(Request((FIELD / name,)))))
+
+
+def test_wifi_crash_is_told_from_memory_in_one_line(tmp_path: Path) -> None:
+    text = next(text for name, *_, text in PUBLIC if name.startswith("31 "))
+    found = of_text(tmp_path, text).facts.get(LogEvents)
+    assert found is not None
+    assert found.unrelated
+    (event,) = found.events
+    assert (event.function, event.module, event.task) == ("apple_dart_of_xlate", "apple_dart", "kworker/u16:1")
+    assert event.text.endswith("not struct pages, not the linear map")
+
+
+def test_row_of_a_report_has_the_fields_of_the_contract(tmp_path: Path) -> None:
+    text = (FIELD / "transports/x_plain.txt").read_text()
+    (event,) = events(of_text(tmp_path, text))
+    found = event.as_dict()
+    assert {key: found[key] for key in ("line", "address", "region", "level", "access", "pfn", "function", "task")} == {
+        "line": 1,
+        "address": "0xfffffdffc2100000",
+        "region": "vmemmap",
+        "level": 2,
+        "access": "read",
+        "pfn": "0x84000",
+        "function": "memunmap_pages",
+        "task": "ndctl",
+    }
+
+
+def test_known_bug_is_a_field_of_the_finding(tmp_path: Path) -> None:
+    report = of_text(tmp_path, (FIELD / "transports/x_plain.txt").read_text())
+    known = next(one.hit.known_bug for one in report.findings if one.rule.code == "OOP-01")
+    assert known is not None
+    assert known.commit == "d4234d131b0a"
+    assert known.fixed_in == ("6.14", "6.13.8", "6.12.20", "6.6.84", "6.1.132")
+    assert any("PMD" in one for one in known.supports)
+    assert any("6.12.117 has the fix" in one for one in known.contradicts)
+
+
+NEXT_ERA = """Unable to handle kernel paging request at virtual address {address}
+swapper pgtable: 64k pages, 48-bit VAs, pgdp=0000000081230000
+Internal error: Oops: 96000006 [#1] SMP
+CPU: 2 PID: 1357 Comm: modprobe Not tainted {release} #1
+x2 : 0000000000000001 x1 : 00000000c0000000 x0 : {register}
+"""
+
+
+@pytest.mark.parametrize(
+    ("release", "register", "region"),
+    [
+        ("5.3.0-rc3+", "ffffffdfffe00000", "vmemmap"),  # VMEMMAP_START of 5.4 to 5.10
+        ("5.3.0-rc3+", "0000000000000000", "linear"),
+        ("5.3.18", "ffffffdfffe00000", "linear"),  # a release has the map of its series
+    ],
+)
+def test_development_kernel_has_the_map_that_its_registers_show(
+    tmp_path: Path, release: str, register: str, region: str
+) -> None:
+    text = NEXT_ERA.format(address="ffffffe000000040", release=release, register=register)
+    assert [one.region for one in events(of_text(tmp_path, text))] == [region]
+
+
+def test_page_that_is_printed_with_its_number_tells_the_layout() -> None:
+    layout = audit(Request((FIELD / "logs/16-kasan-vmalloc-badpage-5.18.txt",))).facts.get(KernelLayout)
+    assert layout is not None
+    assert (layout.page_size, layout.va_bits_actual, layout.phys_offset) == (4096, 48, 0x80000000)
+
+
+def test_faults_of_show_pte_are_one_event() -> None:
+    oopses = audit(Request((FIELD / "logs/10-imx8mm-recursive-wrapped-5.7.txt",))).facts.get(Oopses)
+    assert oopses is not None
+    (oops,) = oopses.all
+    assert oops.report.nested == (0xFFFF00007DFF8000, 0xFFFF00007DFF8008)
+    assert oops.layout.phys_offset == 0x40000000

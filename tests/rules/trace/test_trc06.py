@@ -1,0 +1,7 @@
+"""TRC-06: Adding memory failed and what it had added is still there."""
+
+from tests.rules.changed_traces import UNDECIDED, without
+
+
+def test_an_add_of_which_the_return_was_not_traced(case_verdict):
+    assert case_verdict("TRC-06", "quiet", without("arch_add_memory_ret: ")).outcome is UNDECIDED
