@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rules.facts import Facts
+    from rules.rule import Rule
 
 __all__ = ["Report", "audit", "judge"]
 
@@ -111,18 +112,10 @@ def audit(
     live: bool = False,
 ) -> Report:
     """Audit one evidence set.  UsageError where ``only`` or ``ignore`` names no rule, before anything is read."""
-    only, ignore = tuple(only), tuple(ignore)
-    select(load_rules()[0], only, ignore)
+    rules, broken = load_rules()
+    chosen = select(rules, only, ignore)
     sources = read_sources(request)
-    return judge(
-        sources,
-        build_facts(sources.captured),
-        only=only,
-        ignore=ignore,
-        min_severity=min_severity,
-        baseline=baseline,
-        live=live,
-    )
+    return _report(sources, build_facts(sources.captured), chosen, broken, min_severity, baseline, live=live)
 
 
 def judge(
@@ -137,5 +130,17 @@ def judge(
 ) -> Report:
     """Run the rules on facts that were worked out before; ``live`` if they are of this host."""
     rules, broken = load_rules()
-    verdicts = tuple(run(select(rules, only, ignore), facts))
-    return Report(sources, facts, verdicts, broken, min_severity, baseline or Baseline(), live=live)
+    return _report(sources, facts, select(rules, only, ignore), broken, min_severity, baseline, live=live)
+
+
+def _report(
+    sources: Sources,
+    facts: Facts,
+    rules: tuple[Rule, ...],
+    broken: tuple[str, ...],
+    min_severity: Severity,
+    baseline: Baseline | None,
+    *,
+    live: bool,
+) -> Report:
+    return Report(sources, facts, tuple(run(rules, facts)), broken, min_severity, baseline or Baseline(), live=live)

@@ -16,8 +16,6 @@ damage stays where it is, so one file serves every later capture of a host.
 
 from __future__ import annotations
 
-import json
-import tomllib
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
@@ -108,6 +106,8 @@ def _is_decided(verdict: Verdict) -> bool:
 
 def read_baseline(path: Path) -> Baseline:
     """Read a baseline; FormatError, with the entry, where it is not one."""
+    import tomllib  # noqa: PLC0415 only where there is a baseline
+
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"larger than {MAX_BYTES >> 20} MiB, no baseline", path=str(path))
@@ -165,4 +165,6 @@ def _rendered(finding: Finding, entry: Entry) -> str:
 
 def _quoted(text: str) -> str:
     """A TOML basic string, whose escapes are JSON's."""
+    import json  # noqa: PLC0415 only where a baseline is written
+
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

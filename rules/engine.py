@@ -6,9 +6,8 @@ import importlib
 import pkgutil
 import re
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from enum import StrEnum
-from importlib.metadata import entry_points
+from functools import cache
 from typing import TYPE_CHECKING
 
 import rules as package
@@ -19,6 +18,7 @@ from parsers.ranges import Ranges
 from rules.finding import Finding
 from rules.model.memory.regions import RegionMap
 from rules.model.memory.walk import PageWalk
+from rules.plugins import entry_points
 from rules.rule import NotApplicableError, Rule, UndecidedError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Verdict:
     findings: tuple[Finding, ...] = field(default=())
 
 
+@cache
 def builtin_rules() -> tuple[Rule, ...]:
     """Every rule that lives under ``rules/<family>/<code>_<name>.py``, by code."""
     found: list[Rule] = []
@@ -112,6 +113,8 @@ def _refuse_unknown(given: list[str], known: set[str]) -> None:
     unknown = [name for name in dict.fromkeys(given) if name.upper() not in known]
     if not unknown:
         return
+    from difflib import get_close_matches  # noqa: PLC0415 only for a misspelt name
+
     close = {match for name in unknown for match in get_close_matches(name.upper(), sorted(known), n=2, cutoff=0.7)}
     spelled = [name if "-" not in name or name[-1].isdigit() else name.lower() for name in sorted(close)]
     hint = f"did you mean {' or '.join(spelled)}? " if spelled else ""
