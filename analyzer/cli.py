@@ -5,6 +5,7 @@ Commands are imported only when they run, so that ``ptaudit --help`` does not pa
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -74,6 +75,8 @@ def ptaudit(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and end with its exit status (`analyzer.status`)."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # no product of matrices here is worth starting threads
+    gc.set_threshold(100_000)  # what an import makes stays
     sys.exit(status_of(_run))
 
 
