@@ -17,6 +17,7 @@ import numpy as np
 from parsers.errors import Diagnostic, FormatError, WrongFormatError
 from parsers.lines import at_lines, numbered, text_of, unread_lines
 from parsers.mapping import I64, U32, U64
+from parsers.ranges import distinct
 
 __all__ = ["MAX_BYTES", "Iomem", "parse_iomem"]
 
@@ -78,7 +79,7 @@ class Iomem:
 
     def leaves(self) -> I64:
         """Row numbers of the resources that contain no other."""
-        return np.setdiff1d(np.arange(len(self), dtype=np.int64), self.parent)
+        return np.setdiff1d(np.arange(len(self), dtype=np.int64), distinct(self.parent), assume_unique=True)
 
     def __len__(self) -> int:
         return len(self.name)

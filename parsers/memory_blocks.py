@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from parsers.errors import Diagnostic, FormatError
 from parsers.lines import at_lines, grep_listing, name_listing, numbered, text_of, without_lines
 from parsers.mapping import I8, I64, U8, U32, Bool
+from parsers.ranges import distinct
 
 __all__ = [
     "MAX_BYTES",
@@ -130,7 +131,7 @@ class MemoryBlocks:
         row = np.searchsorted(self.block, block[known])
         node = self.node.copy()
         node[row] = nodes.node[known]
-        several = np.unique(row[node[row] != nodes.node[known]])
+        several = distinct(row[node[row] != nodes.node[known]])
         node[several] = -1
         if several.size:
             message = f"block {self.block[several[0]]} belongs to more than one node: unknown here"
@@ -208,7 +209,7 @@ def parse_memory_blocks(data: bytes, path: str) -> MemoryBlocks:
         block_size_bytes=block_size,
         auto_online_blocks=auto_online[1].decode("utf-8", "replace").strip() if auto_online else None,
     )
-    repeated = np.setdiff1d(lines.line[states], line)
+    repeated = np.setdiff1d(lines.line[states], line, assume_unique=True)
     return replace(blocks, diagnostics=(*diagnostics, *_doubts(blocks, line, repeated)))
 
 

@@ -15,6 +15,7 @@ from parsers.ftrace.events import NO_TIME, Events, Issue, Origin, Phase, Trace
 from parsers.ftrace.functions import FUNCTION_OF_KIND, FUNCTIONS, Kind, Unit, kinds_in
 from parsers.ftrace.naming import UNNAMED_ARGUMENT
 from parsers.mapping import Bool
+from parsers.ranges import distinct
 
 __all__ = ["UNNAMED", "examine", "impossible_rows", "kprobe_misses", "unnamed_calls"]
 
@@ -117,7 +118,7 @@ def _clocks(trace: Trace) -> Iterator[Issue]:
 def _missing_probes(trace: Trace) -> Iterator[Issue]:
     events = trace.events
     calls = events.kind[events.phase != Phase.POINT]
-    seen = {Kind(kind) for kind in np.unique(calls).tolist()}
+    seen = {Kind(kind) for kind in distinct(calls).tolist()}
     for kind in sorted(seen):
         absent = [one.kind for one in FUNCTIONS if kind in one.always_in and one.kind not in seen]
         for inner in absent:
@@ -141,7 +142,7 @@ def _missing_probes(trace: Trace) -> Iterator[Issue]:
             )
     bare = _without_arguments(events)
     if bare.size:
-        kinds = tuple(Kind(kind) for kind in np.unique(events.kind[bare]).tolist())
+        kinds = tuple(Kind(kind) for kind in distinct(events.kind[bare]).tolist())
         names = ", ".join(FUNCTION_OF_KIND[kind].names[0] for kind in kinds)
         yield Issue(
             "no-arguments",
@@ -164,10 +165,10 @@ def unnamed_calls(events: Events, reason: str) -> Iterator[Issue]:
     """The calls whose arguments have the names that the kernel gives to those without one, and why that is so."""
     arguments = events.arguments
     unnamed = [i for i, name in enumerate(arguments.columns) if UNNAMED_ARGUMENT.fullmatch(name)]
-    rows = np.unique(arguments.row[np.isin(arguments.column, unnamed)])
+    rows = distinct(arguments.row[np.isin(arguments.column, unnamed)])
     rows = rows[np.isin(events.kind[rows], list(FUNCTION_OF_KIND))]
     if rows.size:
-        kinds = tuple(Kind(kind) for kind in np.unique(events.kind[rows]).tolist())
+        kinds = tuple(Kind(kind) for kind in distinct(events.kind[rows]).tolist())
         names = ", ".join(FUNCTION_OF_KIND[kind].names[0] for kind in kinds)
         yield Issue(
             UNNAMED,
@@ -254,7 +255,7 @@ def _impossible(events: Events) -> Iterator[Issue]:
             )
     bad = np.flatnonzero(impossible_rows(events))
     if bad.size:
-        kinds = tuple(Kind(kind) for kind in np.unique(events.kind[bad]).tolist())
+        kinds = tuple(Kind(kind) for kind in distinct(events.kind[bad]).tolist())
         times = events.time_ns[bad][events.time_ns[bad] != NO_TIME]
         yield Issue(
             "reused-event-id",

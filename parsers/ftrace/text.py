@@ -37,6 +37,7 @@ from parsers.ftrace.scan import (
 )
 from parsers.ftrace.table import Interned, TableBuilder
 from parsers.mapping import I64, Bool
+from parsers.ranges import distinct
 
 __all__ = ["HEAD_SIZE", "Head", "Reader", "read_head", "read_text"]
 
@@ -223,7 +224,7 @@ class Reader:
         context = parse_contexts(text)
         parsed = self._messages.parse(context.message)
         self._note_unknown(block, lines, context.known)
-        self.dialects.update(DIALECTS[i].name for i in np.unique(context.dialect[context.known]).tolist())
+        self.dialects.update(DIALECTS[i].name for i in distinct(context.dialect[context.known]).tolist())
         self.counted |= bool(context.counted.any())
         count = len(text)
         first_row = self.table.nr_rows

@@ -25,6 +25,7 @@ from parsers.ftrace.scan import Progress, Source
 from parsers.ftrace.symbols import Symbols
 from parsers.ftrace.table import Interned, TableBuilder, argument_columns
 from parsers.mapping import I64, U64, Bool
+from parsers.ranges import distinct
 
 __all__ = ["read_tracedat"]
 
@@ -107,7 +108,7 @@ class _Decoder:
         use &= self._is_hotplug_call(records, part, big_endian=big_endian)
         data = np.frombuffer(part, dtype=np.uint8)
         rows = np.flatnonzero(use)
-        for number in np.unique(records.type[rows]).tolist():
+        for number in distinct(records.type[rows]).tolist():
             mine = rows[records.type[rows] == number]
             raw = RecordBytes(data, records.offset[mine], records.length[mine], big_endian)
             context = {

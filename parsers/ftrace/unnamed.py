@@ -17,6 +17,7 @@ from parsers.ftrace.functions import FUNCTION_OF_KIND, Kind, Unit
 from parsers.ftrace.health import UNNAMED, impossible_rows, unnamed_calls
 from parsers.ftrace.naming import SIGNED, UNNAMED_ARGUMENT, column_of
 from parsers.mapping import I64, U64
+from parsers.ranges import distinct
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +64,7 @@ def name_arguments(trace: Trace, release: Release | None) -> Trace:
 def _groups(events: Events) -> Iterator[_Group]:
     """The calls with unnamed arguments, by what recorded them."""
     columns = [i for i, name in enumerate(events.arguments.columns) if UNNAMED_ARGUMENT.fullmatch(name)]
-    rows = np.unique(events.arguments.row[np.isin(events.arguments.column, columns)])
+    rows = distinct(events.arguments.row[np.isin(events.arguments.column, columns)])
     keys = np.stack((events.kind[rows], events.phase[rows], events.name[rows])).astype(np.int64)
     for kind, phase, name in np.unique(keys, axis=1).T.tolist():
         function = FUNCTION_OF_KIND.get(Kind(kind))
@@ -98,7 +99,7 @@ def _named(events: Events, group: _Group, release: Release) -> Events | None:
             columns.append(name)
         column[these] = columns.index(name)
     named = replace(events, arguments=replace(arguments, value=value, column=column, columns=tuple(columns)))
-    names = {columns[i] for i in np.unique(column[mine]).tolist()}
+    names = {columns[i] for i in distinct(column[mine]).tolist()}
     if not group.at_return and not _has_range(names, group.function, words):
         return None
     return None if impossible_rows(named)[group.rows].any() else named

@@ -10,6 +10,7 @@ from parsers.mapping import U32, Bool
 from parsers.ptdump.diagnostics import DiagnosticLog
 from parsers.ptdump.rows import Rows
 from parsers.ptdump.tails import Tails
+from parsers.ranges import distinct
 
 __all__ = ["KERNEL_HALF", "Settled", "settle"]
 
@@ -113,7 +114,7 @@ def _report_first_line(rows: Rows, log: DiagnosticLog) -> None:
 
 def _prints_holes(rows: Rows, tails: Tails) -> bool:
     """Whether the walker prints holes (since 5.6): some row is one, or has columns as old as that."""
-    used = np.unique(rows.tail)
+    used = distinct(rows.tail)
     return any(tails.kinds[number].prints_holes for number in used)
 
 

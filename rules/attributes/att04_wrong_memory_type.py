@@ -8,7 +8,7 @@ import numpy as np
 
 from parsers.arm64 import MemType
 from parsers.mapping import Mapping
-from parsers.ranges import Ranges
+from parsers.ranges import Ranges, distinct
 from rules.finding import Claim, Evidence, Hit, Impact, Severity, VaRange
 from rules.model.memory.regions import LinearMap
 from rules.model.memory.sections import SectionTable
@@ -102,7 +102,7 @@ def _aliases(linear: LinearMap, sections: SectionTable | None, walk: PageWalk, m
             vas=(VaRange(va, va + size, linear.layout.region_of(va)),),
             evidence=(
                 Evidence(mapping.source, mapping.describe(row)),
-                *linear.quote(np.unique(outputs[hit.touches(outputs.pa, outputs.pa_end)].row)),
+                *linear.quote(distinct(outputs[hit.touches(outputs.pa, outputs.pa_end)].row)),
             ),
             key="alias",
         )

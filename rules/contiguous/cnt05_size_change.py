@@ -9,6 +9,7 @@ import numpy as np
 from parsers.arm64 import Attr
 from parsers.dmesg import Dmesg
 from parsers.ftrace.functions import Kind
+from parsers.ranges import distinct
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.memory.regions import LinearMap, Vmemmap
@@ -85,7 +86,7 @@ def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
 def changed_size(before: RegionMap, now: RegionMap) -> Ranges:
     """Byte offsets that are valid in both with different level or Contiguous bit."""
     same = before.where(np.zeros(before.start.size, dtype=np.bool_))
-    for level in np.unique(now.level).tolist():
+    for level in distinct(now.level).tolist():
         for cont in (False, True):
             here = now.where((now.level == level) & (now.has(Attr.CONT) == cont))
             there = before.where((before.level == level) & (before.has(Attr.CONT) == cont))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.ftrace.functions import Kind
-from parsers.ranges import EMPTY, Ranges
+from parsers.ranges import EMPTY, Ranges, distinct
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.sections import SectionTable
@@ -87,7 +87,7 @@ def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
             f"{timeline.describe(make)} follows {timeline.describe(unmap)} without a TLB invalidation.", Claim.PROBABLE,
         )  # fmt: skip
     unmaps, rows = early_frees(calls)
-    for call in np.unique(unmaps)[:MAX_HITS].tolist():
+    for call in distinct(unmaps)[:MAX_HITS].tolist():
         hit = hit_of_call(
             timeline, call, "Pages are given away before the TLB was flushed",
             f"{int((unmaps == call).sum())} pages are freed in {timeline.describe(call)} before its first TLB "
@@ -106,7 +106,7 @@ def _changed(before: RegionMap, now: RegionMap) -> Ranges:
     """Byte offsets that are mapped in both, to different output addresses; UndecidedError without those."""
     if before.pa is None or now.pa is None:
         raise UndecidedError("a text dump has no output addresses: two crash dumps are needed", "vmcore")
-    edges = np.unique(np.concatenate((before.start, before.end, now.start, now.end)))
+    edges = distinct(np.concatenate((before.start, before.end, now.start, now.end)))
     start, end = edges[:-1], edges[1:]
     both = before.mapped.contains(start) & now.mapped.contains(start)
     start, end = start[both], end[both]

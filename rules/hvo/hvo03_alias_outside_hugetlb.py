@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.arm64 import Attr
-from parsers.ranges import EMPTY
+from parsers.ranges import EMPTY, distinct
 from parsers.vmcore.rows import HugetlbRows
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.hvo.evidence import huge_page_sizes, into_memmap, memmap_bytes
@@ -73,7 +73,7 @@ def alias_outside_hugetlb(vmemmap: Vmemmap, walk: PageWalk, *, hugetlb_rows: Hug
             claim=Claim.PROVEN,
             pfns=pfns,
             vas=vmemmap.va_ranges(here.offsets)[:64],
-            evidence=vmemmap.quote(np.unique(here.row)),
+            evidence=vmemmap.quote(distinct(here.row)),
         )
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from parsers.ranges import Ranges
+from parsers.ranges import Ranges, distinct
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.memory.regions import LinearMap
 from rules.model.memory.resources import Resources
@@ -80,6 +78,6 @@ def _whole_leaves_outside(linear: LinearMap, present: Ranges) -> Ranges:
     """Byte offsets of the mapped leaves that touch nothing in ``present`` (PFNs)."""
     offsets = linear.offsets(present.shift(-linear.layout.start_pfn))
     stale = linear.mapped
-    for leaf in np.unique(linear.leaf_size[linear.valid]).tolist():
+    for leaf in distinct(linear.leaf_size[linear.valid]).tolist():
         stale = stale - (linear.widen(offsets, leaf) & linear.where(linear.leaf_size == leaf))
     return stale

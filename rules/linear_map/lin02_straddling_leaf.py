@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parsers.ranges import Ranges
+from parsers.ranges import Ranges, distinct
 from rules.finding import Hit, Impact, Severity
 from rules.model.memory.regions import LinearMap
 from rules.model.memory.sections import SectionTable
@@ -50,7 +50,7 @@ def straddling_leaf(linear: LinearMap, sections: SectionTable) -> Iterator[Hit]:
     """
     units = sections.units
     size = linear.leaf_size
-    edges = np.unique(np.concatenate((units.start_pfn, units.end_pfn)))
+    edges = distinct(np.concatenate((units.start_pfn, units.end_pfn)))
     straddled = _straddled(linear, edges, size)
     for leaf_start, leaf_end, row in straddled:
         pfns = linear.pfns(linear.pages(Ranges.one(leaf_start, leaf_end)))
@@ -90,5 +90,7 @@ def _straddled(linear: LinearMap, edges: I64, size: I64) -> list[tuple[int, int,
     row = np.searchsorted(linear.start, offset, side="right") - 1
     # Leaves are aligned in the virtual address space, and the region's base is aligned to every leaf.
     start = offset // size[row] * size[row]
-    leaves = np.stack((start, start + size[row], row), axis=1)[start != offset]
-    return [(lo, hi, at) for lo, hi, at in np.unique(leaves, axis=0).tolist()]
+    inside = start != offset
+    start, first = np.unique(start[inside], return_index=True)
+    row = row[inside][first]
+    return list(zip(start.tolist(), (start + size[row]).tolist(), row.tolist(), strict=True))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from parsers.ranges import Ranges
+from parsers.ranges import Ranges, distinct
 from rules.finding import Hit, Impact, Severity
 from rules.model.memory.regions import LinearMap
 from rules.model.memory.resources import Resources
@@ -44,7 +42,7 @@ def block_over_nonram(linear: LinearMap, resources: Resources, sections: Section
     offsets = linear.offsets(known.shift(-linear.layout.start_pfn))
     outside = linear.mapped - offsets
     size = linear.leaf_size
-    for leaf in np.unique(size[linear.valid]).tolist():
+    for leaf in distinct(size[linear.valid]).tolist():
         partly = linear.widen(outside & linear.where(size == leaf), leaf) & linear.widen(offsets, leaf)
         for lo, hi in partly.tuples():
             beyond = Ranges.one(lo, hi) & outside

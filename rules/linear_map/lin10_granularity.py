@@ -10,6 +10,7 @@ from parsers.arm64 import PTE, Attr
 from parsers.cmdline import CommandLine
 from parsers.dmesg import Dmesg
 from parsers.kconfig import Kconfig
+from parsers.ranges import distinct
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.memory.regions import LinearMap
@@ -65,7 +66,7 @@ def linear_granularity(
     if pages * 2 <= total:
         return
     shares = {}
-    for unit in np.unique(linear.leaf_size[linear.valid]).tolist():
+    for unit in distinct(linear.leaf_size[linear.valid]).tolist():
         shares[unit] = int(size[linear.leaf_size == unit].sum())
     listed = ", ".join(f"{_bytes(unit)} {100 * share / total:.1f} %" for unit, share in shares.items())
     reasons = _reasons(kconfig, command_line, kernel_release, dmesg)

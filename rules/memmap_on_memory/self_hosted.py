@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from parsers.ranges import distinct
 from rules.finding import Hit, Severity
 from rules.model.memory.quotes import block_pfns, quote_blocks
 from rules.model.memory.walk import Outputs
@@ -73,7 +74,7 @@ class Backing:
         pieces = self.pieces[chosen]
         pfns = self.vmemmap.pfns(self.vmemmap.pages_touched(pieces.offsets))
         memory = ", ".join(f"{lo:#x}-{hi:#x}" for lo, hi in pieces.memory.tuples()[:4])
-        rows = np.unique(self.block[chosen])
+        rows = distinct(self.block[chosen])
         return Hit(
             title=f"Struct pages of a self-hosted block are stored in {where}",
             message=(
@@ -86,7 +87,7 @@ class Backing:
             vas=self.vmemmap.va_ranges(pieces.offsets)[:64],
             evidence=(
                 *quote_blocks(self.blocks, rows, self.sections.source),
-                *self.vmemmap.quote(np.unique(pieces.row)),
+                *self.vmemmap.quote(distinct(pieces.row)),
             ),
             key=where,
         )

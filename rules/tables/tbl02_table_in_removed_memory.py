@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parsers.ranges import Ranges
+from parsers.ranges import Ranges, distinct
 from parsers.vmcore.faults import FAULTS, Fault
 from rules.finding import Claim, Evidence, Hit, Impact, Severity, VaRange
 from rules.model.memory.sections import SectionTable
@@ -65,7 +65,7 @@ def table_in_removed_memory(walk: PageWalk, sections: SectionTable) -> Iterator[
     ):
         if chosen.any():
             hit = _hit(walk, (pa[chosen], entry[chosen], va[chosen]), key, severity, where, claim)
-            yield replace(hit, pfns=Ranges.of(np.unique(pfn[chosen]), np.unique(pfn[chosen]) + 1))
+            yield replace(hit, pfns=Ranges.of(distinct(pfn[chosen]), distinct(pfn[chosen]) + 1))
     unread = missing & sections.possible.contains(
         (walk.faults.table_pa >> np.uint64(layout.page_shift)).astype(np.int64)
     )

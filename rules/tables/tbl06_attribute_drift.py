@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.layout import KernelLayout
+from parsers.ranges import distinct
 from parsers.vmcore.descriptors import TABLE_ATTRIBUTES
 from rules.finding import Claim, Evidence, Hit, Impact, Severity, VaRange
 from rules.model.memory.walk import PageWalk
@@ -55,7 +56,7 @@ def attribute_drift(walk: PageWalk, layout: KernelLayout) -> Iterator[Hit]:
     tables, descriptor = walk.tables, walk.table_descriptor
     linked = descriptor != 0  # the root is not
     for name, (start, end) in regions.items():
-        for level in np.unique(tables.level[linked]).tolist():
+        for level in distinct(tables.level[linked]).tolist():
             span = layout.granule.span(level - 1)
             inside = (tables.level == level) & linked & (tables.va >= np.uint64(start))
             inside &= tables.va <= np.uint64(end - span)

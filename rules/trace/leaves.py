@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parsers.ranges import Ranges
+from parsers.ranges import Ranges, distinct
 from rules.finding import Claim, Hit, Severity
 from rules.model.replay.state import YES
 from rules.trace.anomalies import MAX_HITS, places
@@ -41,7 +41,7 @@ def leaves_of_parts(timeline: Timeline, span: int, chosen: Bool) -> Iterator[tup
     suspicious = (valid > 0) & ((least != most) | (valid < sizes))
     for index in np.flatnonzero(suspicious)[:MAX_HITS].tolist():
         rows = np.arange(edges[index], edges[index] + sizes[index])
-        yield rows, np.unique(state.added_by[rows[mine[rows]]]).tolist()
+        yield rows, distinct(state.added_by[rows[mine[rows]]]).tolist()
 
 
 def hit_of_state(timeline: Timeline, rows: I64, owners: list[int], title: str, why: str) -> Hit:

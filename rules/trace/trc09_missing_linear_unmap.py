@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.ftrace.functions import Kind
+from parsers.ranges import distinct
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.replay.calls import NEVER, innermost
 from rules.model.replay.flushes import linear_unmaps
@@ -52,7 +53,7 @@ def missing_linear_unmap(timeline: Timeline) -> Iterator[Hit]:
     removals = calls.of(Kind.ARCH_REMOVE_MEMORY)
     over = removals[calls.start_known[removals] & (calls.until[removals] != NEVER)]
     done = innermost(calls, Kind.ARCH_REMOVE_MEMORY, calls.row[unmaps])
-    for call in np.setdiff1d(over, done)[:MAX_HITS].tolist():
+    for call in np.setdiff1d(over, distinct(done), assume_unique=True)[:MAX_HITS].tolist():
         yield hit_of_call(
             timeline, call, "Memory is removed and stays in the linear map",
             f"{timeline.describe(call)} ended without unmapping the linear map.", Claim.PROBABLE,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from parsers.ranges import EMPTY, Ranges
+from parsers.ranges import EMPTY, Ranges, distinct
 from rules.model.memory.regions import LinearMap
 from rules.rule import UndecidedError
 
@@ -30,7 +28,7 @@ def unexplained(vmemmap: Vmemmap, sections: SectionTable) -> Ranges:
     size = vmemmap.leaf_size
     # Leaves of a row are aligned pieces of it: a needed byte keeps the whole leaf that it lies in.
     left = vmemmap.mapped
-    for leaf in np.unique(size[vmemmap.valid]).tolist():
+    for leaf in distinct(size[vmemmap.valid]).tolist():
         left = left - (vmemmap.widen(needed, leaf) & vmemmap.where(size == leaf))
     return left
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parsers.ranges import Ranges
+from parsers.ranges import Ranges, distinct
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.model.bugs import bug, describe_fixes
@@ -88,7 +88,7 @@ def listed_in_iomem(sections: SectionTable, release: KernelRelease, *, timeline:
         return
     window = units.start_pfn // PAGES_OF_BLOCK
     last = (units.end_pfn - 1) // PAGES_OF_BLOCK
-    for block in np.unique(window[1:][window[1:] == last[:-1]]).tolist():
+    for block in distinct(window[1:][window[1:] == last[:-1]]).tolist():
         start, end = block * PAGES_OF_BLOCK, (block + 1) * PAGES_OF_BLOCK
         owners = np.flatnonzero((units.start_pfn < end) & (units.end_pfn > start))
         pfns = Ranges.one(start, end) & Ranges.of(units.start_pfn[owners], units.end_pfn[owners])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.arm64 import PMD
-from parsers.ranges import Ranges
+from parsers.ranges import Ranges, distinct
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.memory.regions import Vmemmap
 from rules.model.memory.sections import SectionTable
@@ -85,7 +85,7 @@ def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
     """Blocks that reach over the edge of a section into memory that another operation added."""
     calibration, state = timeline.calibration, timeline.state
     for rows, owners in leaves_of_parts(timeline, PMD_BYTES, state.leaf == Leaf.PMD):
-        sections = np.unique(state.start_pfn[rows] // calibration.pages_per_section)
+        sections = distinct(state.start_pfn[rows] // calibration.pages_per_section)
         if len(owners) > 1 and sections.size > 1:
             yield hit_of_state(
                 timeline, rows, owners, "One PMD block maps struct pages of two sections",

@@ -9,7 +9,7 @@ import numpy as np
 from parsers.arm64 import PTE, Attr
 from parsers.cmdline import CommandLine
 from parsers.kconfig import Kconfig
-from parsers.ranges import Ranges
+from parsers.ranges import Ranges, distinct
 from rules.finding import Hit, Impact, Severity
 from rules.hvo.evidence import HvoEvidence
 from rules.model.memory.regions import Vmemmap
@@ -91,7 +91,7 @@ def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
     in_pages &= (owner == owner[:, :1]).all(axis=1)
     if in_pages.any():
         mine = np.repeat(in_pages, units)
-        owners = np.unique(state.added_by[mine]).tolist()
+        owners = distinct(state.added_by[mine]).tolist()
         yield hit_of_state(
             timeline, np.flatnonzero(mine), owners,
             f"Struct pages of {int(in_pages.sum())} whole sections were populated page by page",

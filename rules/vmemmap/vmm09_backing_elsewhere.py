@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parsers.ranges import EMPTY, Ranges
+from parsers.ranges import EMPTY, Ranges, distinct
 from parsers.vmcore.rows import BlockRows
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.memory.quotes import block_pfns
@@ -167,7 +167,7 @@ class _Backing:
             severity=severity,
             pfns=pfns,
             vas=self.vmemmap.va_ranges(pieces.offsets)[:64],
-            evidence=self.vmemmap.quote(np.unique(pieces.row)),
+            evidence=self.vmemmap.quote(distinct(pieces.row)),
             key=key,
         )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.arm64 import Attr
-from parsers.ranges import EMPTY
+from parsers.ranges import EMPTY, distinct
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.bugs import bug, describe_fixes
@@ -77,5 +77,5 @@ def vmemmap_alias(
             claim=Claim.PROVEN,
             pfns=pfns,
             vas=vmemmap.va_ranges(here.offsets)[:64],
-            evidence=vmemmap.quote(np.unique(here.row)),
+            evidence=vmemmap.quote(distinct(here.row)),
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.arm64 import PMD, Attr
-from parsers.ranges import EMPTY, Ranges
+from parsers.ranges import EMPTY, Ranges, distinct
 from rules.finding import Claim, Hit, Impact, Severity, VaRange
 from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.snapshots import PrintedTables
@@ -68,7 +68,7 @@ def dump_against_walk(linear: LinearMap, vmemmap: Vmemmap, *, printed_tables: Pr
 def _aspects(region: RegionMap, other: RegionMap) -> Iterator[tuple[str, Ranges, Ranges]]:
     """(What, where the printed tables have it, where the walked ones do)."""
     yield "mapped", region.mapped, other.mapped
-    for level in np.unique(np.concatenate((region.level[region.valid], other.level[other.valid]))).tolist():
+    for level in distinct(np.concatenate((region.level[region.valid], other.level[other.valid]))).tolist():
         same = [one.where(one.valid & (one.level == level)) for one in (region, other)]
         name = "pages" if level > PMD else "blocks" if level == PMD else "large blocks"
         # Where one of them is not mapped at all, that is said once.

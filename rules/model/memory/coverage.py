@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from parsers.ranges import distinct
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -104,7 +106,7 @@ def _extent(region: RegionMap | None, start: I64, end: I64) -> tuple[U8, I8]:
     extent[seen] = Extent.NONE
     extent[mapped > 0] = Extent.PART
     extent[mapped == end - start] = Extent.FULL
-    for number in np.unique(region.level[region.valid]).tolist():
+    for number in distinct(region.level[region.valid]).tolist():
         rows = region.where(region.valid & (region.level == number))
         share = region.pages_touched(rows).covered(low, high) > 0
         level[share & (level != NO_LEVEL)] = MIXED

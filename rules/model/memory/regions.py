@@ -16,7 +16,7 @@ import numpy as np
 
 from parsers.arm64 import PMD, PTE, Attr
 from parsers.mapping import I8, I64, U8, U16, U64, Bool, Mapping
-from parsers.ranges import Ranges
+from parsers.ranges import Ranges, distinct
 from rules.finding import Evidence, VaRange
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class RegionMap:
         first = np.searchsorted(self.end, offsets.start, side="right")
         count = np.maximum(np.searchsorted(self.start, offsets.end, side="left") - first, 0)
         number = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-        return np.unique(np.repeat(first, count) + number).astype(np.int64)
+        return distinct(np.repeat(first, count) + number).astype(np.int64)
 
     def _evidence(self, row: int) -> Evidence:
         mapping = self.mapping

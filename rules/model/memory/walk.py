@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from parsers.ranges import Ranges
+from parsers.ranges import Ranges, distinct
 from rules.finding import Evidence
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Outputs:
     def of(cls, region: RegionMap, walk: PageWalk) -> Outputs:
         """The rows of a region that translate, one piece each."""
         row = np.flatnonzero(region.valid)
-        spans = {level: region.layout.granule.span(level) for level in np.unique(region.level[row]).tolist()}
+        spans = {level: region.layout.granule.span(level) for level in distinct(region.level[row]).tolist()}
         entry = np.array([spans[level] for level in region.level[row].tolist()], dtype=np.int64)
         repeated = walk.repeated[region.rows[row]]
         mapped = region.mapping.pa
@@ -157,9 +157,9 @@ class Outputs:
 
     def cut(self, offsets: I64, memory: I64) -> Outputs:
         """The same, with no piece across any of ``offsets`` (in the region) or any address in ``memory``."""
-        pieces = self._cut_at(np.unique(offsets), self.start, self.end)
+        pieces = self._cut_at(distinct(offsets), self.start, self.end)
         stop = np.where(pieces.repeated, pieces.pa, pieces.pa_end)
-        return pieces._cut_at(np.unique(memory), pieces.pa, stop)
+        return pieces._cut_at(distinct(memory), pieces.pa, stop)
 
     def _cut_at(self, edges: I64, low: I64, high: I64) -> Outputs:
         """Pieces cut where ``edges`` lie inside of ``(low, high)``, which runs in step with ``start``."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.ftrace.functions import Kind
-from parsers.ranges import Ranges
+from parsers.ranges import Ranges, distinct
 from rules.model.replay.behaviour import Behaviour, Leaf, leaves_of
 from rules.model.replay.calls import NEVER, Calls, overlaps
 from rules.model.replay.extents import PMD_BYTES, Extents, first_is_no_add, never_added
@@ -310,7 +310,7 @@ class Replay:
                 Trouble.ALTMAP_MISMATCH, call, self._masked(rows, hosted),
                 "a self-hosted range is removed without its altmap: its struct pages go to the page allocator",
             )  # fmt: skip
-        if (here == NO).any() or np.unique(state.added_by[rows][hosted]).size > 1:
+        if (here == NO).any() or distinct(state.added_by[rows][hosted]).size > 1:
             self._note(
                 Trouble.MIXED_HOSTING, call, rows,
                 "memory with struct pages of its own is removed together with other memory",
@@ -320,7 +320,7 @@ class Replay:
         """Every operation that added part of the range must be removed whole."""
         state = self.state
         valid = state.valid[rows] == YES
-        owners = np.unique(state.added_by[rows][valid])
+        owners = distinct(state.added_by[rows][valid])
         if (owners < 0).any() or (state.valid[rows] == UNKNOWN).any():
             self.blind.setdefault(Trouble.ASYMMETRIC_UNIT, call)
         partly = [owner for owner in owners.tolist() if owner >= 0 and self._reaches_beyond(owner, rows)]
@@ -487,7 +487,7 @@ class Replay:
     def _forget_what_was_cleaned_up(self) -> None:
         """A failed add whose sections were removed later in the trace left nothing behind."""
         state = self.state
-        left = np.unique(state.added_by[state.valid == YES])
+        left = distinct(state.added_by[state.valid == YES])
         self.anomalies = [
             one for one in self.anomalies if one.trouble is not Trouble.FAILED_WITHOUT_CLEANUP or one.call in left
         ]

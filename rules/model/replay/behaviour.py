@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.ftrace.functions import Kind
+from parsers.ranges import distinct
 from rules.model.bugs import bug
 from rules.model.replay.calls import innermost
 
@@ -112,4 +113,4 @@ def _from_allocator(calls: Calls, order: int) -> I64:
     size, known = events.column("order")
     rows = np.flatnonzero((events.kind == Kind.MM_PAGE_ALLOC) & known & (size == order))
     adds = innermost(calls, Kind.ARCH_ADD_MEMORY, rows.astype(np.int64))
-    return np.unique(adds[adds >= 0])
+    return distinct(adds[adds >= 0])

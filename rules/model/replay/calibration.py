@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.ftrace.functions import Kind
+from parsers.ranges import distinct
 from rules.model.layout.builder import STRUCT_PAGE_SIZES
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _page_size(calls: Calls) -> int:
     both = (outer >= 0) & calls.start_known[inner] & calls.start_known[outer] & (calls.start[inner] > 0)
     both &= np.isin(calls.kind[outer], (Kind.ARCH_ADD_MEMORY, Kind.ARCH_REMOVE_MEMORY))
     sizes = calls.start[outer[both]] // calls.start[inner[both]]
-    fitting = sizes[np.isin(sizes, _PAGE_SIZES)]
+    fitting = sizes[np.equal.outer(sizes, _PAGE_SIZES).any(axis=1)]
     return int(fitting[0]) if fitting.size else 0
 
 
@@ -87,7 +88,7 @@ def _struct_page(calls: Calls) -> tuple[int | None, int | None]:
     inner, outer = inner[both], outer[both]
     pages, span = calls.end[outer] - calls.start[outer], calls.end[inner] - calls.start[inner]
     size = span // pages
-    fitting = np.flatnonzero(np.isin(size, STRUCT_PAGE_SIZES) & (size * pages == span))
+    fitting = np.flatnonzero(np.equal.outer(size, STRUCT_PAGE_SIZES).any(axis=1) & (size * pages == span))
     if not fitting.size:
         return None, None
     first = int(fitting[0])
@@ -118,7 +119,7 @@ def seen_behaviour(calls: Calls, calibration: Calibration) -> bool | None:
     short = populates[calls.start_known[populates] & (calls.end[populates] - calls.start[populates] < whole)]
 
     def inside(*kinds: Kind) -> I64:
-        return np.intersect1d(short, calls.parent[calls.of(*kinds)])
+        return np.intersect1d(short, distinct(calls.parent[calls.of(*kinds)]), assume_unique=True)
 
     if inside(Kind.VMEMMAP_POPULATE_HUGEPAGES, Kind.VMEMMAP_SET_PMD).size:
         return False

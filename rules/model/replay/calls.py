@@ -14,6 +14,7 @@ import numpy as np
 from parsers.ftrace.events import Phase
 from parsers.ftrace.functions import FUNCTIONS, Kind, callers_of
 from parsers.ftrace.health import impossible_rows
+from parsers.ranges import distinct
 
 if TYPE_CHECKING:
     from parsers.ftrace.events import I32, Trace
@@ -148,7 +149,7 @@ def innermost(calls: Calls, kind: Kind, rows: I64) -> I64:
 def overlaps(calls: Calls, kinds: tuple[Kind, ...]) -> tuple[int | None, list[int]]:
     """(The first call of ``kinds`` of which it is not known when it was over, calls that overlap another task's)."""
     mine = calls.of(*kinds)
-    if np.unique(calls.pid[mine]).size < 2:
+    if distinct(calls.pid[mine]).size < 2:
         return None, []
     # Without a return, a call is over when its task begins another one, and who comes in between is not known.
     unsure = mine[:-1][(calls.end_row[mine] == NEVER)[:-1] & (calls.pid[mine][1:] != calls.pid[mine][:-1])]
@@ -175,7 +176,7 @@ def _returns(trace: Trace, entries: I64) -> I64:
 def _overtaken(kind: U8, pid: I32, rows: I64) -> I64:
     """For each call, the row of the task's next call that cannot be part of it, `NEVER` for none."""
     found = np.full(rows.size, NEVER, dtype=np.int64)
-    for number in np.unique(kind).tolist():
+    for number in distinct(kind).tolist():
         if Kind(number) not in _IN_CALL_GRAPH:
             continue
         mine = np.flatnonzero(kind == number)
@@ -213,7 +214,7 @@ def _extent(trace: Trace, rows: I64) -> tuple[U64, U64, Bool]:
 def _parents(kind: U8, pid: I32, rows: I64, until: I64) -> I64:
     """The innermost enclosing call of a kind that may call this one, of the same task."""
     parent = np.full(rows.size, -1, dtype=np.int64)
-    by_kind = {number: np.flatnonzero(kind == number) for number in np.unique(kind).tolist()}
+    by_kind = {number: np.flatnonzero(kind == number) for number in distinct(kind).tolist()}
     for child in Kind:
         mine = by_kind.get(child)
         if mine is None:

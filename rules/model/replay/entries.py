@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.arm64 import PMD, PTE, PUD, Attr, MemType
-from parsers.ranges import EMPTY, Ranges
+from parsers.ranges import EMPTY, Ranges, distinct
 from rules.model.memory.regions import MAX_SPAN
 
 if TYPE_CHECKING:
@@ -311,7 +311,7 @@ class Entries:
 
     def _split(self, offsets: Ranges) -> None:
         """Cut rows at the edges of ``offsets``."""
-        cuts = np.unique(np.concatenate((offsets.start, offsets.end)))
+        cuts = distinct(np.concatenate((offsets.start, offsets.end)))
         row = np.searchsorted(self.end, cuts, side="right")
         row_start = np.append(self.start, np.iinfo(np.int64).max)[row]
         cuts, row = cuts[row_start < cuts], row[row_start < cuts]

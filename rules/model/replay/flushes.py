@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.ftrace.functions import Kind
+from parsers.ranges import distinct
 from rules.model.replay.calls import NEVER, innermost
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def reuses(calls: Calls) -> tuple[I64, I64]:
 
 def _last_before(calls: Calls, breaks: I64, makes: I64) -> I64:
     """For each mapping, the last unmap of a range with the same start before it, -1 for none."""
-    rank = np.unique(np.concatenate((calls.start[breaks], calls.start[makes])))
+    rank = distinct(np.concatenate((calls.start[breaks], calls.start[makes])))
     row_bits = 40
     keys = (np.searchsorted(rank, calls.start[breaks]) << row_bits) + calls.row[breaks]
     wanted = (np.searchsorted(rank, calls.start[makes]) << row_bits) + calls.row[makes]
