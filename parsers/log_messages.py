@@ -134,6 +134,7 @@ _MESSAGES: Mapping[Kind, Mapping[bytes, bytes]] = {
         b"ry_block: Failed to ": rb"try_reonline_memory_block: Failed to ",
         b"remove_memory: Failed to ": rb"offline_and_remove_memory: Failed to ",
         b"memremap attempted on ": b"",
+        b": Offline failed.": rb"memory memory\d+: Offline failed\.",
     },
     Kind.ARM64_MEMORY: {
         b"Boot memory [": b"",
@@ -153,7 +154,8 @@ _MESSAGES: Mapping[Kind, Mapping[bytes, bytes]] = {
     Kind.DAX: {
         **{b"dax%d" % digit: rb"(?:(?:kmem|dax_kmem|device_dax|dax) )?dax\d+\.\d+: " for digit in range(10)},
         b"mapping": rb"mapping\d+: 0x",
-        b"kmem: probe ": rb"(?:dax_)?kmem: probe ",
+        b": probe with driver ": rb"(?:nd_pmem|dax_pmem\w*|kmem|device_dax) \S{1,64}: probe with driver ",
+        b": probe ": rb"(?:device_dax|(?:dax_)?kmem|dax_pmem\w*|nd_pmem): probe ",
         b"could not reserve region": rb"nd_pmem \S{1,64} could not reserve region|\S{1,64} \S{1,64} could not reserve",
     },
     Kind.ACPI_MEMORY: {b"acpi PNP0C80:": b""},

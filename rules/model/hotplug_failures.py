@@ -1,7 +1,8 @@
 """Operations on memory that the kernel says have failed or were refused: one table.
 
 Messages of mm/memory_hotplug.c, drivers/base/memory.c, drivers/virtio/virtio_mem.c, drivers/dax/kmem.c,
-drivers/acpi/acpi_memhotplug.c, drivers/nvdimm, mm/memremap.c, arch/arm64/mm/mmu.c (4.14 to 6.18).
+drivers/acpi/acpi_memhotplug.c, drivers/acpi/scan.c, drivers/base/dd.c, drivers/nvdimm, mm/memremap.c,
+arch/arm64/mm/mmu.c (4.14 to 6.18).
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class Failure:
 
 _MEM = r"\[(?:mem )?(?:0x)?(?P<start>[0-9a-f]{1,16})[ -]+(?:0x)?(?P<end>[0-9a-f]{1,16})\]"
 
+_DRIVER = r"(?:device_dax|dax_kmem|kmem|dax_pmem\w*|nd_pmem)"
+
 FAILURES: tuple[Failure, ...] = (
     Failure(
         "offline",
@@ -53,6 +56,15 @@ FAILURES: tuple[Failure, ...] = (
         "The block stays online and in use; pages that were moved out of it are not moved back.",
         "See which pages could not be moved (the page dumps beside the message), free or unpin what holds them, or "
         "choose another block. Memory in ZONE_MOVABLE can be taken offline.",
+    ),
+    Failure(
+        "unplug",
+        Severity.LOW,
+        Kind.HOTPLUG,
+        r"memory (?P<device>memory\d+): Offline failed",
+        "A memory device could not be unplugged",
+        "The device stays, and the blocks of it that went offline before are brought online again.",
+        "Take all blocks of the device offline first and see what refuses it; then unplug it again.",
     ),
     Failure(
         "online",
@@ -136,13 +148,24 @@ FAILURES: tuple[Failure, ...] = (
         r"|too small after alignment|rejecting DAX region)"
         r"|mapping\d+: (?P<start_>0x[0-9a-f]+)-(?P<end_>0x[0-9a-f]+) "
         r"(?P<why_>could not reserve region|memory add failed"
-        r"|cannot be hotremoved until the next reboot|too small after alignment)"
-        r"|kmem: probe (?:of (?P<device_>dax\S+) failed|with driver kmem failed) with error (?P<errno>-?\d+)",
+        r"|cannot be hotremoved until the next reboot|too small after alignment)",
         "A DAX device could not be used as memory, or be removed",
         "A range that could not be reserved belongs to somebody else, and no memory is added. A range that cannot be "
         "removed stays online memory without its driver until the next boot.",
         "Look for the owner of the range in /proc/iomem, align the device to the memory block size, or take all of "
         "its blocks offline before it is unbound.",
+    ),
+    Failure(
+        "dax",  # as the device's own message before it: one story
+        Severity.MEDIUM,
+        Kind.DAX,
+        rf"{_DRIVER} (?P<device>\S+): probe with driver \S+ failed with error (?P<errno>-?\d+)"
+        rf"|{_DRIVER}: probe (?:of (?P<device_>\S+) failed|with driver \S+ failed) with error (?P<errno_>-?\d+)",
+        "A driver could not take a device's memory",
+        "The device is there and nothing uses it. Where the add failed half-way (TRC-06, VMM-14), sections that were "
+        "added before the error stay valid until the next reboot.",
+        "Look at the messages before it for the reason; -17 (EEXIST) after an add that failed means that its sections "
+        "are still there.",
     ),
     Failure(
         "pmem",

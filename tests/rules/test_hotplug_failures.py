@@ -1,0 +1,56 @@
+"""Messages of operations that failed, as kernels print them, and what OOP-24 says of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from analyzer.audit import audit
+from analyzer.sources.read import Request
+
+BOOT = "[    0.000000] Linux version 7.3.4 (x@y) (gcc 12) #1 SMP\n[    0.000000] Machine model: linux,dummy-virt\n"
+
+
+def said(tmp_path: Path, text: str) -> list[tuple[str, str]]:
+    (tmp_path / "dmesg").write_text(f"{BOOT}[   29.980267] {text}\n")
+    report = audit(Request((tmp_path / "dmesg",)), only=("OOP-24",))
+    return [(one.hit.title, one.hit.message) for one in report.findings]
+
+
+@pytest.mark.parametrize(
+    ("text", "device", "error"),
+    [
+        ("device_dax dax0.0: probe with driver device_dax failed with error -12", "dax0.0", "ENOMEM"),
+        ("device_dax: probe of dax0.0 failed with error -12", "dax0.0", "ENOMEM"),
+        ("kmem dax1.0: probe with driver kmem failed with error -22", "dax1.0", "EINVAL"),
+        ("kmem: probe of dax0.0 failed with error -16", "dax0.0", "EBUSY"),
+        ("nd_pmem namespace0.0: probe with driver nd_pmem failed with error -17", "namespace0.0", "EEXIST"),
+        ("nd_pmem pfn0.1: probe with driver nd_pmem failed with error -12", "pfn0.1", "ENOMEM"),
+        ("dax_pmem dax0.1: probe with driver dax_pmem failed with error -12", "dax0.1", "ENOMEM"),
+    ],
+)
+def test_driver_that_could_not_take_memory(tmp_path: Path, text: str, device: str, error: str) -> None:
+    ((title, message),) = said(tmp_path, text)
+    assert title == "A driver could not take a device's memory"
+    assert device in message
+    assert error in message
+
+
+def test_dimm_that_could_not_be_unplugged(tmp_path: Path) -> None:
+    ((title, message),) = said(tmp_path, "memory memory54: Offline failed.")
+    assert title == "A memory device could not be unplugged"
+    assert "memory54" in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "e1000 0000:00:01.0: probe with driver e1000 failed with error -12",
+        "systemd[1]: dax0.0: probe with driver device_dax failed with error -12",
+        "memory memory54: Offline worked.",
+        "memory foo: Offline failed.",
+    ],
+)
+def test_other_messages_say_nothing(tmp_path: Path, text: str) -> None:
+    assert said(tmp_path, text) == []
