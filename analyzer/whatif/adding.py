@@ -106,8 +106,9 @@ class Adding:
 
     def _stored_in_itself(self) -> tuple[str, ...]:
         """What can go wrong where a namespace keeps its struct pages itself, which the operation does not say."""
-        whole = self.pfns.shrink(self.machine.pages_per_section)
-        if not self.device or self.machine.page_size != PAGE_4K or not whole:
+        parts = self.machine.behaviour.whole_sections_only is False  # blocks for them, too: without d4234d131b0a
+        in_blocks = self.pfns if parts else self.pfns.shrink(self.machine.pages_per_section)
+        if not self.device or self.machine.page_size != PAGE_4K or not in_blocks:
             return ()
         return (
             "with struct pages in the device itself (ndctl --map=dev) there is no fallback to base pages: if they do "
