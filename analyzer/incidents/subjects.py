@@ -26,7 +26,7 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "removed and still mapped": ("LIN-01", "TRC-09", "OOP-07", "WIT-01"),
     "remapped struct pages": ("HVO-01", "HVO-02", "HVO-03", "HVO-04", "HVO-05", "HVO-06", "HVO-07", "OOP-03", "OOP-13"),
     "self-hosted struct pages": (
-        "MOM-01", "MOM-02", "MOM-03", "MOM-04", "MOM-05", "MOM-06", "TRC-13", "OOP-12", "VMM-09",
+        "MOM-01", "MOM-02", "MOM-03", "MOM-04", "MOM-05", "MOM-06", "MOM-08", "TRC-13", "OOP-12", "VMM-09",
     ),
     "boot memory": ("SEC-08", "SEC-10", "OOP-08"),
     "offline refused": ("MOM-14", "OOP-14", "TRC-14", "OOP-24"),

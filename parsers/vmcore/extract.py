@@ -34,7 +34,8 @@ from parsers.vmcore.opening import RawDump, open_dump
 from parsers.vmcore.pagetable import Walk, walk_page_tables
 from parsers.vmcore.printed import Boundary, as_printed, read_boundaries
 from parsers.vmcore.resources import read_iomem
-from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows, StructPageRows, ZoneRows
+from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows, SelfHostedRows, StructPageRows, ZoneRows
+from parsers.vmcore.self_hosted import read_self_hosted
 from parsers.vmcore.sparsemem import read_sections
 from parsers.vmcore.struct_pages import read_struct_pages
 from parsers.vmcore.texts import Texts, read_nodename
@@ -52,6 +53,7 @@ _KINDS: Dict[str, type] = {
     "section table": SectionRows,
     "struct pages": StructPageRows,
     "memory blocks": BlockRows,
+    "self-hosted pages": SelfHostedRows,
     "zones": ZoneRows,
     "huge pages": HugetlbRows,
     "resources": Iomem,
@@ -82,6 +84,7 @@ class VmcoreFacts:
     sections: SectionRows | None
     struct_pages: StructPageRows | None
     blocks: BlockRows | None
+    self_hosted: SelfHostedRows | None
     zones: ZoneRows | None
     hugetlb: HugetlbRows | None
     iomem: Iomem | None
@@ -179,6 +182,7 @@ def extract_facts(
     sections = fact("section table", read_sections)
     struct_pages = fact("struct pages", lambda dump: read_struct_pages(dump, sections, walk))
     blocks = fact("memory blocks", read_blocks)
+    self_hosted = fact("self-hosted pages", lambda dump: read_self_hosted(dump, sections, blocks, walk))
     zones = fact("zones", read_zones)
     hugetlb = fact("huge pages", read_hugetlb)
     iomem = fact("resources", read_iomem)
@@ -202,6 +206,7 @@ def extract_facts(
         sections=sections,
         struct_pages=struct_pages,
         blocks=blocks,
+        self_hosted=self_hosted,
         zones=zones,
         hugetlb=hugetlb,
         iomem=iomem,

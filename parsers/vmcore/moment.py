@@ -122,7 +122,7 @@ def without_flux(facts: VmcoreFacts, flux: Flux) -> VmcoreFacts:
     """The facts without what was in flux, which is unknown."""
     if not flux.start.size:
         return facts
-    sections, struct_pages, blocks = facts.sections, facts.struct_pages, facts.blocks
+    sections, struct_pages, blocks, self_hosted = facts.sections, facts.struct_pages, facts.blocks, facts.self_hosted
     if sections is not None and flux.sections.size:
         kept = ~np.isin(sections.section_nr.astype(np.int64), flux.sections)
         known = Ranges.of(sections.unknown_start.astype(np.int64), sections.unknown_end.astype(np.int64))
@@ -143,7 +143,7 @@ def without_flux(facts: VmcoreFacts, flux: Flux) -> VmcoreFacts:
             unknown_start=unknown.start.astype(np.uint64),
             unknown_end=unknown.end.astype(np.uint64),
         )
-        blocks = None  # their states are those of another moment
+        blocks, self_hosted = None, None  # their states are those of another moment
     named = ", ".join(str(number) for number in flux.sections[:_MAX_NAMED].tolist())
     more = flux.sections.size - _MAX_NAMED
     what = f"sections {named}{f' and {more} more' if more > 0 else ''} and " if flux.sections.size else ""
@@ -154,6 +154,7 @@ def without_flux(facts: VmcoreFacts, flux: Flux) -> VmcoreFacts:
         sections=sections,
         struct_pages=struct_pages,
         blocks=blocks,
+        self_hosted=self_hosted,
         diagnostics=(*facts.diagnostics, Diagnostic(said, facts.path)),
     )
 

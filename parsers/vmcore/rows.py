@@ -6,12 +6,22 @@ Kept apart from what reads them, so that a rule can name them without loading a 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 
 from parsers.mapping import I64, U64, Bool
 
-__all__ = ["BlockRows", "HugetlbRows", "SectionRows", "StructPageRows", "ZoneRows", "subsection_bits"]
+__all__ = [
+    "BlockRows",
+    "HugetlbRows",
+    "PageKind",
+    "SectionRows",
+    "SelfHostedRows",
+    "StructPageRows",
+    "ZoneRows",
+    "subsection_bits",
+]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -89,6 +99,58 @@ class BlockRows:
 
     def __len__(self) -> int:
         return int(self.start_section_nr.size)
+
+
+class PageKind(IntEnum):
+    """What ``page_type`` and ``_mapcount``, which share a place, say of a page."""
+
+    UNKNOWN = -1
+    PLAIN = 0
+    """No type, and not mapped: -1."""
+    BUDDY = 1
+    """Free, in the page allocator."""
+    OFFLINE = 2
+    """PageOffline."""
+    MAPPED = 3
+    """In the page tables of a process."""
+    OTHER = 4
+    """Any other type: a page table, slab, hugetlb."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SelfHostedRows:
+    """One row a struct page of a page that holds struct pages of its own memory block, ascending by PFN.
+
+    Of large machines the first and last of each block; a page that the dump lacks has no row.
+    """
+
+    pfn: I64
+    va: U64
+    """Where the struct page is."""
+    section_nr: I64
+    """First section of the block (`BlockRows.start_section_nr`)."""
+    node: I64
+    """Node in ``flags``; -1 where the types do not say which bits these are."""
+    zone: I64
+    """Zone in ``flags``: index into ``zone_names``; -1 where unknown."""
+    zone_names: tuple[str, ...]
+    """By their index, as in `BlockRows.zone`."""
+    reserved: I64
+    """PG_reserved: 1 or 0; -1 where unknown."""
+    marked: I64
+    """PG_vmemmap_self_hosted: 1 or 0; -1 where the kernel has no such flag (before 6.0) or it is unknown."""
+    refcount: I64
+    kind: I64
+    """`PageKind` of each."""
+    rest_node: I64
+    """Node of the first page of the block that holds no struct pages; -1 where unknown."""
+    rest_zone: I64
+    """Its zone; -1 where unknown."""
+    unread: I64
+    """PFNs that were asked for and are not in the dump."""
+
+    def __len__(self) -> int:
+        return int(self.pfn.size)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -16,7 +16,7 @@ from parsers.vmcore.dump import Dump
 from parsers.vmcore.pagetable import Walk
 from parsers.vmcore.rows import SectionRows, StructPageRows, subsection_bits
 
-__all__ = ["read_struct_pages"]
+__all__ = ["addresses_of", "read_struct_pages", "struct_page_size", "translate"]
 
 _SUBSECTION_SHIFT = 21
 _MAX_SUBSECTIONS = 1 << 15  # 64 GiB; of more, the first and the last of each whole section are looked at
@@ -34,18 +34,15 @@ def read_struct_pages(dump: Dump, sections: SectionRows | None, walk: Walk) -> S
     """
     if sections is None:
         return None
-    size = dump.size("page")
-    if size is None or not 0 < size <= _MAX_STRUCT_PAGE or size % 8:
-        raise FormatError(f"size of a struct page: {size}")
+    size = struct_page_size(dump)
     page_size = dump.addresses.granule.page_size
     per_subsection = (1 << _SUBSECTION_SHIFT) // page_size
     row, subsection = _chosen(sections)
     per_section = per_subsection << (sections.section_size_bits - _SUBSECTION_SHIFT)
     pfn = sections.section_nr[row].astype(np.int64) * per_section + (subsection + 1) * per_subsection - 1
-    memmap = sections.section_mem_map[row] & ~np.uint64((1 << _FLAG_BITS) - 1)
-    va = memmap + pfn.astype(np.uint64) * np.uint64(size)
-    words = (va[:, None] + np.arange(0, size, 8, dtype=np.uint64)).ravel()
-    pa, known = _translate(walk, words, np.uint64(page_size))
+    va = addresses_of(sections, row, pfn, size)
+    words = np.asarray(va[:, None] + np.arange(0, size, 8, dtype=np.uint64), dtype=np.uint64).ravel()
+    pa, known = translate(walk, words, np.uint64(page_size))
     values = np.zeros(words.size, dtype=np.uint64)
     step = _AT_A_TIME * size // 8
     for at in range(0, words.size, step):
@@ -54,6 +51,20 @@ def read_struct_pages(dump: Dump, sections: SectionRows | None, walk: Walk) -> S
     read = known.reshape(-1, size // 8).all(axis=1)
     used = values.reshape(-1, size // 8)[read].any(axis=1)
     return StructPageRows(pfn=pfn[read], va=va[read], blank=np.equal(used, False), pages_per_subsection=per_subsection)
+
+
+def struct_page_size(dump: Dump) -> int:
+    """Bytes of a struct page; FormatError where VMCOREINFO gives none that is possible."""
+    size = dump.size("page")
+    if size is None or not 0 < size <= _MAX_STRUCT_PAGE or size % 8:
+        raise FormatError(f"size of a struct page: {size}")
+    return size
+
+
+def addresses_of(sections: SectionRows, row: I64, pfn: I64, size: int) -> U64:
+    """Virtual addresses of the struct pages of PFNs that lie in the given rows of the section table."""
+    memmap = sections.section_mem_map[row] & ~np.uint64((1 << _FLAG_BITS) - 1)
+    return np.asarray(memmap + pfn.astype(np.uint64) * np.uint64(size), dtype=np.uint64)
 
 
 def _chosen(sections: SectionRows) -> tuple[I64, I64]:
@@ -67,7 +78,7 @@ def _chosen(sections: SectionRows) -> tuple[I64, I64]:
     return row.astype(np.int64), subsection.astype(np.int64)
 
 
-def _translate(walk: Walk, va: U64, page_size: np.uint64) -> tuple[U64, Bool]:
+def translate(walk: Walk, va: U64, page_size: np.uint64) -> tuple[U64, Bool]:
     """Physical addresses by the rows of the walk, and which of ``va`` translate."""
     mapping = walk.mapping
     if mapping.pa is None or not len(mapping):

@@ -16,12 +16,12 @@ from parsers.vmcore.addresses import MASK
 from parsers.vmcore.dump import Dump
 from parsers.vmcore.explain import explain
 from parsers.vmcore.memory import UNIT, PhysicalMemory
+from parsers.vmcore.page_flags import TYPE_BYTE
 from parsers.vmcore.rows import SectionRows
 
 __all__ = ["voucher"]
 
 _FLAG_BITS = 6  # below the memmap pointer of a section, see parsers.vmcore.struct_pages
-_TYPE_BYTE = 24  # since 6.11 the type of a page is its highest byte (4ffca5a96678)
 
 
 def voucher(dump: Dump, sections: SectionRows, memory: PhysicalMemory) -> Callable[[U64], Bool]:
@@ -63,7 +63,7 @@ def voucher(dump: Dump, sections: SectionRows, memory: PhysicalMemory) -> Callab
         if poison is not None:
             sound &= (flags >> np.uint64(poison)) & np.uint64(1) == 0
         if offline is not None:
-            shift = np.uint64(_TYPE_BYTE if offline & ((1 << _TYPE_BYTE) - 1) == 0 else 0)
+            shift = np.uint64(TYPE_BYTE if offline & ((1 << TYPE_BYTE) - 1) == 0 else 0)
             sound &= kind >> shift != np.uint64((offline & 0xFFFFFFFF) >> int(shift))
         good[good] = sound
         return np.asarray(good, dtype=np.bool_)

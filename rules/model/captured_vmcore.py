@@ -96,7 +96,8 @@ def exact_facts(vmcore: VmcoreFacts) -> dict[type, Any]:
             walk.diagnostics,
             lambda va: list(vmcore.explain(va)),
         )
-    for rows in (vmcore.sections, vmcore.struct_pages, vmcore.blocks, vmcore.zones, vmcore.hugetlb):
+    everything = (vmcore.sections, vmcore.struct_pages, vmcore.blocks, vmcore.self_hosted, vmcore.zones, vmcore.hugetlb)
+    for rows in everything:
         if rows is not None:
             facts[type(rows)] = rows
     return facts

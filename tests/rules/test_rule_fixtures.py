@@ -24,7 +24,7 @@ from tests.cases import CASES, RULES, case, files_of
 FROM_CRASH_DUMPS_ONLY: set[str] = {
     *("LIN-05", "VMM-08", "VMM-09", "VMM-11", "VMM-14", "TBL-02", "TBL-06", "CNT-02", "CNT-06", "HVO-03", "HVO-05"),
     *("SEC-01", "SEC-05", "SEC-06", "SEC-07", "SEC-09", "SEC-12", "SEC-13"),
-    *("MOM-01", "MOM-02", "MOM-03", "MOM-09"),
+    *("MOM-01", "MOM-02", "MOM-03", "MOM-08", "MOM-09"),
     *("WIT-02", "WIT-03"),
 }
 OUTCOMES = {"fires": Outcome.FIRED, "quiet": Outcome.PASSED, "undecided": Outcome.UNDECIDED}

@@ -24,6 +24,8 @@ def comparable(value):
         return value.tolist()
     if isinstance(value, tuple):
         return [comparable(one) for one in value]
+    if isinstance(value, dict):
+        return {key: comparable(one) for key, one in value.items()}
     if hasattr(value, "__dataclass_fields__"):
         return {item.name: comparable(getattr(value, item.name)) for item in fields(value) if item.name not in SKIPPED}
     return value
