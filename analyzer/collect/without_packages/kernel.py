@@ -208,6 +208,9 @@ class Kernel:
         self.symbols: Dict[str, int] = {}
         self.functions: List[Tuple[int, bool]] = []  # places in kallsyms, and whether their code is kept
         self.sections: Dict[int, int] = {}
+        self.hosts: Dict[
+            int, int
+        ] = {}  # first section of a memory block, and how many of its pages hold its struct pages
         self.watched: List[Tuple[int, int]] = []
         self.map()
 

@@ -3,6 +3,7 @@
 import os
 import struct
 from array import array
+from contextlib import suppress
 from typing import Callable, Dict, Iterator, List, Tuple
 
 from analyzer.collect.without_packages.kernel import MASK, UNIT, WORDS, CannotReadError, Kcore, Kernel
@@ -14,6 +15,8 @@ MAX_TABLES = 1 << 24
 MAX_NOTE = 15 << 20
 MAX_HEADERS = 1 << 18
 MAX_SUBSECTIONS = 1 << 15
+MAX_SELF_HOSTED = 1 << 15
+MAX_HELD = 1 << 20
 MANY_REGULAR = 1 << 10
 ATTEMPTS = 3
 AT_A_TIME = 64
@@ -37,6 +40,7 @@ class SmallCore(Kernel):
             ("page tables", self.read_tables),
             ("section table", self.read_sections),
             ("memory blocks", self.read_blocks),
+            ("self-hosted pages", self.read_self_hosted),
             ("zones", self.read_zones),
             ("resources", self.read_resources),
             ("huge pages", self.read_huge_pages),
@@ -194,11 +198,13 @@ class SmallCore(Kernel):
                     continue
                 pfn = (number * count + subsection + 1) * per_subsection - 1
                 va = (self.sections[number] & ~63) + pfn * size & MASK
-                for at in sorted({va, va + size - 8 & MASK}):
-                    try:
-                        self.unit(self.walked(at) // UNIT)
-                    except CannotReadError:
-                        continue  # not mapped, or not RAM: the page tables say which
+                self.keep_mapped(va, size)
+
+    def keep_mapped(self, va: int, size: int) -> None:
+        """Keep the pages of a range of addresses, as far as they are mapped and RAM: the page tables say which."""
+        for at in [va] + list(range((va // UNIT + 1) * UNIT, va + size, UNIT)):
+            with suppress(CannotReadError):
+                self.unit(self.walked(at & MASK) // UNIT)
 
     # Zeros
 
@@ -273,17 +279,34 @@ class SmallCore(Kernel):
             except CannotReadError as error:
                 self.losses.append(("memory blocks", str(error)))
 
+    def read_self_hosted(self) -> None:
+        """Struct pages of the pages that hold those of their own block, and of the page behind them."""
+        size, per_section = self.sizeof("page"), (1 << self.section_bits) // self.page
+        thin = sum(self.hosts.values()) > MAX_SELF_HOSTED
+        for number, count in sorted(self.hosts.items()):
+            va = (self.sections.get(number, 0) & ~63) + number * per_section * size
+            if not thin:
+                self.keep_mapped(va, (count + 1) * size)
+                continue
+            for page in (0, count - 1, count):
+                self.keep_mapped(va + page * size, size)
+
     def read_block(self, block: int) -> None:
         """One memory block, and what it points to."""
+        held = 0
         for name in ("start_section_nr", "state", "nid", "group", "nr_vmemmap_pages", "zone", "altmap"):
             if self.types is None or self.types.member("memory_block", name) is None:
                 continue
             value = self.field(block, "memory_block", name)
+            if name == "nr_vmemmap_pages":
+                held += value
             if value and name == "altmap":
-                self.field(value, "vmem_altmap", "free")
+                held += self.field(value, "vmem_altmap", "free")
                 self.field(value, "vmem_altmap", "base_pfn")
             elif value and name == "zone":
                 self.string(self.field(value, "zone", "name"))
+        if 0 < held <= MAX_HELD:
+            self.hosts[self.field(block, "memory_block", "start_section_nr")] = held
 
     def read_zones(self) -> None:
         """Nodes and zones."""
