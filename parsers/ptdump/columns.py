@@ -48,9 +48,10 @@ _PAIRS, _QUADS, _HALF = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0000FFFF0000F
 _BLANKS = np.uint64(_text(b"\0       "))
 _FIVE_BLANKS = np.uint64(_text(b"     "))
 _ZERO_X = np.uint16(_text(b"0x"))
-_DASH_ZERO_X = np.uint32(_text(b"-0x"))
-_4, _6, _8, _9, _10, _16, _24, _32, _56, _64 = map(np.uint64, (4, 6, 8, 9, 10, 16, 24, 32, 56, 64))
-_39, _48, _100, _10000, _255 = map(np.uint64, (0x27, 0x30, 100, 10000, 0xFF))
+_DASH_ZERO_X = np.uint64(_text(b"-0x"))
+_4, _6, _8, _9, _10, _16, _24, _32 = map(np.uint64, (4, 6, 8, 9, 10, 16, 24, 32))
+_40, _56, _63, _64, _100, _10000 = map(np.uint64, (40, 56, 63, 64, 100, 10000))
+_39, _48, _255, _THREE_BYTES = map(np.uint64, (0x27, 0x30, 0xFF, 0xFFFFFF))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Columns:
     inclusive: Bool
     """The size says that the printed end is the last byte, not the one after it."""
     tails: U64
-    """Bytes from the unit on, shape (rows, TAIL_BYTES / 8)."""
+    """Bytes right of the unit and what follows them, shape (rows, TAIL_BYTES / 8)."""
     tail_lengths: I64
     misfits: I64
     """Numbers of the candidates that are regular but for a size that is not what lies between the addresses."""
@@ -73,6 +74,12 @@ def _unaligned(text: U8, dtype: str) -> NDArray[Any]:
     """Element ``i`` is what ``dtype`` reads at byte ``i`` of ``text``; nothing is copied."""
     size = np.dtype(dtype).itemsize
     return np.ndarray((text.size - size + 1,), dtype, text, strides=(1,))
+
+
+def _words_at(text: U8, at: I64, words: int) -> U64:
+    """Eight bytes at a time from each offset on, shape (offsets, words): one gather is as fast as one of a word."""
+    found: U64 = _unaligned(text, f"V{8 * words}")[at].view("<u8").reshape(-1, words)
+    return found
 
 
 def starts_with_0x(text: U8, at: I64) -> Bool:
@@ -87,50 +94,63 @@ def decode(text: U8, at: I64, stop: I64) -> Columns:
     ``text`` must reach ``WINDOW`` bytes beyond every ``at``.
     """
     lengths = stop - at - _TAIL
-    kept = np.flatnonzero((lengths >= 0) & (lengths <= TAIL_BYTES) & starts_with_0x(text, at))
-    at, lengths = at[kept], lengths[kept]
-    words = _unaligned(text, "<u8")
+    kept = np.flatnonzero(lengths.view(np.uint64) <= TAIL_BYTES)  # a negative length is a large number
+    at, lengths = _chosen(kept, at, lengths)
+    words = _words_at(text, at + 2, 6)
+    middle = words[:, 2]  # -0x and five digits
     digits = np.empty((4, at.size), np.uint64)
-    for row, column in enumerate((2, 10, 21, 29)):
-        digits[row] = words[at + column]
+    digits[0], digits[1] = words[:, 0], words[:, 1]
+    np.bitwise_or(middle >> _24, words[:, 3] << _40, out=digits[2])
+    np.bitwise_or(words[:, 3] >> _24, words[:, 4] << _40, out=digits[3])
     values, damage = _hexadecimal(digits)
     start = (values[0] << _32) | values[1]
     end = (values[2] << _32) | values[3]
-    number, shift, size_fits = _size(words[at + 34], words[at + 42])
-    regular = (_unaligned(text, "<u4")[at + 17] >> np.uint32(8)) == _DASH_ZERO_X
-    regular &= (damage[0] | damage[1] | damage[2] | damage[3]) == 0
-    regular &= size_fits
-    exclusive = _is_size(end - start, number, shift)
-    inclusive = _is_size(end - start + np.uint64(1), number, shift)
-    size = (end - start) + inclusive
-    fits = (exclusive | inclusive) & (start + (size - np.uint64(1)) >= start)
-    regular_but_size = regular & ~fits
-    regular &= fits
-    chosen = np.flatnonzero(regular)
-    tails: U64 = _unaligned(text, f"V{TAIL_BYTES}")[at[chosen] + _TAIL].view("<u8").reshape(-1, TAIL_BYTES // 8)
-    return Columns(
-        kept[chosen], start[chosen], size[chosen], inclusive[chosen], tails, lengths[chosen], kept[regular_but_size]
-    )
+    size, regular = _size(words[:, 4], words[:, 5])
+    regular &= (middle & _THREE_BYTES) == _DASH_ZERO_X
+    regular &= damage == 0
+    span = end - start
+    inclusive = size == span + np.uint64(1)
+    fits = (inclusive | (size == span)) & (start + (size - np.uint64(1)) >= start)
+    misfits = kept[regular & ~fits]
+    chosen = np.flatnonzero(regular & fits)
+    kept, at, lengths, start, size, inclusive = _chosen(chosen, kept, at, lengths, start, size, inclusive)
+    return Columns(kept, start, size, inclusive, _words_at(text, at + _TAIL, TAIL_BYTES // 8), lengths, misfits)
+
+
+def _chosen(index: I64, *arrays: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """Elements ``index``, in ascending order, of each array; the arrays themselves if that is all of them."""
+    return arrays if index.size == arrays[0].size else tuple(array[index] for array in arrays)
 
 
 def _hexadecimal(digits: U64) -> tuple[U64, U64]:
-    """Values of eight lower-case digits a word, and a non-zero error mask for invalid digits."""
-    letter = (digits >> _6) & _ONES
-    value = (digits & _LOW) + letter * _9
-    ten_or_more = ((value + _ONES * _6) >> _4) & _ONES
-    damage = (value & _HIGH) | ((value + _ONES * _48 + ten_or_more * _39) ^ digits)
-    value = ((value << _4) | (value >> _8)) & _PAIRS
-    value = ((value << _8) | (value >> _16)) & _QUADS
-    value = ((value << _16) | (value >> _32)) & _HALF
-    return value, damage
+    """Values of eight lower-case digits a word, and for each column a mask that is not 0 if one is no digit."""
+    ninefold = digits >> _6
+    ninefold &= _ONES
+    ninefold *= _9
+    value = digits & _LOW
+    value += ninefold
+    damage = value + _ONES * _6
+    damage >>= _4
+    damage &= _ONES  # ten or more
+    damage *= _39
+    damage += value
+    damage += _ONES * _48
+    damage ^= digits
+    damage |= value & _HIGH
+    for shift, mask in ((_4, _PAIRS), (_8, _QUADS), (_16, _HALF)):
+        right = value >> (shift + shift)
+        value <<= shift
+        value |= right
+        value &= mask
+    return value, np.bitwise_or.reduce(damage, axis=0)
 
 
-def _size(left: U64, right: U64) -> tuple[U64, U64, Bool]:
-    """Number and binary shift of the size, and whether it is in order.
+def _size(left: U64, right: U64) -> tuple[U64, Bool]:
+    """Bytes that the size stands for, and whether it is in order: a number above 0 whose bytes fit in 64 bits.
 
     ``left`` ends with the three blanks and the first two size columns, ``right`` has the other seven and the unit.
     """
-    shift = _UNIT_SHIFTS[(right >> _56).astype(np.intp)]
+    shift = _UNIT_SHIFTS.take(right >> _56, mode="clip")
     characters = right << _8
     digit = (characters >> _4) & _ONES
     value = characters & _LOW
@@ -139,15 +159,10 @@ def _size(left: U64, right: U64) -> tuple[U64, U64, Bool]:
     damage |= value & blank
     damage |= (value + _ONES * _6) & _CARRY
     damage |= blank & (blank + np.uint64(1))  # blanks come first
-    fits = (damage == 0) & (blank >> _56 == 0) & ((left >> _24) == _FIVE_BLANKS) & (shift < _64)
+    damage |= (left >> _24) ^ _FIVE_BLANKS
+    damage |= blank >> _56
     value = (value * _10 + (value >> _8)) & _PAIRS
     value = (value * _100 + (value >> _16)) & _QUADS
     value = (value * _10000 + (value >> _32)) & _HALF
-    return value, shift, fits
-
-
-def _is_size(delta: U64, number: U64, shift: U64) -> Bool:
-    """Whether ``delta`` is exactly ``number`` units, and not 0."""
-    shift = np.minimum(shift, np.uint64(63))
-    fits: Bool = (delta >> shift == number) & (number << shift == delta) & (number > 0)
-    return fits
+    size = value << np.minimum(shift, _63)
+    return size, (damage == 0) & (shift < _64) & (size >> np.minimum(shift, _63) == value) & (value > 0)

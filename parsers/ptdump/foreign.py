@@ -12,8 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from parsers.errors import FormatError, WrongFormatError
-from parsers.ptdump.rows import Rows
-from parsers.ptdump.settle import KERNEL_HALF
+from parsers.ptdump.rows import Rows, below_kernel_half
 
 __all__ = ["SNIFFED", "looks_like", "refuse_binary", "refuse_by_rows", "refuse_by_text", "refuse_hidden_addresses"]
 
@@ -107,7 +106,7 @@ def refuse_hidden_addresses(bad_lines: list[bytes], path: str) -> None:
 
 def refuse_by_rows(rows: Rows, markers: set[str], path: str) -> None:
     """WrongFormatError where no row is in an arm64 kernel's half."""
-    if len(rows) and not (rows.last >= KERNEL_HALF).any():
+    if len(rows) and below_kernel_half(rows).all():
         what = (
             "efi_page_tables, the firmware's page tables"
             if any("UEFI" in each for each in markers)

@@ -6,14 +6,11 @@ from typing import NoReturn
 
 import numpy as np
 
-from parsers.errors import FormatError
+from parsers.errors import DiagnosticLog, FormatError
 from parsers.mapping import Marker
 from parsers.ptdump import foreign
-from parsers.ptdump.blocks import blocks
-from parsers.ptdump.diagnostics import DiagnosticLog
-from parsers.ptdump.rows import Rows
-from parsers.ptdump.scan import Scan
-from parsers.ptdump.settle import settle
+from parsers.ptdump.rows import Settled, by_tail, parts, settle
+from parsers.ptdump.scan import Scan, scan
 from parsers.ptdump.table import PageTableDump, UnknownWord
 from parsers.ptdump.tails import Tails
 
@@ -29,59 +26,60 @@ def parse(data: bytes, path: str) -> PageTableDump:
     """
     foreign.refuse_binary(data, path)
     foreign.refuse_by_text(data, path)
-    scan = Scan(path, len(data))
-    for block in blocks(data):
-        scan.read(block)
-    rows = scan.rows.rows()
+    found = scan(data, path)
+    rows = found.rows.rows()
     if not len(rows):
-        _refuse(scan, path)
+        _refuse(found, path)
     first_line = int(rows.line[0])
-    settled = settle(rows, scan.tails, scan.log)
+    settled = settle(rows, found.tails, found.log)
     rows = settled.rows
-    unknown = _unknown_words(rows, scan.tails)
-    foreign.refuse_by_rows(rows, {name for _, name in scan.markers}, path)
+    unknown = _unknown_words(settled, found.tails)
+    foreign.refuse_by_rows(rows, {name for _, name in found.markers}, path)
     if not len(rows):
         raise FormatError("no row of a page-table dump can be used here", path=path, line=first_line)
-    _report_unknown_words(unknown, scan.log)
-    kinds = scan.tails.kinds
+    _report_unknown_words(unknown, found.log)
+    kinds = found.tails.kinds
+    at = np.searchsorted(rows.line, np.array([line for line, _ in found.markers], np.uint32))
     return PageTableDump(
         path=path,
         start=rows.start,
         size=rows.size,
-        word=np.array([kind.word for kind in kinds], np.uint8)[rows.tail],
-        attrs=np.array([kind.attrs for kind in kinds], np.uint16)[rows.tail],
-        memtype=np.array([kind.memtype for kind in kinds], np.uint8)[rows.tail],
+        word=by_tail(np.array([kind.word for kind in kinds], np.uint8), rows.tail),
+        attrs=by_tail(np.array([kind.attrs for kind in kinds], np.uint16), rows.tail),
+        memtype=by_tail(np.array([kind.memtype for kind in kinds], np.uint8), rows.tail),
         line=rows.line,
         break_before=settled.break_before,
-        markers=tuple(Marker(name, int(np.searchsorted(rows.line, line)), line) for line, name in scan.markers),
+        markers=tuple(Marker(name, row, line) for (line, name), row in zip(found.markers, at.tolist(), strict=True)),
         prints_holes=settled.prints_holes,
         inclusive_end=settled.inclusive_end,
-        wx_check=tuple(scan.wx_check),
+        wx_check=tuple(found.wx_check),
         unknown_words=unknown,
-        diagnostics=scan.log.result(),
+        diagnostics=found.log.result(),
         data=data,
-        line_index=scan.line_index,
+        line_index=found.line_index,
     )
 
 
-def _refuse(scan: Scan, path: str) -> NoReturn:
+def _refuse(found: Scan, path: str) -> NoReturn:
     """Raise what fits a text without any row."""
     message = "no row of a page-table dump can be read here"
-    if scan.first_fault is None:
+    if found.first_fault is None:
         raise FormatError(message, path=path)
-    line = scan.first_fault.line or 1
-    foreign.refuse_by_text(b"\n".join(scan.bad_lines), path, line)
-    foreign.refuse_hidden_addresses(scan.bad_lines, path)
-    raise FormatError(f"{message} ({scan.first_fault.message})", path=path, line=line)
+    line = found.first_fault.line or 1
+    foreign.refuse_by_text(b"\n".join(found.bad_lines), path, line)
+    foreign.refuse_hidden_addresses(found.bad_lines, path)
+    raise FormatError(f"{message} ({found.first_fault.message})", path=path, line=line)
 
 
-def _unknown_words(rows: Rows, tails: Tails) -> dict[str, UnknownWord]:
+def _unknown_words(settled: Settled, tails: Tails) -> dict[str, UnknownWord]:
     """The words of the tails in use that mean nothing to this parser."""
-    counts = np.bincount(rows.tail, minlength=len(tails))
+    counts, rows = settled.tail_counts, settled.rows
+    with_words = [number for number in np.flatnonzero(counts).tolist() if tails.kinds[number].unknown]
     first_line = np.zeros(len(tails), np.uint32)
-    first_line[rows.tail[::-1]] = rows.line[::-1]  # the last assignment stays: the first row's
+    for part in reversed(list(parts(len(rows)))) if with_words else ():
+        first_line[rows.tail[part][::-1]] = rows.line[part][::-1]  # the last assignment stays: the first row's
     unknown: dict[str, UnknownWord] = {}
-    for number in np.flatnonzero(counts).tolist():
+    for number in with_words:
         for word in set(tails.kinds[number].unknown):
             seen = unknown.get(word, UnknownWord(0, int(first_line[number])))
             line = min(seen.first_line, int(first_line[number]))

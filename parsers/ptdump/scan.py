@@ -1,29 +1,35 @@
-"""The lines of a dump block by block: regular rows in bulk, the others one by one."""
+"""The lines of a dump, block by block, so that memory stays bounded: regular rows in bulk, the others one by one."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from parsers.arm64 import MemType
-from parsers.errors import Diagnostic
-from parsers.mapping import I64, U16, U64, Bool
-from parsers.ptdump.blocks import BLOCK_BYTES, Block, LineIndex
-from parsers.ptdump.columns import ADDRESS_COLUMNS, decode, starts_with_0x
-from parsers.ptdump.diagnostics import DiagnosticLog
+from parsers.errors import Diagnostic, DiagnosticLog
+from parsers.mapping import I64, U8, U16, U32, U64, Bool
+from parsers.ptdump.columns import ADDRESS_COLUMNS, WINDOW, decode, starts_with_0x
 from parsers.ptdump.lines import LINE_LIMIT, BadRow, MarkerLine, RowLine, WxText, read_line
 from parsers.ptdump.rows import Rows, RowStore, concatenate
-from parsers.ptdump.table import WxLine
+from parsers.ptdump.table import LineIndex, WxLine
 from parsers.ptdump.tails import Tails
 
-__all__ = ["Scan"]
+__all__ = ["Scan", "scan"]
 
+_BLOCK_BYTES = 1 << 20
+"""Large enough to drown the cost of a numpy call, small enough for its arrays to stay in the cache."""
 _TOP = 1 << 64
 _BAD_LINES_KEPT = 200
 _MARKERS_KEPT = 10_000
 _FEW_LINES = 64
 _DASH, _PLUS, _ZERO, _X = b"-+0X"
+_NEWLINE, _RETURN = b"\n\r"
+
+# What some vendors append: the symbol differs from row to row and is not an attribute.
+_CALLER = re.compile(rb"(?<=\tcaller:)[^\r\n]+")
 
 # Bytes that cannot directly precede a row: it would be part of a word, a bracket or an assignment.
 _WITHIN_TEXT = np.zeros(256, np.bool_)
@@ -31,6 +37,87 @@ _WITHIN_TEXT[list(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvw
 
 _AFTER_DASH = np.zeros(256, np.bool_)
 _AFTER_DASH[list(b"0123456789abcdefABCDEF[U")] = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Whole lines: line ``i`` is ``text[starts[i]:stops[i]]``, without its line end.
+
+    ``text`` begins at ``raw[at]`` and goes on for ``WINDOW`` bytes after the ``size`` bytes of the lines.
+    """
+
+    raw: bytes
+    at: int
+    text: U8
+    size: int
+    first_line: int
+    starts: I64
+    stops: I64
+    ends_with_newline: bool
+
+    def line(self, index: int, limit: int) -> bytes:
+        """Line number ``index`` of this block, at most ``limit`` bytes of it."""
+        start = int(self.starts[index])
+        return self.raw[self.at + start : self.at + min(int(self.stops[index]), start + limit)]
+
+    def places(self, byte: int) -> I64:
+        """Offsets of ``byte`` in the lines."""
+        return np.flatnonzero(self.text[: self.size] == byte)
+
+
+def scan(data: bytes, path: str) -> Scan:
+    """All lines of ``data``."""
+    found = Scan(path, len(data))
+    offset, line = 0, 1
+    for stop in _cuts(data):
+        found.line_index.add(line, offset)
+        if stop - offset <= _BLOCK_BYTES:
+            block = _block(data, offset, stop, line)
+            found.read(block)
+            line += block.starts.size
+        else:
+            found.too_long(line)
+            line += 1
+        offset = stop
+    return found
+
+
+def _cuts(data: bytes) -> Iterator[int]:
+    """Where blocks of whole lines end; one of more than ``_BLOCK_BYTES`` is a single line."""
+    offset = 0
+    while offset < len(data):
+        stop = min(offset + _BLOCK_BYTES, len(data))
+        if stop < len(data):
+            stop = data.rfind(b"\n", offset, stop) + 1
+        if stop == 0:
+            stop = data.find(b"\n", offset + _BLOCK_BYTES) + 1 or len(data)
+        yield stop
+        offset = stop
+
+
+def _block(data: bytes, at: int, stop: int, line: int) -> _Block:
+    raw, size, ends_with_newline = data, stop - at, data[stop - 1] == _NEWLINE
+    non_breaking = data.find(b"\xa0", at, stop) >= 0  # in UTF-8 or Latin-1, as web pages and mailers leave them
+    caller = data.find(b"\t", at, stop) >= 0 and data.find(b"\tcaller:", at, stop) >= 0
+    if non_breaking or caller or stop + WINDOW > len(data):
+        raw, at = data[at:stop], 0
+        if non_breaking:
+            raw = raw.replace(b"\xc2\xa0", b" ").replace(b"\xa0", b" ")
+        if caller:
+            raw = _CALLER.sub(b"", raw)
+        size = len(raw)
+        raw += bytes(WINDOW)
+    text = np.frombuffer(raw, np.uint8, size + WINDOW, at)
+    stops = np.flatnonzero(text[:size] == _NEWLINE)
+    if not ends_with_newline:
+        stops = np.append(stops, size)
+    starts = np.empty_like(stops)
+    starts[0] = 0
+    starts[1:] = stops[:-1] + 1
+    if raw.find(b"\r", at, at + size) >= 0:
+        for _ in range(2):  # serial consoles end lines with two
+            stops = stops - ((text[stops - 1] == _RETURN) & (stops > starts))
+    return _Block(raw, at, text, size, line, starts, stops, ends_with_newline)
 
 
 class Scan:
@@ -46,16 +133,16 @@ class Scan:
         """The first unusable rows, for a guess at what the text is."""
         self.first_fault: Diagnostic | None = None
         self.line_index = LineIndex()
-        self._lost = 0
-        self._prose = 0
+        self._lost = self._prose = False
+        """Something was lost, or other text was seen, after the last row."""
 
-    def read(self, block: Block) -> None:
+    def too_long(self, line: int) -> None:
+        """Pass over a line."""
+        self._lost = True
+        self.log.add(f"a line of more than {_BLOCK_BYTES} bytes is not read", line)
+
+    def read(self, block: _Block) -> None:
         """Take in the lines of ``block``."""
-        self.line_index.add(block)
-        if not block.raw:
-            self._lost += 1
-            self.log.add(f"a line of more than {BLOCK_BYTES} bytes is not read", block.first_line)
-            return
         at = _row_offsets(block)
         lines = np.flatnonzero(at >= 0)
         if not block.ends_with_newline:  # the last line may be cut: it is looked at on its own
@@ -74,7 +161,7 @@ class Scan:
         self.log.count(uncounted.size)
         self.rows.add(self._with_others(regular, block, np.flatnonzero(others), uncounted))
 
-    def _with_others(self, regular: Rows, block: Block, others: I64, misfits: I64) -> Rows:
+    def _with_others(self, regular: Rows, block: _Block, others: I64, misfits: I64) -> Rows:
         """``regular`` and the rows on the lines ``others`` of ``block``, with file-wide numbers.
 
         The lines ``misfits`` are known to be bad rows.
@@ -99,15 +186,9 @@ class Scan:
         rows = _merge(regular, self._irregular(found)) if found else regular
         prose_lines = others[prose]
         bad_lines = np.sort(np.append(misfits, np.array(bad, np.int64)))
-        numbered = replace(
-            rows,
-            line=rows.line + np.uint32(block.first_line),
-            lost=(np.searchsorted(bad_lines, rows.line) + self._lost).astype(np.uint32),
-            prose=(np.searchsorted(prose_lines, rows.line) + self._prose).astype(np.uint32),
-        )
-        self._lost += bad_lines.size
-        self._prose += prose_lines.size
-        return numbered
+        lost, self._lost = _between(bad_lines, rows.line, already=self._lost)
+        among, self._prose = _between(prose_lines, rows.line, already=self._prose)
+        return replace(rows, line=rows.line + np.uint32(block.first_line), lost=lost, prose=among)
 
     def _irregular(self, found: list[tuple[int, RowLine]]) -> Rows:
         return _rows(
@@ -145,9 +226,23 @@ class Scan:
 
 def _rows(lines: I64, start: U64, size: U64, inclusive: Bool, tail: U16) -> Rows:
     """Rows of one block, with line numbers counted from its first line and nothing lost yet."""
-    nothing = np.zeros(lines.size, np.uint32)
+    nothing = np.zeros(lines.size, np.bool_)
     line = lines.astype(np.uint32)
     return Rows(start=start, size=size, inclusive=inclusive, tail=tail, line=line, lost=nothing, prose=nothing)
+
+
+def _between(others: I64, lines: U32, *, already: bool) -> tuple[Bool, bool]:
+    """Whether each row has one of the lines ``others`` between it and the row before, and whether one comes after.
+
+    ``lines`` are those of the rows, in ascending order; ``already`` says that one comes before the first of both.
+    """
+    found = np.zeros(lines.size, np.bool_)
+    before = np.zeros(lines.size, np.int64)
+    if others.size:
+        before = np.searchsorted(others, lines)
+        np.greater(np.diff(before, prepend=0), 0, out=found)
+    found[:1] |= already
+    return found, bool(others.size > before[-1]) if lines.size else already or bool(others.size)
 
 
 def _merge(one: Rows, other: Rows) -> Rows:
@@ -156,7 +251,7 @@ def _merge(one: Rows, other: Rows) -> Rows:
     return both.take(order)
 
 
-def _row_offsets(block: Block) -> I64:
+def _row_offsets(block: _Block) -> I64:
     """Offset of each line's row in ``block.text``, right after its prefix; -1 where there is none.
 
     Lines that do not begin with a row are searched for the ``-0x`` between its addresses, all at once.
@@ -166,23 +261,23 @@ def _row_offsets(block: Block) -> I64:
     at[prefixed] = -1
     if np.count_nonzero(prefixed) <= _FEW_LINES:
         return at
-    dashes = np.flatnonzero(block.text == _DASH)
-    dashes = dashes[starts_with_0x(block.text, np.minimum(dashes + 1, block.text.size - 2))]
+    dashes = block.places(_DASH)
+    dashes = dashes[starts_with_0x(block.text, dashes + 1)]
     starts = dashes - ADDRESS_COLUMNS
     line = np.searchsorted(block.starts, dashes, side="right") - 1
     good = prefixed[line] & (starts > block.starts[line])
-    good[good] = ~_WITHIN_TEXT[block.text[starts[good] - 1]]
+    good[good] = ~_WITHIN_TEXT[block.text[starts[good] - 1]] & starts_with_0x(block.text, starts[good])
     at[line[good][::-1]] = starts[good][::-1]  # the last assignment stays: the first in its line
     return at
 
 
-def _may_matter(block: Block) -> Bool:
+def _may_matter(block: _Block) -> Bool:
     """Lines that can be a row, a marker or a W+X result, or begin with a digit 0.
 
     They have a dash before a hexadecimal digit, a bracket or a U, or a plus before an X.
     """
     text = block.text
-    dashes, pluses = np.flatnonzero(text == _DASH), np.flatnonzero(text == _PLUS)
+    dashes, pluses = block.places(_DASH), block.places(_PLUS)
     signs = np.concatenate([dashes[_AFTER_DASH[text[dashes + 1]]], pluses[text[pluses + 1] == _X]])
     matters: Bool = text[block.starts] == _ZERO
     matters[np.searchsorted(block.starts, signs, side="right") - 1] = True

@@ -1,18 +1,26 @@
-"""What a dump says, row by row, before anything is concluded from page size and address width."""
+"""What a dump says, row by row, and the same with Arm levels once page size and address width are known.
+
+What a level word means changed (mm/ptdump.c, arch/arm64/mm/ptdump.c): up to 6.11 the words of folded levels were
+replaced by ``PGD`` when the kernel was built, so a 512M block of a 64K/42-bit kernel is a ``PGD``; from 6.12 on
+only holes get the word of the first level there.  4.9 and older print no word.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from parsers.errors import Diagnostic
-from parsers.mapping import U8, U16, U32, U64, Bool, Mapping, Marker
-from parsers.ptdump.blocks import LineIndex
-from parsers.ptdump.levels import to_mapping
+import numpy as np
 
-__all__ = ["PageTableDump", "UnknownWord", "WxLine"]
+from parsers.arm64 import PMD, PTE, Attr, Granule, LevelWord, granule
+from parsers.errors import Diagnostic
+from parsers.mapping import I8, I64, U8, U16, U32, U64, Bool, Mapping, Marker
+
+__all__ = ["LineIndex", "PageTableDump", "UnknownWord", "WxLine"]
 
 _QUOTE_LIMIT = 512
+_NEWLINE = ord("\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +36,32 @@ class WxLine(NamedTuple):
 
     line: int
     text: str
+
+
+class LineIndex:
+    """Where the lines of a text are: the first line of each block, and all lines of the block asked for last."""
+
+    def __init__(self) -> None:
+        self._first: list[int] = []
+        self._offset: list[int] = []
+        self._block = -1
+        self._starts: I64 = np.empty(0, np.int64)
+
+    def add(self, first_line: int, offset: int) -> None:
+        """Note the next part of the text: the number of its first line and where it begins."""
+        self._first.append(first_line)
+        self._offset.append(offset)
+
+    def line(self, data: bytes, number: int, limit: int) -> bytes:
+        """Line ``number`` (1-based) of the text, ``data``; at most ``limit`` bytes of it."""
+        block = bisect_right(self._first, number) - 1
+        if block != self._block:
+            begin, end = self._offset[block], [*self._offset[block + 1 : block + 2], len(data)][0]
+            newlines = np.flatnonzero(np.frombuffer(data, np.uint8, end - begin, begin) == _NEWLINE)
+            self._block, self._starts = block, np.concatenate(([begin], newlines + (begin + 1)))
+        start = int(self._starts[number - self._first[block]])
+        stop = data.find(b"\n", start, start + limit)
+        return data[start : start + limit if stop < 0 else stop]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -76,4 +110,77 @@ class PageTableDump:
         each run of rows without a break, from its first to its last byte; the first run begins at the bottom of the
         kernel's half where the dump begins with the first marker.
         """
-        return to_mapping(self, va_bits, page_size)
+        geometry = granule(page_size)
+        bottom = np.uint64((1 << 64) - (1 << va_bits))
+        start, size, skip = _without_first_line_bug(self.start, self.size, self.attrs == 0, bottom)
+        rows = slice(skip, None)
+        breaks = self.break_before[rows]
+        observed_start, observed_last = _observed(start, size, breaks, self.prints_holes)
+        if not self.prints_holes and _begins_at_the_bottom(self):
+            observed_start[0] = bottom
+        return Mapping(
+            start=start,
+            size=size,
+            level=_levels(self, geometry, va_bits)[rows],
+            attrs=self.attrs[rows],
+            memtype=self.memtype[rows],
+            line=self.line[rows],
+            observed_start=observed_start,
+            observed_last=observed_last,
+            source=self.path,
+            markers=tuple(Marker(each.name, max(0, each.row - skip), each.line) for each in self.markers),
+            quote=lambda row: self.quote(row + skip),
+        )
+
+
+def _levels(dump: PageTableDump, geometry: Granule, va_bits: int) -> I8:
+    """Arm levels: by word, not above the first level, and a block only where blocks can be."""
+    first = geometry.first_level(va_bits)
+    of_word = np.array([max(geometry.level_of(word, va_bits), first) for word in LevelWord], np.int8)
+    level: I8 = of_word[dump.word]
+    block = (dump.attrs & np.uint16(Attr.BLOCK)) != 0
+    level[dump.word == LevelWord.NONE] = PTE
+    level[block & (dump.word == LevelWord.NONE)] = PMD
+    highest = max(min(geometry.block_levels()), first)
+    level[block & (level < highest)] = highest
+    return level
+
+
+def _without_first_line_bug(start: U64, size: U64, hole: Bool, bottom: np.uint64) -> tuple[U64, U64, int]:
+    """Clip a first hole from address 0 to the bottom of the kernel's half; how many rows to leave out (0 or 1).
+
+    5.6 to 5.11 print it, because the level is not set before the first entry (mm/ptdump.c, fixed in 5.12).
+    """
+    if not start.size or start[0] != 0 or not hole[0] or size[0] < bottom:
+        return start, size, 0
+    if size[0] == bottom:
+        return start[1:], size[1:], 1
+    start, size = start.copy(), size.copy()
+    start[0] = bottom
+    size[0] -= bottom
+    return start, size, 0
+
+
+def _begins_at_the_bottom(dump: PageTableDump) -> bool:
+    """Whether the walk up to the first row is complete: the first marker of the kernel's list precedes it.
+
+    The list begins with the linear map since 5.4, with the modules or KASAN before; that a dump is so old shows in the
+    name of the linear map's marker, which comes last then.
+    """
+    if not dump.markers or dump.markers[0].row > 0 or dump.break_before[0]:
+        return False
+    first, last = dump.markers[0].name, dump.markers[-1].name
+    return first == "Linear Mapping start" or (
+        first in {"Modules start", "Kasan shadow start"} and last == "Linear Mapping"
+    )
+
+
+def _observed(start: U64, size: U64, breaks: Bool, prints_holes: bool) -> tuple[U64, U64]:
+    """First and last byte of each run of rows that leaves nothing out."""
+    last = start + (size - np.uint64(1))
+    ends_run = np.zeros(start.size, np.bool_)
+    ends_run[1:] = breaks[1:]
+    if prints_holes:
+        ends_run[1:] |= start[1:] != last[:-1] + np.uint64(1)
+    first_rows = np.flatnonzero(ends_run | (np.arange(start.size) == 0))
+    return start[first_rows], last[np.append(first_rows[1:], start.size)[: first_rows.size] - 1]

@@ -8,8 +8,10 @@ carry its number.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from parsers.arm64 import ATTRIBUTE_FIELDS, LEVEL_WORDS, MEMORY_TYPE_WORDS, Attr, LevelWord, MemType
 from parsers.mapping import I64, U16, U64, Bool
@@ -120,14 +122,17 @@ def _readable(name: bytes) -> str:
     return name[:_MAX_WORD].decode("ascii", "backslashreplace")
 
 
-def _tail_masks() -> U64:
-    """Row ``n`` keeps the first ``n`` bytes of a tail: shape (TAIL_BYTES + 1, words)."""
+_ROW = f"V{TAIL_BYTES}"
+
+
+def _tail_masks() -> NDArray[Any]:
+    """Element ``n`` keeps the first ``n`` bytes of a tail."""
     keep = np.arange(TAIL_BYTES) < np.arange(TAIL_BYTES + 1)[:, None]
-    return np.where(keep, np.uint8(0xFF), np.uint8(0)).view("<u8")
+    return np.where(keep, np.uint8(0xFF), np.uint8(0)).view(_ROW)[:, 0]
 
 
 _MASKS = _tail_masks()
-_MIX = np.uint64(0x9E3779B97F4A7C15)
+_MULTIPLIERS = np.random.default_rng(0).integers(0, 1 << 64, _WORDS_PER_TAIL, np.uint64) | np.uint64(1)
 
 
 class Tails:
@@ -140,7 +145,8 @@ class Tails:
         self.kinds = [Tail(fault="too many different attribute columns in one text")]
         self._numbers: dict[bytes, int] = {}
         self._hashes = np.zeros(0, np.uint64)
-        self._words = np.zeros((0, _WORDS_PER_TAIL), np.uint64)
+        """In ascending order, parallel to the next two."""
+        self._rows = np.zeros(0, _ROW)
         self._number_of = np.zeros(0, np.uint16)
 
     def __len__(self) -> int:
@@ -161,29 +167,32 @@ class Tails:
 
     def numbers(self, tails: U64, lengths: I64) -> U16:
         """Numbers of many tails: ``tails`` (n, TAIL_BYTES / 8) holds their bytes and what follows, to be masked."""
-        tails &= _MASKS[lengths]
-        hashes = _hash(tails)
-        numbers, found = self._look_up(tails, hashes)
-        if not found.all():
-            self._learn(tails[~found], hashes[~found])
-            numbers, found = self._look_up(tails, hashes)
-            for row in np.flatnonzero(~found):  # equal hashes of different tails, or too many
+        tails &= _as_words(_MASKS.take(lengths, mode="clip"))
+        hashes = tails @ _MULTIPLIERS  # equal hashes are compared in full
+        numbers, missed = self._look_up(tails, hashes)
+        if missed.size:
+            self._learn(tails[missed], hashes[missed])
+            numbers, missed = self._look_up(tails, hashes)
+            for row in missed.tolist():  # equal hashes of different tails, or too many
                 numbers[row] = self.number(tails[row].tobytes().rstrip(b"\0"))
         return numbers
 
     def faulty(self, numbers: U16) -> Bool:
         """Which of ``numbers`` are tails that make a row unusable."""
-        return np.array([bool(kind.fault) for kind in self.kinds])[numbers]
+        faults = np.array([bool(kind.fault) for kind in self.kinds])
+        if not faults[1:].any() and len(self) <= _MAX_TAILS:
+            return np.zeros(numbers.size, np.bool_)
+        return faults[numbers]
 
-    def _look_up(self, tails: U64, hashes: U64) -> tuple[U16, Bool]:
+    def _look_up(self, tails: U64, hashes: U64) -> tuple[U16, I64]:
+        """Numbers of known tails, and which rows have others."""
         if not self._hashes.size:
-            return np.zeros(hashes.size, np.uint16), np.zeros(hashes.size, np.bool_)
+            return np.zeros(hashes.size, np.uint16), np.arange(hashes.size)
         at = np.searchsorted(self._hashes, hashes)
         np.minimum(at, self._hashes.size - 1, out=at)
-        found: Bool = self._hashes[at] == hashes
-        for column in range(_WORDS_PER_TAIL):
-            found &= tails[:, column] == self._words[at, column]
-        return self._number_of[at], found
+        different = tails ^ _as_words(self._rows.take(at, mode="clip"))
+        missed = np.flatnonzero(different.any(axis=1)) if different.any() else np.zeros(0, np.int64)
+        return self._number_of[at], missed
 
     def _learn(self, tails: U64, hashes: U64) -> None:
         _, first = np.unique(hashes, return_index=True)
@@ -191,15 +200,10 @@ class Tails:
         fresh = np.array([self.number(tails[row].tobytes().rstrip(b"\0")) for row in first], np.uint16)
         all_hashes = np.concatenate([self._hashes, hashes[first]])
         self._hashes, at = np.unique(all_hashes, return_index=True)
-        self._words = np.concatenate([self._words, tails[first]])[at]
+        self._rows = np.concatenate([self._rows, np.ascontiguousarray(tails[first]).view(_ROW)[:, 0]])[at]
         self._number_of = np.concatenate([self._number_of, fresh])[at]
 
 
-def _hash(tails: U64) -> U64:
-    """A hash of each row of ``tails``; equal hashes are compared in full."""
-    total = np.zeros(len(tails), np.uint64)
-    for column in range(_WORDS_PER_TAIL):
-        total ^= tails[:, column]
-        total *= _MIX
-        total ^= total >> np.uint64(29)
-    return total
+def _as_words(rows: NDArray[Any]) -> U64:
+    words: U64 = rows.view("<u8").reshape(-1, _WORDS_PER_TAIL)
+    return words
