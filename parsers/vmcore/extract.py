@@ -26,7 +26,6 @@ from parsers.vmcore.dump import Dump
 from parsers.vmcore.explain import Step
 from parsers.vmcore.hugetlb import read_hugetlb
 from parsers.vmcore.kcore import KcoreMemory
-from parsers.vmcore.kdump import KdumpMemory
 from parsers.vmcore.kernel_code import read_kernel_code
 from parsers.vmcore.memory import PhysicalMemory, RecordingMemory
 from parsers.vmcore.moment import Flux, find_flux, struct_pages_of, without_flux
@@ -189,7 +188,6 @@ def extract_facts(
     texts = Texts.of(dump, raw.vmcoreinfo.osrelease, with_dmesg=with_dmesg)
     code = fact("kernel code", read_kernel_code)
     boundaries = read_boundaries(dump)
-    unread = raw.memory.diagnostics if isinstance(raw.memory, KdumpMemory) else ()
     recheck = None if raw.kind != "kcore" else lambda: _find_flux(dump, walk, sections)
     return VmcoreFacts(
         path=raw.path,
@@ -214,7 +212,7 @@ def extract_facts(
         unreadable={kind: dump.unreadable[what] for what, kind in _KINDS.items() if what in dump.unreadable},
         types=dump.types,
         has_symbols=dump.has_symbols,
-        diagnostics=tuple(dict.fromkeys((*dump.diagnostics, *walk.diagnostics, *unread))),
+        diagnostics=tuple(dict.fromkeys((*dump.diagnostics, *walk.diagnostics, *raw.memory.diagnostics))),
         explain=dump.explain,
     )
 

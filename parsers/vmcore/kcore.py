@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from parsers.errors import FormatError, InputError
+from parsers.errors import Diagnostic, FormatError, InputError
 from parsers.mapping import U8, U64, Bool
 from parsers.vmcore.addresses import MASK, AddressMap
 from parsers.vmcore.memory import UNIT, ElfMemory, PhysicalMemory, Segment
@@ -66,8 +66,8 @@ class KcoreMemory(ElfMemory):
         self.doubted = 0
         """Pages of zeros that `vouch` did not confirm, as often as they were read."""
 
-    def read_units(self, units: U64) -> tuple[U8, Bool]:
-        data, present = super().read_units(units)
+    def read_into(self, units: U64, out: U8) -> Bool:
+        data, present = out, super().read_into(units, out)
         blank = np.flatnonzero(present & (data.view("<u8")[:, 0] == 0))
         blank = blank[~data[blank].view("<u8").any(axis=1)]
         if blank.size:
@@ -75,11 +75,18 @@ class KcoreMemory(ElfMemory):
             real = (units[blank] >= first) & (units[blank] < end)
             if self.vouch is not None and not real.all():
                 real[~real] = self.vouch(units[blank[~real]])
-            again, _ = super().read_units(units[blank][real])  # still zeros, or it was being filled
+            again = np.empty((int(real.sum()), UNIT), dtype=np.uint8)
+            super().read_into(units[blank][real], again)  # still zeros, or it was being filled
             data[blank[real]] = again
             present[blank[~real]] = False
-            self.doubted += int((~real).sum())
-        return data, present
+            with self._lock:
+                self.doubted += int((~real).sum())
+        return present
+
+    @property
+    def diagnostics(self) -> tuple[Diagnostic, ...]:
+        """None: what the kernel refuses to read is ordinary."""
+        return ()
 
     @property
     def unvouched(self) -> PhysicalMemory:

@@ -4,13 +4,15 @@ Neither makedumpfile nor drgn opens what QEMU writes of arm64 guests (the machin
 in blocks of 64 KiB, the file is flattened), and libkdumpfile maps files, so that a page beyond the end of a truncated
 one ends the process with SIGBUS.  Layout from makedumpfile's ``diskdump_mod.h`` and ``IMPLEMENTATION`` (header versions
 1 to 6) and QEMU's ``dump/dump.c`` (7.2).
+
+Blocks that follow each other in the file are read at once, and decompressed by as many threads as there are processors.
 """
 
 from __future__ import annotations
 
 import functools
-import mmap
-import struct
+import itertools
+import threading
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,22 +23,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parsers.errors import Diagnostic, FormatError, InputError
-from parsers.mapping import U8, U64, Bool
+from parsers.mapping import I64, U8, U64, Bool
+from parsers.vmcore.bitmap import Bitmap
+from parsers.vmcore.flattened import FLAT_MAGIC, Flattened, PlainFile
 from parsers.vmcore.memory import UNIT, PhysicalMemory
+from parsers.vmcore.workers import Workers
 
 __all__ = ["FLAT_MAGIC", "MAGICS", "Header", "KdumpMemory", "read_header"]
 
 MAGICS = (b"KDUMP   ", b"DISKDUMP")
-FLAT_MAGIC = b"makedumpfile\0\0\0\0"
 
 c: Any = construct  # its declarations are not typed
 
-_FLAT_HEADER_SIZE = 4096
 _MAX_BLOCK_SIZE = 1 << 16  # the greatest page of arm64, which is also what hypervisors write
-_MAX_HOLES = 1 << 20  # bytes of one read that no piece of a flattened dump gives: headers are padded
 _MAX_PFN = 1 << 40
 _MAX_BITMAP = 1 << 30
 _CACHED_BLOCKS = 512
+_FEW = 16  # blocks of a read that are kept: what reads many reads them once
+_SLICE = 1024  # pages of 4096 bytes that are read in one go
+_GAP = 128  # descriptors that are read and not used, rather than read apart
+_GAP_BYTES = 16 << 10  # the same for blocks
+_RUN_BYTES = 1 << 20
+_SHARE = 32  # blocks that are worth a thread
+_MAX_PACKED = 2 * _MAX_BLOCK_SIZE
+_MAX_PROBLEMS = 16  # kinds of damage that are counted apart
 
 _HEADER = c.Struct(
     "signature" / c.Bytes(8),
@@ -66,71 +76,13 @@ _SUB_HEADER = c.Struct(
     "end_pfn_64" / c.Int64ul,
     "max_mapnr_64" / c.Int64ul,
 )
-_FLAT_CHUNK = struct.Struct(">qq")
 _DESCRIPTOR = np.dtype([("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])
 Descriptors = NDArray[np.void]
-_CHUNK = 4096
-_CHUNK_BYTES = _CHUNK * _DESCRIPTOR.itemsize
+Buffer = bytes | bytearray | memoryview
 _ZLIB, _LZO, _SNAPPY, _ZSTD = 0x1, 0x2, 0x4, 0x20
 _PACKED = _ZLIB | _LZO | _SNAPPY | _ZSTD
 _BEYOND = 0xFFFF_FFFF
 """In place of the flags of a descriptor that the file does not hold."""
-
-
-class _Plain:
-    """A file read at offsets."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        self.truncated = False
-
-    def read(self, offset: int, size: int) -> bytes:
-        return self._map[offset : offset + size]
-
-
-class _Flattened:
-    """A file that was written as a stream of (offset, size, data) pieces; later pieces overwrite earlier ones."""
-
-    def __init__(self, stream: BinaryIO, path: str) -> None:
-        self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        offsets, sizes, places = [], [], []
-        place, end = _FLAT_HEADER_SIZE, len(self._map)
-        self.truncated = True
-        while place + _FLAT_CHUNK.size <= end:
-            offset, size = _FLAT_CHUNK.unpack_from(self._map, place)
-            if offset == -1:
-                self.truncated = False
-                break
-            if offset < 0 or size <= 0:
-                raise FormatError("damaged piece header in a flattened dump", path=path, offset=place)
-            place += _FLAT_CHUNK.size
-            offsets.append(offset)
-            sizes.append(min(size, end - place))
-            places.append(place)
-            place += size
-        order = np.argsort(np.array(offsets, dtype=np.int64), kind="stable")
-        self._offset = np.array(offsets, dtype=np.int64)[order]
-        self._size = np.array(sizes, dtype=np.int64)[order]
-        self._place = np.array(places, dtype=np.int64)[order]
-        self._reach = int(self._size.max(initial=0))
-
-    def read(self, offset: int, size: int) -> bytes:
-        if size <= 0 or offset >= 1 << 62:
-            return b""
-        first, last = np.searchsorted(self._offset, [offset - self._reach + 1, offset + size])
-        pieces = np.arange(first, last)[self._offset[first:last] + self._size[first:last] > offset]
-        size = min(size, int(self._size[pieces].sum()) + _MAX_HOLES)
-        out = bytearray(size)
-        got = 0
-        for piece in pieces[np.argsort(self._place[pieces])].tolist():
-            begin = max(offset, int(self._offset[piece]))
-            end = min(offset + size, int(self._offset[piece] + self._size[piece]))
-            if end <= begin:
-                continue
-            place = int(self._place[piece]) + begin - int(self._offset[piece])
-            out[begin - offset : end - offset] = self._map[place : place + end - begin]
-            got = max(got, end - offset)
-        return bytes(out[:got])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,9 +108,9 @@ class Header:
 
 def read_header(stream: BinaryIO, path: str) -> Header:
     """The header of a kdump; FormatError if it is damaged, InputError if this is not a kdump."""
-    head = _Plain(stream).read(0, len(FLAT_MAGIC))
-    flattened = head == FLAT_MAGIC
-    source = _Flattened(stream, path) if flattened else _Plain(stream)
+    file = PlainFile(stream, path)
+    flattened = file.read(0, len(FLAT_MAGIC)) == FLAT_MAGIC
+    source = Flattened(file, path) if flattened else file
     raw = source.read(0, _HEADER.sizeof())
     if raw[:8] not in MAGICS:
         raise InputError("no kdump header", path=path)
@@ -200,143 +152,178 @@ def _text(raw: bytes) -> str:
 
 
 class _File:
-    """One kdump file: which blocks it has (a bitmap with ranks) and how to get one."""
+    """One kdump file: which blocks it has, and how to get them."""
 
     def __init__(self, header: Header, path: str) -> None:
         self.header = header
         self._path = path
-        self.problems: dict[str, int] = {}
+        self._problems: dict[str, int] = {}
+        self._lock = threading.Lock()
         size = header.block_size
         half = header.bitmap_blocks // 2 * size
         base = (1 + header.sub_hdr_size) * size
         if half > _MAX_BITMAP or half * 8 < header.max_mapnr:
-            raise FormatError("bitmap size and page count disagree", path=path)
-        bitmap = header.reader(base + half, half)
-        if len(bitmap) < half:
-            raise FormatError("truncated in the page bitmap", path=path)
-        self._words: U64 = np.frombuffer(bitmap, dtype="<u8").astype(np.uint64)
-        ones = _ones(self._words)
-        self._before = np.cumsum(ones) - ones
+            raise FormatError("bitmap size and page count disagree", path=path, offset=base)
+        self._bitmap = Bitmap(header.reader, base + half, -(-header.max_mapnr // 64) * 8, path)
         self._descriptors = base + header.bitmap_blocks * size
-        first = header.start_pfn if header.split else 0
         # A split file describes only its own share of the bitmap that all files repeat.
-        self._skipped = int(self._rank(np.array([first], dtype=np.uint64))[0]) if header.split else 0
-
-    def _rank(self, pfns: U64) -> U64:
-        """Set bits before each pfn."""
-        word = np.minimum(pfns >> np.uint64(6), np.uint64(max(self._words.size - 1, 0))).astype(np.intp)
-        below = (np.uint64(1) << (pfns & np.uint64(63))) - np.uint64(1)
-        return np.asarray(self._before[word] + _ones(self._words[word] & below), dtype=np.uint64)
-
-    def has(self, pfns: U64) -> Bool:
-        header = self.header
-        inside = pfns < np.uint64(min(header.max_mapnr, self._words.size * 64))
+        self._first, self._end = 0, header.max_mapnr
+        self._skipped = np.uint64(0)
         if header.split:
-            inside &= (pfns >= np.uint64(header.start_pfn)) & (pfns < np.uint64(header.end_pfn))
-        word = np.where(inside, pfns >> np.uint64(6), 0).astype(np.intp)
-        return np.asarray(inside & ((self._words[word] >> (pfns & np.uint64(63))) & np.uint64(1)).astype(np.bool_))
+            self._first, self._end = header.start_pfn, min(header.end_pfn, header.max_mapnr)
+            known = min(self._first, self._bitmap.bits - 1)
+            self._skipped = self._bitmap.look(np.array([known], dtype=np.uint64))[1][0]
 
-    def descriptors(self, pfns: U64) -> Descriptors:
-        """Where the data of blocks lies, for ascending ``pfns`` that the bitmap has; _BEYOND where it ends."""
-        ranks = (self._rank(pfns) - np.uint64(self._skipped)).astype(np.int64)
+    @property
+    def diagnostics(self) -> tuple[Diagnostic, ...]:
+        """What could not be read so far, counted in blocks."""
+        return tuple(Diagnostic(f"{count} {what}", self._path) for what, count in sorted(self._problems.items()))
+
+    def find(self, pfns: U64) -> tuple[I64, Descriptors]:
+        """Which of the ascending ``pfns`` the file has, and where their data is; _BEYOND where descriptors end."""
+        inside = np.flatnonzero((pfns >= np.uint64(self._first)) & (pfns < np.uint64(self._end)))
+        held, rank = self._bitmap.look(pfns[inside])
+        return inside[held], self._read_descriptors((rank[held] - self._skipped).astype(np.int64))
+
+    def _read_descriptors(self, ranks: I64) -> Descriptors:
         found: Descriptors = np.zeros(ranks.size, dtype=_DESCRIPTOR)
-        chunks, begins = np.unique(ranks // _CHUNK, return_index=True)
-        for chunk, rows in zip(chunks.tolist(), np.split(np.arange(ranks.size), begins)[1:], strict=True):
-            raw = self.header.reader(self._descriptors + chunk * _CHUNK * _DESCRIPTOR.itemsize, _CHUNK_BYTES)
+        for rows in _runs(np.diff(ranks) > _GAP, ranks.size):
+            first, last = int(ranks[rows.start]), int(ranks[rows.stop - 1])
+            at, size = self._descriptors + first * _DESCRIPTOR.itemsize, (last - first + 1) * _DESCRIPTOR.itemsize
+            raw = self.header.reader(at, size)
             here: Descriptors = np.frombuffer(raw, dtype=_DESCRIPTOR, count=len(raw) // _DESCRIPTOR.itemsize)
-            places = ranks[rows] - chunk * _CHUNK
-            inside = places < here.size
-            found[rows[inside]] = here[places[inside]]
-            found["flags"][rows[~inside]] = _BEYOND
+            places = ranks[rows] - first
+            there = places < here.size
+            found[rows][there] = here[places[there]]
+            found["flags"][rows][~there] = _BEYOND
         return found
 
-    def content(self, offset: int, size: int, flags: int) -> bytes | None:
-        """A block; None, and a count of the problem, when it cannot be read."""
-        if flags == _BEYOND:
-            return self._unread("pages are beyond the end of the truncated dump")
-        if not 0 < size <= 2 * self.header.block_size:
-            return self._unread("page descriptors are damaged")
-        data = self.header.reader(offset, size)
-        if len(data) < size:
-            return self._unread("pages are beyond the end of the truncated dump")
+    def blocks(self, entries: Descriptors, out: U8) -> Bool:
+        """Put the data of blocks into ``out``, ``(n, block_size)``; which there are, the others are counted."""
+        present = np.zeros(len(entries), dtype=np.bool_)
+        codecs = _Codecs()
+        offset, size = entries["offset"].astype(np.int64), entries["size"].astype(np.int64)
+        end = offset + size
+        far = (offset[1:] < offset[:-1]) | (offset[1:] - end[:-1] > _GAP_BYTES) | (size[1:] > _MAX_PACKED)
+        far |= offset[1:] // _RUN_BYTES != offset[:-1] // _RUN_BYTES
+        for rows in _runs(far, offset.size):
+            columns = (entries[name][rows].tolist() for name in ("offset", "size", "flags"))
+            self._run(list(zip(*columns, strict=True)), codecs, out[rows], present[rows])
+        return present
+
+    def _run(self, entries: list[tuple[int, int, int]], codecs: _Codecs, out: U8, present: Bool) -> None:
+        """Blocks that are near each other in the file, ascending."""
+        block_size, begin, room = self.header.block_size, entries[0][0], out.data.cast("B")
+        fit = [at + size for at, size, flags in entries if flags != _BEYOND and 0 < size <= 2 * block_size]
         try:
-            plain = _unpack(data, flags & _PACKED, self.header.block_size)
-        except ValueError as error:
-            return self._unread(f"pages are damaged ({error})")
-        return plain if len(plain) == self.header.block_size else self._unread("pages have a wrong size")
+            data = memoryview(self.header.reader(begin, max(fit, default=begin) - begin))
+        except InputError as error:
+            self._count(f"pages: {error.message} (the first at offset {begin:#x})", len(entries))
+            return
+        for number, (offset, size, flags) in enumerate(entries):
+            packed, why = data[offset - begin : offset - begin + size], ""
+            if flags == _BEYOND or (0 < size <= 2 * block_size and len(packed) < size):
+                why = "pages are beyond the end of the truncated dump"
+            elif not 0 < size <= 2 * block_size:
+                why = "page descriptors are damaged"
+            else:
+                try:
+                    plain = codecs.unpack(packed, flags & _PACKED, block_size)
+                    if len(plain) == block_size:
+                        room[number * block_size : (number + 1) * block_size] = plain
+                        present[number] = True
+                    else:
+                        why = "pages have a wrong size"
+                except ValueError as error:
+                    why = f"pages are damaged ({error})"
+            if why:
+                self._count(why, 1)
 
-    def _unread(self, why: str) -> bytes | None:
-        """Count a block that cannot be read."""
-        self.problems[why] = self.problems.get(why, 0) + 1
-        return None
-
-
-def _unpack(data: bytes, codec: int, size: int) -> bytes:
-    """A page of ``size`` bytes, or a little more or less of a damaged one; ValueError where nothing can be unpacked."""
-    unpack = _CODECS.get(codec)
-    if unpack is None:
-        raise ValueError(f"unknown compression {codec:#x}")
-    try:
-        return unpack(data, size)
-    except Exception as error:  # each library has its own
-        raise ValueError(str(error) or type(error).__name__) from error
-
-
-def _zlib(data: bytes, size: int) -> bytes:
-    return zlib.decompressobj().decompress(data, size + 1)
-
-
-def _lzo(data: bytes, size: int) -> bytes:
-    import lzallright  # noqa: PLC0415  # only where such a page is read, here and below
-
-    return lzallright.LZOCompressor.decompress(data, output_size_hint=size)
+    def _count(self, why: str, number: int) -> None:
+        with self._lock:
+            if why not in self._problems and len(self._problems) >= _MAX_PROBLEMS:
+                why = "pages are damaged (in other ways)"
+            self._problems[why] = self._problems.get(why, 0) + number
 
 
-def _snappy(data: bytes, size: int) -> bytes:
-    import cramjam  # noqa: PLC0415
-
-    page = bytearray(size)
-    return bytes(page[: cramjam.snappy.decompress_raw_into(data, page)])
-
-
-def _zstd(data: bytes, size: int) -> bytes:
-    import zstandard  # noqa: PLC0415
-
-    if zstandard.frame_content_size(data) > size:
-        raise ValueError("a page that unpacks to more than a page")
-    return zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
+def _runs(breaks: Bool, size: int) -> list[slice]:
+    """Rows, ``size`` of them, between ``breaks``."""
+    begins = np.concatenate(([0], np.flatnonzero(breaks) + 1, [size])).tolist() if size else [0]
+    return [slice(first, last) for first, last in itertools.pairwise(begins)]
 
 
-_CODECS: dict[int, Callable[[bytes, int], bytes]] = {
-    0: lambda data, _: data,
-    _ZLIB: _zlib,
-    _LZO: _lzo,
-    _SNAPPY: _snappy,
-    _ZSTD: _zstd,
+class _Codecs:
+    """Decompressors of pages, for one thread: those of zstd keep what they allocated."""
+
+    def __init__(self) -> None:
+        self._zstd: Any = None
+
+    def unpack(self, data: memoryview, codec: int, size: int) -> Buffer:
+        """A page of ``size`` bytes, or a little more or less of a damaged one; ValueError if it cannot be unpacked."""
+        unpack = _CODECS.get(codec)
+        if unpack is None:
+            raise ValueError(f"unknown compression {codec:#x}")
+        try:
+            return unpack(self, data, size)
+        except Exception as error:  # each library has its own
+            raise ValueError(str(error) or type(error).__name__) from error
+
+    def plain(self, data: memoryview, _: int) -> Buffer:
+        """As it is."""
+        return data
+
+    def zlib(self, data: memoryview, size: int) -> Buffer:
+        """zlib, as makedumpfile -c and QEMU write."""
+        return zlib.decompressobj().decompress(data, size + 1)
+
+    def lzo(self, data: memoryview, size: int) -> Buffer:
+        """LZO1X, as makedumpfile -l."""
+        import lzallright  # noqa: PLC0415  # only where such a page is read, here and below
+
+        return lzallright.LZOCompressor.decompress(data, output_size_hint=size)
+
+    def snappy(self, data: memoryview, size: int) -> Buffer:
+        """Raw Snappy, as makedumpfile -p."""
+        import cramjam  # noqa: PLC0415
+
+        page = bytearray(size)
+        return memoryview(page)[: cramjam.snappy.decompress_raw_into(data, page)]
+
+    def zstd(self, data: memoryview, size: int) -> Buffer:
+        """zstd, as makedumpfile -z."""
+        import zstandard  # noqa: PLC0415
+
+        if zstandard.frame_content_size(data) > size:
+            raise ValueError("a page that unpacks to more than a page")
+        if self._zstd is None:
+            self._zstd = zstandard.ZstdDecompressor()
+        page: bytes = self._zstd.decompress(data, max_output_size=size)
+        return page
+
+
+_CODECS: dict[int, Callable[[_Codecs, memoryview, int], Buffer]] = {
+    0: _Codecs.plain,
+    _ZLIB: _Codecs.zlib,
+    _LZO: _Codecs.lzo,
+    _SNAPPY: _Codecs.snappy,
+    _ZSTD: _Codecs.zstd,
 }
-
-
-_BYTE_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1).astype(np.uint8)
-
-
-def _ones(words: U64) -> U64:
-    """Number of set bits of each word."""
-    counts: U64 = _BYTE_ONES[words.view(np.uint8).reshape(-1, 8)].sum(axis=1, dtype=np.uint64)
-    return counts
 
 
 class KdumpMemory(PhysicalMemory):
     """Physical memory in one kdump, or in the several files of a split one."""
 
+    concurrent = True
+
     def __init__(self, headers: Sequence[Header], paths: Sequence[str]) -> None:
-        self._path = paths[0]
         self._files = [_File(header, path) for header, path in zip(headers, paths, strict=True)]
         sizes = {header.block_size for header in headers}
         if len(sizes) != 1:
             raise FormatError("the split files do not belong together: block sizes differ", path=paths[1])
         self._block_size = sizes.pop()
         self._max_pfn = max(header.max_mapnr for header in headers)
-        self._cached = functools.lru_cache(maxsize=_CACHED_BLOCKS)(self._content)
+        self._workers = Workers()
+        self._cached = functools.lru_cache(maxsize=_CACHED_BLOCKS)(self._one_block)
 
     @property
     def extents(self) -> tuple[U64, U64]:
@@ -344,33 +331,61 @@ class KdumpMemory(PhysicalMemory):
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
-        """What could not be read so far, counted in blocks."""
-        return tuple(
-            Diagnostic(f"{count} {what}", self._path)
-            for file in self._files
-            for what, count in sorted(file.problems.items())
-        )
-
-    def _content(self, number: int, offset: int, size: int, flags: int) -> bytes | None:
-        return self._files[number].content(offset, size, flags)
+        return tuple(item for file in self._files for item in file.diagnostics)
 
     def read_units(self, units: U64) -> tuple[U8, Bool]:
-        out = np.zeros((units.size, UNIT), dtype=np.uint8)
+        out = np.empty((units.size, UNIT), dtype=np.uint8)
+        return out, self.read_into(units, out)
+
+    def read_into(self, units: U64, out: U8) -> Bool:
         present = np.zeros(units.size, dtype=np.bool_)
-        per_block = np.uint64(self._block_size // UNIT)
-        pfns, where = np.unique(units // per_block, return_inverse=True)
-        order = np.argsort(where, kind="stable")
-        begins = np.searchsorted(where[order], np.arange(pfns.size + 1))
-        parts = (units % per_block).astype(np.intp)
-        for number, file in enumerate(self._files):
-            held = np.flatnonzero(file.has(pfns))
-            entries = file.descriptors(pfns[held])
-            columns = (entries[name].tolist() for name in ("offset", "size", "flags"))
-            for position, offset, size, flags in zip(held.tolist(), *columns, strict=True):
-                data = self._cached(number, offset, size, flags)
-                if data is None:
-                    continue
-                rows = order[begins[position] : begins[position + 1]]
-                out[rows] = np.frombuffer(data, dtype=np.uint8).reshape(-1, UNIT)[parts[rows]]
-                present[rows] = True
-        return out, present
+        if self._block_size == UNIT and _FEW < units.size <= _SLICE and (units[1:] > units[:-1]).all():
+            self._read(units, out, present)
+        else:
+            order = np.argsort(units, kind="stable")
+            for first in range(0, units.size, _SLICE):
+                self._gather(units, order[first : first + _SLICE], out, present)
+        out[~present] = 0
+        return present
+
+    def _gather(self, units: U64, rows: I64, out: U8, present: Bool) -> None:
+        """Read ``units[rows]``, ascending, by way of the blocks that they are in."""
+        per_block = self._block_size // UNIT
+        pfns, where = np.unique(units[rows] // np.uint64(per_block), return_inverse=True)
+        part = (units[rows] % np.uint64(per_block)).astype(np.int64)
+        if pfns.size <= _FEW:
+            found = [self._cached(pfn) for pfn in pfns.tolist()]
+            there = np.array([block is not None for block in found], dtype=np.bool_)
+            blank = bytes(self._block_size)
+            blocks: U8 = np.frombuffer(b"".join(block or blank for block in found), dtype=np.uint8)
+        else:
+            blocks, there = np.empty((pfns.size, self._block_size), np.uint8), np.zeros(pfns.size, np.bool_)
+            self._read(pfns, blocks, there)
+        held = there[where]
+        out[rows[held]] = blocks.reshape(-1, UNIT)[(where * per_block + part)[held]]
+        present[rows] = held
+
+    def _one_block(self, pfn: int) -> bytes | None:
+        out, present = np.empty((1, self._block_size), np.uint8), np.zeros(1, np.bool_)
+        self._read(np.array([pfn], dtype=np.uint64), out, present)
+        return out.tobytes() if present[0] else None
+
+    def _read(self, pfns: U64, out: U8, present: Bool) -> None:
+        """Blocks, ascending, into ``out``; those that no file has are left as they are."""
+        for file in self._files:
+            held, entries = file.find(pfns)
+            whole = held.size == pfns.size
+            room = out if whole else np.empty((held.size, self._block_size), dtype=np.uint8)
+            share = max(_SHARE, -(-held.size // self._workers.number))
+            parts = [slice(first, first + share) for first in range(0, held.size, share)]
+            unpack = functools.partial(_unpack_part, file, entries, room)
+            there = np.concatenate([np.zeros(0, np.bool_), *self._workers.map(unpack, parts)])
+            if whole:
+                present[:] = there
+            else:
+                out[held[there]] = room[there]
+                present[held] = there
+
+
+def _unpack_part(file: _File, entries: Descriptors, room: U8, rows: slice) -> Bool:
+    return file.blocks(entries[rows], room[rows])

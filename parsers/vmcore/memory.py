@@ -8,6 +8,7 @@ which pages it could not get.
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -15,11 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parsers.errors import InputError
+from parsers.errors import Diagnostic, InputError
 from parsers.mapping import U8, U64, Bool
 
 __all__ = ["UNIT", "ElfMemory", "MissingMemoryError", "PhysicalMemory", "RecordingMemory", "Segment", "page_runs"]
 
+_CUT = "the file ends before them, and did not when it was opened"
 UNIT = 4096
 """Bytes in which presence is accounted: the smallest page of arm64, and a divisor of the others."""
 
@@ -35,10 +37,23 @@ class PhysicalMemory(ABC):
     def read_units(self, units: U64) -> tuple[U8, Bool]:
         """Content of page frames of 4096 bytes: ``(n, 4096)`` uint8 and ``(n,)`` present; absent ones read as zeros."""
 
+    concurrent = False
+    """Whether several threads may read at the same time."""
+
+    def read_into(self, units: U64, out: U8) -> Bool:
+        """As `read_units`, into an array of the caller's, ``(n, 4096)``, contiguous; which are present."""
+        out[:], present = self.read_units(units)
+        return present
+
     @property
     @abstractmethod
     def extents(self) -> tuple[U64, U64]:
         """Physical ranges that may hold pages, sorted: starts and exclusive ends in bytes, uint64."""
+
+    @property
+    def diagnostics(self) -> tuple[Diagnostic, ...]:
+        """What could not be read so far."""
+        return ()
 
     @property
     def unrecorded(self) -> PhysicalMemory:
@@ -50,12 +65,17 @@ class PhysicalMemory(ABC):
 
         A page with any part missing is not present.
         """
-        per_page = page_size // UNIT
+        out = np.empty((pas.size, page_size), dtype=np.uint8)
+        return out, self.read_pages_into(pas, out)
+
+    def read_pages_into(self, pas: U64, out: U8) -> Bool:
+        """As `read_pages`, into an array of the caller's, ``(n, page_size)``, contiguous; which are present."""
+        per_page = out.shape[1] // UNIT
         units = pas.astype(np.uint64) // np.uint64(UNIT)
         if per_page > 1:
             units = (units[:, None] + np.arange(per_page).astype(np.uint64)).ravel()
-        data, present = self.read_units(units)
-        return data.reshape(-1, page_size), np.asarray(present.reshape(-1, per_page).all(axis=1))
+        present = self.read_into(units, out.reshape(-1, UNIT))
+        return np.asarray(present.reshape(-1, per_page).all(axis=1))
 
     def read(self, pa: int, size: int) -> bytes:
         """Exactly ``size`` bytes at ``pa``; MissingMemoryError when the dump lacks any of them."""
@@ -92,8 +112,13 @@ class Segment:
 class ElfMemory(PhysicalMemory):
     """Physical memory in the PT_LOAD segments of an ELF core, read with pread: never mapped, and never held."""
 
-    def __init__(self, fileno: int, segments: Sequence[Segment]) -> None:
+    concurrent = True
+
+    def __init__(self, fileno: int, segments: Sequence[Segment], path: str = "") -> None:
         self._fd = os.dup(fileno)
+        self._path = path
+        self._lock = threading.Lock()
+        self._lost: dict[str, tuple[int, int]] = {}
         weakref.finalize(self, os.close, self._fd)
         self._segments = _disjoint(segments)
         self._first = np.array([segment.pa // UNIT for segment in self._segments], dtype=np.uint64)
@@ -105,9 +130,13 @@ class ElfMemory(PhysicalMemory):
         return self._first * np.uint64(UNIT), (self._first + self._count) * np.uint64(UNIT)
 
     def read_units(self, units: U64) -> tuple[U8, Bool]:
-        if units.size == 0 or not self._segments:
-            return np.zeros((units.size, UNIT), dtype=np.uint8), np.zeros(units.size, dtype=np.bool_)
         out = np.empty((units.size, UNIT), dtype=np.uint8)
+        return out, self.read_into(units, out)
+
+    def read_into(self, units: U64, out: U8) -> Bool:
+        if units.size == 0 or not self._segments:
+            out[:] = 0
+            return np.zeros(units.size, dtype=np.bool_)
         which = np.searchsorted(self._first, units, side="right").astype(np.int64) - 1
         index = np.maximum(which, 0)
         inside = units - self._first[index]
@@ -122,7 +151,7 @@ class ElfMemory(PhysicalMemory):
             self._fill(out, present, zip(rows[begin].tolist(), number.tolist(), places[begin].tolist(), strict=True))
         if not present.all():
             out[~present] = 0
-        return out, present
+        return present
 
     def _fill(self, out: U8, present: Bool, runs: Iterable[tuple[int, int, int]]) -> None:
         """Read runs of (row, rows, offset in the file); what cannot be read is not present."""
@@ -132,13 +161,27 @@ class ElfMemory(PhysicalMemory):
             while done < size:
                 begin = row * UNIT + done
                 try:
-                    got = os.preadv(self._fd, [view[begin : row * UNIT + size]], offset + done)
-                except OSError:
-                    got = 0
+                    got, why = os.preadv(self._fd, [view[begin : row * UNIT + size]], offset + done), _CUT
+                except OSError as error:
+                    got, why = 0, error.strerror or str(error)
                 if got == 0:
                     present[row + done // UNIT : row + count] = False
+                    self._lose(why, count - done // UNIT, offset + done)
                     break
                 done += got
+
+    def _lose(self, why: str, pages: int, offset: int) -> None:
+        """Count pages that are listed and cannot be read."""
+        with self._lock:
+            number, first = self._lost.get(why, (0, offset))
+            self._lost[why] = number + pages, min(first, offset)
+
+    @property
+    def diagnostics(self) -> tuple[Diagnostic, ...]:
+        return tuple(
+            Diagnostic(f"{number} pages cannot be read, unknown: {why}", self._path, offset=offset)
+            for why, (number, offset) in sorted(self._lost.items())
+        )
 
 
 def _disjoint(segments: Sequence[Segment]) -> list[Segment]:
@@ -160,6 +203,8 @@ class RecordingMemory(PhysicalMemory):
     def __init__(self, memory: PhysicalMemory) -> None:
         self._memory = memory
         self._seen: list[U64] = []
+        self._lock = threading.Lock()
+        self.concurrent = memory.concurrent
 
     @property
     def extents(self) -> tuple[U64, U64]:
@@ -169,12 +214,25 @@ class RecordingMemory(PhysicalMemory):
     def unrecorded(self) -> PhysicalMemory:
         return self._memory.unrecorded
 
+    @property
+    def diagnostics(self) -> tuple[Diagnostic, ...]:
+        return self._memory.diagnostics
+
     def read_units(self, units: U64) -> tuple[U8, Bool]:
         data, present = self._memory.read_units(units)
-        self._seen.append(np.unique(units[present]))
-        if len(self._seen) > 4096:
-            self._seen = [self.units]
+        self._note(units[present])
         return data, present
+
+    def read_into(self, units: U64, out: U8) -> Bool:
+        present = self._memory.read_into(units, out)
+        self._note(units[present])
+        return present
+
+    def _note(self, units: U64) -> None:
+        with self._lock:
+            self._seen.append(np.unique(units))
+            if len(self._seen) > 4096:
+                self._seen = [self.units]
 
     @property
     def units(self) -> U64:

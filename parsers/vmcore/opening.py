@@ -149,7 +149,7 @@ def _open_elf(stream: BinaryIO, path: str, given: bytes) -> _Opened:
         diagnostics.append(Diagnostic(f"the dump is truncated: {missing} bytes of memory are missing, unknown", path))
     if not any(segment.size for segment in segments):
         raise FormatError("truncated before the first byte of memory", path=path)
-    memory: PhysicalMemory = ElfMemory(stream.fileno(), [segment for segment in segments if segment.size])
+    memory: PhysicalMemory = ElfMemory(stream.fileno(), [segment for segment in segments if segment.size], path)
     regular = _find_note(stream, at_notes, NOTE_NAME)
     return RegularMemory(memory, regular, path) if regular else memory, info, tuple(diagnostics)
 

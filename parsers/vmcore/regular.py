@@ -10,7 +10,7 @@ import struct
 
 import numpy as np
 
-from parsers.errors import FormatError
+from parsers.errors import Diagnostic, FormatError
 from parsers.mapping import U8, U64, Bool
 from parsers.vmcore.memory import UNIT, PhysicalMemory
 
@@ -59,6 +59,11 @@ class RegularMemory(PhysicalMemory):
         if not ordered or int(ends[-1]) > 1 << 40:
             raise FormatError("the note of page tables is damaged", path=path)
         self._page_size = np.uint64(page_size)
+        self.concurrent = memory.concurrent
+
+    @property
+    def diagnostics(self) -> tuple[Diagnostic, ...]:
+        return self._memory.diagnostics
 
     @property
     def extents(self) -> tuple[U64, U64]:

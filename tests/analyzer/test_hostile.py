@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from tests.analyzer.conftest import CAPTURES
 
@@ -152,3 +153,13 @@ def test_crash_dumps_that_cannot_be(ptaudit, tmp_path, name):
     path.write_bytes(CORES[name])
     begin = time.monotonic()
     assert told(ptaudit("audit", path), begin).status == 2
+
+
+def test_a_flattened_dump_of_millions_of_pieces(ptaudit, tmp_path):
+    path = tmp_path / "vmcore.zst"
+    pieces = struct.pack(">qqb", 0, 1, 75) * 4_000_000
+    path.write_bytes(zstandard.ZstdCompressor().compress(b"makedumpfile".ljust(4096, b"\0") + pieces))
+    begin = time.monotonic()
+    done = told(ptaudit("audit", path), begin)
+    assert done.status == 2
+    assert f"{path}:offset 0x" in done.err
