@@ -55,7 +55,7 @@ class TableFaults:
 
 @dataclass(slots=True)
 class FaultLog:
-    """Faults in the order in which a walk meets them."""
+    """Faults as a walk meets them."""
 
     format: DescriptorFormat
     parts: list[tuple[U8, U64, I8, U64, U64, U64]] = field(default_factory=list)
@@ -91,12 +91,15 @@ class FaultLog:
                 self.add(fault, level, entry, va[bad], descriptor[bad])
 
     def table(self) -> TableFaults:
-        """All of them."""
+        """All of them, by level and address."""
         columns = list(zip(*self.parts, strict=True)) or [()] * 6
         kinds = (np.uint8, np.uint64, np.int8, np.uint64, np.uint64, np.uint64)
         kind, entry_pa, level, va, descriptor, table_pa = (
             np.concatenate([np.empty(0, dtype=dtype), *column]) for dtype, column in zip(kinds, columns, strict=True)
         )
+        order = np.lexsort((va, level))
+        kind, entry_pa, level = kind[order], entry_pa[order], level[order]
+        va, descriptor, table_pa = va[order], descriptor[order], table_pa[order]
         return TableFaults(
             kind=kind,
             entry_pa=entry_pa,

@@ -23,11 +23,10 @@ from parsers.vmcore.addresses import MASK, AddressMap
 from parsers.vmcore.descriptors import DescriptorFormat, Kind, memory_types
 from parsers.vmcore.faults import Fault, FaultLog, TableFaults
 from parsers.vmcore.memory import MissingMemoryError, PhysicalMemory
+from parsers.vmcore.table_pages import TableReader
 
 __all__ = ["Walk", "walk_page_tables"]
 
-_BATCH_BYTES = 1 << 20  # of table pages: what fits the second-level cache decodes fastest
-_COMPARED = 1 << 15  # entries at a time: what the second-level cache holds beside what they are compared with
 _MAX_TABLES = 1 << 26
 _MAX_ROWS = 1 << 23  # about 1.2 GiB at the end of the walk
 _MAX_REPEATS = 1 << 13  # further visits of tables that are referred to more than once: KASAN has dozens
@@ -58,7 +57,7 @@ class _Tables:
     parent: U64
     descriptor: U64
 
-    def __getitem__(self, key: Bool | slice | U64) -> _Tables:
+    def __getitem__(self, key: Bool | slice | U64 | I64) -> _Tables:
         return _Tables(self.pa[key], self.va[key], self.repeat[key], self.parent[key], self.descriptor[key])
 
     def __len__(self) -> int:
@@ -104,6 +103,7 @@ class _State:
 
     memory: PhysicalMemory
     addresses: AddressMap
+    reader: TableReader
     format: DescriptorFormat
     path: str
     faults: FaultLog
@@ -163,7 +163,7 @@ def walk_page_tables(
     """
     granule = addresses.granule
     form = DescriptorFormat(granule, addresses.lpa2)
-    state = _State(memory, addresses, form, source, FaultLog(form))
+    state = _State(memory, addresses, TableReader(memory, granule.page_size), form, source, FaultLog(form))
     level = granule.first_level(addresses.va_bits)
     frontier = _root(state, level)
     while len(frontier) and level < PTE:
@@ -205,54 +205,22 @@ def _only(state: _State, tables: _Tables, ranges: tuple[U64, U64]) -> _Tables:
 def _visit_level(state: _State, frontier: _Tables, level: int) -> _Tables:
     """Visit all tables of a level; returns those of the next."""
     frontier = _admitted(state, frontier, level)
-    page_size = state.addresses.granule.page_size
-    batch = max(_BATCH_BYTES // page_size, 1)
     children: list[_Tables] = []
-    regular: list[tuple[_Tables, U64]] = []
-    for first in range(0, len(frontier), batch):
-        tables = frontier[slice(first, first + batch)]
+    seen, missing, regular = (np.zeros(len(frontier), dtype=np.bool_) for _ in range(3))
+    first = np.zeros(len(frontier), dtype=np.uint64)
+    for part in state.reader.read(frontier.pa, frontier.repeat == 1 if level == PTE else None):
         if state.nr_rows > _MAX_ROWS:
-            state.lose(frontier[slice(first, None)], level, Fault.ROWS)
             break
-        data, present = state.memory.read_pages(tables.pa, page_size)
-        if not present.all():
-            state.lose(tables[~present], level, Fault.MISSING)
-            tables, data = tables[present], data[present]
-        entries: U64 = data.view("<u8")
-        if level == PTE and len(tables):
-            alike = _regular(state, tables, entries)
-            regular.append((tables[alike], entries[alike, 0]))
-            if alike.all():
-                continue
-            tables, entries = tables[~alike], entries[~alike]
-        if len(tables):
-            tables, entries = _expanded(state, tables, entries, level)
+        seen[part.rows], missing[part.rows], regular[part.rows] = True, ~part.present, part.regular
+        first[part.rows] = part.first
+        if len(part.entries):
+            tables, entries = _expanded(state, frontier[part.kept], part.entries, level)
             children.append(_decode_batch(state, tables, entries, level))
-    if regular:
-        _add_regular(state, _joined_tables([part for part, _ in regular]), np.concatenate([one for _, one in regular]))
+    state.lose(frontier[missing], level, Fault.MISSING)
+    state.lose(frontier[~seen], level, Fault.ROWS)
+    if regular.any():
+        _add_regular(state, frontier[regular], first[regular])
     return _joined_tables(children)
-
-
-def _regular(state: _State, tables: _Tables, entries: U64) -> Bool:
-    """Which tables of the last level map one run of pages: every entry is the one before it and a page.
-
-    Almost all tables of a linear map made of pages are such; one comparison is all that they cost.
-    """
-    count, per_table = entries.shape
-    step = max(_COMPARED // per_table, 1)
-    if state.successor.size < step * per_table:
-        state.successor = np.empty(step * per_table, dtype=np.uint64)
-    span = np.uint64(state.addresses.granule.page_size)
-    alike = (entries[:, 0] & np.uint64(3) == 3) & (tables.repeat == 1)
-    for at in range(0, count, step):
-        flat = entries[at : at + step].reshape(-1)
-        expected = state.successor[: flat.size]
-        np.add(flat[:-1], span, out=expected[1:])
-        expected[::per_table] = flat[::per_table]
-        differs = np.not_equal(flat, expected)
-        if differs.any():
-            alike[at : at + step] &= ~differs.reshape(-1, per_table).any(axis=1)
-    return np.asarray(alike, dtype=np.bool_)
 
 
 def _add_regular(state: _State, tables: _Tables, descriptor: U64) -> None:
