@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import struct
 import time
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
+import cramjam
+import lzallright
 import numpy as np
+import zstandard
 
 from parsers.mapping import U8, U64, Bool
 from parsers.vmcore.memory import UNIT, PhysicalMemory
@@ -87,6 +92,45 @@ def write_elf(path: Path, source: LinearMap, *, kcore: bool = False) -> int:
             data, _ = source.read_units(units[first : first + STEP])
             os.pwrite(file.fileno(), data.tobytes(), offset + first * UNIT)
     return offset
+
+
+PACKERS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
+    "zlib": (1, lambda page: zlib.compress(page, 1)),
+    "lzo": (2, lambda page: lzallright.LZOCompressor().compress(page)),
+    "snappy": (4, lambda page: bytes(cramjam.snappy.compress_raw(page))),
+    "zstd": (0x20, zstandard.ZstdCompressor().compress),
+}
+"""Compressions of makedumpfile: the flag of a page, and what packs one as makedumpfile does."""
+
+
+def write_kdump(path: Path, source: LinearMap, codec: str) -> U64:
+    """A kdump of the tables, as makedumpfile writes it; returns offsets and sizes of the pages in it, ``(n, 2)``."""
+    first, end = ROOT // UNIT, source.end
+    half = -(-end // (8 * UNIT))
+    bits = np.zeros(half * 8 * UNIT, np.uint8)
+    bits[first:end] = 1
+    bitmap = np.packbits(bits, bitorder="little").tobytes()
+    utsname = b"".join(text.ljust(65, b"\0") for text in (b"Linux", b"vm", b"6.12", b"#1", b"aarch64", b"(none)"))
+    head = b"KDUMP   " + struct.pack("<i", 6) + utsname + bytes(22)
+    head += struct.pack("<IiiIIIIIIi", 1, UNIT, 1, 2 * half, end, 0, 0, 0, 0, 1)
+    sub = struct.pack("<QiiQQQQQQQQQQQ", 0, 0, 0, 0, 0, UNIT + 200, len(INFO), 0, 0, 0, 0, 0, 0, end)
+    top = (head.ljust(UNIT, b"\0") + sub.ljust(200, b"\0") + INFO).ljust(2 * UNIT, b"\0") + bitmap + bitmap
+    flag, pack = PACKERS[codec]
+    places = np.zeros((end - first, 2), np.uint64)
+    at = len(top) + 24 * (end - first)
+    with path.open("wb") as file:
+        file.write(top)
+        file.seek(at)
+        for begin in range(0, end - first, STEP):
+            pages, _ = source.read_units(source.units[begin : begin + STEP])
+            for number, page in enumerate(pages, begin):
+                packed = pack(page.tobytes())
+                places[number] = at, len(packed)
+                at += file.write(packed)
+        file.seek(len(top))
+        rows = zip(places[:, 0].tolist(), places[:, 1].tolist(), strict=True)
+        file.write(b"".join(struct.pack("<QIIQ", offset, size, flag, 0) for offset, size in rows))
+    return places
 
 
 def plain_reading(path: Path, offset: int, size: int) -> float:

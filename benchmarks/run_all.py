@@ -175,6 +175,21 @@ BENCHMARKS = {
         ),
         (("--gib", "100"), ("--gib", "1000")),
     ),
+    "kdump": Benchmark(
+        "bench_kdump.py",
+        ("--gib", "16"),
+        tuple(
+            Row(
+                f"walk of a kdump, {codec}",
+                "s",
+                rf"{codec}: walk {NUMBER} s",
+                rf"{codec}: .*decompressing alone {NUMBER} s",
+                "decompressing alone",
+            )
+            for codec in ("zlib", "lzo", "snappy", "zstd")
+        ),
+        (("--gib", "25"), ("--gib", "250")),
+    ),
     "fleet": Benchmark(
         "bench_fleet.py",
         ("--count", "60"),
