@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -10,27 +11,32 @@ from typing import TYPE_CHECKING
 
 from analyzer.audit import audit
 from analyzer.sources.read import Request
+from analyzer.sources.sniff import is_kernel_dump
 from parsers.errors import PtauditError
 from rules.engine import Outcome
 from rules.finding import Severity
+from tests.law.dumps import damaged_dumps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["DAMAGES", "Case", "Violation", "cases", "severe_rules", "violations"]
+    from tests.law.fixtures import Fixture
 
-FIXTURES = Path(__file__).parents[2] / "fixtures"
-NOT_EVIDENCE = frozenset({"expected.json", "trace.dat"})
-REASSURING = frozenset({Outcome.PASSED, Outcome.NOT_APPLICABLE})
+    Damage = Callable[[bytes], bytes]
+
+__all__ = ["DAMAGES", "Case", "Violation", "severe_rules", "violations"]
+
+EARLIER = "earlier_page_tables"
+REASSURING = frozenset({Outcome.PASSED, Outcome.NOT_APPLICABLE, Outcome.ERROR})
 
 _ERROR_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>\n"
 
 
-def _cut(percent: int) -> Callable[[bytes], bytes]:
+def _cut(percent: int) -> Damage:
     return lambda data: data[: len(data) * percent // 100]
 
 
-def _cut_line(percent: int) -> Callable[[bytes], bytes]:
+def _cut_line(percent: int) -> Damage:
     return lambda data: data[: data.rfind(b"\n", 0, len(data) * percent // 100) + 1]
 
 
@@ -44,78 +50,115 @@ def _head_lost(data: bytes) -> bytes:
     return b"".join(lines[len(lines) // 3 :])
 
 
-def _thinned(keep: int, of: int) -> Callable[[bytes], bytes]:
+def _thinned(keep: int, of: int) -> Damage:
     return lambda data: b"".join(line for at, line in enumerate(data.splitlines(keepends=True)) if at % of < keep)
 
 
-DAMAGES: dict[str, Callable[[bytes], bytes] | None] = {
+_ANY: dict[str, Damage | None] = {
     "removed": None,
     "emptied": lambda _: b"",
     "zeroed": lambda data: bytes(len(data)),
     "error page": lambda _: _ERROR_PAGE,
     **{f"cut at {percent} %": _cut(percent) for percent in (25, 50, 75, 95)},
+}
+_LINES: dict[str, Damage | None] = {
     **{f"cut at a line, {percent} %": _cut_line(percent) for percent in (25, 50, 75, 95)},
     "thinned to 2 of 3 lines": _thinned(2, 3),
     "thinned to 1 of 2 lines": _thinned(1, 2),
     "without its middle": _middle_lost,
     "without its head": _head_lost,
 }
-"""How a file is damaged; None removes it."""
+DAMAGES: dict[str, Damage | None] = _ANY | _LINES
+"""How a file of lines is damaged; None removes it.  Of dumps see `tests.law.dumps`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """One file of one fixture."""
 
-    fixture: Path
+    fixture: Fixture
     file: str
 
     def __str__(self) -> str:
-        return f"{self.fixture.relative_to(FIXTURES)}/{self.file}"
+        return f"{self.fixture.name}/{self.file}"
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A rule that fired, and reassures when a file is damaged."""
+    """A rule that fired, and reassures or fails when a file is damaged; the whole audit failed if ``rule`` is empty."""
 
     case: Case
     damage: str
     rule: str
-    outcome: Outcome
+    outcome: str
 
     def __str__(self) -> str:
-        return f"{self.case}, {self.damage}: {self.rule} {self.outcome}"
+        return f"{self.case}, {self.damage}: {self.rule or 'the audit'} {self.outcome}"
 
 
-def cases() -> Iterator[Case]:
-    """Every file of every fixture that is one capture."""
-    fixtures = sorted((*FIXTURES.glob("captures/*/*"), *FIXTURES.glob("rules/*/fires*")))
-    for fixture in fixtures:
-        if fixture.is_dir() and not (fixture / "earlier_page_tables").exists():
-            names = sorted(path.name for path in fixture.iterdir() if path.is_file())
-            yield from (Case(fixture, name) for name in names if name not in NOT_EVIDENCE)
+def _request(home: Path) -> Request:
+    earlier = home / EARLIER
+    return Request((earlier, home) if earlier.exists() else (home,))
 
 
-def severe_rules(fixture: Path) -> set[str]:
-    """Rules that report something of high severity or above in the whole fixture."""
-    return {one.rule.code for one in audit(Request((fixture,))).findings if one.severity >= Severity.HIGH}
+def _put_together(fixture: Fixture, home: Path) -> Path:
+    for name, source in fixture.files.items():
+        target = home / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    return home
 
 
-def violations(case: Case, fired: set[str], damages: tuple[str, ...] = tuple(DAMAGES)) -> Iterator[Violation]:
-    """What the law forbids, for one file.  An audit that refuses the evidence reassures nobody."""
-    original = (case.fixture / case.file).read_bytes()
+def severe_rules(fixture: Fixture) -> set[str]:
+    """Rules that report something of high severity or above in the whole fixture; none where it is refused."""
     with tempfile.TemporaryDirectory(prefix="law-") as folder:
-        copy = Path(folder) / "capture"
-        shutil.copytree(case.fixture, copy, ignore=shutil.ignore_patterns(*NOT_EVIDENCE))
-        for name in damages:
-            damage = DAMAGES[name]
-            (copy / case.file).unlink(missing_ok=True)
-            if damage is not None:
-                (copy / case.file).write_bytes(damage(original))
-            try:
-                report = audit(Request((copy,)))
-            except PtauditError:
-                continue
-            for verdict in report.verdicts:
-                if verdict.rule.code in fired and verdict.outcome in REASSURING:
-                    yield Violation(case, name, verdict.rule.code, verdict.outcome)
+        try:
+            report = audit(_request(_put_together(fixture, Path(folder) / "capture")))
+        except PtauditError:
+            return set()
+    return {one.rule.code for one in report.findings if one.severity >= Severity.HIGH}
+
+
+def _damaged(source: Path, damages: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
+    """What was done to a file, and what is left of it; None if it is gone."""
+    original = source.read_bytes()
+    dump = is_kernel_dump(source)
+    wanted = tuple(damages) or tuple(_ANY if dump else DAMAGES)
+    for name in wanted:
+        damage = DAMAGES[name]
+        yield name, None if damage is None else damage(original)
+    if dump and not damages:
+        yield from damaged_dumps(source)
+
+
+def violations(case: Case, fired: set[str], damages: Iterable[str] = ()) -> Iterator[Violation]:
+    """What the law forbids, for one file.  An audit that refuses the evidence reassures nobody.
+
+    ``damages`` are some of the names of `DAMAGES`; without any, each is done that leaves something else than another.
+    """
+    source = case.fixture.files[case.file]
+    done = {hashlib.sha256(source.read_bytes()).digest()}
+    with tempfile.TemporaryDirectory(prefix="law-") as folder:
+        home = _put_together(case.fixture, Path(folder) / "capture")
+        for name, data in _damaged(source, damages):
+            (home / case.file).unlink(missing_ok=True)
+            if data is not None:
+                digest = hashlib.sha256(data).digest()
+                if digest in done:
+                    continue
+                done.add(digest)
+                (home / case.file).write_bytes(data)
+            yield from _judged(case, name, home, fired)
+
+
+def _judged(case: Case, damage: str, home: Path, fired: set[str]) -> Iterator[Violation]:
+    try:
+        report = audit(_request(home), only=fired)
+    except PtauditError:
+        return
+    except Exception as error:  # whatever it is, it is a violation
+        yield Violation(case, damage, "", f"{type(error).__name__}: {error}")
+        return
+    for verdict in report.verdicts:
+        if verdict.outcome in REASSURING:
+            yield Violation(case, damage, verdict.rule.code, verdict.outcome)
