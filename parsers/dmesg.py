@@ -17,6 +17,7 @@ from parsers.cmdline import CommandLine, parse_cmdline
 from parsers.errors import Diagnostic, FormatError
 from parsers.journal import without_json
 from parsers.lines import at_lines, without_transport
+from parsers.log_losses import missing_records, what_is_lost
 from parsers.log_messages import Kind
 from parsers.log_scan import Message, scan_log
 from parsers.mapping import I64, U32, U64
@@ -99,6 +100,8 @@ class Boot:
     """Line by name as printed: ``Memory Tagging Extension``, ``BBM Level 2 without TLB conflict abort`` …"""
     kaslr: bool | None
     poison: HardwarePoison
+    lost: str
+    """What shows that lines of this boot are missing from the log; empty where nothing does."""
 
     @property
     def is_capture_kernel(self) -> bool:
@@ -151,6 +154,7 @@ def parse_dmesg(data: bytes, path: str) -> Dmesg:
     """
     if len(data) > MAX_BYTES:
         raise FormatError(f"{len(data)} bytes; a kernel log is read up to {MAX_BYTES}", path=path)
+    unended = not data.endswith((b"\n", b"\0"))
     data = without_transport(without_json(data))
     scan = scan_log(data, path, MAX_MESSAGES)
     messages = scan.messages
@@ -158,7 +162,14 @@ def parse_dmesg(data: bytes, path: str) -> Dmesg:
     if not messages and not reports.reports and not re.search(STAMP, data):
         raise FormatError("no kernel message, no kernel log", path=path)
     parts = list(_split(messages))
-    boots = tuple(_boot(part, path) for part in parts[-MAX_BOOTS:])
+    lost = f"{missing} records are missing from it" if (missing := missing_records(data)) else ""
+    lost = lost or ("its last line has no end: it may be cut short" if unended else "")
+    kept = parts[-MAX_BOOTS:]
+    begins = [part[0].line for part in kept[1:]]
+    boots = tuple(
+        _boot(part, reports.between(first, end), path, lost)
+        for part, first, end in zip(kept, [0, *begins], [*begins, len(data) + 2], strict=True)
+    )
     if len(parts) > len(boots):
         reports = replace(reports, reports=tuple(one for one in reports.reports if one.line >= boots[0].line))
     boot = next((boot for boot in reversed(boots) if not boot.is_capture_kernel), boots[-1])
@@ -179,7 +190,7 @@ def _split(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
         yield messages[start:stop]
 
 
-def _boot(messages: Sequence[Message], path: str) -> Boot:
+def _boot(messages: Sequence[Message], reports: Reports, path: str, lost: str) -> Boot:
     by_kind: dict[Kind, list[Message]] = {kind: [] for kind in Kind}
     for message in messages:
         by_kind[message.kind].append(message)
@@ -200,6 +211,7 @@ def _boot(messages: Sequence[Message], path: str) -> Boot:
         cpu_features=MappingProxyType(features),
         kaslr=kaslr[-1].startswith("KASLR enabled") if kaslr else None,
         poison=_poison(by_kind[Kind.MEMORY_FAILURE]),
+        lost=what_is_lost(messages, reports) or (lost and f"the log is not whole: {lost}"),
     )
 
 

@@ -31,6 +31,10 @@ class Kind(StrEnum):
     RESERVED = "reserved"
     """Memory that the boot set aside: the crash kernel's, no-map, the dead kernel's core."""
     ZONELISTS = "zonelists"
+    STEP = "step"
+    """What every boot prints on its way, whatever the machine: where it is missing, lines were lost."""
+    LOST = "lost"
+    """The kernel, or what stores its log, says that messages are missing."""
     CPU_FEATURE = "cpu_feature"
     IMAGE_SIZE = "image_size"
     KASLR = "kaslr"
@@ -87,6 +91,22 @@ _MESSAGES: Mapping[Kind, Mapping[bytes, bytes]] = {
         b" zonelists, ": rb"Built \d+ zonelists",
         b"Policy zone: ": b"",
         b"Fallback order for Node ": b"",
+    },
+    Kind.STEP: {
+        b"Dentry cache hash table entries: ": b"",
+        b"Inode-cache hash table entries: ": b"",
+        b"Mount-cache hash table entries: ": b"",
+        b"Mountpoint-cache hash table entries: ": b"",
+        b"rought up ": rb"(?:smp: )?Brought up \d+ (?:node|CPU)",
+        b"SMP: Total of ": b"",
+        b"All CPU(s) started at ": rb"CPU: All CPU\(s\) started at ",
+        b"Freeing unused kernel memory": b"",
+        b" as init process": rb"Run \S{1,200} as init process",
+    },
+    Kind.LOST: {
+        b" printk messages dropped": rb"\*\* \d+ printk messages dropped",
+        b" printk messages suppressed": rb"\*\* \d+ printk messages suppressed",
+        b" kernel messages": rb"(?:systemd-journald\[\d+\]: )?Missed \d+ kernel messages",
     },
     Kind.CPU_FEATURE: {b"CPU features: ": b""},
     Kind.IMAGE_SIZE: {b"K kernel code, ": rb"Memory: \d+K/\d+K available \("},

@@ -61,9 +61,13 @@ _CONTINUES = {
     (ReportKind.BAD_PAGE, ReportKind.PAGE_DUMP),
     (ReportKind.BAD_PTE, ReportKind.PAGE_DUMP),
 }
+_GENERAL_REGISTERS = 30
 _DEADLY = frozenset(ReportKind) - {ReportKind.WARNING, ReportKind.BAD_PAGE, ReportKind.BAD_PTE}
 # With a crash kernel, die() jumps to it before it prints "end trace" (arch/arm64/kernel/traps.c, machine_kexec.c).
 _ENDS = (b"---[ end trace ", b"---[ end Kernel panic", b"Starting crashdump kernel...")
+_END_TRACE, _ABORT_INFO = b"---[ end trace ", b"Mem abort info:"
+_MAX_BETWEEN = 40
+"""Lines of other CPUs between the first line of a report and the second."""
 _CALL_TRACE = b"Call trace:"
 _CUT_HERE = b"-[ cut here ]-"
 _WALK = re.compile(rb"\[[0-9a-fA-F]{16}\]\s{1,4}\*?pgd ?=[^\n]{8,200}")
@@ -147,6 +151,15 @@ class Report:
         return next((one for one in functions if one.startswith(names)), "")
 
     @property
+    def is_torn(self) -> bool:
+        """Lines are missing inside of it: some of the registers that are printed together, or the walk of an address.
+
+        arch/arm64/kernel/process.c __show_regs() prints x29 to x0, arch/arm64/mm/fault.c show_pte() two lines.
+        """
+        general = sum(name[0] == "x" for name in self.registers)
+        return 0 < general < _GENERAL_REGISTERS or (self.complete and self.pgd is not None and self.walk is None)
+
+    @property
     def is_idle(self) -> bool:
         """The idle task of a CPU was interrupted, or the boot CPU has not got further."""
         return self.pid == 0 or self.comm == "swapper"
@@ -181,7 +194,17 @@ class Reports:
     path: str
     reports: tuple[Report, ...]
     panics: tuple[Panic, ...]
+    headless: tuple[int, ...] = ()
+    """Lines of reports whose beginning is not in the log."""
     diagnostics: tuple[Diagnostic, ...] = ()
+
+    def between(self, first: int, end: int) -> Reports:
+        """Those that begin on lines from ``first`` up to ``end``."""
+        return replace(
+            self,
+            reports=tuple(one for one in self.reports if first <= one.line < end),
+            headless=tuple(line for line in self.headless if first <= line < end),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +242,28 @@ def find_reports(data: bytes, path: str, starts: Sequence[tuple[int, int]] | Non
         diagnostics = (
             Diagnostic(f"{at_least}{lost} more reports of the kernel are left out, the first {MAX_REPORTS} read", path),
         )
-    return Reports(path=path, reports=tuple(reports), panics=tuple(_panics(data)), diagnostics=diagnostics)
+    return Reports(
+        path=path,
+        reports=tuple(reports),
+        panics=tuple(_panics(data)),
+        headless=tuple(line for line, _ in _lines(data, sorted(_headless(data, found)))),
+        diagnostics=diagnostics,
+    )
+
+
+def _headless(data: bytes, starts: Sequence[_Start]) -> Iterator[int]:
+    """Offsets of what is printed within a report and belongs to none that begins in the log."""
+    begins = [one.at for one in starts]
+    for number, at in enumerate(itertools.islice(_places(data, _END_TRACE), MAX_REPORTS)):
+        if bisect.bisect_left(begins, at) <= number:  # more ends than beginnings; several CPUs may report at once
+            yield at
+            return
+    aborts = [one.at for one in starts if one.kind is ReportKind.ABORT]
+    for at in itertools.islice(_places(data, _ABORT_INFO), MAX_REPORTS):
+        latest = bisect.bisect_left(aborts, at) - 1
+        if latest < 0 or data.count(b"\n", aborts[latest], at) > _MAX_BETWEEN:
+            yield at
+            return
 
 
 def _starts(data: bytes, places: Sequence[tuple[int, int]]) -> list[_Start]:

@@ -10,6 +10,7 @@ from parsers.arm64 import Attr, MemType
 from parsers.dmesg import Dmesg
 from rules.finding import Hit, Impact, Severity
 from rules.model.bugs import bug, describe_fixes
+from rules.model.log import need_whole_log
 from rules.model.memory.regions import LinearMap
 from rules.model.memory.sections import SectionTable
 from rules.rule import NotApplicableError, UndecidedError, rule
@@ -52,9 +53,12 @@ def mte_tag_mismatch(linear: LinearMap, sections: SectionTable, *, dmesg: Dmesg 
     if not suspect:
         sections.need_whole_lists()
         return
-    if dmesg is None or dmesg.boot.release is None or not dmesg.boot.cpu_features:
+    if dmesg is None:
         raise UndecidedError("whether the CPU has MTE is not known", "dmesg")
     if dmesg.boot.feature("Memory Tagging Extension") is None:
+        need_whole_log(dmesg)
+        if not dmesg.boot.cpu_features:
+            raise UndecidedError("the log names no feature of the CPU", "dmesg")
         raise NotApplicableError("the boot log names no Memory Tagging Extension")
     offsets = linear.offsets(suspect.shift(-linear.layout.start_pfn))
     yield Hit(

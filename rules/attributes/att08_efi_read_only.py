@@ -9,6 +9,7 @@ from parsers.kconfig import Kconfig
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.model.bugs import KnownBug, describe_fixes
+from rules.model.log import need_whole_log
 from rules.rule import NotApplicableError, UndecidedError, rule
 
 if TYPE_CHECKING:
@@ -55,10 +56,11 @@ def efi_read_only(release: KernelRelease, *, kconfig: Kconfig | None, dmesg: Dme
         raise UndecidedError("whether the kernel is built with EFI is not known", Kconfig)
     if not kconfig.is_enabled("CONFIG_EFI"):
         raise NotApplicableError("the kernel is built without EFI")
-    if dmesg is None or (dmesg.boot.release is None and dmesg.boot.feature("dirty bit") is None):
+    if dmesg is None:
         raise UndecidedError("whether the CPU manages the dirty bit in hardware is not known", Dmesg)
     line = dmesg.boot.feature("dirty bit")
     if line is None:
+        need_whole_log(dmesg)
         raise NotApplicableError("the boot log names no hardware dirty-bit management")
     yield Hit(
         title="Read-only EFI memory may be writable",

@@ -390,8 +390,8 @@ class _Building:
         Boot memory stays, so what /proc/iomem does not know (but for the edges of pages) was never there.
         """
         dmesg, resources = self.captured.dmesg, self.known.get(Resources)
-        if dmesg is None or not dmesg.boot.memory.start.size or dmesg.boot.release is None:
-            return None  # without the banner the log has lost its head, and the list may have lost its own
+        if dmesg is None or not dmesg.boot.memory.start.size or dmesg.boot.lost:
+            return None  # the list may have lost lines, too
         memory = Ranges.of(dmesg.boot.memory.start.astype(np.int64), dmesg.boot.memory.last.astype(np.int64) + 1)
         if resources is not None and memory.shrink(_LARGEST_PAGE) - resources.everything:
             return None

@@ -51,6 +51,6 @@ def address_ranges(messages: tuple[Message, ...], layout: KernelLayout | None) -
 
 
 def need_whole_log(dmesg: Dmesg) -> None:
-    """UndecidedError where the log does not go back to the boot: what is not in it may have been said before."""
-    if dmesg.boot.release is None:
-        raise UndecidedError("the log does not go back to the start of the boot", Dmesg)
+    """UndecidedError where something shows that the log lacks lines of the boot: they may have said it."""
+    if dmesg.boot.lost:
+        raise UndecidedError(dmesg.boot.lost, Dmesg)
