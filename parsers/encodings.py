@@ -82,7 +82,8 @@ def _is_quoted_printable(body: bytes) -> bool:
     """Whether every equals sign begins an escape, and lines are wrapped by them."""
     head = body[:_PEEK]
     signs = head.count(b"=")
-    return b"=3D" in head and (b"=\n" in head or b"=\r\n" in head) and len(_ESCAPE.findall(head)) >= signs - 1
+    escaped = b"=3D" in head or b"=20" in head or b"=C2=" in head
+    return escaped and (b"=\n" in head or b"=\r\n" in head) and len(_ESCAPE.findall(head)) >= signs - 1
 
 
 def _from_quoted_printable(body: bytes) -> bytes:

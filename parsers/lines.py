@@ -28,7 +28,7 @@ __all__ = [
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _ESCAPE_SEQUENCE = re.compile(rb"\x1b\[[0-9;?=]*[A-Za-z]")
 _QUOTE = re.compile(rb"\n(?:> ?)+")  # a newline is found byte by byte, many times faster than "^"
-MAX_QUOTES = 6
+MAX_QUOTES = 8
 _NOT_BLANK = re.compile(rb"^[^\S\n]*[^\s\x00]", re.MULTILINE)
 _PROMPT = re.compile(
     rb"^(?:\[[^\]\n]*\]|[\w.@:~/-]*) ?[#$] ?(?:sudo )?(?:cat|uname|head|zcat|dmesg|ssh)\b.*$", re.MULTILINE
@@ -68,7 +68,9 @@ def _unquoted(data: bytes) -> bytes:
     for _ in range(MAX_QUOTES):
         if b"\n>" not in data:
             return data
-        data = data.replace(b"\n> ", b"\n").replace(b"\n>", b"\n")
+        # Never both in one pass: the second would leave the blank of a third level behind.
+        mark = b"\n> " if b"\n> " in data else b"\n>"
+        data = data.replace(mark, b"\n")
     return _QUOTE.sub(b"\n", data)
 
 

@@ -14,6 +14,7 @@ from analyzer.sources.read import Request, read_sources
 from analyzer.sources.recognise import documents_of
 from parsers import ftrace, ptdump, transport
 from parsers.kinds import KINDS
+from parsers.lines import without_transport
 from parsers.transport import carried
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -111,3 +112,8 @@ def test_nothing_takes_more_than_its_size() -> None:
         b"a-1 [000] \n" * 200_000,
     ):
         assert carried(hostile).count(b"\n") == hostile.count(b"\n")
+
+
+@pytest.mark.parametrize("mark", [b"> > > > > ", b">>>>> ", b">> > >> ", b"> >>> > "])
+def test_quotes_leave_no_blank_behind(mark: bytes) -> None:
+    assert without_transport(mark + b"   refcount_t: underflow\n") == b"   refcount_t: underflow\n"
