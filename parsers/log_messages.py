@@ -126,7 +126,7 @@ _MESSAGES: Mapping[Kind, Mapping[bytes, bytes]] = {
         b"physical fault address: 0x": rb"(?:\{\d+\})?\[Hardware Error\]: +physical fault address: 0x",
         b"physical_address: 0x": rb"(?:\{\d+\})?\[Hardware Error\]: +physical_address: 0x",
         b"ERR0ADDR: 0x": rb"AEST: (?:\{\d+\})?\[Hardware Error\]: +ERR0ADDR: 0x",
-        b" page:0x": rb"EDAC MC\d+: \d+ UE ",
+        b" page:0x": rb"EDAC MC\d+: \d+ UE [^\n]{0,400}? page:0x(?!0\b)",
     },
     Kind.HUGETLB: {b"HugeTLB": rb"HugeTLB[: ]", b"hugetlb: ": b""},
     Kind.HOTPLUG: {

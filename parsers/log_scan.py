@@ -19,7 +19,7 @@ from parsers.words import Words
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Message", "Scan", "looks_like_log", "scan_log"]
+__all__ = ["Message", "Scan", "looks_like_log", "report_starts", "scan_log"]
 
 MAX_LINE = 8192
 MAX_WRAPPED = 12
@@ -33,6 +33,9 @@ _STARTS_AT = len(SHAPES)
 _FOREIGN_AT = _STARTS_AT + len(STARTS)
 _WORDS = Words([*(shape.words for shape in SHAPES), *(start.words for start in STARTS), *FOREIGN_WORDS])
 _WRAPPED = (Kind.BANNER, Kind.COMMAND_LINE)
+_MAY_WRAP = (Kind.MEMORY_FAILURE, Kind.HOTPLUG, Kind.VIRTIO_MEM, Kind.DAX)
+MAIL_WIDTH = 50
+"""A line shorter than this was not wrapped by mail."""
 # What begins such messages is said by programs, too, and in the middle of others.
 _COMMON = frozenset(
     (Kind.HUGETLB, Kind.DAX, Kind.CRASH, Kind.MACHINE, Kind.ZONE_RANGE, Kind.PROTECTION, Kind.CALL_TRACE)
@@ -80,6 +83,12 @@ def looks_like_log(head: bytes) -> bool:
     return foreign_architecture(data, [(at, n - _FOREIGN_AT) for at, n in hits if n >= _FOREIGN_AT]) is not None
 
 
+def report_starts(data: bytes) -> list[int]:
+    """Offsets at which the kernel's reports begin, in a text without its transport."""
+    hits = _WORDS.find(data)
+    return [at for at, n in hits if _STARTS_AT <= n < _FOREIGN_AT and STARTS[n - _STARTS_AT].shape.match(data, at)]
+
+
 def scan_log(data: bytes, path: str, max_messages: int) -> Scan:
     """Look through a log whose transport is undone; WrongFormatError where it is of another architecture's kernel."""
     hits = _WORDS.find(data)
@@ -124,6 +133,8 @@ def _found(data: bytes, places: Sequence[tuple[int, int]]) -> Iterator[_Found]:
             continue
         kind, begins = _SHAPES[number]
         found = begins(data, message)
+        if found is None and at > message and kind not in _COMMON and data[message:at].isspace():
+            found = begins(data, at)
         if found is not None:
             done = True
             yield start, message, found.end(), kind, time
@@ -147,14 +158,16 @@ def _messages(data: bytes, kept: deque[_Found]) -> Iterator[Message]:
         counted = start
         text = data[message:end]
         if kind in _WRAPPED and time is not None:
-            text += _continuation(data, end)
+            text += _continuation(data, end, MAX_WRAPPED)
+        elif kind in _MAY_WRAP and time is not None and end - start >= MAIL_WIDTH and data[end + 1 : end + 2].isalnum():
+            text += _continuation(data, end, 1)
         yield Message(line, time, text.decode("utf-8", "replace").rstrip(), kind)
 
 
-def _continuation(data: bytes, end: int) -> bytes:
+def _continuation(data: bytes, end: int, most: int) -> bytes:
     """What mail wrapped to the next lines of a log whose lines all have a time."""
     parts, at = b"", end
-    for _ in range(MAX_WRAPPED):
+    for _ in range(most):
         after = data.find(b"\n", at + 1)
         line = data[at + 1 : after if after >= 0 else at + MAX_LINE]
         if not line.strip() or len(line) > 200 or prefix_at(line, 0)["time"] is not None:

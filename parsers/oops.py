@@ -60,6 +60,7 @@ _CONTINUES = {
     (ReportKind.PAGE_DUMP, ReportKind.DIED),
     (ReportKind.BAD_PAGE, ReportKind.PAGE_DUMP),
     (ReportKind.BAD_PTE, ReportKind.PAGE_DUMP),
+    (ReportKind.SANITIZER, ReportKind.PAGE_DUMP),
 }
 _GENERAL_REGISTERS = 30
 _DEADLY = frozenset(ReportKind) - {ReportKind.WARNING, ReportKind.BAD_PAGE, ReportKind.BAD_PTE}
@@ -72,6 +73,7 @@ _CALL_TRACE = b"Call trace:"
 _CUT_HERE = b"-[ cut here ]-"
 _WALK = re.compile(rb"\[[0-9a-fA-F]{16}\]\s{1,4}\*?pgd ?=[^\n]{8,200}")
 _DIED = b"Internal error: "
+_PANICS = b"Kernel panic - not syncing"
 
 _TIME = re.compile(rb"\[ {0,7}(\d{1,9}\.\d{6})\]")
 _CALLER = re.compile(rb"\[ {0,8}([TC]\d{1,8})\]")
@@ -291,7 +293,7 @@ def _continues(data: bytes, before: _Start, kind: ReportKind, at: int) -> bool:
     between = before.at, at
     if at - before.at >= MAX_REPORT_BYTES:
         return False
-    if kind is ReportKind.PANIC:
+    if kind is ReportKind.PANIC or data.startswith(_PANICS, at):
         return before.kind in _DEADLY or b"panic_on_warn" in data[at : at + MAX_LINE]
     if _end_of_report(data, *between) >= 0:
         return False
@@ -363,7 +365,7 @@ def _report(block: bytes, line: int, start: _Start, begin: int) -> Report:
         kind=start.kind,
         line=quotes["start"].line,
         time=float(time[1]) if time else None,
-        headline=text_of_bytes(block[begin : _end_of_line(block, begin)]),
+        headline=_headline(block, begin),
         warning=_said(block, begin, start.kind),
         registers=MappingProxyType(registers(block)),
         trace=() if calls < 0 else frames(block, calls + len(_CALL_TRACE)),
@@ -373,6 +375,26 @@ def _report(block: bytes, line: int, start: _Start, begin: int) -> Report:
         nested=_nested(block, values.get("address")) if start.kind is ReportKind.ABORT else (),
         **values,
     )
+
+
+def _headline(block: bytes, begin: int) -> str:
+    """The first line of a report, with what mail wrapped to the next one."""
+    end = _end_of_line(block, begin)
+    line = block[begin:end].rstrip()
+    following = block[end + 1 : _end_of_line(block, end + 1)].strip()
+    if following and len(following) <= MAX_WRAPPED and prefix_at(following, 0)["time"] is None:
+        timed = prefix_at(block, block.rfind(b"\n", 0, begin) + 1)["time"] is not None
+        if _UNFINISHED.search(line) or (timed and _CONTINUATION.match(following)):
+            line += b" " + following
+    return text_of_bytes(line)
+
+
+MAX_WRAPPED = 120
+_UNFINISHED = re.compile(
+    rb"(?:\b(?:at|in|for|from|to|of|process|virtual|address|kernel|non-executable|read-only|memory|user|access"
+    rb"|range|abort|syncing)|[:,(-])$"
+)
+_CONTINUATION = re.compile(rb"[\w(][^\n]*$(?<![:.])")
 
 
 def _begin(block: bytes, kind: ReportKind) -> int:

@@ -22,6 +22,7 @@ MAX_FRAMES = 128
 _G = rb"[ \t]*\n?[ \t]*"  # a gap that may be wrapped
 _X = rb"[0-9a-fA-F]"
 _HEX = rb"(%b{8,16})" % _X
+_SYNDROME = rb"(%b{16}|%b{8})\b" % (_X, _X)
 _SYMBOL = rb"([A-Za-z_][\w.$]{0,255}\+0x%b{1,8}/0x%b{1,8})" % (_X, _X)
 _FIELDS: Mapping[str, re.Pattern[bytes]] = {
     "address": re.compile(
@@ -29,7 +30,8 @@ _FIELDS: Mapping[str, re.Pattern[bytes]] = {
         rb"(?:0x)?%b" % (_X, _HEX)
     ),
     "esr": re.compile(
-        rb"ESR = 0x%b|Internal error: [^\n]{0,120}?\b%b\s{1,3}\[#\d|[A-Za-z ]\(0x%b\) at |, code 0x%b" % ((_HEX,) * 4)
+        rb"ESR = 0x%b|Internal error: (?:[^\n]{1,120}\n)??[^\n]{0,120}?\b%b\s{1,3}\[#\d"
+        rb"|[A-Za-z ]\(0x%b\) at |, code 0x%b" % ((_SYNDROME,) * 4)
     ),
     "pgtable": re.compile(
         rb"(swapper|user) pgtable:%b(\d{1,3})k pages,%b(\d\d)-bit VAs,%bpgdp? ?=%b(?:0x)?(%b{16})?"
@@ -50,8 +52,8 @@ _FIELDS: Mapping[str, re.Pattern[bytes]] = {
     "lr": re.compile(rb"(?:\blr : |\bLR is at )(?:\[<[0-9a-f]{1,16}>\] )?%b" % _SYMBOL),
     "image_pc": re.compile(rb"\bpc : \[<([0-9a-f]{16})>\]"),
     "place": re.compile(
-        rb"(?:kernel BUG at |WARNING: (?:CPU: \d+ PID: \d+ at |(?:\[[^\n]{0,200}?\] )?))([\w./+-]{1,200}:\d{1,6})"
-        rb"(?:!|\s(?:at )?%b)?" % _SYMBOL
+        rb"(?:kernel BUG at%b|WARNING: (?:CPU: \d+ PID: \d+ at%b|(?:\[[^\n]{0,200}?\] )?))"
+        rb"([\w./+-]{1,200}(?:-\n[\w./+-]{1,100})?:\d{1,6})(?:!|\s{1,3}(?:at\s{1,3})?%b)?" % (_G, _G, _SYMBOL)
     ),
     "pfn": re.compile(rb"pfn:(?:0x)?([0-9a-fA-F]{1,13})\b"),
     "page": re.compile(rb"\bpage: ?([0-9a-f]{16}) (?:ref)?count:[^\n]{0,200}?"),
@@ -215,7 +217,7 @@ def _pc(match: re.Match[bytes]) -> dict[str, Any]:
 
 
 def _place(match: re.Match[bytes]) -> dict[str, Any]:
-    return {"place": text_of_bytes(match[1])} | ({"pc": text_of_bytes(match[2])} if match[2] else {})
+    return {"place": text_of_bytes(match[1]).replace("\n", "")} | ({"pc": text_of_bytes(match[2])} if match[2] else {})
 
 
 _VALUES: Mapping[str, Callable[[re.Match[bytes]], dict[str, Any]]] = {

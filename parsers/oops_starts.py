@@ -36,6 +36,10 @@ class ReportKind(StrEnum):
     """A panic that no report in the log leads to."""
 
 
+_NOT_SOURCE = rb"(?![^\n]{0,100}%(?:[0#l]|\d*[dsuxp]))"
+"""Patches hold the kernel's format strings: what would be filled in is not filled in."""
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """How a report begins: fixed words, and what must surround them."""
@@ -47,7 +51,7 @@ class Start:
     @classmethod
     def of(cls, kind: ReportKind, words: bytes, more: bytes = b"", before: bytes = b"") -> Start:
         """``more`` is an expression after the words, ``before`` one of a fixed length before them."""
-        return cls(kind, words, re.compile(before + re.escape(words) + more))
+        return cls(kind, words, re.compile(before + re.escape(words) + more + _NOT_SOURCE))
 
 
 STARTS: tuple[Start, ...] = tuple(
@@ -59,13 +63,14 @@ STARTS: tuple[Start, ...] = tuple(
         (ReportKind.ABORT, b"] pgd=", rb"[0-9a-fA-F]{8}", rb"(?<=\[[0-9a-fA-F]{16})"),
         (ReportKind.ABORT, b"] *pgd=", rb"[0-9a-fA-F]{8}", rb"(?<=\[[0-9a-fA-F]{16})"),
         (ReportKind.SERROR, b"SError Interrupt on CPU"),
+        (ReportKind.SERROR, b"Kernel panic - not syncing: Asynchronous SError Interrupt", b"", b"(?<!--\\[ end )"),
         (ReportKind.SERROR, b"Bad mode in ", rb"\w[\w ]{1,40} handler detected"),
         (ReportKind.DIED, b"Internal error: ", rb"(?=[^\n]{0,160}\n?[^\n]{0,60}\[#\d)"),
         (ReportKind.BUG, b"kernel BUG at "),
         (
             ReportKind.WARNING,
             b"WARNING: ",
-            rb"(?=CPU: \d+ PID: \d+ at |(?:\[[^\n]{0,200}\] )?[\w./-]{1,200}:\d+ at )",
+            rb"(?=CPU: \d+ PID: \d+ at\s|(?:\[[^\n]{0,200}\] )?[\w./-]{1,200}:\d+ at\s)",
         ),
         (ReportKind.BAD_PAGE, b"BUG: Bad page state in process "),
         (ReportKind.BAD_PTE, b"BUG: Bad page map in process "),
@@ -77,7 +82,7 @@ STARTS: tuple[Start, ...] = tuple(
             ReportKind.CHECK,
             b"BUG: ",
             rb"(?!Bad page |K(?:ASAN|FENCE): |soft lockup|not creating mapping)\w",
-            rb"(?<!- )",
+            rb"(?<!- )(?<![A-Za-z])",
         ),
         (ReportKind.PAGE_DUMP, b"page dumped because: "),
         (ReportKind.STALL, b"self-detected stall on CPU"),

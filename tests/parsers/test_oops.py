@@ -306,3 +306,40 @@ def test_damaged_log_is_read_as_far_as_it_goes(data: st.DataObject) -> None:
     junk = data.draw(st.binary(max_size=40))
     for report in find_reports(OOPS[:start] + junk + OOPS[stop:], "log").reports:
         assert 1 <= report.line <= OOPS.count(b"\n") + junk.count(b"\n") + 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"(kms_writeback:554) DEBUG: Test requirement passed: fb_id > 0",
+        b'+\tpr_crit("SError Interrupt on CPU%d, code 0x%08lx -- %s\\n",',
+        b'    pr_err("BUG: KASAN: %s in %pS\\n",',
+    ],
+)
+def test_what_looks_like_a_start_and_is_not(line: bytes) -> None:
+    assert not find_reports(line + b"\n", "log").reports
+
+
+def test_syndrome_with_doubled_digits_is_not_read() -> None:
+    log = (
+        b"Unable to handle kernel paging request at virtual address ffffff802a0d8d71\n  ESR = 0x9600002121\n"
+        b"Internal error: Oops: 96000021 [#1] PREEMPT SMP\n"
+    )
+    (report,) = find_reports(log, "log").reports
+    assert report.esr is not None
+    assert report.esr.value == 0x96000021
+
+
+def test_page_that_kasan_dumps_is_of_its_report() -> None:
+    log = b"BUG: KASAN: use-after-free in f+0x1/0x2\npage:fffffe00001\npage dumped because: kasan: bad access\n"
+    assert [report.kind for report in find_reports(log, "log").reports] == ["sanitizer"]
+
+
+def test_panic_of_an_serror_is_one() -> None:
+    log = (
+        b"Kernel panic - not syncing: Asynchronous SError Interrupt\n"
+        b"CPU: 0 PID: 1 Comm: a Not tainted 5.4.30\n"
+        b"---[ end Kernel panic - not syncing: Asynchronous SError Interrupt ]---\n"
+    )
+    (report,) = find_reports(log, "log").reports
+    assert (report.kind, report.release) == ("serror", "5.4.30")
