@@ -12,13 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from parsers.dmesg import Kind
-from parsers.esr import Fault
-from parsers.layout import MASK
-from parsers.oops import ReportKind
 from rules.model.hotplug_failures import failures_of
 from rules.model.oops import Region
-from rules.model.outside_vmemmap import struct_page_outside
-from rules.model.plausibility import hotplug_signs, is_external_abort, linear_standing, struct_page_standing
+from rules.model.oops_words import concern_of, function_of, is_related, what_happened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,15 +27,6 @@ __all__ = ["BadPlace", "LogEvent", "LogEvents", "bad_places", "events_of"]
 
 MAX_FAILURES = 1000
 _MEMORY_FAILURE = re.compile(r"Memory failure: (?:0x)?(?P<pfn>[0-9a-f]{1,13}): (?P<what>.+)")
-_WHAT = {
-    ReportKind.WARNING: "WARNING",
-    ReportKind.BUG: "BUG",
-    ReportKind.BAD_PAGE: "bad page state",
-    ReportKind.BAD_PTE: "bad page-table entry of a process",
-    ReportKind.PAGE_DUMP: "page dump",
-    ReportKind.STALL: "RCU stall",
-    ReportKind.PANIC: "panic",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,24 +159,20 @@ def events_of(oopses: Oopses) -> tuple[LogEvent, ...]:
 
 
 def _of_report(oops: DecodedOops) -> LogEvent:
-    report, concern = oops.report, _concern(oops)
+    report, concern = oops.report, concern_of(oops)
     return LogEvent(
         line=report.line,
         path=oops.path,
         time=report.time,
         kind=str(report.kind),
-        what=_what(oops),
-        address=None
-        if report.address is None
-        else report.address.value
-        if not report.between
-        else report.address.printed,
+        what=what_happened(oops),
+        address=_address(oops),
         region=oops.area,
         level=oops.level if report.address is not None else None,
         span_bytes=oops.span if report.address is not None else None,
         access=oops.access,
         pfn=oops.pfn,
-        function=_function(oops),
+        function=function_of(oops),
         module=report.module,
         task=report.comm,
         pid=report.pid,
@@ -198,7 +181,7 @@ def _of_report(oops: DecodedOops) -> LogEvent:
         capture_kernel=oops.boot.is_capture_kernel,
         current=oops.current,
         repeats=report.repeats,
-        related=_is_related(oops, concern),
+        related=is_related(oops, concern),
         concern=concern,
     )
 
@@ -209,118 +192,6 @@ def _address(oops: DecodedOops) -> int | None:
     if address is None:
         return None
     return address.printed if oops.region is Region.BETWEEN else address.value
-
-
-def _what(oops: DecodedOops) -> str:
-    report = oops.report
-    said = report.warning or report.headline
-    if report.kind in {ReportKind.ABORT, ReportKind.DIED, ReportKind.SERROR} and report.esr is not None:
-        abort = report.esr.is_abort or report.esr.is_serror
-        shadowed = _KASAN.search(report.text)
-        also = f" ({shadowed[0]})" if shadowed is not None else ""
-        null = oops.region is Region.NULL and report.esr.fault is Fault.TRANSLATION
-        what = f"NULL pointer dereference ({report.esr})" if null else f"{report.esr}{also}"
-        return what if abort else report.headline.partition(" [#")[0]
-    if report.kind is ReportKind.BUG:
-        return f"BUG at {report.place}" if report.place else said
-    if report.kind is ReportKind.WARNING:
-        return f"WARNING at {report.place}" + (f' "{report.warning[:120]}"' if report.warning else "")
-    if report.kind in {ReportKind.LOCKUP, ReportKind.CHECK, ReportKind.SANITIZER}:
-        return report.headline.removeprefix("BUG: ")[:160]
-    if report.kind is ReportKind.PAGE_DUMP:
-        return f"page dump: {report.warning[:120]}"
-    return _WHAT.get(report.kind, said[:160])
-
-
-_KASAN = re.compile(r"\bKASAN: [\w -]{4,60} in range \[0x[0-9a-f]{1,16}-0x[0-9a-f]{1,16}\]")
-
-
-def _function(oops: DecodedOops) -> str:
-    """Where it happened; for a bad page, who freed or allocated it."""
-    own = oops.report.function
-    if own.startswith("0x"):  # a jump to nowhere: who made it
-        return oops.report.lr.partition("+")[0] or own
-    if own:
-        return own
-    printers = (
-        "dump_",
-        "show_",
-        "bad_page",
-        "__dump",
-        "print_",
-        "panic",
-        "__warn",
-        "report_",
-        "rcu_",
-        "check_cpu_stall",
-    )
-    return next((name for name in oops.report.trace if not name.startswith(printers)), "")
-
-
-_HOTPLUG_FILES = ("mm/memory_hotplug.c", "drivers/base/memory.c", "mm/sparse", "mm/memremap.c", "arch/arm64/mm/mmu.c")
-_HOTPLUG_CORE = ("add_memory_resource", "__add_memory", "__remove_memory", "try_remove_memory", "offline_pages")
-_NONE = "not struct pages, not the linear map"
-
-
-def _concern(oops: DecodedOops) -> str:
-    report = oops.report
-    if report.address is not None and report.kind in {ReportKind.ABORT, ReportKind.DIED, ReportKind.WARNING}:
-        return _of_address(oops)
-    if is_external_abort(oops):
-        return "the memory system or a device answered with an error; " + (
-            "the address is not in the log"
-            if report.esr is not None and not report.esr.from_user
-            else "a program's access"
-        )
-    if report.page is not None or report.kind in {ReportKind.BAD_PAGE, ReportKind.PAGE_DUMP}:
-        return "the state of a page, not its mapping"
-    if report.place.startswith(_HOTPLUG_FILES) or report.function in _HOTPLUG_CORE:
-        return "in the code that adds and removes memory"
-    if report.passes("unmap_hotplug_", "vmemmap_", "arch_remove_memory", "arch_add_memory", "free_hotplug_"):
-        return "in the code that maps memory"
-    return _NONE
-
-
-def _is_related(oops: DecodedOops, concern: str) -> bool:
-    """Whether the state of memory can have to do with it."""
-    if concern.startswith((_NONE, _NOT_A_PAGE)) or _NOT_TORN in concern:
-        return False
-    answered = is_external_abort(oops) and oops.region is not Region.LINEAR
-    return not answered or bool(hotplug_signs(oops))
-
-
-_NOT_A_PAGE = "not a struct page"
-_NOT_TORN = "not a torn mapping"
-
-
-def _of_address(oops: DecodedOops) -> str:
-    esr = oops.report.esr
-    if oops.region is Region.VMEMMAP:
-        excluded = struct_page_standing(oops).excluded
-        return f"{_NOT_A_PAGE}: {excluded}" if excluded else f"a struct page: {oops.describe()}"
-    if oops.region is Region.LINEAR:
-        excluded = "" if is_external_abort(oops) else linear_standing(oops).excluded
-        purpose = f"; {_NOT_TORN}: {excluded}" if excluded else ""
-        return f"the linear map: {oops.describe()}{purpose}"
-    if oops.region is None:
-        return "the region is not known: the page size, the address bits or the release are not in the log"
-    if (outside := struct_page_outside(oops)) is not None:
-        return f"{_NONE}: {outside.text}"
-    if esr is not None and esr.from_user:
-        return f"{_NONE}: a program's access"
-    shadow = f": KASAN's shadow{_shadowed(oops)}" if oops.area == "kasan_shadow" else ""
-    return _NONE + shadow
-
-
-def _shadowed(oops: DecodedOops) -> str:
-    """The address that the shadow stands for (kasan_mem_to_shadow())."""
-    shadow = next((area for area in oops.areas if area.name == "kasan_shadow"), None)
-    address = oops.report.address
-    if shadow is None or address is None or oops.kasan is None:
-        return ""
-    scale = oops.kasan.scale_shift
-    offset = (shadow.end - (1 << (64 - scale))) & MASK
-    return f" of {((address.value - offset) << scale) & MASK:#x}"
 
 
 def _memory_failures(boot: Boot, path: str, layout: KernelLayout | None) -> Iterator[LogEvent]:

@@ -26,7 +26,9 @@ from parsers.ranges import EMPTY, Ranges
 from parsers.uname import KernelRelease, parse_uname
 from rules.finding import Evidence, UndecidedError, VaRange
 from rules.model.layout.builder import LayoutBuilder
-from rules.model.layout.of_boot import areas_of_boot, image_of, kasan_of, layout_of_boot, release_of_map
+from rules.model.layout.from_log import add_report
+from rules.model.layout.of_boot import areas_of_boot, image_of, is_newer, kasan_of, layout_of_boot, release_of_map
+from rules.model.layout.possible import possible_maps
 from rules.model.memory.struct_page import field_at
 
 if TYPE_CHECKING:
@@ -35,12 +37,14 @@ if TYPE_CHECKING:
     from parsers.dmesg import Boot, Message
     from parsers.layout import KernelLayout
     from parsers.oops import Report, ReportKind
+    from rules.model.layout.possible import PossibleMap
 
 __all__ = ["DecodedOops", "Oopses", "Region"]
 
 _LEVELS = {"pte": 3, "pmd": 2, "pud": 1, "p4d": 0}
 _QUOTED = ("start", "esr", "pgtable", "walk", "task", "place", "pc", "trace")
 NULL_PAGE = 4096
+_LAST_PAGE = (1 << 64) - NULL_PAGE
 _LOWEST = (1 << 64) - (1 << 52)
 """No kernel has more than 52 bits of addresses."""
 
@@ -55,6 +59,8 @@ class Region(StrEnum):
     OTHER = "other"
     """Modules, vmalloc, the kernel image, the fixmap, KASAN's shadow (`DecodedOops.area` says which)."""
     BETWEEN = "between user and kernel addresses"
+    ERROR = "error pointer"
+    """The last page, which no kernel maps: an error code that was taken for a pointer, or what lies just below NULL."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -74,6 +80,8 @@ class DecodedOops:
     """The kernel image, as far as the log says where it is."""
     kasan: KasanMode | None = None
     """The mode of KASAN, as far as the log shows that there is a shadow."""
+    possible: tuple[PossibleMap, ...] = ()
+    """The memory maps that this kernel can have, where its log does not say which; none otherwise."""
     working_on_memory: tuple[Message, ...] = ()
     """What the same boot said of memory that was added, removed or taken by drivers."""
 
@@ -85,10 +93,11 @@ class DecodedOops:
         there is no address, or nothing can be there: the NULL page, non-canonical addresses, gaps; ``unknown``.
         """
         address, region = self.report.address, self.region
-        if address is None or region in {Region.NULL, Region.BETWEEN}:
+        if address is None or region in {Region.NULL, Region.BETWEEN, Region.ERROR}:
             return "none"
-        if region is None:
-            return "unknown"
+        if region is None or (region is Region.OTHER and self.possible):
+            names = {one.area_of(address.value) for one in self.possible}
+            return names.pop() if len(names) == 1 else "unknown"
         return self.area_of(address.value) if region is Region.OTHER else str(region)
 
     def area_of(self, va: int) -> str:
@@ -108,6 +117,8 @@ class DecodedOops:
             return None
         if address.value < NULL_PAGE:
             return Region.NULL
+        if address.value >= _LAST_PAGE and address.tag is None:
+            return Region.ERROR
         kernel = bool(address.value >> 55 & 1)
         if self.report.between or (address.value < _LOWEST if kernel else address.value >> 52):
             return Region.BETWEEN  # poison, too, such as LIST_POISON1
@@ -118,7 +129,10 @@ class DecodedOops:
         region = self.layout.region_of(va) if known else "other"
         if region == "linear" or (known and self.layout.knows("vmemmap_start", "vmemmap_end")):
             return Region(region)
-        return Region.OTHER if self.area_of(va) != "unknown" else None
+        if self.area_of(va) != "unknown":
+            return Region.OTHER
+        names = {one.area_of(va) for one in self.possible}
+        return Region.OTHER if names and not names & {"linear", "vmemmap"} else None
 
     @cached_property
     def index(self) -> int | None:
@@ -185,7 +199,7 @@ class DecodedOops:
     def level(self) -> int | None:
         """The Arm level that faulted: by the syndrome, or else by the walk."""
         esr = self.report.esr
-        if esr is not None and esr.level is not None:
+        if esr is not None and (esr.level is not None or esr.fault not in {None, Fault.TRANSLATION}):
             return esr.level
         return None if self.hole is None else self.hole[0]
 
@@ -332,6 +346,13 @@ class Oopses:
             series = release_of_map(kernel, layout.get("page_size"), layout.get("va_bits_actual"), reports[number])
             areas = areas_of_boot(layout, series, kasan)
             image = image_of(boot, panics, areas)
+            possible: tuple[PossibleMap, ...] = ()
+            if not layout.knows("page_offset", "linear_end", "vmemmap_start"):
+                facts = base.copy()
+                for report in reports[number]:
+                    add_report(facts, report, dmesg.path)
+                newer = is_newer(reports[number])
+                possible = possible_maps(facts, kernel, reports[number], kasan, newer=newer)
             memory = tuple(message for message in boot.messages if message.kind in _MEMORY_WORK)
             every += [
                 DecodedOops(
@@ -344,6 +365,7 @@ class Oopses:
                     areas=areas,
                     image=image,
                     kasan=kasan,
+                    possible=possible,
                     working_on_memory=memory,
                 )
                 for one in reports[number]

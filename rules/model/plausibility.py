@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from parsers.arm64 import PTE
 from parsers.dmesg import Kind
 from parsers.esr import Fault
+from parsers.oops import ReportKind
 from rules.model.oops import Region
 
 if TYPE_CHECKING:
@@ -254,6 +255,6 @@ def _size(size_bytes: int) -> str:
 def is_external_abort(oops: DecodedOops) -> bool:
     """The memory system answered with an error."""
     esr = oops.report.esr
-    return esr is not None and (
-        esr.is_serror or esr.fault in {Fault.EXTERNAL_ABORT, Fault.EXTERNAL_ABORT_ON_WALK, Fault.PARITY}
-    )
+    if esr is None:
+        return oops.report.kind is ReportKind.SERROR and "SError" in oops.report.headline
+    return esr.is_serror or esr.fault in {Fault.EXTERNAL_ABORT, Fault.EXTERNAL_ABORT_ON_WALK, Fault.PARITY}

@@ -66,8 +66,8 @@ def external_abort(
             oops,
             "External abort" if oops.report.esr is None or not oops.report.esr.is_serror else "SError",
             (
-                f"{oops.who}: {oops.report.esr}; {where}. After a removal of memory it is a stale linear mapping "
-                f"(LIN-01); otherwise suspect the hardware. Signs of a removal: {'; '.join(signs) or 'none'}."
+                f"{oops.who}: {oops.report.esr or 'SError'}; {where}. After a removal of memory it is a stale linear "
+                f"mapping (LIN-01); otherwise suspect the hardware. Signs of a removal: {'; '.join(signs) or 'none'}."
             ),
             Claim.SUSPECTED,
             None if hot_added else Severity.MEDIUM,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from parsers.uname import KernelRelease
     from rules.model.layout.builder import LayoutBuilder
 
-__all__ = ["areas_of_boot", "image_of", "kasan_of", "layout_of_boot", "release_of_map"]
+__all__ = ["areas_of_boot", "image_of", "is_newer", "kasan_of", "layout_of_boot", "release_of_map"]
 
 Version = tuple[int, int]
 
@@ -98,6 +98,11 @@ _NEWER = re.compile(
 
 
 _SINCE = (5, 8)
+
+
+def is_newer(reports: Sequence[Report]) -> bool:
+    """Whether a report has fields that only kernels since 5.8 print."""
+    return any(_NEWER.search(report.text) for report in reports)
 
 
 def _add_lower_half(builder: LayoutBuilder, reports: Sequence[Report]) -> bool:

@@ -1,8 +1,8 @@
 """Logs as people send them: what happened in each, and nothing accused that is not damaged.
 
-``fixtures/field/expected.json`` holds the reading of every file of ``logs``, ``min`` and ``transports``, worked out by
-hand from the log; ``public-oopses.txt`` holds excerpts of public reports, none of which is about memory hotplug, each
-with the region of its address.
+``fixtures/field/expected.json`` holds the reading of every file of ``lists``, ``logs``, ``min`` and ``transports``,
+worked out by hand from the log; ``public-oopses.txt`` holds excerpts of public reports, none of which is about memory
+hotplug, each with the region of its address.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FIELD = Path(__file__).parents[3] / "fixtures/field"
 EXPECTED: dict[str, dict[str, Any]] = json.loads((FIELD / "expected.json").read_text())
 FILES = sorted(
     path.relative_to(FIELD).as_posix()
-    for folder in ("logs", "min", "transports")
+    for folder in ("lists", "logs", "min", "transports")
     for path in (FIELD / folder).iterdir()
 )
 PUBLIC = [
@@ -102,6 +102,11 @@ def test_public_report_is_placed_and_accuses_nothing(
         ("logs/12-kdump-flatmem-39bit-5.5.txt", "in a capture kernel"),
         ("logs/14-virt_to_page-64k-5.3-wrapped.txt", "virt_to_page() of 0xffff800010cb0000"),
         ("logs/38-nvmem-kfree-rodata-64k-5.5-tegra.txt", "virt_to_page() of 0xffff800011220000"),
+        ("lists/error-pointer-39bit-4.19.txt", "an error pointer, or a field before NULL (-517)"),
+        ("lists/permission-linear-tegra-5.10.txt", "not a torn mapping: the page is mapped (permission fault)"),
+        ("lists/kasan-wrapped-kvm-5.2.txt", "KASAN: slab-out-of-bounds in kvm_pmu_get_canonical_pmc+0x48/0x78"),
+        ("lists/serror-panic-5.4.txt", "SError, in el1_error()"),
+        ("lists/five-quotes-refcount-6.16.txt", '"refcount_t: underflow; use-after-free."'),
         ("min/F03-level0.txt", "an entry of level 0 spans 512 GiB"),
         ("min/F04-64k-level1.txt", "the hole is of 4 TiB (level 1): no leaf can exist at that level"),
         ("min/err_ptr-vmemmap-4k-6.12.txt", "a negative 32-bit number or an error code"),
@@ -184,3 +189,25 @@ def test_faults_of_show_pte_are_one_event() -> None:
     (oops,) = oopses.all
     assert oops.report.nested == (0xFFFF00007DFF8000, 0xFFFF00007DFF8008)
     assert oops.layout.phys_offset == 0x40000000
+
+
+@pytest.mark.parametrize(
+    ("address", "stack", "release", "region"),
+    [
+        ("ffff800082816318", "ffff800085e03b60", "6.18.0", "vmalloc"),
+        ("ffff000085e03b60", "ffff800085e03b60", "6.18.0", "linear"),
+        ("ffffff8001198880", "ffffff800b45b9a0", "4.14.128", "modules"),
+        ("ffffffc001198880", "ffffff800b45b9a0", "4.14.128", "linear"),
+        ("ffff800082816318", "", "6.18.0", "unknown"),  # with 47 bits it is linear
+    ],
+)
+def test_region_without_page_size_is_what_every_layout_that_fits_says(
+    tmp_path: Path, address: str, stack: str, release: str, region: str
+) -> None:
+    text = (
+        f"Unable to handle kernel paging request at virtual address {address}\n"
+        f"CPU: 1 PID: 2 Comm: sh Not tainted {release} #1\n" + (f"sp : {stack}\nx29: {stack}\n" if stack else "")
+    )
+    (event,) = events(of_text(tmp_path, text))
+    assert event.region == region
+    assert not [one for one in of_text(tmp_path, text).findings if one.severity >= Severity.HIGH]
