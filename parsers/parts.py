@@ -16,6 +16,7 @@ from itertools import groupby, pairwise
 from typing import NamedTuple
 
 from parsers.kinds import KINDS, SNIFF_BYTES, Kind, kind_of_content, kind_of_path
+from parsers.log_scan import report_starts
 
 __all__ = ["MAX_BYTES", "Part", "parts_of"]
 
@@ -25,14 +26,14 @@ MAX_RUNS = 50_000
 """Of a text in which kinds alternate more often than this, nothing is believed."""
 
 _HEADING = re.compile(
-    rb"\n(?:"
+    rb"(?<!\n#)\n(?!# (?:end of |CONFIG_))(?:"  # but for the titles of a kernel configuration, between two lines of "#"
     rb"(?:\[[^\]\n]{1,80}\]|[\w.@:~/-]{0,80}) ?[#$] ?(?:sudo )?(?P<command>/?[A-Za-z][\w./-]*(?: [^\n]{0,400})?)"
     rb"|\*\*\* (?P<starred>/\S{1,200})"
     rb"|-{4,} (?P<dashed>[^\n]{1,200}?) -{4,}"
     rb"|(?:={2,}|:{3,})[>\[ ]{0,2}(?P<framed>[^\n=]{0,200}?)[<\] ]{0,2}(?:={2,}|:{3,})#?"
     rb"|(?P<named>/?(?:[\w.-]{1,40}/){0,8}[\w.-]{1,60}):"
     rb"|[_=*-]{20,}|\*\*\* ls: [^\n]*"
-    rb")[^\S\n]*$",
+    rb")[^\S\n]*$(?!\n#\n)",
     re.MULTILINE,
 )
 _LOG = "dmesg"
@@ -80,14 +81,15 @@ def parts_of(data: bytes) -> tuple[Part, ...]:
     if len(data) > MAX_BYTES or b"\0" in data[:4096]:
         return ()
     lines = b"\n" + data  # each line after a newline; an offset of it is one past the same of the text
+    logs = _runs(lines, len(data), (KINDS[_LOG],))
     sure = kind_of_content(data[:SNIFF_BYTES])
     runs = _runs(lines, len(data), (kind for kind in KINDS.values() if kind.name != _LOG), sure)
     sections = list(_sections(lines))
     if not runs and all(section.hint is None or section.hint.row for section in sections):
         return ()
-    logs = _runs(lines, len(data), (KINDS[_LOG],))
     if runs is None or logs is None:
         return ()
+    logs = logs or [_Run(at, at, KINDS[_LOG], 1) for at in report_starts(data)[:1]]
     runs = _in_order([*runs, *logs])
     documents = [*_tables(data, sections, runs), *_logs(data, sections, runs)]
     if len(documents) < 2:

@@ -34,7 +34,8 @@ from analyzer.sources.tree import (
 from analyzer.sources.unread import NOT_RECOGNISED, Unread, bounded
 from parsers import ftrace
 from parsers.encodings import decoded
-from parsers.errors import Diagnostic, InputError, PtauditError
+from parsers.errors import Diagnostic, InputError, PtauditError, WrongFormatError
+from parsers.kconfig import Kconfig
 from parsers.kinds import KINDS, SNIFF_BYTES, kind_of_path
 from parsers.lines import at_lines
 
@@ -53,6 +54,7 @@ _KCORE = re.compile(r"(?:^|/)proc/kcore$")  # the running kernel's memory, witho
 _KERNEL_FILE = re.compile(r"(?:^|/)(?:vmlinux|(System\.map))(?:-[^/]+?)?(?:\.debug)?(?:\.(?:gz|xz|zst))?$")
 _MANY = {"dmesg", "trace", "log", "ptdump", "vmcore", "memory_nodes"}
 """Kinds with several files that count, or are chosen from by `Captured.of`."""
+_TABLES = {"ptdump", "trace", "vmcoreinfo"}
 _MOMENTS = {"ptdump", "vmcore", "dmesg", "trace"}
 """Kinds whose content must not count twice when it is given twice."""
 
@@ -301,6 +303,12 @@ class Reading:
             try:
                 self._document(document, found.name, content, unended if document is documents[-1] else ())
             except PtauditError as error:
+                if (
+                    strict
+                    and isinstance(error, WrongFormatError)
+                    and not _TABLES & {one.kind.name for one in documents}
+                ):
+                    raise  # a log of another architecture: the lines beside it are of the same machine
                 failures.append(error)
                 self.left_out.append(Unread(found.name, f"{kind.what}: {error.message}"))
         if len(failures) == len(documents):
@@ -315,6 +323,9 @@ class Reading:
         else:
             assert kind.parse is not None  # noqa: S101 only kinds that are read come here
             parsed = kind.parse(data, name)
+        if document.part and isinstance(parsed, Kconfig) and kind.row and len(parsed.options) < kind.row.least:
+            note = Diagnostic("a few lines of it: symbols they do not name are unknown", name)
+            parsed = replace(parsed, complete=False, diagnostics=(*parsed.diagnostics, note))
         if self._parsed(kind.name, parsed, name, content, notes, digest(data)) and kind.name == "dmesg":
             self._events_of_log(data, name)
 

@@ -270,3 +270,27 @@ def test_hostile_archives_are_refused_soon_and_small(name: str) -> None:
     tracemalloc.stop()
     assert peak < 300 << 20
     assert time.monotonic() - began < 30
+
+
+def test_titles_in_a_configuration_are_no_prompts(tmp_path: Path) -> None:
+    rows = b"".join(b"CONFIG_A%d=y\n# CONFIG_B%d is not set\n" % (number, number) for number in range(40))
+    text = b"BUG: KFENCE: use-after-free read in f+0x1/0x2\n\n" + rows + b"#\n# General setup\n#\n" + rows
+    found = documents_of(text + b"# end of General setup\n" + rows.replace(b"_A", b"_C"))
+    assert [one.kind.name for one in found] == ["dmesg", "config"]
+
+
+def test_a_few_lines_of_a_configuration_are_no_whole_one(tmp_path: Path) -> None:
+    (tmp_path / "mail").write_bytes(OOPS + b"\nCONFIG_ARM64=y\nCONFIG_KASAN=y\n")
+    config = read_sources(Request((tmp_path / "mail",))).captured.config
+    assert config is not None
+    assert not config.complete
+
+
+def test_a_log_of_another_architecture_beside_a_line_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mail").write_bytes(
+        b"Unable to handle kernel paging request at virtual address c010f1f4\n"
+        b"Internal error: Oops: 80d [#1] PREEMPT ARM\n"
+        b"PC is at f+0x1/0x2\nCall trace:\n# cat /proc/cmdline\nro quiet\n"
+    )
+    with pytest.raises(InputError, match="32-bit Arm"):
+        audit(Request((tmp_path / "mail",)))
