@@ -17,6 +17,7 @@ from parsers.ranges import Ranges, distinct
 from rules.model.replay.behaviour import Behaviour, Leaf, leaves_of
 from rules.model.replay.calls import NEVER, Calls, overlaps
 from rules.model.replay.extents import PMD_BYTES, Extents, first_is_no_add, never_added
+from rules.model.replay.repeats import run_blocks
 from rules.model.replay.state import NO, UNKNOWN, YES, Anomaly, State, Trouble
 
 if TYPE_CHECKING:
@@ -117,8 +118,7 @@ class Replay:
         """Calls in the order in which they take effect: where they returned, or where they began."""
         calls = self.calls
         late = np.isin(calls.kind[mine], _LATE) & (calls.end_row[mine] != NEVER)
-        when = np.where(late, calls.end_row[mine], calls.row[mine])
-        return np.asarray(mine[np.argsort(when, kind="stable")])
+        return mine[np.argsort(np.where(late, calls.end_row[mine], calls.row[mine]), kind="stable")]
 
     def _look_up(self) -> None:
         """What each call needs, as lists: indexing them one by one is what the replay does most."""
@@ -141,10 +141,12 @@ class Replay:
     def run(self) -> None:
         """Apply every call."""
         self._concurrent()
-        handlers = {int(kind): handler for kind, handler in self.handlers.items()}
-        for call, kind in zip(self.order.tolist(), self.calls.kind[self.order].tolist(), strict=True):
-            handlers[kind](call, slice(self.first[call], self.end[call]))
+        run_blocks(self, self._apply)
         self._forget_what_was_cleaned_up()
+
+    def _apply(self, begin: int, end: int) -> None:
+        for call in self.order[begin:end].tolist():
+            self.handlers[Kind(self.calls.kind[call])](call, slice(self.first[call], self.end[call]))
 
     def steps(self) -> Iterator[Step]:
         """Apply every call and return the state of its sections before and after."""
