@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parsers.errors import FormatError
-from parsers.mapping import I64, U16, U64, Bool
+from parsers.ftrace.events import I32
+from parsers.mapping import I64, U16, U32, U64, Bool
 
 __all__ = ["PageLayout", "Records", "walk_pages"]
 
@@ -63,7 +64,7 @@ class Records:
     time: U64
     type: U16
     """The event's id (``common_type``)."""
-    previous: NDArray[np.int32]
+    previous: I32
     """Id of the record before it, -1 for the first of all."""
     nr_records: int
     """All records, wanted or not."""
@@ -82,31 +83,16 @@ def walk_pages(data: bytes, layout: PageLayout, wanted: Bool, previous_type: int
     count = len(data) // layout.page_size
     order = ">" if layout.big_endian else "<"
     words = np.frombuffer(data, dtype=f"{order}u4", count=count * layout.page_size // 4)
-    halves = np.frombuffer(data, dtype=f"{order}u2", count=count * layout.page_size // 2)
     heads = words.reshape(count, -1)
     commit = _commit(heads, layout)
-    time = _stamp(heads, layout)
-    base = np.arange(count, dtype=np.int64) * layout.page_size
-    position = base + layout.data_offset
+    position = np.arange(count, dtype=np.int64) * layout.page_size + layout.data_offset
     end = position + np.minimum(commit & _COMMIT_MASK, layout.page_size - layout.data_offset)
-    missed = _missed(data, layout, commit, end)
-    step = _Walk(words, halves, wanted, layout.big_endian)
-    pages = np.flatnonzero(position + 4 <= end)
-    last = np.full(count, -1, dtype=np.int32)
-    first_time, has_first = time.copy(), np.zeros(count, dtype=np.bool_)
-    while pages.size:
-        here, stamp, seen, kind, alive = step.next(pages, position[pages], end[pages], time[pages], last[pages])
-        time[pages] = stamp
-        newly = pages[seen & ~has_first[pages]]
-        first_time[newly] = time[newly]
-        has_first[newly] = True
-        last[pages[seen]] = kind[seen]
-        position[pages] = here
-        pages = pages[alive]
-    return step.finish(last, previous_type, missed, first_time, time)
+    walk = _Walk(words, wanted, layout.big_endian, _stamp(heads, layout))
+    walk.run(position >> 2, end >> 2)
+    return walk.finish(previous_type, _missed(data, layout, commit, end))
 
 
-def _commit(heads: NDArray[np.uint32], layout: PageLayout) -> I64:
+def _commit(heads: U32, layout: PageLayout) -> I64:
     """The commit word: its low half, wherever the byte order puts it."""
     word = layout.commit_offset // 4
     if layout.big_endian and layout.commit_size == 8:
@@ -114,7 +100,7 @@ def _commit(heads: NDArray[np.uint32], layout: PageLayout) -> I64:
     return heads[:, word].astype(np.int64)
 
 
-def _stamp(heads: NDArray[np.uint32], layout: PageLayout) -> U64:
+def _stamp(heads: U32, layout: PageLayout) -> U64:
     low, high = (1, 0) if layout.big_endian else (0, 1)
     return heads[:, low].astype(np.uint64) | (heads[:, high].astype(np.uint64) << np.uint64(32))
 
@@ -131,54 +117,81 @@ def _missed(data: bytes, layout: PageLayout, commit: I64, end: I64) -> list[tupl
 
 
 class _Walk:
-    """One record of each page at a time."""
+    """One record of each page at a time.  Places are counted in words of four bytes, to which records are aligned."""
 
-    def __init__(self, words: NDArray[np.uint32], halves: NDArray[np.uint16], wanted: Bool, big_endian: bool) -> None:
+    def __init__(self, words: U32, wanted: Bool, big_endian: bool, stamps: U64) -> None:
         self._words = words
-        self._halves = halves
         self._wanted = wanted
         self._big_endian = big_endian
-        self._found: list[tuple[I64, I64, U64, U16, NDArray[np.int32], NDArray[np.intp]]] = []
+        self._found: list[tuple[I64, I64, U64, U32, I32, NDArray[np.intp]]] = []
         self._nr_records = 0
         self._damaged: list[int] = []
+        self._first, self._last_time = stamps.copy(), stamps
+        self._last = np.full(stamps.size, -1, dtype=np.int32)
 
-    def next(
-        self, pages: NDArray[np.intp], here: I64, end: I64, time: U64, last: NDArray[np.int32]
-    ) -> tuple[I64, U64, Bool, U16, Bool]:
-        """(position after the record, its time, is an event, type, page goes on) for each of ``pages``."""
-        word = self._words[here >> 2]
+    def run(self, at: I64, limit: I64) -> None:
+        """Walk the pages whose records begin at the words ``at`` and end before ``limit``."""
+        pages = np.flatnonzero(at < limit)
+        at, limit, time, last = at[pages], limit[pages], self._last_time[pages], self._last[pages]
+        while pages.size:
+            after, now, event, kind = self._step(at, limit, time, last, pages)
+            newly = event & (last < 0)
+            if newly.any():
+                self._first[pages[newly]] = now[newly]
+            last = np.where(event, kind, last)
+            going = after < limit
+            if going.all():
+                at, time = after, now
+                continue
+            ended = ~going
+            self._last_time[pages[ended]], self._last[pages[ended]] = now[ended], last[ended]
+            broken = at[after > limit]
+            self._damaged += (broken[:16] << 2).tolist()
+            at, limit, time, last, pages = after[going], limit[going], now[going], last[going], pages[going]
+
+    def _step(self, at: I64, limit: I64, time: U64, last: I32, pages: NDArray[np.intp]) -> tuple[I64, U64, Bool, U32]:
+        """(The word after the record, its time, whether it is an event, its type) for each page.
+
+        After a record that is broken comes a word beyond ``limit``, after the last of a page ``limit``.
+        """
+        words = self._words
+        word = words.take(at)
         if self._big_endian:
-            length_code, delta = word >> np.uint32(27), word & np.uint32((1 << 27) - 1)
+            code, delta = word >> np.uint32(27), word & np.uint32((1 << 27) - 1)
         else:
-            length_code, delta = word & np.uint32(31), word >> np.uint32(5)
-        # The word after the header; records of one word need none, so the last of a page may be read for it.
-        second = self._words[np.minimum((here >> 2) + 1, self._words.size - 1)].astype(np.int64)
-        small = (length_code > 0) & (length_code < _PADDING)
-        large = length_code == 0
-        extended = length_code >= _TIME_EXTEND
-        size = np.where(small, length_code.astype(np.int64) << 2, np.where(extended, 4, second)) + 4
-        event = small | large
-        time = _advance(time, length_code, delta, second)
-        finished = (length_code == _PADDING) & (delta == 0)
-        after = here + ((size + 3) & ~3)
-        broken = ~finished & ((size < 8) | (after > end))
-        if broken.any():
-            self._damaged += here[broken][:16].tolist()
-        event &= ~broken
-        payload = here + np.where(large, 8, 4)
-        kind = self._halves[np.minimum(payload >> 1, self._halves.size - 1)]
+            code, delta = word & np.uint32(31), word >> np.uint32(5)
+        payload = at + 1
+        second = words.take(payload, mode="clip")  # records of one word need none, so the last of all may have none
+        after, now, kind = payload + code, time + delta, self._half(second)
+        event = after <= limit
+        odd = np.flatnonzero(code - np.uint32(1) >= np.uint32(_PADDING - 1))
+        if odd.size:
+            length = second[odd].astype(np.int64)
+            code_of, large = code[odd], code[odd] == 0
+            size = np.where(code_of >= _TIME_EXTEND, 4, length) + 4
+            beyond = at[odd] + ((size + 3) >> 2)
+            broken = (size < 8) | (beyond > limit[odd])
+            finished = (code_of == _PADDING) & (delta[odd] == 0)
+            after[odd] = np.where(finished, limit[odd], np.where(broken, limit[odd] + 1, beyond))
+            event[odd] = large & ~broken
+            payload[odd] += large
+            kind[odd] = self._half(words.take(payload[odd], mode="clip"))
+            now[odd] = _advance(time[odd], code_of, delta[odd], length)
         self._nr_records += int(np.count_nonzero(event))
-        take = event & self._wanted[kind]
-        if take.any():
-            rest = (size - np.where(large, 8, 4))[take]
-            self._found.append((payload[take], rest, time[take], kind[take], last[take], pages[take]))
-        alive = ~finished & ~broken & (after + 4 <= end)
-        return after, time, event, kind, alive
+        take = np.flatnonzero(event & self._wanted.take(kind))
+        if take.size:
+            code, length = code[take].astype(np.int64), second[take].astype(np.int64)
+            rest = np.where(code == 0, length - 4, code << 2)
+            self._found.append((payload[take] << 2, rest, now[take], kind[take], last[take], pages[take]))
+        return after, now, event, kind
 
-    def finish(
-        self, last: NDArray[np.int32], previous_type: int, missed: list[tuple[int, int | None]], first: U64, final: U64
-    ) -> Records:
+    def _half(self, words: U32) -> U32:
+        """The first two bytes of each word, which are the type of an event that begins there."""
+        return words >> np.uint32(16) if self._big_endian else words & np.uint32(0xFFFF)
+
+    def finish(self, previous_type: int, missed: list[tuple[int, int | None]]) -> Records:
         """All records in the order of their places."""
+        last = self._last
         parts = list(zip(*self._found, strict=True)) if self._found else [()] * 6
         kinds = (np.int64, np.int64, np.uint64, np.uint16, np.int32, np.intp)
         columns = [
@@ -203,12 +216,12 @@ class _Walk:
             last_type=int(of_page[-1]) if last.size else previous_type,
             missed=missed,
             damaged=sorted(self._damaged),
-            page_first=first,
-            page_last=final,
+            page_first=self._first,
+            page_last=self._last_time,
         )
 
 
-def _advance(time: U64, length_code: NDArray[np.uint32], delta: NDArray[np.uint32], second: I64) -> U64:
+def _advance(time: U64, length_code: U32, delta: U32, second: I64) -> U64:
     """Time after a record: a delta, an extension of it, or an absolute stamp that lacks its five highest bits.
 
     A discarded record does not advance it (rb_update_read_stamp).

@@ -29,7 +29,7 @@ from parsers.ranges import distinct
 
 __all__ = ["read_tracedat"]
 
-_PART = 32 << 20
+_PART = 16 << 20
 """Bytes of ring-buffer pages that are walked at once."""
 _MAX_FRAMES = 256
 _FTRACE_SITES = (0, 4, 8)
@@ -189,12 +189,11 @@ class _Decoder:
         nothing = np.zeros(raw.offset.size, dtype=np.uint64)
         symbol = raw.number(symbol_field)[0] if symbol_field else nothing
         caller = raw.number(caller_field)[0] if caller_field else nothing
-        pairs, inverse = np.unique(np.stack((symbol, caller)), axis=1, return_inverse=True)
-        found = [
-            self._understand(event, int(s), int(c), is_return=bool(event.field("__probe_ret_ip")))
-            for s, c in pairs.T.tolist()
-        ]
-        return np.asarray(found, dtype=np.int64).reshape(-1, 6)[inverse.reshape(-1)]
+        first, place = _distinct_pairs(symbol, caller)
+        is_return = bool(event.field("__probe_ret_ip"))
+        pairs = zip(symbol[first].tolist(), caller[first].tolist(), strict=True)
+        found = [self._understand(event, *pair, is_return=is_return) for pair in pairs]
+        return np.asarray(found, dtype=np.int64).reshape(-1, 6)[place]
 
     def _understand(
         self, event: EventFormat, symbol: int, caller: int, *, is_return: bool
@@ -270,6 +269,17 @@ class _Decoder:
             if pid.isdigit() and len(pid) < 10:
                 names.setdefault(int(pid), comm)
         self.table.name_tasks(names)
+
+
+def _distinct_pairs(first: U64, second: U64) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """(One row of each distinct pair, which of these each row has)."""
+    key = np.zeros(first.size, dtype=np.intp)
+    for column in (first, second):
+        if (column != column[:1]).any():  # a probe has one symbol
+            values, place = np.unique(column, return_inverse=True)
+            key = key * values.size + place
+    _, rows, place = np.unique(key, return_index=True, return_inverse=True)
+    return rows, place
 
 
 def _is_wanted(event: EventFormat) -> bool:
