@@ -35,6 +35,7 @@ __all__ = [
     "Kind",
     "Message",
     "ZoneRange",
+    "bare_boot",
     "parse_dmesg",
 ]
 
@@ -212,6 +213,13 @@ def _boot(messages: Sequence[Message], reports: Reports, path: str, lost: str) -
         kaslr=kaslr[-1].startswith("KASLR enabled") if kaslr else None,
         poison=_poison(by_kind[Kind.MEMORY_FAILURE]),
         lost=what_is_lost(messages, reports) or (lost and f"the log is not whole: {lost}"),
+    )
+
+
+def bare_boot(path: str, line: int) -> Boot:
+    """A boot of which nothing but the place of a report is known."""
+    return replace(
+        _boot((), Reports(path=path, reports=(), panics=()), path, "its kernel is not this log's"), line=line
     )
 
 

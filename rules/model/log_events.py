@@ -62,6 +62,8 @@ class LogEvent:
     capture_kernel: bool = False
     current: bool = True
     """In the boot that the other evidence is of."""
+    when: str = ""
+    """Which boot it was, where it is another one."""
     repeats: int = 0
     related: bool = True
     """Memory that is added, removed, mapped or bad can have to do with it."""
@@ -84,7 +86,7 @@ class LogEvent:
         parts += [self.release] if self.release else []
         parts += ["while booting"] if self.at_boot else []
         parts += ["in a capture kernel"] if self.capture_kernel else []
-        parts += [] if self.current else ["in an earlier boot"]
+        parts += [] if self.current else [self.when or "in an earlier boot"]
         parts += [f"{self.repeats + 1} times"] if self.repeats else []
         return f"line {self.line}: {', '.join(parts)}" + (f": {self.concern}" if self.concern else "")
 
@@ -180,6 +182,7 @@ def _of_report(oops: DecodedOops) -> LogEvent:
         at_boot=report.is_boot,
         capture_kernel=oops.boot.is_capture_kernel,
         current=oops.current,
+        when=oops.when,
         repeats=report.repeats,
         related=is_related(oops, concern),
         concern=concern,

@@ -18,7 +18,7 @@ import numpy as np
 
 from parsers.address_space import Area, KasanMode
 from parsers.arm64 import PTE
-from parsers.dmesg import Dmesg, Kind
+from parsers.dmesg import Dmesg, Kind, bare_boot
 from parsers.errors import FormatError
 from parsers.esr import Fault
 from parsers.layout import Fact, Precision
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from parsers.dmesg import Boot, Message
     from parsers.layout import KernelLayout
-    from parsers.oops import Report, ReportKind
+    from parsers.oops import Panic, Report, ReportKind
     from rules.model.layout.possible import PossibleMap
 
 __all__ = ["DecodedOops", "Oopses", "Region"]
@@ -294,8 +294,14 @@ class DecodedOops:
         task = f"{report.comm} ({report.pid})" if report.comm else "a task that is not named"
         where = f" in {report.pc}" if report.pc else ""
         kernel = f" on {self.release.raw}" if self.release else ""
-        earlier = "" if self.current else ", in an earlier boot of the log"
+        earlier = "" if self.current else f", {self.when}"
         return f"{task}{where}{kernel}{earlier}"
+
+    @property
+    def when(self) -> str:
+        """Which boot it was, where it is not that of the other evidence."""
+        bare = not self.boot.messages and self.boot.release is None
+        return "" if self.current else "of another kernel" if bare else "in an earlier boot of the log"
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
@@ -326,50 +332,25 @@ class Oopses:
     @classmethod
     def of(cls, dmesg: Dmesg, builder: LayoutBuilder, release: KernelRelease | None) -> Oopses:
         """``builder`` holds what other sources say of the kernel, ``release`` its release."""
-        starts = [boot.line for boot in dmesg.boots]
-        reports: list[list[Report]] = [[] for _ in starts]
-        for report in dmesg.reports.reports:
-            reports[max(bisect.bisect(starts, report.line) - 1, 0)].append(report)
+        reports, strangers = _by_kernel(dmesg, release)
         every: list[DecodedOops] = []
         for number, boot in enumerate(dmesg.boots):
             current = boot is dmesg.boot
-            until = starts[number + 1] if number + 1 < len(starts) else None
+            until = dmesg.boots[number + 1].line if number + 1 < len(dmesg.boots) else None
             panics = [
                 one for one in dmesg.reports.panics if one.line >= boot.line and (until is None or one.line < until)
             ]
             kernel = (release if current else None) or boot.release or _release(reports[number], boot, dmesg.path)
             base = builder if current else LayoutBuilder()
-            kasan = kasan_of(boot, reports[number])
-            layout = layout_of_boot(dmesg.path, boot, panics, reports[number], base.copy(), kernel, kasan)
+            layout, decoded = _decoded(dmesg.path, boot, kernel, base, panics, reports[number], current=current)
+            every += decoded
             if current:
                 now, known = layout, kernel
-            series = release_of_map(kernel, layout.get("page_size"), layout.get("va_bits_actual"), reports[number])
-            areas = areas_of_boot(layout, series, kasan)
-            image = image_of(boot, panics, areas)
-            possible: tuple[PossibleMap, ...] = ()
-            if not layout.knows("page_offset", "linear_end", "vmemmap_start"):
-                facts = base.copy()
-                for report in reports[number]:
-                    add_report(facts, report, dmesg.path)
-                newer = is_newer(reports[number])
-                possible = possible_maps(facts, kernel, reports[number], kasan, newer=newer)
-            memory = tuple(message for message in boot.messages if message.kind in _MEMORY_WORK)
-            every += [
-                DecodedOops(
-                    report=one,
-                    path=dmesg.path,
-                    boot=boot,
-                    current=current,
-                    release=kernel,
-                    layout=layout,
-                    areas=areas,
-                    image=image,
-                    kasan=kasan,
-                    possible=possible,
-                    working_on_memory=memory,
-                )
-                for one in reports[number]
-            ]
+        for group in strangers:
+            boot = bare_boot(dmesg.path, group[0].line)
+            kernel = _release(group, boot, dmesg.path)
+            every += _decoded(dmesg.path, boot, kernel, LayoutBuilder(), (), group, current=False)[1]
+        every.sort(key=lambda oops: oops.report.line)
         return cls(dmesg=dmesg, all=tuple(every), layout=now, release=known)
 
     def of_kind(self, *kinds: ReportKind) -> Iterator[DecodedOops]:
@@ -386,6 +367,76 @@ class Oopses:
                 KernelRelease,
                 Dmesg,
             )
+
+
+def _by_kernel(dmesg: Dmesg, release: KernelRelease | None) -> tuple[list[list[Report]], list[list[Report]]]:
+    """The reports of each boot, and those of kernels that no boot of the log is of.
+
+    Boots follow each other in a log, but the console of a guest, or a log that a mail quotes besides, stands between.
+    So a report that prints its release is of the last boot before it with that release, whatever banner came since.
+    """
+    starts = [boot.line for boot in dmesg.boots]
+    names = [boot.release.raw if boot.release is not None else "" for boot in dmesg.boots]
+    if release is not None:
+        names[dmesg.boots.index(dmesg.boot)] = release.raw
+    mine: list[list[Report]] = [[] for _ in starts]
+    strangers: dict[str, list[Report]] = {}
+    for report in dmesg.reports.reports:
+        place = max(bisect.bisect(starts, report.line) - 1, 0)
+        printed = report.release.partition(" ")[0]
+        names[place] = names[place] or printed
+        home = next((one for one in range(place, -1, -1) if _is_release(printed, names[one])), None)
+        if home is None:
+            strangers.setdefault(printed, []).append(report)
+        else:
+            mine[home].append(report)
+    return mine, list(strangers.values())
+
+
+def _is_release(printed: str, name: str) -> bool:
+    """Whether a report can be of the kernel of that name: it prints none, the same, or a part that mail wrapped."""
+    return not printed or printed == name or (printed.endswith(("-", ".", "+")) and name.startswith(printed))
+
+
+def _decoded(
+    path: str,
+    boot: Boot,
+    kernel: KernelRelease | None,
+    known: LayoutBuilder,
+    panics: Sequence[Panic],
+    reports: Sequence[Report],
+    *,
+    current: bool,
+) -> tuple[KernelLayout, list[DecodedOops]]:
+    """The reports of one kernel with its layout; ``known`` is what other sources say of it."""
+    kasan = kasan_of(boot, reports)
+    layout = layout_of_boot(path, boot, panics, reports, known.copy(), kernel, kasan)
+    series = release_of_map(kernel, layout.get("page_size"), layout.get("va_bits_actual"), reports)
+    areas = areas_of_boot(layout, series, kasan)
+    image = image_of(boot, panics, areas)
+    possible: tuple[PossibleMap, ...] = ()
+    if not layout.knows("page_offset", "linear_end", "vmemmap_start"):
+        facts = known.copy()
+        for report in reports:
+            add_report(facts, report, path)
+        possible = possible_maps(facts, kernel, reports, kasan, newer=is_newer(reports))
+    memory = tuple(message for message in boot.messages if message.kind in _MEMORY_WORK)
+    return layout, [
+        DecodedOops(
+            report=one,
+            path=path,
+            boot=boot,
+            current=current,
+            release=kernel,
+            layout=layout,
+            areas=areas,
+            image=image,
+            kasan=kasan,
+            possible=possible,
+            working_on_memory=memory,
+        )
+        for one in reports
+    ]
 
 
 _BOOT_IMAGE = re.compile(r"vmlinu[xz][-_]([1-9]\d?\.\d{1,3}\S{0,120})")

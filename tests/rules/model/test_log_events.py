@@ -211,3 +211,42 @@ def test_region_without_page_size_is_what_every_layout_that_fits_says(
     (event,) = events(of_text(tmp_path, text))
     assert event.region == region
     assert not [one for one in of_text(tmp_path, text).findings if one.severity >= Severity.HIGH]
+
+
+HOST = """[    0.000000] Linux version 6.12.117 (root@vm) (gcc 12.2.0) #2 SMP
+[    0.000000]   node   0: [mem 0x0000000040000000-0x00000000bfffffff]
+[   20.000000] swapper pgtable: 4k pages, 48-bit VAs, pgdp=000000004adff000
+"""
+FAULT = """[   30.000000] Unable to handle kernel paging request at virtual address {address}
+[   30.000000]   ESR = 0x0000000096000006
+[   30.000000] swapper pgtable: 4k pages, {bits}-bit VAs, pgdp=000000004adff000
+[   30.000000] [{address}] pgd=100000004ffe6003, pud=100000004ffe5003, pmd=0000000000000000
+[   30.000000] CPU: 0 PID: 130 Comm: ndctl Not tainted {release} #2
+[   30.000000] pc : memunmap_pages+0x1a8/0x2a8
+"""
+
+
+def fault(address: str, release: str, bits: int = 48) -> str:
+    return FAULT.format(address=address, release=release, bits=bits)
+
+
+def test_oops_of_another_kernel_is_decoded_by_its_own_release(tmp_path: Path) -> None:
+    text = HOST + fault("fffffdffc2100000", "6.12.117") + fault("ffff80000c000000", "4.19.90")
+    own, foreign = events(of_text(tmp_path, text))
+    assert (own.region, own.release, own.current) == ("vmemmap", "6.12.117", True)
+    assert (foreign.region, foreign.release, foreign.current) == ("linear", "4.19.90", False)
+    assert foreign.pfn is None  # where this kernel's memory begins says nothing of another's
+    assert "of another kernel" in foreign.text
+
+
+def test_oops_behind_the_console_of_a_guest_is_the_host_s(tmp_path: Path) -> None:
+    guest = "[    0.000000] Linux version 5.10.3 (root@guest) (gcc 10.2.0) #1 SMP\n[    1.000000] KASLR enabled\n"
+    found = events(of_text(tmp_path, HOST + guest + fault("fffffdffc2100000", "6.12.117")))
+    assert [(one.release, one.region) for one in found] == [("6.12.117", "vmemmap")]
+
+
+def test_oops_of_the_kernel_that_uname_names_and_of_another(tmp_path: Path) -> None:
+    (tmp_path / "uname").write_text("Linux vm 6.12.117 #2 SMP aarch64 GNU/Linux\n")
+    (tmp_path / "dmesg").write_text(fault("fffffdffc2100000", "6.12.117") + fault("fffffdffc2200000", "5.10.0"))
+    found = events(audit(Request((tmp_path,))))
+    assert [(one.release, one.current) for one in found] == [("6.12.117", True), ("5.10.0", False)]
