@@ -53,6 +53,8 @@ class Message:
     text: str
     """At most 4 KiB of it."""
     kind: Kind
+    path: str = ""
+    """The file that holds it, where that is another log than the one it was added to."""
 
 
 @dataclass(frozen=True, slots=True)

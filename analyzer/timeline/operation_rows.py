@@ -15,6 +15,8 @@ from rules.model.replay.calls import NEVER
 from rules.model.replay.timeline import HotplugLog, Timeline, Trouble
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from parsers.ftrace.events import Trace
     from rules.facts import Facts
     from rules.model.replay.state import Glimpse
@@ -114,7 +116,7 @@ def operation_rows(facts: Facts) -> list[OperationRow]:
     """All operations in the order of the trace; InputError, with what to collect, where there is no trace."""
     timeline, log = facts.get(Timeline), facts.get(HotplugLog)
     if log is not None:
-        return _logged(log.trace)
+        return _logged_once(log.traces)
     if timeline is None:
         raise InputError(f"{facts.why_missing(Timeline)}; collect: {'; '.join(how_to_collect(Timeline))}")
     calls = timeline.calls
@@ -129,6 +131,16 @@ def operation_rows(facts: Facts) -> list[OperationRow]:
     rows = [_row(timeline, call, steps.get(call), troubles.get(call, []), damage.get(call, [])) for call in chosen]
     said = _logged(timeline.trace)
     return sorted(rows + said, key=lambda row: row.line or 0) if said else rows
+
+
+def _logged_once(traces: Sequence[Trace]) -> list[OperationRow]:
+    """What several logs say, in the order of their times, each message once."""
+    if len(traces) == 1:
+        return _logged(traces[0])
+    rows: dict[tuple[object, ...], OperationRow] = {}
+    for row in (row for trace in traces for row in _logged(trace)):
+        rows.setdefault((row.source, row.line) if row.time is None else (row.time, row.result), row)
+    return sorted(rows.values(), key=lambda row: (row.time is None, row.time or 0.0))
 
 
 def _logged(trace: Trace) -> list[OperationRow]:

@@ -12,6 +12,7 @@ from parsers.ftrace.functions import Kind
 from parsers.ranges import distinct
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Hit, Impact, Severity
+from rules.model.log import messages_like
 from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.snapshots import Earlier
 from rules.model.replay.timeline import Timeline
@@ -59,7 +60,7 @@ def size_change(
     What to do:
     Collect a trace of the change, and the CPU features from the boot log.
     """
-    allowed = dmesg is not None and dmesg.boot.feature("BBM") is not None
+    allowed = bool(messages_like(dmesg, r"CPU features: .*BBM"))
     if allowed and kernel_release is not None and kernel_release.series >= (6, 18):
         raise NotApplicableError("this CPU allows size changes of live translations (BBML2) and the kernel uses it")
     for now, before in ((linear, earlier.linear), (vmemmap, earlier.vmemmap)):

@@ -99,7 +99,7 @@ def _panics(dmesg: Dmesg | None) -> tuple[Message, ...]:
     frames = [
         frame
         for frame in dmesg.boot.of(Kind.CALL_TRACE)
-        if any(frame.line - one.line in range(NEAR) for one in bugs)
+        if any(frame.path == one.path and frame.line - one.line in range(NEAR) for one in bugs)
         and any(name in frame.text for name in ("pgtable_alloc", "__create_pgd_mapping", "arch_add_memory"))
     ]
     return (*bugs, *frames) if any("arch_add_memory" in frame.text for frame in frames) else ()

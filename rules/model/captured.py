@@ -72,6 +72,8 @@ class Captured:
     dmesg: Dmesg | None = None
     logs: tuple[Dmesg, ...] = ()
     """Other logs beside ``dmesg``, rotated ones and those of crashes: what they report counts too."""
+    hotplug_logs: tuple[Trace, ...] = ()
+    """What each log says of hotplug in the kernel's own words."""
     memmap_on_memory: MemmapOnMemory | None = None
     boot_id: BootId | None = None
     vmcore: VmcoreFacts | None = None
@@ -138,7 +140,8 @@ def _trace(parsed: Dict[str, Sequence[Any]]) -> dict[str, Any]:
     """
     traces, logs = parsed.get("trace", ()), parsed.get("log", ())
     best = max(traces, key=len, default=None)
-    return {"trace": best if best is not None and (len(best) or not logs) else max(logs, key=len, default=None)}
+    trace = best if best is not None and (len(best) or not logs) else max(logs, key=len, default=None)
+    return {"trace": trace, "hotplug_logs": tuple(logs)}
 
 
 _CHOSEN: dict[str, Callable[[Dict[str, Sequence[Any]]], dict[str, Any]]] = {
@@ -194,7 +197,7 @@ class _Building:
             mapping = None
         if captured.dmesg is not None:
             oopses, events = of_all_logs(captured.dmesg, captured.logs, builder, self.known.get(KernelRelease))
-            self._take(oopses, oopses.release, events)
+            self._take(oopses, oopses.dmesg, oopses.release, events)
             layout = oopses.layout if mapping is None else layout
         self.known[KernelLayout] = layout
         if mapping is not None:
@@ -420,7 +423,7 @@ class _Building:
             self.missing[Timeline] = "the trace holds no event of memory hotplug"
             return
         if (trace.events.origin == Origin.LOG).all():
-            self.known[HotplugLog] = HotplugLog(trace)
+            self.known[HotplugLog] = HotplugLog(self.captured.hotplug_logs or (trace,))
             self.missing[Timeline] = "the kernel log reports hotplug in words only; no trace was collected"
             return
         sections: SectionTable | None = self.known.get(SectionTable)

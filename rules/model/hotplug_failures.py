@@ -248,12 +248,16 @@ class Failed:
 
 def failures_of(boot: Boot) -> Iterator[Failed]:
     """The messages of a boot that report failed operations, in order."""
-    frames = [message.line for message in boot.of(Kind.CALL_TRACE) if _TABLE_ALLOCATORS.search(message.text)]
+    frames = {
+        (message.path, message.line) for message in boot.of(Kind.CALL_TRACE) if _TABLE_ALLOCATORS.search(message.text)
+    }
     for message in boot.messages:
         for failure, pattern in _COMPILED:
             if failure.kind is not message.kind or (found := pattern.search(message.text)) is None:
                 continue
-            if failure.name == "tables" and not any(0 < line - message.line < _TRACE_LINES for line in frames):
+            if failure.name == "tables" and not any(
+                path == message.path and 0 < line - message.line < _TRACE_LINES for path, line in frames
+            ):
                 continue
             yield _failed(failure, message, found)
             break

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from parsers.dmesg import Message
     from parsers.layout import KernelLayout
 
-__all__ = ["address_ranges", "messages_like", "need_whole_log", "quote_messages"]
+__all__ = ["address_ranges", "messages_like", "need_whole_log", "quote_message", "quote_messages"]
 
 MAX_QUOTED = 6
 _BOUNDS = re.compile(r"\[(?:mem )?(?:0x)?([0-9a-f]{1,16})[ -]+(?:0x)?([0-9a-f]{1,16})\]")
@@ -28,11 +28,16 @@ def messages_like(dmesg: Dmesg | None, pattern: str) -> tuple[Message, ...]:
     return tuple(message for message in dmesg.boot.messages if wanted.search(message.text))
 
 
+def quote_message(dmesg: Dmesg, message: Message) -> Evidence:
+    """A message with the file and the line that it is on."""
+    return Evidence(message.path or dmesg.path, message.text, message.line)
+
+
 def quote_messages(dmesg: Dmesg | None, messages: tuple[Message, ...]) -> tuple[Evidence, ...]:
     """The first few of many; none without a log."""
     if dmesg is None:
         return ()
-    quoted = tuple(Evidence(dmesg.path, message.text, message.line) for message in messages[:MAX_QUOTED])
+    quoted = tuple(quote_message(dmesg, message) for message in messages[:MAX_QUOTED])
     more = len(messages) - MAX_QUOTED
     return quoted if more <= 0 else (*quoted, Evidence(dmesg.path, f"and {more} more"))
 

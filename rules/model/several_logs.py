@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rules.model.log_events import LogEvent
     from rules.model.oops import DecodedOops
 
-__all__ = ["of_all_logs"]
+__all__ = ["of_all_logs", "with_all_messages"]
 
 
 def of_all_logs(
@@ -44,7 +44,35 @@ def of_all_logs(
         every += new
         more = (event for event in events_of(replace(own, all=new)) if known.is_new(_event_key(event)))
         events += more if same else (replace(event, current=False) for event in more)
-    return replace(first, all=tuple(every)), LogEvents(tuple(events))
+    whole = with_all_messages(main, others, first.release)
+    return replace(first, dmesg=whole, all=tuple(every)), LogEvents(tuple(events))
+
+
+def with_all_messages(main: Dmesg, others: Sequence[Dmesg], release: KernelRelease | None) -> Dmesg:
+    """The log with what the others say of the same boot besides: each message knows its file.
+
+    Logs of another kernel are left out.  Where another log overlaps with this one and goes back to the start of the
+    boot, what boot messages say is known.
+    """
+    boot = main.boot
+    seen = {(message.time, message.text) for message in boot.messages}
+    messages, features, banner, lost = list(boot.messages), dict(boot.cpu_features), boot.release, boot.lost
+    for log in others:
+        if not _is_same_kernel(log, release):
+            continue
+        shared = [one for one in log.boot.messages if one.time is not None and (one.time, one.text) in seen]
+        new = [one for one in log.boot.messages if (one.time, one.text) not in seen]
+        seen.update((one.time, one.text) for one in new)
+        messages += [replace(one, path=log.path) for one in new]
+        if shared and banner is None and log.boot.release is not None:
+            banner, lost = log.boot.release, log.boot.lost
+            features = {**log.boot.cpu_features, **features}
+    if len(messages) == len(boot.messages):
+        return main
+    if all(one.time is not None for one in messages):
+        messages.sort(key=lambda one: one.time or 0.0)
+    merged = replace(boot, messages=tuple(messages), cpu_features=features, release=banner, lost=lost)
+    return replace(main, boot=merged, boots=tuple(merged if one is boot else one for one in main.boots))
 
 
 class _Once:

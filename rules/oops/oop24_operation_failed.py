@@ -84,5 +84,5 @@ def operation_failed(oopses: Oopses) -> Iterator[Hit]:
     need_whole_log(oopses.dmesg)
 
 
-_ELSEWHERE = {"remove-online", "mixed-region"}
-"""What OOP-23 and OOP-21 report."""
+_ELSEWHERE = {"remove-online", "mixed-region", "unaligned"}
+"""What OOP-23, OOP-21 and SEC-11 report."""

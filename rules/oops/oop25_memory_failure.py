@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from parsers.dmesg import Kind
 from parsers.ranges import EMPTY, Ranges
-from rules.finding import Claim, Evidence, Hit, Impact, Severity
-from rules.model.log import need_whole_log
+from rules.finding import Claim, Hit, Impact, Severity
+from rules.model.log import need_whole_log, quote_message
 from rules.model.log_events import bad_places
 from rules.model.oops import Oopses
 from rules.rule import rule
@@ -67,7 +67,7 @@ def memory_failure_reported(oopses: Oopses) -> Iterator[Hit]:
             message=f"{where} was reported {place.repeats + 1} times. It may be memory, or a register of a device.",
             claim=Claim.PROBABLE,
             pfns=EMPTY if place.pfn is None else Ranges.one(place.pfn, place.pfn + 1),
-            evidence=(Evidence(dmesg.path, place.message.text, place.message.line),),
+            evidence=(quote_message(dmesg, place.message),),
             key=where,
         )
     for pfn, reports in list(pages.items())[:MAX_PFNS]:
@@ -82,7 +82,7 @@ def memory_failure_reported(oopses: Oopses) -> Iterator[Hit]:
             message=f"PFN {pfn:#x}{section} was reported {times}: {'; '.join(said[:3])}.{again}",
             claim=Claim.PROVEN,
             pfns=Ranges.one(pfn, pfn + 1),
-            evidence=tuple(Evidence(dmesg.path, message.text, message.line) for message, _ in reports[:6]),
+            evidence=tuple(quote_message(dmesg, message) for message, _ in reports[:6]),
             key=f"{pfn:#x}",
         )
     need_whole_log(dmesg)

@@ -40,9 +40,10 @@ __all__ = ["Anomaly", "Calibration", "HotplugLog", "State", "Step", "Timeline", 
 
 @dataclass(frozen=True, eq=False)
 class HotplugLog:
-    """Hotplug as the kernel log reports it: that something happened, not what became of it; not enough to replay."""
+    """Hotplug as kernel logs report it: that something happened, not what became of it; not enough to replay."""
 
-    trace: Trace
+    traces: tuple[Trace, ...]
+    """One a log."""
 
 
 @dataclass(frozen=True, eq=False)

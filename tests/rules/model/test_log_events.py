@@ -16,6 +16,7 @@ import pytest
 
 from analyzer.audit import Report, audit
 from analyzer.sources.read import Request
+from analyzer.timeline.operation_rows import operation_rows
 from parsers.errors import WrongFormatError
 from parsers.layout import KernelLayout
 from parsers.uname import KernelRelease
@@ -250,3 +251,23 @@ def test_oops_of_the_kernel_that_uname_names_and_of_another(tmp_path: Path) -> N
     (tmp_path / "dmesg").write_text(fault("fffffdffc2100000", "6.12.117") + fault("fffffdffc2200000", "5.10.0"))
     found = events(audit(Request((tmp_path,))))
     assert [(one.release, one.current) for one in found] == [("6.12.117", True), ("5.10.0", False)]
+
+
+def test_messages_of_every_log_of_the_boot_count_and_are_quoted_where_they_are(tmp_path: Path) -> None:
+    refusal = "Block size [0x8000000] unaligned hotplug range: start 0x100001000, size 0x8000000\n"
+    (tmp_path / "dmesg").write_text(HOST + fault("fffffdffc2100000", "6.12.117"))
+    (tmp_path / "kern.log").write_text(f"[   20.500000] usb 1-1: new device\n[   21.000000] {refusal}")
+    (tmp_path / "kern.log.1").write_text(
+        f"[    0.000000] Linux version 5.10.3 (root@other) (gcc) #1 SMP\n[   22.000000] {refusal}"
+    )
+    report = audit(Request((tmp_path,)))
+    (finding,) = (one for one in report.findings if one.rule.code == "SEC-11")
+    assert [(Path(one.source).name, one.line) for one in finding.hit.evidence] == [("kern.log", 2)]
+    assert "OOP-24" not in {one.rule.code for one in report.findings}
+
+
+def test_timeline_has_what_every_log_says_once(tmp_path: Path) -> None:
+    (tmp_path / "dmesg").write_text(HOST + "[   40.000000] Offlined Pages 32768\n")
+    (tmp_path / "kern.log").write_text("[   40.000000] Offlined Pages 32768\n[   41.000000] Offlined Pages 4096\n")
+    rows = operation_rows(audit(Request((tmp_path / "dmesg", tmp_path / "kern.log"))).facts)
+    assert [(row.time, row.result) for row in rows] == [(40.0, "Offlined Pages 32768"), (41.0, "Offlined Pages 4096")]
