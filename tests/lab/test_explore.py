@@ -16,7 +16,7 @@ from fixtures.lab.explore.atlas import Atlas, read_case
 from fixtures.lab.explore.draw import HIGH, LOW, Drawer, shape_of
 from fixtures.lab.explore.guest import HungError, Machine, Result, _result, _unpack
 from fixtures.lab.explore.kernels import HERE
-from fixtures.lab.explore.operations import VERBS, Operation, from_record, script_of, smaller, to_record
+from fixtures.lab.explore.operations import VERBS, Operation, from_record, parse, script_of, smaller, to_record
 from fixtures.lab.explore.sequence import play, transitions
 from fixtures.lab.explore.shrink import shrink
 from fixtures.lab.explore.world import Namespace, World, look_around
@@ -53,6 +53,23 @@ def played(tmp_path, operations, *, fresh=lambda _: True, **toy):
 def test_operations_survive_json():
     for operation in drawn(1):
         assert from_record(json.loads(json.dumps(to_record(operation)))) == operation
+
+
+def test_operations_survive_text():
+    for operation in drawn(1):
+        assert parse(str(operation)) == operation
+
+
+@pytest.mark.parametrize("text", ["fly 3", "plug d1", "walk on", "create lots", "failing x 0 60: fly"])
+def test_text_that_is_no_operation_is_refused(text):
+    with pytest.raises(ValueError, match=r"\w"):
+        parse(text)
+
+
+def test_device_dax_is_aligned_to_what_the_page_size_allows():
+    drawer = Drawer(random.Random(1), ("create",), 2 << 20, 16384)
+    aligns = {one.how.split()[-1] for one in (drawer.draw(World(block_bytes=BLOCK)) for _ in range(50))}
+    assert aligns == {"16K", "raw"}
 
 
 def test_guest_scripts_are_shell(tmp_path):
@@ -112,7 +129,7 @@ def test_every_verb_of_a_machine_is_known_and_drawn():
 def test_what_was_often_done_is_drawn_less_often():
     verbs, touched = ("walk", "auto"), Counter({shape_of(Operation("walk"), EVERYTHING): 1000})
     fair = [one.verb for one in drawn(6, 200, EVERYTHING, verbs)]
-    drawer = Drawer(random.Random(6), verbs, 2 << 20, touched)
+    drawer = Drawer(random.Random(6), verbs, 2 << 20, 4096, touched)
     bored = [drawer.draw(EVERYTHING).verb for _ in range(60)]
     assert bored.count("walk") / len(bored) < fair.count("walk") / len(fair) / 2
 

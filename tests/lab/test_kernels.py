@@ -54,7 +54,8 @@ def lab(tmp_path, monkeypatch):
     (folder / "modules").mkdir(parents=True)
     (folder / "modules/nfit.ko").write_bytes(b"module")
     (folder / "modules/modules.order").write_text("nfit.ko\n")
-    (folder / "Image").write_bytes(b"image")
+    (folder / "Image").write_bytes(bytes(24) + b"\x0c" + bytes(31) + b"ARMd" + bytes(4))
+    (tmp_path / "Image.gz").write_bytes(b"\x1f\x8b" + bytes(80))
     return tmp_path
 
 
@@ -62,7 +63,7 @@ def test_kernel_is_found_by_name_or_image(lab):
     found = find_kernel("debian-7.3-16k")
     assert (found.page, found.cpu, found.modules) == (16384, "cortex-a76", lab / "kernels/debian-7.3-16k/modules")
     assert find_kernel(str(lab / "kernels/debian-7.3-16k/Image")).name == "debian-7.3-16k"
-    for missing in ("6.12-4k", str(lab / "nothing")):
+    for missing in ("6.12-4k", str(lab / "nothing"), str(lab / "Image.gz")):
         with pytest.raises(SystemExit, match="explore: "):
             find_kernel(missing)
 

@@ -1,0 +1,63 @@
+"""The corpus that a kernel under test is played: its entries, and the KTAP of what comes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fixtures.lab.explore.__main__ import MACHINES
+from fixtures.lab.explore.corpus import Entry, Outcome, corpus, ktap, outcome
+from fixtures.lab.explore.operations import parse
+from fixtures.lab.explore.referees import Blame, Case
+from fixtures.lab.explore.sequence import Played
+
+ENTRIES = corpus()
+TEST = Entry(
+    "two-dimms", "…", "dimm", (parse("plug d1 128M 0x100000000"), parse("unplug d1")), bug="VMM-05: since 5.12"
+)
+
+
+def played(*cases):
+    return Played(operations=list(TEST.steps), cases=list(cases))
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda one: one.name)
+def test_entry_can_be_played(entry):
+    verbs = set(MACHINES[entry.machine]["verbs"])
+    assert {inner.verb for step in entry.steps for inner in step.every} <= verbs
+    assert set(entry.pages) <= {"4k", "16k", "64k"}
+    assert entry.what
+
+
+def test_every_known_bug_has_an_entry():
+    page = (Path(__file__).parents[2] / "docs/kernel-findings.md").read_text()
+    bugs = {entry.bug.partition(":")[0] for entry in ENTRIES if entry.bug}
+    assert {"VMM-05", "VMM-06", "VMM-14", "LIN-04", "MOM-14", "d4234d131b0a"} <= bugs
+    assert all(bug in page for bug in bugs)
+
+
+def test_passed_test_is_one_line():
+    assert list(ktap(3, outcome(TEST, played()))) == ["ok 3 two-dimms"]
+
+
+def test_kernels_case_fails_a_test_and_names_the_known_bug():
+    case = Case("findings", Blame.KERNEL, "VMM-02", "VMM-02 critical:\nStruct pages are gone", 2, "")
+    assert list(ktap(1, outcome(TEST, played(case)))) == [
+        "# kernel, findings: VMM-02 after step 2, unplug d1: VMM-02 critical: Struct pages are gone",
+        "# known bug: VMM-05: since 5.12",
+        "not ok 1 two-dimms",
+    ]
+
+
+def test_tools_case_is_a_remark():
+    case = Case("log", Blame.TOOL, "x failed", "no finding quotes: x failed", 1)
+    *remarks, result = ktap(1, outcome(TEST, played(case)))
+    assert result == "ok 1 two-dimms"
+    assert remarks == ["# tool, log: x failed after step 1, plug d1 128M 0x100000000: no finding quotes: x failed"]
+
+
+def test_skipped_test_says_why():
+    assert list(ktap(2, Outcome(TEST, ok=True, skipped="no fail_page_alloc"))) == [
+        "ok 2 two-dimms # SKIP no fail_page_alloc"
+    ]
