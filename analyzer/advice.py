@@ -1,4 +1,4 @@
-"""How to get what is missing, for the reader at hand: a live host, a dump of a dead one, a log, a customer's bundle.
+"""How to get what is missing, for this reader: a live host, a dump of a dead one, a log, a customer's bundle.
 
 What the kernel cannot give is not asked for (its configuration says so), nor is a dump of someone who audits one.
 Configuration symbols were read in v4.19, v5.10, v6.1 and v6.12 (mm/Kconfig.debug, arch/arm64/Kconfig.debug,

@@ -80,7 +80,7 @@ class Baseline:
     def stale(self, verdicts: Iterable[Verdict], today: date) -> list[tuple[Entry, str]]:
         """Entries that have expired, and entries of rules that were decided and did not find that.
 
-        A rule that was left out or is undecided says nothing about its entries.
+        A rule that was left out or is undecided leaves its entries open.
         """
         decided = {
             verdict.rule.code: {_name(one) for one in verdict.findings} for verdict in verdicts if _is_decided(verdict)

@@ -74,7 +74,7 @@ def coordinate(bundles: str, output: str, scheduler: str) -> None:
 
 
 class Coordinator:
-    """A run in a process of its own."""
+    """A run in its own process."""
 
     def __init__(self, bundles: Path, output: Path, scheduler: str = "") -> None:
         command = [sys.executable, __file__, "--coordinate", str(bundles), str(output), scheduler]

@@ -2,7 +2,7 @@
 
     python benchmarks/bench_kcore.py [--gib 1024] [--directory /dev/shm]
 
-Prints the time and the peak resident size of the walk in a process of its own, the time of the second reading that
+Prints the time and the peak resident size of the walk in its own process, the time of the second reading that
 shows whether memory changed meanwhile, and the time of a plain reading of the same pages.  The directory has to be on
 a file system with sparse files of 2**49 bytes.
 """

@@ -2,7 +2,7 @@
 
     python benchmarks/bench_start.py [--runs 9]
 
-Each is a process of its own; the runs take turns, so that a busy machine slows all of them.  Wall time is what a
+Each is a separate process; the runs take turns, so that a busy machine slows all of them.  Wall time is what a
 person waits for, CPU time what does not depend on the neighbours; of both the middle of the runs.
 """
 

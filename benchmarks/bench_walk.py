@@ -4,7 +4,7 @@
 
 Prints, from one run: PTEs decoded a second from memory, the time of the whole walk of the core, the time that
 drgn's Program.read takes for the same table pages, the time of a plain reading of them, drgn's entry-by-entry rate, and
-the peak resident size of the walk in a process of its own.
+the peak resident size of the walk in its own process.
 """
 
 from __future__ import annotations

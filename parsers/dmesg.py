@@ -149,7 +149,7 @@ class Dmesg:
 
 
 def parse_dmesg(data: bytes, path: str) -> Dmesg:
-    """Read a kernel log of any length up to MAX_BYTES; FormatError if it is none.
+    """Read a kernel log of any length up to MAX_BYTES; FormatError if it is not one.
 
     Of more than MAX_MESSAGES messages or MAX_BOOTS boots the last are kept.
     """
@@ -300,4 +300,4 @@ def _doubts(boots: Sequence[Boot], boot: Boot, dropped: int, path: str) -> Itera
         damaged = [message.line for message in boot.messages if message.kind is Kind.COMMAND_LINE]
         yield from at_lines("the kernel command line is damaged, so it is not known", damaged, path)
     if boot.release is None:
-        yield Diagnostic("the banner of the boot is not in the log: what boot messages say is unknown", path, boot.line)
+        yield Diagnostic("the log starts after boot: boot messages are unavailable", path, boot.line)

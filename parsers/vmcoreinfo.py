@@ -43,7 +43,7 @@ _PROOF = ("OSRELEASE", "PAGESIZE", "SYMBOL(", "NUMBER(")
 
 @dataclass(frozen=True, kw_only=True)
 class VmcoreInfo:
-    """The keys of VMCOREINFO; every accessor gives None for a key that is not there.
+    """The keys of VMCOREINFO; every accessor gives None for a missing key.
 
     >>> text = b'''OSRELEASE=6.12.117
     ... PAGESIZE=4096
@@ -113,7 +113,7 @@ class VmcoreInfo:
 
 
 def parse_vmcoreinfo(data: bytes, path: str) -> VmcoreInfo:
-    """Read VMCOREINFO from text, a NUL-padded page or the ELF note around it; FormatError if it is none.
+    """Read VMCOREINFO from text, a NUL-padded page or the ELF note around it; FormatError if it is not one.
 
     Of a key that occurs twice the first value counts, as for crash and makedumpfile.
     """

@@ -16,7 +16,7 @@ __all__ = ["main"]
 _OURS = ("parsers", "rules", "analyzer")
 _FAILED_INSIDE = 4
 _ADVICE = (
-    "install ptaudit in an environment of its own: uv tool install ptaudit, pipx install ptaudit, or a new virtual "
+    "install ptaudit in its own environment: uv tool install ptaudit, pipx install ptaudit, or a new virtual "
     "environment"
 )
 

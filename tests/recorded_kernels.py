@@ -19,7 +19,7 @@ FIXTURE = Path(__file__).parents[1] / "fixtures" / "kernels" / "code.jsonl.zst"
 REVERTED = {("6.12.117-lab-without-d4234d131b0a", "partial-section-pmd")}
 """Bugs of kernels that were built with the fix reverted."""
 NO_CHANGELOG = {("cont-tlb-shatter", (7, 0)), ("pgtable-dtor", (7, 0)), ("mom-altmap", (7, 1))}
-"""Backports into branches whose changelogs were not at hand: `rules.model.bugs` has them from the code itself."""
+"""Backports into branches whose changelogs were not available: `rules.model.bugs` has them from the code itself."""
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ vmcoreinfo() {
         grep -E '^(OSRELEASE|BUILD-ID|PAGESIZE|KERNELOFFSET|(SYMBOL|SIZE|OFFSET|LENGTH|NUMBER)\([A-Za-z0-9_.]+\))='
 }
 
-# Files of tracefs have no size: only reading shows what they hold. `ptaudit probes` traces in an instance of its own. Fprobes are in
+# Files of tracefs have no size: only reading shows what they hold. `ptaudit probes` traces in its own instance. Fprobes are in
 # dynamic_events only, with kprobes and the other probes; before 5.0 there is kprobe_events alone.
 is_tracing() {
     [ -e $tracing/instances/mhp/trace ] && return 0

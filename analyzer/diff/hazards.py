@@ -86,7 +86,7 @@ def _live(pieces: Pieces, after: Facts) -> Iterator[Hazard]:
         message = (
             f"{offsets.total >> 10} KiB translate in both captures, by leaves of another size. Without "
             "break-before-make the TLB may hold both; unmapping and mapping again in between looks "
-            "the same, a trace tells them apart."
+            "the same; only a trace distinguishes them."
         )
         yield _hazard(pieces, offsets, Severity.HIGH, Claim.SUSPECTED, f"live {name} leaves changed size", message)
     moved = pieces.moved | _shared_or_unshared(pieces)
@@ -94,7 +94,7 @@ def _live(pieces: Pieces, after: Facts) -> Iterator[Hazard]:
         offsets = _own(pieces, moved)
         message = (
             f"{offsets.total >> 10} KiB translate in both captures, to another physical address. HugeTLB vmemmap "
-            "optimisation does that; unmapping and mapping again in between looks the same, a trace tells them apart."
+            "optimisation does that; so does unmapping and mapping again in between. Only a trace distinguishes them."
         )
         yield _hazard(pieces, offsets, Severity.HIGH, Claim.SUSPECTED, f"live {name} entries point elsewhere", message)
 

@@ -71,7 +71,7 @@ def _listed(name: str) -> Iterator[str]:
 
 def _below(path: Path, depth: int, *, named: bool = False) -> Iterator[Path]:
     """The bundle that ``path`` is, or those in it."""
-    if not os.path.isdir(path):  # noqa: PTH112 a name too long for any file is none
+    if not os.path.isdir(path):  # noqa: PTH112 a name too long for a file is not a directory
         if named or path.name.endswith(_ARCHIVES + _DUMPS):
             yield path
         return

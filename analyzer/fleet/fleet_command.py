@@ -17,7 +17,7 @@ __all__ = ["command"]
 
 
 class _RunByDefault(click.Group):
-    """``fleet PATH...`` runs; ``fleet query`` and ``fleet diff`` are commands of their own."""
+    """``fleet PATH...`` runs; ``fleet query`` and ``fleet diff`` are separate commands."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put ``run`` in front of what is not a command."""

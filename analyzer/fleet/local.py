@@ -1,4 +1,4 @@
-"""Local scheduling: each bundle in a process of its own, forked from a server that has everything imported."""
+"""Local scheduling: each bundle in its own process, forked from a server that has everything imported."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Server:
 
 
 def _started() -> subprocess.Popen[bytes]:
-    # -P: the current folder may hold packages of the same names.  A session of its own: Ctrl-C is the
+    # -P: the current folder may hold packages of the same names.  Its own session: Ctrl-C is the
     # coordinator's.  One thread: a process with several cannot be forked safely.
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "analyzer.fleet.server"],

@@ -109,7 +109,7 @@ def _connected(nodes: list[_Node]) -> list[list[_Node]]:
 
 
 def _join_wide(nodes: list[_Node], home: list[int], root: Callable[[int], int]) -> None:
-    """Findings of many sections have no place of their own: they are compared with all."""
+    """Findings of many sections have no single place: they are compared with all."""
     wide = [number for number, node in enumerate(nodes) if len(node.finding.sections) > MAX_SECTIONS]
     for number in wide[:MAX_COMPARED]:
         for other, node in enumerate(nodes):

@@ -29,7 +29,7 @@ MAX_CHARACTERS = 420
 MAX_NEXT = 300
 MAX_EVENTS = 3
 MAX_NAMES = 4
-_KNOWN_BUG_QUESTION = re.compile(r"Is it the known bug.*?(?= Rests on |$)")
+_KNOWN_BUG_QUESTION = re.compile(r"Is it the known bug.*?(?= Assumptions: |$)")
 """What an oops rule says for and against a known bug."""
 _LOG_KINDS = frozenset({"dmesg", "trace"})
 _VERBS = {

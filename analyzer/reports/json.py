@@ -97,7 +97,7 @@ def host_name(report: Report) -> str | None:
 
 
 def _finding(finding: Finding, report: Report) -> dict[str, Any]:
-    """A finding with what depends on the evidence: how to check it, and advice for the reader at hand."""
+    """A finding with what depends on the evidence: how to check it, and advice for this reader."""
     found = finding_as_dict(finding)
     checks = reproduce(finding, report.sources.sources)
     return {**found, "advice": advice_for(finding.rule, report), "reproduce": checks}

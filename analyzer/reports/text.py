@@ -330,7 +330,7 @@ def _outcomes(report: Report) -> Iterator[str]:
 
 
 def _ignored(report: Report) -> Iterator[str]:
-    """Files that were given and not used: those with a reason of their own first."""
+    """Files that were given and not used: those with an individual reason first."""
     unread = report.sources.unread
     named = [one for one in unread if one.reason != NOT_RECOGNISED]
     unknown = [one.path for one in unread if one.reason == NOT_RECOGNISED]

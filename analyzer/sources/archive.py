@@ -1,7 +1,7 @@
 """Archives as sources: tar, zip and compressed files, streamed through memory and never unpacked to disk.
 
 What is inside is hostile until shown otherwise.  Members are only ever read, so a name that leads out of the archive,
-a link or a device can do no harm, and is left out with a word; what grows beyond all measure is refused (`Limits`).
+a link or a device can do no harm, and is left out and named; what grows without limit is refused (`Limits`).
 Archives in archives are opened on the way.
 """
 
@@ -278,7 +278,7 @@ class _Reading:
             self.look_into(_Replay(head, file), head, size, name, relative)
 
     def look_into(self, source: Stream, head: bytes, size: int, name: str, relative: str) -> None:
-        """A member whose name says nothing, which is kept if it is evidence."""
+        """A member with an unknown name, which is kept if it is evidence."""
         refused = "" if self.look is None else self.look.refused(head, max(size, len(head)))
         if self.look is None or refused is not None:
             if refused:

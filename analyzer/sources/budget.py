@@ -59,9 +59,9 @@ class Budget:
         """Why a file of this size and unknown name is not looked into; empty if it is, and then it is counted."""
         bounds = self.bounds
         if size > bounds.look_bytes:
-            return f"its name says nothing, and it is larger than {bounds.look_bytes >> 20} MiB: name its kind"
+            return f"its name is not known, and it is larger than {bounds.look_bytes >> 20} MiB: name its kind"
         if self.looks >= bounds.looks or self.looked + size > bounds.looked_bytes or self.seconds > bounds.look_seconds:
-            return "its name says nothing, and too many such files were looked into: name it or its kind"
+            return "its name is not known, and too many such files were examined: name it or its kind"
         self.looks += 1
         self.looked += size
         return ""

@@ -69,7 +69,7 @@ def read_program(prog: drgn.Program) -> VmcoreFacts:
 
 
 def symbols_of(vmlinux: Path) -> frozenset[str]:
-    """Names of all symbols of an ELF kernel; InputError if it is none."""
+    """Names of all symbols of an ELF kernel; InputError if it is not one."""
     from elftools.elf.elffile import ELFFile  # noqa: PLC0415 pyelftools is slow to import
     from elftools.elf.sections import SymbolTableSection  # noqa: PLC0415
 

@@ -34,7 +34,7 @@ class Found:
         return self.where[:size] if isinstance(self.where, bytes) else head_of(self.where, size)
 
     def size(self) -> int:
-        """Bytes; InputError for a file that is not there any more."""
+        """Bytes; InputError for a file that no longer exists."""
         if isinstance(self.where, bytes):
             return len(self.where)
         try:
@@ -43,7 +43,7 @@ class Found:
             raise InputError(error.strerror or str(error), path=self.name) from error
 
     def unended(self) -> tuple[Diagnostic, ...]:
-        """A word on text whose last line has no end: the kernel ends every line, so it was cut short, or pasted."""
+        """Warn if the last line lacks a newline: the kernel ends every line, so it was truncated, or pasted."""
         if _is_binary(self.head(_PEEK)):
             return ()
         if isinstance(self.where, bytes):

@@ -101,7 +101,7 @@ _SAID: Mapping[str, tuple[tuple[str, Callable[[Any], frozenset[object]]], ...]] 
 
 
 def _names(*names: str) -> frozenset[object]:
-    """Host names without their domain; what a host is called before it has a name says nothing."""
+    """Host names without their domain; the name of a host that has none yet is ignored."""
     short = {name.strip().partition(".")[0].lower() for name in names}
     return frozenset(short - {"", "(none)", "localhost"})
 

@@ -48,7 +48,7 @@ class Request:
 def read_sources(request: Request) -> Sources:
     """Read everything that is asked for into one evidence set.
 
-    Raises `InputError` where a path cannot be read or nothing in it is understood, `UsageError` for a
+    Raises `InputError` where a path cannot be read or no file that ptaudit knows, `UsageError` for a
     directory with several captures.
     """
     reading = Reading(request.symbols)

@@ -193,7 +193,7 @@ class Reading:
             self.left_out.append(Unread(found.name, error.message))
 
     def _unnamed(self, found: Found) -> None:
-        """A file of a capture whose name says nothing."""
+        """A file of a capture with an unknown name."""
         documents: list[Document] = []
         try:
             head = found.head(SNIFF_BYTES)
@@ -383,7 +383,7 @@ class Reading:
         unknown = [] if facts.types != "VMCOREINFO" else ["structures"]
         unknown += [] if facts.has_symbols else ["symbols"]
         if only_found and self.kernels and self.symbols.vmlinux is None and unknown:
-            # A kernel from elsewhere is not opened unless someone says so: its debug info is a program of its own.
+            # A kernel from elsewhere is not opened unless someone says so: its debug info is another program.
             what = " and ".join(unknown)
             said = f"its {what} are not known, and {self.kernels[0]} is next to it: --vmlinux reads that"
             notes = (*notes, Diagnostic(said, str(paths[0])))
@@ -425,7 +425,7 @@ class Reading:
             if self.notes:
                 raise InputError("; ".join(note.message for note in self.notes))
             names = [one.path for one in self.unread()]
-            raise InputError("nothing in it is understood" + (f": {', '.join(names[:8])}" if names else ""))
+            raise InputError("no file that ptaudit knows (empty?)" + (f": {', '.join(names[:8])}" if names else ""))
         if "config" in self.parsed and not self._own_config():
             del self.parsed["config"]
         refuse_strangers(self.parsed)

@@ -39,7 +39,7 @@ def documents_of(data: bytes) -> list[Document]:
 
 
 class Look:
-    """Looks into files not named by the user whose names say nothing: accepts only clear content."""
+    """Looks into files with unknown names that the user did not give: accepts only clear content."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget

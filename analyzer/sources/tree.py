@@ -59,7 +59,7 @@ def is_wanted(relative: str) -> bool:
 
 
 def walk(root: Path, unread: list[Unread]) -> Iterator[tuple[str, Path]]:
-    """Regular files below ``root``, by relative path; what is none, or leads out of it, is added to ``unread``."""
+    """Regular files below ``root``, by relative path; anything else, and links that leave it, go to ``unread``."""
     base = root.resolve()
     for relative, path in below(root):
         try:
@@ -91,7 +91,7 @@ def is_archive(path: Path, relative: str) -> bool:
 
 
 def other_captures(root: str, names: Mapping[str, object]) -> list[str]:
-    """Directories, relative to the root, that are captures of their own beside the one in the root itself.
+    """Directories, relative to the root, that are separate captures beside the one in the root itself.
 
     Raises `UsageError` where there are several and none lies in the root: they are several machines or moments.
     """

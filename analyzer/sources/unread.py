@@ -1,4 +1,4 @@
-"""Nothing that was given is dropped without a word: every file that is not used, with the reason."""
+"""Every file that was given and not used, with the reason."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ class Case:
         return Outcome(kind=kind, why="", breaks=tuple(breaks), after=after)
 
     def _past_neighbours(self, own: Ranges) -> Ranges:
-        """Memory that is not there and whose struct pages share a leaf with ``own``, where no page tables were read."""
+        """Absent memory whose struct pages share a leaf with ``own``, where no page tables were read."""
         machine = self.machine
         if self.known.read or not own - self.known.seen_added:
             return EMPTY
@@ -175,7 +175,7 @@ class Case:
         machine = self.machine
         own = unit.pfns & machine.valid
         if not own:
-            return Outcome(kind=Kind.SAFE, why=f"{unit.name} is not there", after=machine)
+            return Outcome(kind=Kind.SAFE, why=f"{unit.name} does not exist", after=machine)
         block = self._block_pages
         if block and (unit.start_pfn % block or unit.end_pfn % block):
             why = f"{unit.name} is not a whole number of memory blocks: check_hotplug_memory_range() returns -EINVAL"

@@ -127,8 +127,8 @@ class _Place:
             row = int(np.searchsorted(mapping.start, np.uint64(va), side="right"))
             before = next((one for one in reversed(mapping.markers) if one.row < row), None)
         if before is None:
-            return "neither linear map nor vmemmap"
-        return f"behind '{before.name}'" if before.name.endswith(" end") else before.name.removesuffix(" start")
+            return "kernel text, module or vmalloc area"
+        return f"after '{before.name}'" if before.name.endswith(" end") else before.name.removesuffix(" start")
 
     def _index(self) -> int | None:
         """Page index of the page that the address, or the struct page there, belongs to."""

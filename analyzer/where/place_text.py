@@ -22,9 +22,9 @@ def lines(place: dict[str, Any]) -> list[str]:
 
 
 def _fields(place: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    guessed = ", by its value (phys: or virt: says it)" if place["guessed"] else ""
+    guessed = "; force with phys:, virt: or pfn:" if place["guessed"] else ""
     tag = f", tag {place['tag']} stripped" if place["tag"] else ""
-    yield place["address"], f"read as {place['read_as']}{guessed}{tag}"
+    yield place["address"], f"taken as {place['read_as']}{tag}{guessed}"
     yield from _numbers(place)
     yield from _memory(place)
     for one in place["mapped_by"]:

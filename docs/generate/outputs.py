@@ -4,7 +4,7 @@
     python docs/generate/outputs.py --update  writes what the commands print now
 
 A block marked ``console`` has lines that start with ``$``: commands, run by a shell in the top folder with
-``ptaudit`` at hand.  What follows is all that they print; what takes time prints that elsewhere.
+``ptaudit`` on the path.  What follows is all that they print; what takes time prints that elsewhere.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The default layout is that of kernel/trace/trace_output.c (5.10 to 7.3: task in 16 columns, ``-``, pid, perhaps the
 thread group, ``[cpu]``, perhaps 3 to 8 flag letters, time); ``trace-cmd report`` writes the same with its own flags and
-rounding, the latency format and its verbose variant and ``perf script`` have layouts of their own.
+rounding, the latency format and its verbose variant and ``perf script`` have their own layouts.
 """
 
 from __future__ import annotations

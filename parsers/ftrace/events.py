@@ -2,7 +2,7 @@
 
 A row is one event of memory hotplug (`parsers.ftrace.functions.Kind`), in the order in which the source merges its
 CPUs.  That order is the truth: several events share one microsecond, so never sort by time.  Arguments
-live in a compressed table of their own (`Arguments`) because no event has more than a few of the forty columns.
+live in a separate compressed table (`Arguments`) because no event has more than a few of the forty columns.
 """
 
 from __future__ import annotations

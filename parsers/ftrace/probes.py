@@ -211,7 +211,7 @@ start() {{
 """
 
 _START = """\
-  # An instance of its own keeps other users of tracing out.
+  # Its own instance keeps other users of tracing out.
   mkdir "$I" 2>/dev/null && B=$I
   echo 0 > "$B/tracing_on"
   echo {buffer_kb} > "$B/buffer_size_kb"

@@ -76,7 +76,7 @@ class ReportedGraph:
     def _ends(
         self, data: bytes, calls: Iterable[tuple[_Open, int]], still_open: list[_Open]
     ) -> Iterator[tuple[int, bytes]]:
-        gone: set[re.Pattern[bytes]] = set()  # what is not found from one call on is not behind a later one
+        gone: set[re.Pattern[bytes]] = set()  # what is not found from one call on is not after a later one
         for call, position in calls:
             match = None
             if call.end not in gone and self._budget > 0:

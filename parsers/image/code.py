@@ -188,7 +188,7 @@ class KernelCode:
 
 
 def read_code(symbols: Kallsyms, read: Callable[[int, int], bytes], path: str, **known: str | int | None) -> KernelCode:
-    """The code of `FUNCTIONS`, by symbols that can tell where a function ends and a reader of their addresses."""
+    """The code of `FUNCTIONS`, from symbols that say where a function ends, and a reader of its addresses."""
     functions: dict[str, tuple[Function, ...]] = {}
     unread = set()
     for name in FUNCTIONS:

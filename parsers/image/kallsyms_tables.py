@@ -56,7 +56,7 @@ class KallsymsTables:
 
 
 def find_kallsyms(image: U8) -> KallsymsTables | None:
-    """The tables of a flat image (uint8), None where there are none that can be told."""
+    """The tables of a flat image (uint8), None where none is recognised."""
     for token_index in _token_indices(image):
         token_table = _token_table(image, token_index)
         if token_table is None:

@@ -126,4 +126,4 @@ def _slide(image: U8, symbols: Kallsyms, path: str) -> int:
         if entry is not None and word >> 26 == 0b000101:
             offset = (word & 0x3FFFFFF) - ((word & 0x2000000) << 1)
             return entry - 4 * (place + offset)
-    raise FormatError("where its symbols lie cannot be told: neither _text nor primary_entry is known", path=path)
+    raise FormatError("cannot locate its symbols: neither _text nor primary_entry is known", path=path)

@@ -123,7 +123,7 @@ def _chosen(index: I64, *arrays: NDArray[Any]) -> tuple[NDArray[Any], ...]:
 
 
 def _hexadecimal(digits: U64) -> tuple[U64, U64]:
-    """Values of eight lower-case digits a word, and for each column a mask that is not 0 if one is no digit."""
+    """Values of eight lower-case digits a word, and for each column a mask that is not 0 if one is not a digit."""
     ninefold = digits >> _6
     ninefold &= _ONES
     ninefold *= _9

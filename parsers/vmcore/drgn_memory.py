@@ -55,7 +55,7 @@ class ProgramMemory(PhysicalMemory):
         return data, present
 
     def _read(self, first: int, count: int, data: U8, known: Bool) -> None:
-        """One run, in halves where a part of it is not there."""
+        """One run, in halves where a part of it is missing."""
         import drgn  # noqa: PLC0415 whoever has a program has drgn
 
         try:
@@ -71,7 +71,7 @@ class ProgramMemory(PhysicalMemory):
 
 
 def open_program(prog: drgn.Program) -> RawDump:
-    """The kernel that a program is open on; InputError where it is none of arm64, or has no VMCOREINFO."""
+    """The kernel that a program is open on; InputError where it is not an arm64 kernel, or has no VMCOREINFO."""
     import drgn  # noqa: PLC0415
 
     if not prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:

@@ -177,7 +177,7 @@ class Dump:
 
     @property
     def kallsyms(self) -> Kallsyms | None:
-        """The kernel's own symbols, which also tell where each ends; None without them."""
+        """The kernel's own symbols, which also say where each ends; None without them."""
         return self._symbols if isinstance(self._symbols, Kallsyms) else None
 
     @property

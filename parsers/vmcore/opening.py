@@ -240,7 +240,7 @@ def _open_kdump(streams: Sequence[BinaryIO], paths: Sequence[str]) -> _Opened:
 
 def _refuse_several(paths: Sequence[str]) -> None:
     if len(paths) > 1:
-        raise InputError("a dump of its own, not one file of a split kdump: give it alone", path=paths[0])
+        raise InputError("a separate dump, not one file of a split kdump: give it alone", path=paths[0])
 
 
 def _kdump_info(header: kdump.Header) -> bytes:

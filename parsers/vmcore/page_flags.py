@@ -41,7 +41,7 @@ class FlagsLayout:
 
     @classmethod
     def of(cls, dump: Dump) -> FlagsLayout:
-        """The layout of the kernel in a dump; LookupError where its types do not tell."""
+        """The layout of the kernel in a dump; LookupError where its types do not say."""
         zones = dump.enumerator("__MAX_NR_ZONES")
         entries = dump.member("zonelist", "_zonerefs").count
         if not zones or not entries or zones > 8 or (entries - 1) % zones:  # more zones do not compile

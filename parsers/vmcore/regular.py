@@ -1,6 +1,6 @@
 """Page tables that map one run of pages, kept as numbers: the linear map of 1 TiB is 2 GiB of them.
 
-A small core holds such pages of 4096 bytes in a note of its own instead of PT_LOADs: runs of page frames, each with its
+A small core holds such pages of 4096 bytes in a separate note instead of PT_LOADs: runs of page frames, each with its
 first word; every further word is the one before it and a page.
 """
 

@@ -155,7 +155,7 @@ class SelfHostedRows:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ZoneRows:
-    """One row a zone that spans anything; counts in pages.  Nodes have rows of their own in ``node_*``."""
+    """One row a zone that spans anything; counts in pages.  Nodes have separate rows in ``node_*``."""
 
     node: I64
     name: tuple[str, ...]

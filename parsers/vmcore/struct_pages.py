@@ -20,7 +20,7 @@ __all__ = ["addresses_of", "read_struct_pages", "struct_page_size", "translate"]
 
 _SUBSECTION_SHIFT = 21
 _MAX_SUBSECTIONS = 1 << 15  # 64 GiB; of more, the first and the last of each whole section are looked at
-_AT_A_TIME = 1 << 13  # each is in a page of its own
+_AT_A_TIME = 1 << 13  # each is in a separate page
 _FLAG_BITS = 6  # below the memmap pointer of a section: it is a multiple of 64 (SECTION_MAP_LAST_BIT, mmzone.h)
 _MAX_STRUCT_PAGE = 1024
 

@@ -42,7 +42,7 @@ def efi_read_only(release: KernelRelease, *, kconfig: Kconfig | None, dmesg: Dme
 
     How it is detected:
     The release, a kernel built with EFI, and a CPU with hardware dirty-bit management. EFI mappings have page
-    tables of their own, which neither a dump of the kernel's tables nor a walk of them shows.
+    their own tables, which neither a dump of the kernel's tables nor a walk of them shows.
 
     When it is not a problem:
     Without EFI, or on a CPU that does not manage the dirty bit, the entries are read-only.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 COPIED_HOLES = KnownBug(
     "hibernation-copy",
-    "hibernation copies linear-map entries of memory that is not there",
+    "hibernation copies linear-map entries of absent memory",
     (4, 7),
     (7, 2),
     "arm64: clone only the linear map that exists at runtime (2026)",

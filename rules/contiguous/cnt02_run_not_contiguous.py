@@ -30,7 +30,7 @@ MAX_HITS = 256
     references=("Arm ARM D8.6.1: the entries of a contiguous run output one aligned range",),
 )
 def run_not_contiguous(mapping: Mapping, layout: KernelLayout, walk: PageWalk) -> Iterator[Hit]:
-    """Entries marked contiguous lead to pages that do not follow each other.
+    """Entries marked contiguous map pages that are not consecutive.
 
     What it means:
     The CPU may translate a whole run with the TLB entry that it made of any one of its entries: an access
@@ -61,7 +61,7 @@ def run_not_contiguous(mapping: Mapping, layout: KernelLayout, walk: PageWalk) -
     for row in np.flatnonzero(wrong)[:MAX_HITS].tolist():
         start, size, pa = int(mapping.start[row]), int(mapping.size[row]), int(mapping.pa[row])
         yield Hit(
-            title="A contiguous run leads to pages that are not contiguous",
+            title="A contiguous run maps pages that are not contiguous",
             message=(
                 f"{size >> 10} KiB at {start:#x} lead to physical {pa:#x} and are marked contiguous; in an aligned "
                 f"run of {int(run[row]) >> 10} KiB the output addresses are not one aligned range."
@@ -75,7 +75,7 @@ def run_not_contiguous(mapping: Mapping, layout: KernelLayout, walk: PageWalk) -
 def _whole_runs(mapping: Mapping, run: U64) -> tuple[U64, U64]:
     """For each row, the numbers of the first and the last run of which all entries are there and alike.
 
-    What lies before the first or behind the last of a row's neighbours is CNT-01.
+    What lies before the first or after the last of a row's neighbours is CNT-01.
     """
     first, last = groups(mapping)
     group = np.repeat(np.arange(first.size), last - first + 1)

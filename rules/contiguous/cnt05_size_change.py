@@ -55,7 +55,7 @@ def size_change(
 
     When it is not a problem:
     Kernels since 6.18 split blocks on CPUs that allow it. Memory that was unmapped and mapped again
-    between the dumps looks the same; only a trace can tell them apart.
+    between the dumps looks the same; only a trace distinguishes them.
 
     What to do:
     Collect a trace of the change, and the CPU features from the boot log.

@@ -1,4 +1,4 @@
-"""CNT-06: an address that leads to another page than before."""
+"""CNT-06: an address that maps another page than before."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def output_change(
     linear: LinearMap, vmemmap: Vmemmap, earlier: Earlier, *, section_table: SectionTable | None
 ) -> Iterator[Hit]:
-    """A mapped address of the linear map or the vmemmap area leads to another page than in the earlier dump.
+    """A mapped address of the linear map or the vmemmap area maps another page than in the earlier dump.
 
     What it means:
     If the entry went from one page to the other without being invalid in between, CPUs may hold both
@@ -56,7 +56,7 @@ def output_change(
         for key, part in (("boot", changed & _bytes(now, early)), ("other", changed - _bytes(now, early))):
             if part:
                 yield Hit(
-                    title=f"The {now.name} area leads to other pages than before",
+                    title=f"The {now.name} area maps other pages than before",
                     message=(
                         f"{part.total >> 10} KiB of the {now.name} area, first at {now.va(int(part.start[0])):#x}, are "
                         "mapped in both dumps and lead to different physical addresses"

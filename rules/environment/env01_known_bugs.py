@@ -35,11 +35,13 @@ def known_bugs(release: KernelRelease, layout: KernelLayout, *, code: KernelCode
     Where that does not decide, the release is compared with the table of known bugs and their fixes.
 
     When it is not a problem:
-    What rests on the release alone is never proof, in neither direction: vendors fix bugs without changing the release,
+    The release alone proves neither a bug nor its fix: vendors fix bugs without changing the release,
     and revert fixes.
 
     What to do:
-    Plan an update to a release that has the fixes. Until then avoid the operations that the bugs need.
+    Plan an update to a release that has the fixes. Until then avoid what triggers them, which
+    `ptaudit explain` says of each rule in brackets: mostly removing memory (destroying a namespace, unplugging a
+    DIMM).
     """
     if release.arch not in {"", "aarch64"}:
         raise NotApplicableError(f"the machine is {release.arch}")
@@ -62,9 +64,7 @@ def known_bugs(release: KernelRelease, layout: KernelLayout, *, code: KernelCode
     counts += [f"may have {len(may_have)} {'more' if has else 'known bugs'}"] if may_have else []
     quotes = [Evidence(code.path, by_code[entry.key].evidence) for entry in has] if code is not None else []
     yield Hit(
-        title=f"{release.raw} {' and '.join(counts)}"
-        if has
-        else f"{len(may_have)} known bugs are possible in {release.raw}",
+        title=f"{release.raw} {' and '.join(counts)}" if has else f"{release.raw} may have {len(may_have)} known bugs",
         message=" ".join(parts),
         claim=Claim.PROVEN if not may_have else Claim.SUSPECTED,
         evidence=(Evidence(release.path, release.raw, release.line), *quotes),

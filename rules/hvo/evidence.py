@@ -65,7 +65,7 @@ def memmap_bytes(layout: KernelLayout, size: int) -> int:
 
 
 def into_memmap(layout: KernelLayout, offsets: I64, size: int) -> I64:
-    """How many bytes behind the first struct page of a huge page of ``size`` bytes offsets in the vmemmap area lie.
+    """How many bytes after the first struct page of a huge page of ``size`` bytes offsets in the vmemmap area lie.
 
     Huge pages are aligned physically; PHYS_OFFSET need not be a multiple of the largest (16 GiB with 64K pages).
     LayoutError if it is not known.

@@ -38,7 +38,7 @@ def alias_outside_hugetlb(vmemmap: Vmemmap, walk: PageWalk, *, hugetlb_rows: Hug
     pages that are not the tails of one huge page share one: they have the state of memory that they are not.
 
     How it is detected:
-    The output addresses of the vmemmap area, from the walk of a crash dump. All entries that lead to one page
+    The output addresses of the vmemmap area, from the walk of a crash dump. All entries that map one page
     must lie in the struct pages of one aligned huge page, of a size of which there are huge pages.
 
     When it is not a problem:

@@ -47,7 +47,7 @@ def bad_pattern(
 
     How it is detected:
     Each run of read-only base pages must end where the memmap of a huge page ends, and start one or two
-    pages behind where it starts. In a crash dump all entries of a run must lead to one page.
+    pages after where it starts. In a crash dump all entries of a run must map one page.
 
     When it is not a problem:
     Kernels without the optimisation have no read-only struct pages (HVO-02). Huge pages whose memmap fits

@@ -55,7 +55,7 @@ def over_self_hosted(vmemmap: Vmemmap, walk: PageWalk, blocks: BlockRows) -> Ite
             title="The HugeTLB optimisation shared struct pages that a block holds itself",
             message=(
                 f"{pfns.total} pages ({', '.join(f'PFNs {a:#x}-{b:#x}' for a, b in pfns.tuples()[:4])}) in blocks with "
-                "their own struct pages have them shared, read-only: the pages behind them were given away."
+                "their own struct pages have them shared, read-only: the pages after them were given away."
             ),
             claim=Claim.PROVEN,
             pfns=pfns,

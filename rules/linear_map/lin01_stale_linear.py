@@ -1,4 +1,4 @@
-"""LIN-01: linear addresses mapped for memory that is not there."""
+"""LIN-01: linear addresses mapped for absent memory."""
 
 from __future__ import annotations
 

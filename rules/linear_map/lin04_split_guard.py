@@ -25,7 +25,7 @@ _RIGHT_RANGE = (7, 3)
     impact=Impact.LATENT,
     references=(
         "Linux commit 95a58852b0e5 (v7.1): offlining is refused where a leaf would split",
-        "arch/arm64/mm/mmu.c prevent_memory_remove_notifier(): 7.1 passes the PFN behind its loop, 7.3.4 the first",
+        "arch/arm64/mm/mmu.c prevent_memory_remove_notifier(): 7.1 passes the PFN after its loop, 7.3.4 the first",
         "Seen on Debian's 7.3.4: no memory block under a 1 GiB leaf goes offline; no upstream report known",
     ),
 )
@@ -61,7 +61,7 @@ def split_guard(
     said = messages_like(dmesg, r"splits a leaf entry in linear map")
     if said:
         right = release.series >= _RIGHT_RANGE
-        doubt = "" if right else " Before 7.3 it may have looked at the range behind the one that was asked for."
+        doubt = "" if right else " Before 7.3 it may have looked at the range after the one that was asked for."
         yield Hit(
             title="Memory could not go offline because of a leaf of the linear map",
             message=f'The kernel refused {len(said)} times: "{said[0].text}".{doubt}',

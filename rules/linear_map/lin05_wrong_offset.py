@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     references=("arch/arm64/include/asm/memory.h __phys_to_virt(): va = PAGE_OFFSET + (pa - memstart_addr)",),
 )
 def wrong_linear_offset(linear: LinearMap, *, page_walk: PageWalk | None) -> Iterator[Hit]:
-    """A linear address translates to another page than the one it stands for.
+    """A linear address translates to the wrong page.
 
     What it means:
     The linear map is physical memory at a constant offset. An entry with another output address makes

@@ -92,7 +92,7 @@ def hotadd_table_oom(
 
 
 def _panics(dmesg: Dmesg | None) -> tuple[Message, ...]:
-    """BUGs of mmu.c with the frames of hot-add behind them."""
+    """BUGs of mmu.c with the frames of hot-add after them."""
     if dmesg is None:
         return ()
     bugs = messages_like(dmesg, r"kernel BUG at \S*arch/arm64/mm/mmu\.c")

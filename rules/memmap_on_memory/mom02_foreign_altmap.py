@@ -1,4 +1,4 @@
-"""MOM-02: struct pages of a self-hosted block that lie in another block, or in pages of its own that are in use."""
+"""MOM-02: struct pages of a self-hosted block that lie in another block, or in its own pages that are in use."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def foreign_altmap(blocks: BlockRows, vmemmap: Vmemmap, sections: SectionTable, 
 
     What it means:
     Removing the other memory takes the struct pages along (MOM-03 is the state after that). In an offline block nothing
-    keeps them from it: critical. In the block's own memory behind the area that is set aside, the page
+    keeps them from it: critical. In the block's own memory after the area that is set aside, the page
     allocator owns the pages that the struct pages are in: critical.
 
     How it is detected:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     references=("Linux commit a08a2ae34613 (v5.13); VMM-09 is the same of blocks that do not hold their struct pages",),
 )
 def backing_removed(blocks: BlockRows, vmemmap: Vmemmap, sections: SectionTable, walk: PageWalk) -> Iterator[Hit]:
-    """A block that should hold its own struct pages has them in memory that is not there.
+    """A block that should hold its own struct pages has them in absent memory.
 
     What it means:
     The struct pages are read and written through a mapping of memory that left the machine, or that another guest or
@@ -42,4 +42,4 @@ def backing_removed(blocks: BlockRows, vmemmap: Vmemmap, sections: SectionTable,
     backing = Backing.of(blocks, vmemmap, walk, sections, sections.possible)
     gone = ~sections.possible.contains(backing.pfn)
     if gone.any():
-        yield backing.hit(gone, "memory that is not there", None)
+        yield backing.hit(gone, "absent memory", None)

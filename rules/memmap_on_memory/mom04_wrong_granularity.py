@@ -25,7 +25,7 @@ def wrong_granularity(timeline: Timeline) -> Iterator[Hit]:
     """Memory with its own struct pages is removed together with other memory.
 
     What it means:
-    Each self-hosted block has an altmap of its own. A removal over several takes one altmap for all: struct pages go
+    Each self-hosted block has its own altmap. A removal over several takes one altmap for all: struct pages go
     back to the wrong place.
 
     How it is detected:

@@ -52,7 +52,7 @@ def self_hosted_zone(blocks: BlockRows, pages: SelfHostedRows, sections: Section
 
     How it is detected:
     The struct pages of the first pages of every online block that holds its own: node, zone, type, references and
-    flags. Node and zone have to be those of the first page behind them, or those of the memory block.
+    flags. Node and zone have to be those of the first page after them, or those of the memory block.
 
     When it is not a problem:
     A self-hosted page in ZONE_MOVABLE is as it should be: it leaves with its block. Since 6.11 such pages are not

@@ -37,7 +37,7 @@ _EPERM = -1
 def offline_refused(
     dmesg: Dmesg, layout: KernelLayout, *, memmap_on_memory: MemmapOnMemory | None, offlining: Offlining | None
 ) -> Iterator[Hit]:
-    """A memory block cannot be offlined because what it offers begins behind its own struct pages.
+    """A memory block cannot be offlined because the range that it offers begins after its own struct pages.
 
     What it means:
     Since 7.1 the kernel refuses to offline memory at whose edges a leaf of the linear map or the vmemmap area would
@@ -100,7 +100,7 @@ def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
 
 
 def _inside_blocks(refused: Ranges, layout: KernelLayout) -> bool:
-    """Whether all of the refused ranges begin behind the start of a block."""
+    """Whether all of the refused ranges begin after the start of a block."""
     block = layout.get("block_size")
     if not refused or block is None:
         return False

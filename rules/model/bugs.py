@@ -62,14 +62,14 @@ class KnownBug:
         return self.commit or self.key
 
     def possible_in(self, release: KernelRelease) -> bool:
-        """Whether a kernel of that release can have the bug; a vendor's may have fixed it without telling."""
+        """Whether a kernel of that release can have the bug; a vendor's may have fixed it without saying so."""
         if self.is_newer_than(release) or (self.fixed and release.at_least(*self.fixed)):
             return False
         patch = self.stable.get(release.series)
         return patch is None or not release.at_least(*release.series, patch)
 
     def is_newer_than(self, release: KernelRelease) -> bool:
-        """Whether the bug came after that release for certain; a vendor's may have taken it over without telling."""
+        """Whether the bug came after that release for certain; a vendor's may have backported it without saying so."""
         since = self.backported.get(release.series)
         if since is None:
             return release.series < self.introduced

@@ -162,7 +162,7 @@ def _altmap(code: KernelCode) -> Shown | None:
     own, caller = code.get("create_altmaps_and_memory_blocks"), code.get("add_memory_resource")
     if address is None or own is None or caller is None:
         return None
-    # Inlined into its caller, which has a call of its own, for blocks that are not self-hosted.
+    # Inlined into its caller, which has its own call, for blocks that are not self-hosted.
     homes, wanted = (own, 1) if own else (caller, 2)
     calls = [(one, int(row)) for one in homes for row in one.calls_to(address)]
     values = [one.written(row, 2, 8) for one, row in calls]

@@ -68,7 +68,7 @@ class LogEvent:
     related: bool = True
     """Memory that is added, removed, mapped or bad can have to do with it."""
     concern: str = ""
-    """What it means for struct pages and the linear map, in words; says so where it is none of their business."""
+    """What it means for struct pages and the linear map, in words; says so where neither is concerned."""
 
     @property
     def text(self) -> str:

@@ -278,14 +278,14 @@ class DecodedOops:
         if self.pfn is not None and block:
             yield f"memory block {(self.pfn << self.layout.page_shift) // block}"
 
-    def rests_on(self) -> str:
+    def assumptions(self) -> str:
         """Where the layout values that the decoding needs came from."""
         keys = ("page_size", "va_bits", "vmemmap_start", "phys_offset", "struct_page_size", "section_size_bits")
         facts = {key: fact for key in keys if (fact := self.layout.facts.get(key)) is not None}
         sources: dict[str, list[str]] = {}
         for key, fact in facts.items():
             sources.setdefault(_source(fact), []).append(key)
-        return "Rests on " + "; ".join(f"{', '.join(keys)}: {source}" for source, keys in sources.items()) + "."
+        return "Assumptions: " + "; ".join(f"{', '.join(keys)}: {source}" for source, keys in sources.items()) + "."
 
     @property
     def who(self) -> str:
@@ -445,7 +445,7 @@ _BOOT_IMAGE = re.compile(r"vmlinu[xz][-_]([1-9]\d?\.\d{1,3}\S{0,120})")
 def _release(reports: Sequence[Report], boot: Boot, path: str) -> KernelRelease | None:
     """The release where the banner is not in the log: as an oops prints it, or as the image is called that was booted.
 
-    The first word of ``uname -v`` behind the release of an oops may name the vendor.
+    The first word of ``uname -v`` after the release of an oops may name the vendor.
     """
     texts = [(report.release, report.quotes["task"].line) for report in reports if report.release]
     line = boot.command_line

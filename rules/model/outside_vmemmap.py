@@ -87,7 +87,7 @@ def _above(oops: DecodedOops, va: int) -> Outside | None:
 
 
 _IMAGE_AT_MOST = 512 << 20
-"""Bytes behind the modules in which the image and the first stacks of a kernel lie that is not moved."""
+"""Bytes after the modules in which the image and the first stacks of a kernel lie that is not moved."""
 
 
 def _below(oops: DecodedOops, va: int) -> Outside | None:

@@ -78,7 +78,7 @@ def _hit(oops: DecodedOops, standing: Standing) -> Hit:
         (
             f"The struct page of valid {whose} is unmapped at {word} level (VMM-02): {oops.who} touched "
             f"{oops.report.address.value if oops.report.address else 0:#x}, {oops.describe()}. {judged} "
-            f"{oops.rests_on()}"
+            f"{oops.assumptions()}"
         ),
         Claim.PROBABLE if owner and oops.level == PMD and not judged.excluded else Claim.SUSPECTED,
         urgency(standing, owner, None if oops.level == PMD else Severity.HIGH),

@@ -69,7 +69,7 @@ def _hit(oops: DecodedOops, standing: Standing) -> Hit:
         (
             f"A base page of struct pages is not mapped (VMM-02): {oops.who} touched "
             f"{oops.report.address.value if oops.report.address else 0:#x}, {oops.describe()}. "
-            f"Probably {code}. {judged} {oops.rests_on()}"
+            f"Probably {code}. {judged} {oops.assumptions()}"
         ),
         Claim.PROBABLE if owner and not judged.excluded else Claim.SUSPECTED,
         urgency(standing, owner),

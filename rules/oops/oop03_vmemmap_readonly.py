@@ -52,7 +52,8 @@ def vmemmap_readonly(oopses: Oopses) -> Iterator[Hit]:
             yield oops_hit(
                 oops,
                 "Write to a read-only struct page",
-                f"{oops.who} wrote to a read-only struct page (HVO-02): {oops.describe()}. {judged} {oops.rests_on()}",
+                f"{oops.who} wrote to a read-only struct page (HVO-02): {oops.describe()}. {judged} "
+                f"{oops.assumptions()}",
                 Claim.PROBABLE,
                 judgement=judged,
             )

@@ -66,7 +66,7 @@ def linear_hole(oopses: Oopses, *, section_table: SectionTable | None) -> Iterat
             "Linear address without a mapping",
             (
                 f"{oops.who} touched a linear address that nothing maps (LIN-03, if the page is memory; "
-                f"{'it is' if used else 'nothing says so'}): {oops.describe()}. {judged} {oops.rests_on()}"
+                f"{'it is' if used else 'nothing says so'}): {oops.describe()}. {judged} {oops.assumptions()}"
             ),
             Claim.PROBABLE if used and not judged.excluded else Claim.SUSPECTED,
             _urgency(used=used, whole=whole, reason=bool(standing.signs or added) and not judged.excluded),

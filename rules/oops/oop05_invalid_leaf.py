@@ -39,7 +39,7 @@ def invalid_leaf(oopses: Oopses) -> Iterator[Hit]:
     A translation fault in the linear map where the kernel printed an entry that is not zero and has bit 0 clear.
 
     When it is not a problem:
-    KFENCE and KASAN print a report of their own first: read that. Crash tools that read secret memory fault like
+    KFENCE and KASAN print their own report first: read that. Crash tools that read secret memory fault like
     this. Before 6.4 the crash kernel's memory is unmapped (crashkernel= in the log): kmemleak and other code that scans
     memory faults there.
 
@@ -61,7 +61,7 @@ def invalid_leaf(oopses: Oopses) -> Iterator[Hit]:
             "Access to memory that the kernel keeps unmapped"
             if purpose
             else f"Linear address with an invalid {'page' if page else 'block'} entry",
-            f"{oops.who} touched a {cause}: entry {descriptor:#x}, {oops.describe()}.{judged} {oops.rests_on()}",
+            f"{oops.who} touched a {cause}: entry {descriptor:#x}, {oops.describe()}.{judged} {oops.assumptions()}",
             Claim.SUSPECTED,
             Severity.LOW if purpose else Severity.MEDIUM if page else None,
             bug,

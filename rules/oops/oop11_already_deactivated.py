@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     references=("mm/sparse.c section_deactivate() (5.3 to 6.18)",),
 )
 def already_deactivated(oopses: Oopses) -> Iterator[Hit]:
-    """Memory was removed that was not there.
+    """Memory that was not present was removed.
 
     What it means:
     The kernel was told to remove subsections that are not populated: a second removal of the same range, or one

@@ -31,7 +31,7 @@ def offnode(oopses: Oopses) -> Iterator[Hit]:
     The message "potential offnode page_structs", which kernels print once.
 
     When it is not a problem:
-    Nodes without memory of their own, and the first memory of a node.
+    Nodes without local memory, and the first memory of a node.
 
     What to do:
     Use memmap_on_memory so that added memory brings its struct pages along.

@@ -54,7 +54,7 @@ def outside_vmemmap(oopses: Oopses) -> Iterator[Hit]:
         yield oops_hit(
             oops,
             "Struct page of something that is not memory",
-            f"{oops.who} touched {outside.text}. It is a bug of the caller, not of memory hotplug. {oops.rests_on()}",
+            f"{oops.who} touched {outside.text}. The caller is at fault, not memory hotplug. {oops.assumptions()}",
             Claim.PROBABLE if outside.witness else Claim.SUSPECTED,
         )
     oopses.need_regions()

@@ -50,7 +50,7 @@ def block_against_tables(
 
     What it means:
     sysfs shows a block of memory that was removed underneath, or one whose sections disagree with it about being
-    online. Onlining it, or any tool that walks blocks, touches struct pages that are not there.
+    online. Onlining it, or any tool that walks blocks, touches struct pages that do not exist.
 
     How it is detected:
     The PFNs of every block are looked up in the linear map and in the vmemmap area. A block with

@@ -50,7 +50,7 @@ def memmap_pointer(rows: SectionRows, sections: SectionTable, layout: KernelLayo
     if np.array_equal(wrong, valid):
         raise UndecidedError("no section's pointer is at the computed vmemmap: the layout is in doubt", KernelLayout)
     yield Hit(
-        title=f"{name_sections(rows, wrong)}: the memmap pointer does not lead to vmemmap",
+        title=f"{name_sections(rows, wrong)}: the memmap pointer does not point into vmemmap",
         message=f"Every valid section stores {base:#x} as its memmap; these do not.",
         claim=sections.claim,
         pfns=section_pfns(rows, wrong, sections.pages_per_section),

@@ -31,7 +31,7 @@ def lingering_block(blocks: BlockRows, rows: SectionRows, sections: SectionTable
 
     What it means:
     Removal deletes the block's device and then its sections. A leaked reference keeps the device: sysfs offers memory
-    that is not there, and the next add of the same range fails because its name is taken.
+    that does not exist, and the next add of the same range fails because its name is taken.
 
     How it is detected:
     struct memory_block of a block that is not online, none of whose sections is present.

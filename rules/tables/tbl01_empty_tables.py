@@ -34,7 +34,7 @@ def empty_table_leak(linear: LinearMap, vmemmap: Vmemmap) -> Iterator[Hit]:
     leaked memory; it also makes a later hot-add take another path (VMM-08).
 
     How it is detected:
-    An empty row's level tells which table it is empty in: a last-level hole that spans what a whole
+    An empty row's level shows which table it is empty in: a last-level hole that spans what a whole
     table translates is an empty table; the same holds for the levels above.
 
     When it is not a problem:

@@ -59,7 +59,7 @@ def table_in_removed_memory(walk: PageWalk, sections: SectionTable) -> Iterator[
     offline = ((sections.blocks & sections.hotadded) - sections.online).contains(pfn)
     added = sections.hotadded.contains(pfn) & ~offline
     for chosen, key, severity, where, claim in (
-        (gone, "gone", None, "memory that is not there (removed, or never was)", sections.claim),
+        (gone, "gone", None, "absent memory (removed, or never added)", sections.claim),
         (offline, "offline", Severity.HIGH, "an offline memory block", sections.claim),
         (added, "pinned", Severity.LOW, "hot-added memory, which cannot go offline", Claim.PROVEN),
     ):
@@ -82,7 +82,7 @@ def _hit(
     first = np.unique(pa, return_index=True)[1]
     quoted = [
         Evidence(
-            walk.source, f"the entry at {int(entry[i]):#x} leads to the table at {int(pa[i]):#x}", None, int(entry[i])
+            walk.source, f"the entry at {int(entry[i]):#x} points to the table at {int(pa[i]):#x}", None, int(entry[i])
         )
         for i in first[:MAX_QUOTED].tolist()
     ]

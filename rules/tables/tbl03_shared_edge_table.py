@@ -100,7 +100,7 @@ def _shared(layout: KernelLayout) -> Iterator[_Shared]:
 
 
 def _rows(mapping: Mapping, first: int, before: int) -> slice:
-    """Rows that end behind ``first`` and begin before ``before``."""
+    """Rows that end after ``first`` and begin before ``before``."""
     begin = np.searchsorted(mapping.last, np.uint64(first))
     return slice(int(begin), int(np.searchsorted(mapping.start, np.uint64(before))))
 

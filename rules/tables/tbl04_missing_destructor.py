@@ -40,7 +40,7 @@ def missing_destructor(release: KernelRelease, *, dmesg: Dmesg | None, meminfo: 
     that went offline on a release with the bug: then each removal is one step of the leak.
 
     When it is not a problem:
-    A bad page of type table that something else frees is another bug. Releases are no proof: a vendor's kernel
+    A bad page of type table that something else frees is another bug. The release proves nothing: a vendor's kernel
     may have the fix, so without the message this is a suspicion.
 
     What to do:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     references=("mm/sparse.c fill_subsection_map(): returns -EEXIST",),
 )
 def double_add(timeline: Timeline) -> Iterator[Hit]:
-    """Memory is added that is there already.
+    """Memory that is already present is added.
 
     What it means:
     A second add that succeeds maps fresh struct pages over those in use, or two owners share one

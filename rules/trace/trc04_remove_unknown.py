@@ -1,4 +1,4 @@
-"""TRC-04: memory is removed that is not there."""
+"""TRC-04: memory that is not present is removed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     references=('mm/sparse.c clear_subsection_map(): warns "section already deactivated"',),
 )
 def remove_unknown(timeline: Timeline) -> Iterator[Hit]:
-    """Memory is removed that is not there.
+    """Memory that is not present is removed.
 
     What it means:
     The range was removed before; the teardown clears entries that may belong to somebody else by
@@ -40,5 +40,5 @@ def remove_unknown(timeline: Timeline) -> Iterator[Hit]:
     Find out who removes the range twice; both stacks are in the trace.
     """
     yield from hits_of(
-        timeline, Trouble.REMOVE_UNKNOWN, "Subsections are removed that are not there", Kind.SPARSE_REMOVE_SECTION
+        timeline, Trouble.REMOVE_UNKNOWN, "Subsections that are not present are removed", Kind.SPARSE_REMOVE_SECTION
     )

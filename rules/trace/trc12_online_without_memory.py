@@ -39,5 +39,5 @@ def online_without_memory(timeline: Timeline) -> Iterator[Hit]:
     Take a crash dump; find the caller in the stack.
     """
     yield from hits_of(
-        timeline, Trouble.ONLINE_WITHOUT_MEMORY, "Memory goes online that is not there", Kind.ONLINE_PAGES
+        timeline, Trouble.ONLINE_WITHOUT_MEMORY, "Memory that is not present goes online", Kind.ONLINE_PAGES
     )

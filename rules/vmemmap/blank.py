@@ -21,8 +21,8 @@ def blank_struct_pages(rows: StructPageRows | None, sections: SectionTable) -> R
 
     Memory that was added after boot is in use when it is online, or a driver's.  A driver's altmap lies at the start
     of its range, and memremap_pages() leaves the struct pages of the altmap itself alone (memmap_init_zone_device()):
-    blank subsections before the first that is not are taken for that, unless the whole range is blank.  Something else
-    in the section has struct pages in use: what was added last.  Without that the dump may be full of zeros.
+    blank subsections before the first other one are taken for an altmap, unless the whole range is blank.  Something
+    else in the section has struct pages in use: what was added last.  Without that the dump may be full of zeros.
     """
     if rows is None or not rows.blank.any():
         return EMPTY

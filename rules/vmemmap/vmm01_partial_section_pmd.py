@@ -44,7 +44,7 @@ PAGES_OF_BLOCK = PMD_BYTES // 64
     ),
 )
 def partial_section_pmd(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
-    """A PMD block maps struct pages of hot-added ranges that do not leave together.
+    """A PMD block maps struct pages of hot-added ranges that can be removed separately.
 
     What it means:
     arm64 tears a vmemmap block down whole, whoever else uses it.  Where one block holds the struct

@@ -52,7 +52,7 @@ def lost_struct_pages(
     The struct pages of every valid section and subsection are looked up in the vmemmap area of the page
     tables.  With a dump alone, memory that is in the linear map stands for valid memory, and the
     finding is a suspicion; so it is where only an oops shows a struct page that was not mapped (OOP-01, OOP-02).
-    Struct pages that were lost and mapped anew by a later add show in a crash dump only: they are zeros in the middle
+    Struct pages that were lost and mapped again by a later add show in a crash dump only: they are zeros in the middle
     of memory that is in use.
 
     When it is not a problem:
@@ -120,7 +120,7 @@ def seen_by_oops(oopses: Oopses) -> Iterator[Hit]:
         if standing.has_reason and not standing.excluded:
             yield Hit(
                 title="The kernel died on a struct page that is not mapped",
-                message=f"{oops.who}: {oops.describe()}. {oops.rests_on()}",
+                message=f"{oops.who}: {oops.describe()}. {oops.assumptions()}",
                 claim=Claim.SUSPECTED,
                 pfns=oops.pfns,
                 vas=oops.vas,
@@ -160,7 +160,7 @@ def _blank(vmemmap: Vmemmap, sections: SectionTable, blank: Ranges, timeline: Ti
             message=(
                 f"{lost.total} pages of {sections.describe(lost)} "
                 f"({places(lost)}) are in use, and their struct "
-                "pages are mapped and zero: they were taken away and mapped anew, or never initialised."
+                "pages are mapped and zero: they were taken away and mapped again, or never initialised."
             ),
             claim=Claim.PROBABLE,  # an add that the dump interrupted looks the same
             pfns=lost,

@@ -1,4 +1,4 @@
-"""VMM-04: struct pages mapped for memory that is not there."""
+"""VMM-04: struct pages mapped for absent memory."""
 
 from __future__ import annotations
 

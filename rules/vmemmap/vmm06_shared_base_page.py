@@ -117,7 +117,7 @@ def _pfns(units: Units, index: int, window: Ranges) -> Ranges:
 def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
     """Pages of struct pages that several operations share, and last pages that were not populated."""
     if timeline.calibration.page_size == 4096:
-        return  # a subsection's struct pages fill pages of their own: nothing to search
+        return  # a subsection's struct pages fill whole pages: nothing to search
     for rows, owners in leaves_of_parts(timeline, timeline.calibration.page_size, timeline.state.mapped == YES):
         if len(owners) > 1:
             yield hit_of_state(

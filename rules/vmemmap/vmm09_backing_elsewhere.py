@@ -75,7 +75,7 @@ def backing_elsewhere(
     in_device = sections.device.scale(page).contains(pieces.pa)
     distant = backing.other_node(block_rows) & ~gone & backing.describes(sections.hotadded)
     parts = (
-        (gone, "gone", None, "memory that is not there (removed, or never was)", sections.claim),
+        (gone, "gone", None, "absent memory (removed, or never added)", sections.claim),
         (foreign & in_offline, "offline", None, "another block, which is offline", sections.claim),
         (foreign & in_device, "device", Severity.HIGH, "another device range", sections.claim),
         (foreign & ~in_offline & ~in_device, "pinned", Severity.LOW, "other hot-added memory", Claim.PROVEN),

@@ -38,7 +38,7 @@ def boot_section_hole(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]
     backing failed".
 
     What to do:
-    Search the boot log for "memory map backing failed". If it is not there, take a crash dump and reboot.
+    Search the boot log for "memory map backing failed". If it is missing, take a crash dump and reboot.
     """
     if not sections.early:
         raise UndecidedError("which memory was present at boot is not known", "dmesg")

@@ -39,11 +39,11 @@ def half_added(sections: SectionTable, linear: LinearMap, resources: Resources) 
 
     How it is detected:
     Sections of the exact section table that came after boot, are not online, have no memory block, no linear
-    mapping, and no resource of their own in /proc/iomem: a persistent-memory region, a CXL or a PCI window that
-    they lie in is none, nor is what a driver claimed there before its add failed.
+    mapping, and no separate resource in /proc/iomem: a persistent-memory region, a CXL or a PCI window that
+    they lie in does not count, nor does what a driver claimed there before its add failed.
 
     When it is not a problem:
-    Device-private memory has no linear mapping by design, and a resource of its own outside of such windows. Memory
+    Device-private memory has no linear mapping by design, and a separate resource outside of such windows. Memory
     that was being added while the capture was taken looks like this for a moment.
 
     What to do:
@@ -65,7 +65,7 @@ def half_added(sections: SectionTable, linear: LinearMap, resources: Resources) 
             title="A failed hot-add left valid sections behind",
             message=(
                 f"{left.total} pages ({', '.join(f'PFNs {a:#x}-{b:#x}' for a, b in left.tuples()[:4])}) are valid in "
-                "mem_section; they are not online, have no memory block and no resource of their own, and the linear "
+                "mem_section; they are not online, have no memory block and no separate resource, and the linear "
                 "map is empty there."
             ),
             claim=Claim.PROBABLE,

@@ -80,7 +80,7 @@ def _takes_interrupts() -> None:
 
 
 def start(*arguments: object, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    """``ptaudit fleet`` in a process of its own, until `end_all`."""
+    """``ptaudit fleet`` in its own process, until `end_all`."""
     process = subprocess.Popen(
         [sys.executable, "-m", "analyzer.cli", "fleet", *map(str, arguments)],
         cwd=ROOT, env=env, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

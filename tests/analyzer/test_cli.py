@@ -84,7 +84,7 @@ def test_empty_file(ptaudit, tmp_path: Path) -> None:
 
 
 def test_empty_directory(ptaudit, tmp_path: Path) -> None:
-    refused(ptaudit("audit", tmp_path), "nothing in it is understood")
+    refused(ptaudit("audit", tmp_path), "no file that ptaudit knows")
 
 
 def test_binary_file(ptaudit, tmp_path: Path) -> None:

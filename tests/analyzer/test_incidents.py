@@ -1,4 +1,4 @@
-"""Incidents: what one event or state explains is told once, and what does not belong together is not forced."""
+"""Incidents: what one event or state explains is reported once, and what does not belong together is not forced."""
 
 from __future__ import annotations
 

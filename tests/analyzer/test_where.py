@@ -103,9 +103,9 @@ def test_address_that_no_memory_can_have_under_kaslr(ptaudit) -> None:
 
 
 def test_bare_number_says_how_it_was_read(ptaudit, damaged: Path) -> None:
-    assert "physical address, by its value" in ptaudit("where", damaged, "0x84000000").out
-    assert "virtual address, by its value" in ptaudit("where", damaged, HOLE).out
-    assert "by its value" not in ptaudit("where", damaged, "phys:0x84000000").out
+    assert "taken as physical address; force with" in ptaudit("where", damaged, "0x84000000").out
+    assert "taken as virtual address; force with" in ptaudit("where", damaged, HOLE).out
+    assert "force with" not in ptaudit("where", damaged, "phys:0x84000000").out
     assert "tag 0xf3 stripped" in ptaudit("where", damaged, "0xf3fffdffc2100008").out
 
 

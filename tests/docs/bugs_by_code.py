@@ -19,7 +19,7 @@ The others of the [known bugs](known-bugs.md) are judged by state, trace or rele
 these kernels has is judged by nothing: unknown.
 
 Each cell is verdict / truth: **F** fixed, **P** present, **?** unknown. Truth is the fix in the changelogs of the
-stable releases that the package contains; **?** where none was at hand, **·** where the bug does not concern the
+stable releases that the package contains; **?** where none was available, **·** where the bug does not concern the
 kernel (older than the bug, or another page size). The kernels are Debian's binaries for arm64, and one of the lab
 with one commit reverted.
 

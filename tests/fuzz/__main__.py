@@ -29,7 +29,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 MEMORY = 8 << 30
 LEAKED = 2 << 30
-"""Bytes that a process holds when it is begun anew: atheris keeps some kilobytes of every input."""
+"""Bytes that a process holds when it is restarted: atheris keeps some kilobytes of every input."""
 MEGABYTE = 1_000_000
 KEPT_BYTES = 24_000
 """The most that ``--keep`` adds for one target."""
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def run(name: str, minutes: float, work: Path, findings: Path) -> int:
-    """One target in a process of its own, begun again where it died; the number of findings."""
+    """One target in its own process, begun again where it died; the number of findings."""
     before, end, executions = set(findings.glob(f"{name}-*")), time.monotonic() + 60 * minutes, 0
     while (left := end - time.monotonic()) > 1:
         command = [sys.executable, "-m", "tests.fuzz", "--search", "--minutes", str(left / 60), "--work", str(work)]

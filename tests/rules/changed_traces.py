@@ -12,7 +12,7 @@ def without(*patterns):
     return lambda lines: [line for line in lines if not any(re.search(one, line) for one in patterns)]
 
 
-def exchanged(pattern, text):
+def replaced(pattern, text):
     return lambda lines: [re.sub(pattern, text, line) for line in lines]
 
 

@@ -1,4 +1,4 @@
-"""Machines drawn on paper: what the kernel would print of memory that no capture shows, each bound just so."""
+"""Synthetic machines for boundary tests: what the kernel would print of memory that no capture shows."""
 
 from __future__ import annotations
 

@@ -138,6 +138,6 @@ def without_log(dump):
 
 
 def facts_of(machine, *changed, **captured):
-    """What is known of a machine, some facts exchanged."""
+    """What is known of a machine, some facts replaced."""
     facts = build_facts(Captured(vmcore=machine.facts, **captured))
     return Facts(dict(facts.known) | {type(one): one for one in changed}, facts.missing)

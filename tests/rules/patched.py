@@ -1,4 +1,4 @@
-"""Crash dumps with damage to order: a small core, some of its memory changed, audited like any other dump."""
+"""Damaged crash dumps: a small core, some of its memory changed, audited like any other dump."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traces to order: the lines that a kernel with every probe would have written."""
+"""Synthetic traces: the lines that a kernel with every probe would have written."""
 
 from __future__ import annotations
 

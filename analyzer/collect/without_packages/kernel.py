@@ -33,7 +33,7 @@ SYMBOLS = (
 
 
 class CannotReadError(Exception):
-    """Something is not there, cannot be read, or cannot be what it is said to be."""
+    """Something is missing, unreadable, or contradicts its description."""
 
 
 class Kcore:

@@ -151,7 +151,7 @@ class SmallCore(Kernel):
         self.read_struct_pages(self.read_maps(usages))
 
     def offset(self, name: str, member: str, otherwise: int) -> int:
-        """Where a member lies, or what is usual where no types tell."""
+        """Offset of a member, or the usual one where no types are known."""
         try:
             return self.member(name, member)[0]
         except CannotReadError:
@@ -280,7 +280,7 @@ class SmallCore(Kernel):
                 self.losses.append(("memory blocks", str(error)))
 
     def read_self_hosted(self) -> None:
-        """Struct pages of the pages that hold those of their own block, and of the page behind them."""
+        """Struct pages of the pages that hold those of their own block, and of the page after them."""
         size, per_section = self.sizeof("page"), (1 << self.section_bits) // self.page
         thin = sum(self.hosts.values()) > MAX_SELF_HOSTED
         for number, count in sorted(self.hosts.items()):
@@ -462,7 +462,7 @@ def take_core(kcore: str, path: str, generation: Callable[[], bytes]) -> Tuple[i
     """
     for _ in range(ATTEMPTS):
         before = generation()
-        core = SmallCore(Kcore(kcore))  # the kernel lists its RAM anew
+        core = SmallCore(Kcore(kcore))  # the kernel lists its RAM again
         core.take()
         if not core.sections:
             why = dict(core.losses).get("section table", "it is empty")

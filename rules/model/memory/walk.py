@@ -100,7 +100,7 @@ class Outputs:
     pa: I64
     """Physical address of the first byte."""
     repeated: Bool
-    """Every entry of the piece leads to the same block or page, at ``pa``."""
+    """Every entry of the piece maps the same block or page, at ``pa``."""
     entry: I64
     """Bytes of one entry."""
 

@@ -315,7 +315,7 @@ class Replay:
         if (here == NO).any() or distinct(state.added_by[rows][hosted]).size > 1:
             self._note(
                 Trouble.MIXED_HOSTING, call, rows,
-                "memory with struct pages of its own is removed together with other memory",
+                "memory with its own struct pages is removed together with other memory",
             )  # fmt: skip
 
     def _asymmetric(self, call: int, rows: slice) -> None:
@@ -451,7 +451,7 @@ class Replay:
         if (valid == NO).any():
             self._note(
                 Trouble.ONLINE_WITHOUT_MEMORY, call, self._masked(rows, valid == NO),
-                "memory that is not there goes online",
+                "memory that is not present goes online",
             )  # fmt: skip
         elif (valid == UNKNOWN).any():
             self.blind.setdefault(Trouble.ONLINE_WITHOUT_MEMORY, call)

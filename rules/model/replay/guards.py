@@ -18,7 +18,7 @@ _HOT_REMOVE = (5, 7)
 _SPLIT_GUARD = (7, 1)
 """95a58852b0e5: offlining is refused where a leaf would split."""
 _RIGHT_RANGE = (7, 3)
-"""7.1 and 7.2 look at the range behind the one that goes offline: their loop has moved the PFN on."""
+"""7.1 and 7.2 look at the range after the one that goes offline: their loop has moved the PFN on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,7 @@ class Timeline:
         A kind that never occurs did not happen or was not probed, and only a trace.dat says which.
         """
         for issue in self.undecided:
-            raise UndecidedError(f"order in the trace proves nothing everywhere: {issue.message}", Timeline)
+            raise UndecidedError(f"event order is unreliable in parts of the trace: {issue.message}", Timeline)
         mine = self.calls.of(*kinds)
         names = " or ".join(f"{FUNCTION_OF_KIND[kind].names[0]}()" for kind in kinds)
         if not mine.size and not any(map(self._is_defined, kinds)):

@@ -1,4 +1,4 @@
-"""Memory to order for the tests: page tables of any geometry, patched pages, kdumps."""
+"""Synthetic memory for the tests: page tables of any geometry, patched pages, kdumps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The walk on page tables made to order: geometries, corrupt tables, missing pages."""
+"""The walk on synthetic page tables: geometries, corrupt tables, missing pages."""
 
 import random
 import time

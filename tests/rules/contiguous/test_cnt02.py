@@ -1,4 +1,4 @@
-"""CNT-02: Entries marked contiguous lead to pages that do not follow each other."""
+"""CNT-02: Entries marked contiguous map pages that are not consecutive."""
 
 from __future__ import annotations
 

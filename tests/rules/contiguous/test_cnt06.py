@@ -1,4 +1,4 @@
-"""CNT-06: A mapped address of the linear map or the vmemmap area leads to another page than in the earlier dump."""
+"""CNT-06: A mapped address of the linear map or the vmemmap area maps another page than in the earlier dump."""
 
 from __future__ import annotations
 

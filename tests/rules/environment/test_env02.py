@@ -37,7 +37,7 @@ def test_poison_in_hot_added_memory(dimm):
 
 
 def test_tails_of_a_huge_page_are_all_in_one_page(hvo):
-    """The pages behind it were given away: poison there is nobody's struct page."""
+    """The pages after it were given away: poison there is nobody's struct page."""
     tail = hvo.word(hvo.entry(0xFFFFFC0001051000, PTE)) & 0xFFFFFFFFF000
     assert poisoned(hvo, tail >> 12)[0][0] == "backing"
     assert poisoned(hvo, (tail >> 12) + 1) == []

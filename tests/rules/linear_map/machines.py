@@ -7,7 +7,7 @@ from dataclasses import replace
 from tests.rules.drawn import GIB, MIB, RAM, Drawn
 
 DIMM = RAM + GIB
-"""Right behind the RAM."""
+"""Right after the RAM."""
 
 
 PFN = DIMM >> 12

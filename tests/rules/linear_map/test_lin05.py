@@ -1,4 +1,4 @@
-"""LIN-05: A linear address translates to another page than the one it stands for."""
+"""LIN-05: A linear address translates to the wrong page."""
 
 from __future__ import annotations
 

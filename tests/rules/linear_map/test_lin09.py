@@ -69,7 +69,7 @@ def panic(*, before=(), noise=0, frames=FRAMES):
         (panic(), Outcome.FIRED, Claim.PROVEN),
         (panic(frames=FRAMES[:1]), Outcome.FIRED, Claim.PROBABLE),
         (panic(frames=FRAMES[1:]), Outcome.PASSED, None),
-        (panic(noise=56, frames=FRAMES[:1]), Outcome.FIRED, Claim.PROBABLE),  # 59 lines behind the BUG
+        (panic(noise=56, frames=FRAMES[:1]), Outcome.FIRED, Claim.PROBABLE),  # 59 lines after the BUG
         (panic(noise=57, frames=FRAMES[:1]), Outcome.PASSED, None),
         (panic(before=FRAMES, frames=()), Outcome.PASSED, None),
     ],

@@ -1,4 +1,4 @@
-"""MOM-03: A block that should hold its own struct pages has them in memory that is not there."""
+"""MOM-03: A block that should hold its own struct pages has them in absent memory."""
 
 from rules.finding import Severity
 from tests.rules.dumps import proven

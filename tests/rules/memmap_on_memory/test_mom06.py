@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.rules.changed_traces import PASSED, UNDECIDED, exchanged, without
+from tests.rules.changed_traces import PASSED, UNDECIDED, replaced, without
 
 
 def test_blocks_of_which_the_return_was_not_traced(case_verdict):
@@ -14,9 +14,9 @@ def test_blocks_of_which_the_return_was_not_traced(case_verdict):
 @pytest.mark.parametrize(
     "change",
     [
-        exchanged(r"u8:0-12 (.*arch_remove_memory: |.*sparse_remove|.*vmemmap_free)", r"u8:0-13 \1"),
-        exchanged(r"(create_memory_block_devices: .*) start=0x80000000", r"\1 start=0x90000000"),
-        exchanged("ret=-17", "ret=0"),
+        replaced(r"u8:0-12 (.*arch_remove_memory: |.*sparse_remove|.*vmemmap_free)", r"u8:0-13 \1"),
+        replaced(r"(create_memory_block_devices: .*) start=0x80000000", r"\1 start=0x90000000"),
+        replaced("ret=-17", "ret=0"),
     ],
     ids=["another task", "another range", "not refused"],
 )

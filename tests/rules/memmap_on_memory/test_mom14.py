@@ -1,4 +1,4 @@
-"""MOM-14: A memory block cannot be offlined because what it offers begins behind its own struct pages."""
+"""MOM-14: A memory block cannot be offlined because what it offers begins after its own struct pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOM = FIXTURES / "captures" / "dimm-7.3-4k-mom"
     ],
 )
 def test_blocks_that_the_kernel_refused_were_foreseen(before, after):
-    """What is refused begins behind the struct pages that the block holds, and ends where it ends."""
+    """What is refused begins after the struct pages that the block holds, and ends where it ends."""
     foreseen, refused = span_of_findings(before, "MOM-14"), span_of_findings(after, "MOM-14")
     assert foreseen[0] + 512 == refused[0]
     assert refused[1] <= foreseen[1]

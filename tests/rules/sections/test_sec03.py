@@ -23,7 +23,7 @@ def test_a_zone_that_begins_in_nothing(dimm):
 
 
 def test_a_zone_that_ends_in_nothing(dimm):
-    """By one page: what follows the last page of the span is the start of a section that is not there."""
+    """By one page: what follows the last page of the span is the start of a section that is not present."""
     codes, verdicts = dimm.caused({dimm.zone("Movable", "spanned_pages"): 0x20001})
     assert codes == {"SEC-03"}
     assert {one.hit.key for one in verdicts["SEC-03"].findings} == {"ends", "node 0"}

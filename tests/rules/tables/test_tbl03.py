@@ -44,7 +44,7 @@ def edges_of(start=EDGE, end=END):
 
 
 def mapping(*rows, seen=(BASE, BASE + 512 * GIB)):
-    """Rows (bytes from ``BASE``, level, whether mapped) and what the source speaks for."""
+    """Rows (bytes from ``BASE``, level, whether mapped) and what the source covers."""
     start, end, level, mapped = (list(column) for column in zip(*rows, strict=True))
     first = np.array([BASE + one for one in start], dtype=np.uint64)
     last = np.array([BASE + one - 1 for one in end], dtype=np.uint64)

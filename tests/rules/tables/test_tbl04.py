@@ -31,7 +31,7 @@ def bad_page(*, kind="table", before=(), noise=0, frames=FRAMES):
         (bad_page(kind="buddy"), Outcome.PASSED),
         (bad_page(frames=()), Outcome.PASSED),
         (bad_page(before=FRAMES, frames=()), Outcome.PASSED),
-        (bad_page(noise=56, frames=FRAMES[:1]), Outcome.FIRED),  # 59 lines behind the type
+        (bad_page(noise=56, frames=FRAMES[:1]), Outcome.FIRED),  # 59 lines after the type
         (bad_page(noise=57, frames=FRAMES[:1]), Outcome.PASSED),
     ],
 )

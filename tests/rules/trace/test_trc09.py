@@ -1,6 +1,6 @@
 """TRC-09: Memory is removed and its linear map is not."""
 
-from tests.rules.changed_traces import FIRED, UNDECIDED, exchanged, without
+from tests.rules.changed_traces import FIRED, UNDECIDED, replaced, without
 
 
 def test_a_removal_that_does_not_end_in_the_trace(case_verdict):
@@ -9,5 +9,5 @@ def test_a_removal_that_does_not_end_in_the_trace(case_verdict):
 
 
 def test_a_removal_of_which_the_range_was_not_traced(case_verdict):
-    verdict = case_verdict("TRC-09", "fires", exchanged(r"(arch_rem: \([^)]*\)).*", r"\1"))
+    verdict = case_verdict("TRC-09", "fires", replaced(r"(arch_rem: \([^)]*\)).*", r"\1"))
     assert verdict.outcome is UNDECIDED

@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.rules.changed_traces import FIRED, PASSED, UNDECIDED, exchanged, without
+from tests.rules.changed_traces import FIRED, PASSED, UNDECIDED, replaced, without
 
 
 @pytest.mark.parametrize(("end", "outcome"), [("18.954218", FIRED), ("18.954217", PASSED)])
 def test_ten_seconds_are_long(case_verdict, end, outcome):
-    verdict = case_verdict("TRC-15", "quiet", exchanged(r"8\.\d{6}(: arch_rem_ret)", rf"{end}\1"))
+    verdict = case_verdict("TRC-15", "quiet", replaced(r"8\.\d{6}(: arch_rem_ret)", rf"{end}\1"))
     assert verdict.outcome is outcome
 
 

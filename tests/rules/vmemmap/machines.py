@@ -11,7 +11,7 @@ from rules.finding import Claim
 from tests.rules.drawn import BLOCK, MIB, RAM, Drawn
 
 NVDIMM = 0x80000000
-"""Right behind the RAM, on a section edge."""
+"""Right after the RAM, on a section edge."""
 
 
 def namespaces(*ranges, base=None):

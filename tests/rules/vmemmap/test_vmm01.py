@@ -1,4 +1,4 @@
-"""VMM-01: A PMD block maps struct pages of hot-added ranges that do not leave together."""
+"""VMM-01: A PMD block maps struct pages of hot-added ranges that can be removed separately."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_an_oops_on_boot_memory_is_no_loss_to_hotplug(tmp_path):
 
 
 def test_devices_that_nothing_lists_are_seen_in_the_linear_map(tmp_path):
-    """Without iomem; the struct pages of the last block of RAM are gone too, which is told once."""
+    """Without iomem; the struct pages of the last block of RAM are gone too, which is reported once."""
     machine = namespaces((0, 128))
     files = {"iomem": "", "memory_blocks": memory_blocks(tuple(range(8, 16)))}
     rows = ((RAM, NVDIMM - 128 * MIB, "PMD", BLOCK),)

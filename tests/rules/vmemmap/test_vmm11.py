@@ -29,7 +29,7 @@ BOTH = [(at(0), at(2))]
         ([FIRST, SECOND], "6.1.100", (0,), BOTH),
         ([FIRST, SECOND], "6.1.100", None, BOTH),
         ([FIRST, SECOND], "6.12.5", (0, 1), BOTH),
-        # What is stored right before or behind is not shared.
+        # What is stored right before or after is not shared.
         ([FIRST, SECOND, struct_pages(at(2), at(-8, 512)), struct_pages(at(3), at(-8, -512))], "6.12.5", (), BOTH),
         ([FIRST, struct_pages(at(1), at(-8, 256))], "6.12.5", (), [(at(0, SECTION // 2), at(1, SECTION // 2))]),
     ],

@@ -28,7 +28,7 @@ def verdict_in(report, code):
 
 
 def verdict_with(code, facts, *changed):
-    """The verdict of one rule about facts of which some are exchanged."""
+    """The verdict of one rule about facts of which some are replaced."""
     known = dict(facts.known) | {type(one): one for one in changed}
     (verdict_in,) = run([rule for rule in builtin_rules() if rule.code == code], Facts(known, facts.missing))
     return verdict_in
