@@ -185,7 +185,7 @@ def extract_facts(
     zones = fact("zones", read_zones)
     hugetlb = fact("huge pages", read_hugetlb)
     iomem = fact("resources", read_iomem)
-    texts = Texts.of(dump, raw.vmcoreinfo.osrelease, with_dmesg=with_dmesg)
+    texts = Texts.of(dump, raw.vmcoreinfo.osrelease, with_dmesg=with_dmesg, with_nodename=with_nodename)
     code = fact("kernel code", read_kernel_code)
     boundaries = read_boundaries(dump)
     recheck = None if raw.kind != "kcore" else lambda: _find_flux(dump, walk, sections)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
+
+import numpy as np
 
 from parsers.cmdline import CommandLine, parse_cmdline
 from parsers.dmesg import Dmesg, parse_dmesg
@@ -13,15 +16,21 @@ from parsers.errors import FormatError, PtauditError
 from parsers.kconfig import Kconfig, parse_kconfig
 from parsers.uname import KernelRelease, parse_uname
 from parsers.vmcore.dump import Dump
+from parsers.vmcore.memory import MissingMemoryError
 from parsers.vmcore.printk import read_dmesg
 
-__all__ = ["Texts", "read_cmdline", "read_config", "read_nodename", "until_the_crash"]
+__all__ = ["Texts", "read_build", "read_cmdline", "read_config", "read_nodename", "until_the_crash"]
 
 T = TypeVar("T")
 
 _MAX_CONFIG = 16 << 20
 _CONFIG_START = b"IKCFG_ST"
 _NAME_BYTES = 65  # of each member of struct new_utsname: sysname, nodename … (include/uapi/linux/utsname.h)
+_UTS_RELEASE, _UTS_VERSION = 2, 3  # members of struct new_utsname, by their order
+_BANNER = re.compile(rb"Linux version (\S+) [^\n\0]*?(#\d[^\n\0]*)\n")
+_MAX_BANNER = 1 << 10
+_MAX_IMAGE = 512 << 20
+_SEARCH_STEP = 4 << 20
 _GZIP = 31  # zlib's wbits for a gzip member
 
 
@@ -38,8 +47,11 @@ class Texts:
     log: Dmesg | None
 
     @classmethod
-    def of(cls, dump: Dump, release: str | None, *, with_dmesg: bool) -> Texts:
-        """Read and parse all; `Dump.unreadable` says what is damaged."""
+    def of(cls, dump: Dump, release: str | None, *, with_dmesg: bool, with_nodename: bool) -> Texts:
+        """Read and parse all; `Dump.unreadable` says what is damaged.
+
+        Without ``with_nodename`` the page that holds the host's name is not read.
+        """
 
         def parsed(what: str, parse: Callable[[bytes, str], T], data: bytes | None) -> T | None:
             return dump.attempt(what, lambda: parse(data, dump.path)) if data else None
@@ -48,15 +60,20 @@ class Texts:
         config = dump.attempt("kernel configuration", lambda: read_config(dump))
         dmesg = dump.attempt("kernel log", lambda: read_dmesg(dump)) if with_dmesg else None
         log = parsed("kernel log", parse_dmesg, dmesg)
+        build = read_build(dump, release, with_nodename=with_nodename) if release else ""
         return cls(
             cmdline=cmdline,
             config=config,
             dmesg=dmesg,
-            kernel_release=parsed("kernel release", parse_uname, (release or "").encode()),
+            kernel_release=parsed("kernel release", parse_uname, _release_text(release, build)),
             command_line=parsed("command line", parse_cmdline, cmdline and cmdline + b"\n"),
             kconfig=parsed("kernel configuration", parse_kconfig, config),
             log=None if log is None else until_the_crash(log),
         )
+
+
+def _release_text(release: str | None, build: str) -> bytes:
+    return (f"Linux version {release} {build}" if release and build else release or "").encode()
 
 
 def until_the_crash(log: Dmesg) -> Dmesg:
@@ -92,6 +109,60 @@ def read_config(dump: Dump) -> bytes:
     if not member.eof:
         raise FormatError("the kernel's configuration is damaged: its gzip member does not end")
     return text
+
+
+def read_build(dump: Dump, release: str, *, with_nodename: bool) -> str:
+    """What ``uname -v`` prints, in which vendors name the stable release; empty where the dump does not say.
+
+    It is in ``linux_banner`` (init/version.c), which is found by its text where CONFIG_KALLSYMS_ALL=n hides the symbol,
+    and in ``init_uts_ns``, where the host's name is beside it.
+    """
+    try:
+        address = dump.symbol("linux_banner")
+        if address is not None:
+            banner = _build_in(dump.string(address, _MAX_BANNER), release)
+            return "" if banner is None else banner[2].decode("utf-8", "replace")
+        if with_nodename and (version := _uts_version(dump, release)):
+            return version
+        return _search_banner(dump, release)
+    except PtauditError:
+        return ""
+
+
+def _build_in(banner: bytes, release: str) -> re.Match[bytes] | None:
+    found = _BANNER.match(banner)
+    return found if found is not None and found[1] == release.encode() else None
+
+
+def _uts_version(dump: Dump, release: str) -> str:
+    names, offset = dump.vmcoreinfo.symbol("init_uts_ns"), dump.vmcoreinfo.offset("uts_namespace.name")
+    if names is None or offset is None:
+        return ""
+    try:
+        found, version = (
+            dump.string(names + offset + number * _NAME_BYTES, _NAME_BYTES) for number in (_UTS_RELEASE, _UTS_VERSION)
+        )
+    except MissingMemoryError:
+        return ""
+    return version.decode("utf-8", "replace") if found == release.encode() else ""
+
+
+def _search_banner(dump: Dump, release: str) -> str:
+    """The banner among the kernel's read-only data; of what is searched only it is recorded."""
+    wanted = b"Linux version " + release.encode() + b" "
+    first, last = dump.addresses.image_start, dump.addresses.swapper_pg_dir
+    page = dump.addresses.granule.page_size
+    for at in range(first, min(last, first + _MAX_IMAGE), _SEARCH_STEP):
+        va = np.arange(at, min(at + _SEARCH_STEP, last), page, dtype=np.uint64)
+        pa, _ = dump.addresses.physical(va)
+        data = dump.memory.unrecorded.read_pages(pa, page)[0].tobytes()
+        place = data.find(wanted)
+        while place >= 0:
+            if (banner := _build_in(dump.peek(at + place, _MAX_BANNER), release)) is not None:
+                dump.read(at + place, banner.end())
+                return banner[2].decode("utf-8", "replace")
+            place = data.find(wanted, place + 1)
+    return ""
 
 
 def read_nodename(dump: Dump) -> str:

@@ -28,7 +28,7 @@ CLONE = re.compile(rb"(?:\.(?:isra|constprop|part|cold|llvm)[.\d]*)*$")
 SYMBOLS = (
     "_text _end __start_BTF __stop_BTF memory_blocks sections_per_block node_data contig_page_data max_pfn "
     "iomem_resource hstates hugetlb_max_hstate vmemmap_optimize_enabled kernel_ptdump_info saved_command_line "
-    "kernel_config_data kernel_config_data_end __asan_load8_noabort __hwasan_load8_noabort"
+    "linux_banner kernel_config_data kernel_config_data_end __asan_load8_noabort __hwasan_load8_noabort"
 ).split()
 
 

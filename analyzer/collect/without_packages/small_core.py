@@ -372,7 +372,9 @@ class SmallCore(Kernel):
             self.string(name)
 
     def read_command_line(self) -> None:
-        """The kernel's command line."""
+        """The kernel's command line and its banner, which names the build."""
+        if "linux_banner" in self.symbols:
+            self.string(self.symbols["linux_banner"], 1024)
         self.string(self.number(self.symbol("saved_command_line")), 16384)
 
     def read_config(self) -> None:
