@@ -10,7 +10,15 @@ from parsers.kinds import KINDS, Kind, kinds_of_fact, steps
 from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
 from parsers.uname import KernelRelease
-from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows, SelfHostedRows, StructPageRows, ZoneRows
+from parsers.vmcore.rows import (
+    BlockRows,
+    HugetlbRows,
+    ListedMemory,
+    SectionRows,
+    SelfHostedRows,
+    StructPageRows,
+    ZoneRows,
+)
 from rules.model.log_events import LogEvents
 from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.resources import Resources
@@ -57,6 +65,7 @@ _MADE: dict[type, _Made] = {
     SectionRows: _Made("mem_section (a crash dump)", _CRASH_DUMP),
     StructPageRows: _Made("struct pages (a crash dump)", _CRASH_DUMP),
     BlockRows: _Made("struct memory_block (a crash dump)", _CRASH_DUMP),
+    ListedMemory: _Made("the list of memory of a crash dump", _CRASH_DUMP),
     SelfHostedRows: _Made("struct pages of self-hosted pages (a crash dump)", _CRASH_DUMP),
     ZoneRows: _Made("the zones (a crash dump)", _CRASH_DUMP),
     HugetlbRows: _Made("the huge page pools (a crash dump)", _CRASH_DUMP),

@@ -33,7 +33,15 @@ from parsers.vmcore.opening import RawDump, open_dump
 from parsers.vmcore.pagetable import Walk, walk_page_tables
 from parsers.vmcore.printed import Boundary, as_printed, read_boundaries
 from parsers.vmcore.resources import read_iomem
-from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows, SelfHostedRows, StructPageRows, ZoneRows
+from parsers.vmcore.rows import (
+    BlockRows,
+    HugetlbRows,
+    ListedMemory,
+    SectionRows,
+    SelfHostedRows,
+    StructPageRows,
+    ZoneRows,
+)
 from parsers.vmcore.self_hosted import read_self_hosted
 from parsers.vmcore.sparsemem import read_sections
 from parsers.vmcore.struct_pages import read_struct_pages
@@ -87,6 +95,8 @@ class VmcoreFacts:
     zones: ZoneRows | None
     hugetlb: HugetlbRows | None
     iomem: Iomem | None
+    listed: ListedMemory | None
+    """What the dump's writer took for memory; None for a running kernel."""
     texts: Texts
     code: KernelCode | None
     """The code that shows which fixes the kernel has; None where the dump has no kallsyms."""
@@ -135,6 +145,12 @@ def extract(
             break
         time.sleep(_PAUSE << attempt)
     return facts if facts.flux is None else without_flux(facts, facts.flux)
+
+
+def _listed(raw: RawDump, page_size: int) -> ListedMemory:
+    start, end = raw.memory.listed
+    first = (start // np.uint64(page_size)).astype(np.int64)
+    return ListedMemory(start_pfn=first, end_pfn=-(-end.astype(np.int64) // page_size))
 
 
 def _trust_zeros(dump: Dump, memory: KcoreMemory) -> None:
@@ -208,6 +224,7 @@ def extract_facts(
         zones=zones,
         hugetlb=hugetlb,
         iomem=iomem,
+        listed=None if raw.kind == "kcore" else _listed(raw, dump.addresses.granule.page_size),
         texts=texts,
         unreadable={kind: dump.unreadable[what] for what, kind in _KINDS.items() if what in dump.unreadable},
         types=dump.types,

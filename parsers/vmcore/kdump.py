@@ -81,6 +81,8 @@ Descriptors = NDArray[np.void]
 Buffer = bytes | bytearray | memoryview
 _ZLIB, _LZO, _SNAPPY, _ZSTD = 0x1, 0x2, 0x4, 0x20
 _PACKED = _ZLIB | _LZO | _SNAPPY | _ZSTD
+_BITMAP_STEP = 1 << 18
+_MAX_EDGES = 1 << 20
 _BEYOND = 0xFFFF_FFFF
 """In place of the flags of a descriptor that the file does not hold."""
 
@@ -173,6 +175,32 @@ class _File:
             self._first, self._end = header.start_pfn, min(header.end_pfn, header.max_mapnr)
             known = min(self._first, self._bitmap.bits - 1)
             self._skipped = self._bitmap.look(np.array([known], dtype=np.uint64))[1][0]
+
+    def listed(self) -> tuple[U64, U64]:
+        """Blocks in the first bitmap, which is read in pieces: first of each run, and the one behind its last.
+
+        Both are empty where there are more runs than memory has.
+        """
+        size = -(-self.header.max_mapnr // 64) * 8
+        start = (1 + self.header.sub_hdr_size) * self.header.block_size
+        places, carry = [np.empty(0, dtype=np.uint64)], np.uint64(0)
+        for at in range(0, size, _BITMAP_STEP):
+            raw = self.header.reader(start + at, min(_BITMAP_STEP, size - at))
+            words: U64 = np.frombuffer(raw[: len(raw) & -8], dtype="<u8").astype(np.uint64)
+            if not words.size:
+                break
+            before = np.concatenate((np.array([carry]), words[:-1] >> np.uint64(63)))
+            carry = words[-1] >> np.uint64(63)
+            edges = words ^ (words << np.uint64(1) | before)
+            some = np.flatnonzero(edges)
+            row, bit = np.nonzero(np.unpackbits(edges[some].view(np.uint8).reshape(-1, 8), axis=1, bitorder="little"))
+            places.append((at * 8 + some[row] * 64 + bit).astype(np.uint64))
+            if sum(one.size for one in places) > _MAX_EDGES:
+                return places[0], places[0]  # the memory of no machine
+        found = np.concatenate(places)
+        if found.size % 2:
+            found = np.append(found, np.uint64(self.header.max_mapnr))
+        return found[::2], found[1::2]
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
@@ -328,6 +356,11 @@ class KdumpMemory(PhysicalMemory):
     @property
     def extents(self) -> tuple[U64, U64]:
         return np.zeros(1, dtype=np.uint64), np.array([self._max_pfn * self._block_size], dtype=np.uint64)
+
+    @property
+    def listed(self) -> tuple[U64, U64]:
+        start, end = self._files[0].listed()  # all files of a split dump have the whole bitmap
+        return start * np.uint64(self._block_size), end * np.uint64(self._block_size)
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:

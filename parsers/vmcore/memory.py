@@ -56,6 +56,11 @@ class PhysicalMemory(ABC):
         return ()
 
     @property
+    def listed(self) -> tuple[U64, U64]:
+        """Physical ranges that the writer of the dump took for memory, as `extents`; their pages may be left out."""
+        return self.extents
+
+    @property
     def unrecorded(self) -> PhysicalMemory:
         """The same memory without a record of what is read."""
         return self

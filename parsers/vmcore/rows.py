@@ -15,6 +15,7 @@ from parsers.mapping import I64, U64, Bool
 __all__ = [
     "BlockRows",
     "HugetlbRows",
+    "ListedMemory",
     "PageKind",
     "SectionRows",
     "SelfHostedRows",
@@ -74,6 +75,20 @@ class StructPageRows:
 
     def __len__(self) -> int:
         return int(self.pfn.size)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ListedMemory:
+    """Ranges of PFNs that whoever wrote the dump took for memory, ascending; their pages may be left out.
+
+    They are the PT_LOAD headers of an ELF core, and the first bitmap of a kdump (makedumpfile's ``bitmap1``).
+    """
+
+    start_pfn: I64
+    end_pfn: I64
+
+    def __len__(self) -> int:
+        return int(self.start_pfn.size)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

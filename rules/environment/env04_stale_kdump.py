@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from parsers.kexec import KexecCrash
+from parsers.ranges import Ranges
+from parsers.vmcore.rows import ListedMemory
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.model.memory.resources import Resources
 from rules.model.memory.sections import SectionTable
@@ -12,6 +14,9 @@ from rules.rule import UndecidedError, rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_EDGES = 64
+"""A list of memory that lacks more than 1 in so many pages of boot memory is not the crash kernel's."""
 
 
 @rule(
@@ -21,7 +26,9 @@ if TYPE_CHECKING:
     impact=Impact.INFORMATIONAL,
     references=("CONFIG_CRASH_HOTPLUG exists for x86 and powerpc only (6.5 to 6.12)",),
 )
-def stale_kdump(resources: Resources, sections: SectionTable, *, kexec_crash: KexecCrash | None) -> Iterator[Hit]:
+def stale_kdump(
+    resources: Resources, sections: SectionTable, *, kexec_crash: KexecCrash | None, listed: ListedMemory | None
+) -> Iterator[Hit]:
     """Memory was hot-added on a machine with a crash kernel.
 
     What it means:
@@ -30,7 +37,9 @@ def stale_kdump(resources: Resources, sections: SectionTable, *, kexec_crash: Ke
 
     How it is detected:
     A "Crash kernel" reservation in /proc/iomem, a crash kernel in it as far as that is known, and memory that was
-    added after boot.
+    added after boot. A dump that the crash kernel wrote shows what it knew of: its program headers, or the first
+    bitmap of a kdump, hold all boot memory and not the crash kernel's own. Memory that they lack is proven to be
+    missing; where they have all of it, nothing is reported.
 
     When it is not a problem:
     Distributions reload the crash kernel by a udev rule on memory events. Where none is loaded
@@ -42,14 +51,27 @@ def stale_kdump(resources: Resources, sections: SectionTable, *, kexec_crash: Ke
     if not resources.crash_kernel or (kexec_crash is not None and not kexec_crash.loaded):
         return
     added = sections.hotadded - sections.device
-    if added:
+    known = _known_to_the_crash_kernel(resources, sections, listed)
+    missing = added if known is None else added - known
+    if missing:
         row = int(resources.iomem.named("Crash kernel")[0])
         start, last = int(resources.iomem.start[row]), int(resources.iomem.last[row])
+        if known is None:
+            title = "The crash kernel may not know of hot-added memory"
+            message = (
+                f"{added.total} pages were added after boot; whether the crash kernel was loaded again is unknown."
+            )
+        else:
+            title = "The crash kernel did not know of hot-added memory"
+            message = (
+                f"{missing.total} of {added.total} pages that were added after boot are not in the list of memory "
+                "that this dump was written from."
+            )
         yield Hit(
-            title="The crash kernel may not know of hot-added memory",
-            message=f"{added.total} pages were added after boot; whether the crash kernel was loaded again is unknown.",
-            claim=Claim.SUSPECTED,
-            pfns=added,
+            title=title,
+            message=message,
+            claim=Claim.SUSPECTED if known is None else Claim.PROVEN,
+            pfns=missing,
             evidence=(
                 Evidence(
                     resources.iomem.path, f"{start:08x}-{last:08x} : Crash kernel", int(resources.iomem.line[row])
@@ -58,3 +80,20 @@ def stale_kdump(resources: Resources, sections: SectionTable, *, kexec_crash: Ke
         )
     elif sections.early_unknown:
         raise UndecidedError("whether memory was added after boot is not known", "dmesg")
+
+
+def _known_to_the_crash_kernel(
+    resources: Resources, sections: SectionTable, listed: ListedMemory | None
+) -> Ranges | None:
+    """PFNs that the crash kernel was told of; None unless it wrote the dump, and wrote the whole list.
+
+    A hypervisor's dump holds the memory of the crash kernel, too; a small or filtered core lacks boot memory.
+    """
+    if listed is None or not len(listed):
+        return None
+    page = sections.layout.page_size
+    known = Ranges.of(listed.start_pfn, listed.end_pfn)
+    own = resources.pfns(resources.crash_kernel, page)
+    boot = resources.pfns(resources.ram, page) - sections.hotadded - own
+    whole = boot and (boot - known).total * _EDGES <= boot.total
+    return known if whole and not known & own else None

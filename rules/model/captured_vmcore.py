@@ -96,7 +96,10 @@ def exact_facts(vmcore: VmcoreFacts) -> dict[type, Any]:
             walk.diagnostics,
             lambda va: list(vmcore.explain(va)),
         )
-    everything = (vmcore.sections, vmcore.struct_pages, vmcore.blocks, vmcore.self_hosted, vmcore.zones, vmcore.hugetlb)
+    everything = (
+        *(vmcore.sections, vmcore.struct_pages, vmcore.blocks, vmcore.self_hosted, vmcore.zones, vmcore.hugetlb),
+        vmcore.listed,
+    )
     for rows in everything:
         if rows is not None:
             facts[type(rows)] = rows

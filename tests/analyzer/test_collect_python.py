@@ -27,7 +27,7 @@ from tests.parsers.vmcore.test_distilled import comparable
 from tests.parsers.vmcore.test_kcore import CORES, kcore_of
 
 on_linux = pytest.mark.skipif(platform.system() != "Linux", reason="collects from a Linux host")
-NOT_COMPARED = {"diagnostics", "path", "explain", "recheck", "vmcoreinfo"}
+NOT_COMPARED = {"diagnostics", "path", "explain", "recheck", "vmcoreinfo", "listed"}
 
 
 @pytest.fixture(scope="module")

@@ -166,15 +166,20 @@ CODECS = {
 }
 
 
-def kdump(memory, units, info, *, machine="Unknown", block_size=65536, codec="zlib", split=None):
-    """A kdump of the blocks that hold ``units``; ``split`` is (start, end) of the blocks that this file describes."""
+def kdump(memory, units, info, *, machine="Unknown", block_size=65536, codec="zlib", split=None, listed=None):
+    """A kdump of the blocks that hold ``units``; ``split`` is (start, end) of the blocks that this file describes.
+
+    ``listed`` are the blocks of the first bitmap, if there are more of them.
+    """
     per_block = block_size // UNIT
     blocks = np.unique(units // np.uint64(per_block))
-    max_mapnr = int(blocks.max()) + 1
+    max_mapnr = int(np.max(blocks if listed is None else listed)) + 1
     half = (max_mapnr + 8 * block_size - 1) // (8 * block_size)
     bitmap = np.zeros(half * block_size * 8, np.uint8)
     bitmap[blocks.astype(np.int64)] = 1
     bits = np.packbits(bitmap, bitorder="little").tobytes()
+    bitmap[[] if listed is None else listed] = 1
+    first_bits = np.packbits(bitmap, bitorder="little").tobytes()
     utsname = b"".join(text.ljust(65, b"\0") for text in (b"Linux", b"vm", b"6.12", b"#1", machine.encode(), b"(none)"))
     head = b"KDUMP   " + struct.pack("<i", 6) + utsname + bytes(22)
     head += struct.pack("<IiiIIIIIIi", 1, block_size, 1, 2 * half, max_mapnr & 0xFFFFFFFF, 0, 0, 0, 0, 1)
@@ -184,7 +189,7 @@ def kdump(memory, units, info, *, machine="Unknown", block_size=65536, codec="zl
     sub = struct.pack("<QiiQQQQQQQQ", 0, 0, 1 if split else 0, first, last, 0, 0, info_at, len(note), 0, 0)
     sub += struct.pack("<QQQ", first, last, max_mapnr)
     top = head.ljust(block_size, b"\0") + sub.ljust(200, b"\0") + note
-    top = top.ljust(2 * block_size, b"\0") + bits + bits
+    top = top.ljust(2 * block_size, b"\0") + first_bits + bits
     mine = [block for block in blocks.tolist() if split is None or first <= block < last]
     flags, pack = CODECS[codec]
     data_at = len(top) + 24 * len(mine)

@@ -59,6 +59,22 @@ def test_a_makedumpfile_kdump(tmp_path, whole, after, codec):
     same_facts(extract(path), after)
 
 
+@pytest.mark.parametrize("block_size", [4096, 65536])
+def test_memory_that_is_listed_and_left_out(tmp_path, whole, block_size):
+    """makedumpfile's first bitmap has what the crash kernel was told of, the second what is in the file."""
+    memory, units, info = whole
+    per_block = block_size // 4096
+    held = np.unique(units // np.uint64(per_block)).astype(np.int64)
+    more = np.concatenate((np.arange(held.max() + 3, held.max() + 200), [held.max() + 255, held.max() + 256]))
+    listed = np.union1d(np.arange(held.min(), held.max() + 1), more)
+    path = tmp_path / "kdump"
+    path.write_bytes(kdump(memory, units, info, machine="aarch64", block_size=block_size, listed=listed))
+    found = extract(path).listed
+    told = [pfn for start, end in zip(found.start_pfn, found.end_pfn, strict=True) for pfn in range(start, end)]
+    assert told == [block * per_block + page for block in listed.tolist() for page in range(per_block)]
+    assert len(found) == 3
+
+
 @pytest.mark.parametrize("codec", ["none", "zlib", "lzo", "snappy"])
 def test_a_kdump_that_ends_anywhere_does_not_end_the_process(tmp_path, tables, codec):
     memory = tables.memory

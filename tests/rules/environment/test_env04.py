@@ -1,0 +1,70 @@
+"""ENV-04: Hot-added memory that a crash kernel may not know of, or that it did not know of."""
+
+import numpy as np
+import pytest
+
+from parsers.iomem import parse_iomem
+from parsers.kexec import KexecCrash
+from parsers.ranges import Ranges
+from parsers.vmcore.rows import ListedMemory
+from rules.engine import Outcome
+from rules.environment.env04_stale_kdump import stale_kdump
+from rules.facts import Facts
+from rules.finding import Claim
+from rules.model.memory.resources import Resources
+from tests.rules.walked import judged, table
+
+BOOT, CRASH, DIMM = (0x40000, 0x80000), (0x70000, 0x74000), (0x80000, 0xA0000)
+IOMEM = b"40000000-7fffffff : System RAM\n  70000000-73ffffff : Crash kernel\n80000000-9fffffff : System RAM\n"
+TOLD_ALL = [(0x40000, 0x70000), (0x74000, 0x80000), DIMM]
+TOLD_BOOT = TOLD_ALL[:2]
+
+
+def verdict(layout, told=None, *, loaded=None):
+    resources = Resources.of(parse_iomem(IOMEM, "iomem"))
+    memory = table(layout, valid=Ranges.pairs([BOOT, DIMM]), hotadded=Ranges.pairs([DIMM]), early=Ranges.pairs([BOOT]))
+    known = [layout, resources, memory]
+    if told is not None:
+        start, end = np.array(told, dtype=np.int64).reshape(-1, 2).T
+        known.append(ListedMemory(start_pfn=start, end_pfn=end))
+    if loaded is not None:
+        known.append(KexecCrash(path="kexec_crash_loaded", loaded=loaded, line=1, diagnostics=()))
+    return judged(stale_kdump, Facts({type(one): one for one in known}))
+
+
+def told(outcome):
+    (finding,) = outcome.findings
+    return finding.hit.claim, finding.hit.pfns.tuples()
+
+
+def test_memory_that_the_list_of_a_crash_dump_lacks_is_proven_to_be_missing(layout):
+    assert told(verdict(layout, TOLD_BOOT)) == (Claim.PROVEN, [DIMM])
+    assert told(verdict(layout, [*TOLD_BOOT, (0x80000, 0x98000)])) == (Claim.PROVEN, [(0x98000, 0xA0000)])
+
+
+def test_a_crash_kernel_that_was_loaded_again_is_quiet(layout):
+    assert verdict(layout, TOLD_ALL).outcome is Outcome.PASSED
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        None,
+        [],
+        [BOOT, DIMM],  # of a hypervisor: the memory of the crash kernel is in it
+        [BOOT],
+        [(0x40000, 0x41000)],  # a small core
+        [(0x44000, 0x70000), (0x74000, 0x80000)],  # filtered
+    ],
+)
+def test_any_other_list_says_nothing_of_the_crash_kernel(layout, other):
+    assert told(verdict(layout, other)) == (Claim.SUSPECTED, [DIMM])
+
+
+def test_edges_of_boot_memory_may_be_missing(layout):
+    assert told(verdict(layout, [(0x40010, 0x70000), (0x74000, 0x7FFF0)])) == (Claim.PROVEN, [DIMM])
+
+
+def test_none_is_loaded(layout):
+    assert verdict(layout, TOLD_BOOT, loaded=False).outcome is Outcome.PASSED
+    assert told(verdict(layout, TOLD_BOOT, loaded=True)) == (Claim.PROVEN, [DIMM])
