@@ -226,5 +226,5 @@ def _depth(timeline: Timeline, call: int) -> int:
 def _result(timeline: Timeline, call: int) -> str:
     calls = timeline.calls
     if calls.ret_known[call]:
-        return "ok" if calls.ret[call] >= 0 else f"error {int(calls.ret[call])}"
+        return f"error {int(calls.ret[call])}" if calls.failed[call] else "ok"
     return "no return seen" if calls.end_row[call] == NEVER else "done"

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from parsers.ftrace.events import I32, Trace
     from parsers.mapping import I64, U8, U64, Bool
 
-__all__ = ["NEVER", "Calls", "calls_of", "innermost", "overlaps"]
+__all__ = ["MAX_ERRNO", "NEVER", "Calls", "calls_of", "innermost", "overlaps"]
 
 NEVER = np.iinfo(np.int64).max
+MAX_ERRNO = 4095
+"""include/linux/err.h: pointers and numbers from -4095 to -1 are errors."""
 
 _PAGE_SHIFTS = (12, 14, 16)
 _IN_CALL_GRAPH = frozenset(
@@ -71,8 +73,8 @@ class Calls:
 
     @cached_property
     def failed(self) -> Bool:
-        """Calls seen to return an error."""
-        return np.asarray(self.ret_known & (self.ret < 0))
+        """Calls seen to return an error: memremap_pages() returns a pointer, which is negative, too."""
+        return np.asarray(self.ret_known & (self.ret < 0) & (self.ret >= -MAX_ERRNO))
 
     @cached_property
     def owner(self) -> I64:
