@@ -46,6 +46,7 @@ def document(report: Report) -> dict[str, Any]:
                 "kind": source.kind,
                 "path": source.path,
                 "sha256": source.sha256,
+                "sha256_of": "file" if source.whole else "what was read",
                 "diagnostics": [_diagnostic(one) for one in source.diagnostics],
             }
             for source in report.sources.sources

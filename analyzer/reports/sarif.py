@@ -77,7 +77,7 @@ class _Run:
             "artifacts": [
                 {
                     "location": self._artifact(one.path),
-                    "hashes": {"sha-256": one.sha256},
+                    "hashes": {"sha-256" if one.whole else "ptaudit/read/sha-256": one.sha256},
                     "description": _text(one.kind),
                 }
                 for one in report.sources.sources

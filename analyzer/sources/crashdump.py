@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from analyzer.sources.found import Found, digest
 from analyzer.sources.sniff import is_kdump
 from parsers.errors import FormatError, InputError
 
@@ -16,7 +19,10 @@ if TYPE_CHECKING:
 
     from parsers.vmcore.extract import Distilled, VmcoreFacts
 
-__all__ = ["Symbols", "distill_vmcore", "read_vmcore", "symbols_of", "whole_dumps"]
+__all__ = ["DumpDigest", "Symbols", "digest_of_dump", "distill_vmcore", "read_vmcore", "symbols_of", "whole_dumps"]
+
+_WHOLE_BYTES = 256 << 20  # what is hashed while nobody waits
+_EDGE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,43 @@ class Symbols:
     vmlinux: Path | None = None
     system_map: Path | None = None
     vmcoreinfo: Path | None = None
+
+
+class DumpDigest(NamedTuple):
+    """SHA-256 of a dump."""
+
+    sha256: str
+    whole: bool
+    """Of the whole file, as sha256sum gives it; otherwise of what was read of it."""
+
+
+def digest_of_dump(path: Path, facts: VmcoreFacts | None) -> DumpDigest:
+    """The hash of a dump with these facts, or of one that could not be read; InputError where the file is gone.
+
+    An audit reads a small part of a large dump, and hashing the rest would take most of its time: then the size, the
+    first and the last MiB, VMCOREINFO and the page tables are hashed.  The memory of a running kernel has no end and
+    changes, so that of it VMCOREINFO is hashed.
+    """
+    if facts is not None and facts.kind in {"kcore", "drgn"}:
+        return DumpDigest(digest(repr(sorted(facts.vmcoreinfo.text.items())).encode()), whole=False)
+    found = Found(str(path), path)
+    size = found.size()
+    if size <= _WHOLE_BYTES:
+        return DumpDigest(found.digest(), whole=True)
+    hashed = hashlib.sha256(f"{size}\n".encode())
+    try:
+        with path.open("rb") as file:
+            for offset in (0, size - _EDGE_BYTES):
+                hashed.update(os.pread(file.fileno(), _EDGE_BYTES, offset))
+    except OSError as error:
+        raise InputError(error.strerror or str(error), path=str(path)) from error
+    if facts is not None:
+        hashed.update(repr(sorted(facts.vmcoreinfo.text.items())).encode())
+        mapping = facts.mapping
+        for column in (mapping.start, mapping.size, mapping.level, mapping.attrs, mapping.pa, mapping.observed_start):
+            if column is not None:
+                hashed.update(column.data)
+    return DumpDigest(hashed.hexdigest(), whole=False)
 
 
 def whole_dumps(paths: Sequence[Path]) -> list[tuple[Path, ...]]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from analyzer.sources.archive import archive_format, plain_name, read_archive
 from analyzer.sources.budget import Budget
-from analyzer.sources.crashdump import Symbols, read_vmcore
+from analyzer.sources.crashdump import Symbols, digest_of_dump, read_vmcore
 from analyzer.sources.found import MAX_FILE_BYTES, UNENDED, Found, digest, head_of
 from analyzer.sources.identity import doubt_of_names, own_configs, refuse_strangers
 from analyzer.sources.recognise import Document, Look, documents_of
@@ -67,6 +67,8 @@ class Source:
     path: str
     sha256: str
     diagnostics: tuple[Diagnostic, ...] = ()
+    whole: bool = True
+    """Whether the hash is of the whole file, see `analyzer.sources.crashdump.digest_of_dump`."""
 
 
 class Reading:
@@ -337,7 +339,10 @@ class Reading:
             self.seen.discard(found.where.resolve())
         note = Diagnostic(error.message, error.path or found.name, error.line, error.column, error.offset)
         with contextlib.suppress(InputError, OSError):
-            if kind == "vmcore" or found.size() <= MAX_FILE_BYTES:  # what is refused for its size is not hashed either
+            if kind == "vmcore" and isinstance(found.where, Path):
+                sha256, whole = digest_of_dump(found.where, None)
+                self.sources.append(Source(kind, found.name, sha256, (note,), whole))
+            elif found.size() <= MAX_FILE_BYTES:  # what is refused for its size is not hashed either
                 self.sources.append(Source(kind, found.name, found.digest(), (note,)))
 
     def _events_of_log(self, data: bytes, name: str) -> None:
@@ -387,21 +392,22 @@ class Reading:
             what = " and ".join(unknown)
             said = f"its {what} are not known, and {self.kernels[0]} is next to it: --vmlinux reads that"
             notes = (*notes, Diagnostic(said, str(paths[0])))
-        digests = [_digest_of_dump(facts, path) for path in paths]
-        first = self.contents.setdefault(("vmcore", digests[0]), str(paths[0]))
+        digests = [digest_of_dump(path, facts) for path in paths]
+        first = self.contents.setdefault(("vmcore", digests[0].sha256), str(paths[0]))
         if first != str(paths[0]):
             self.left_out.append(Unread(str(paths[0]), f"the same content as {first}"))
             return
         self.parsed.setdefault("vmcore", []).append(facts)
         self.named.setdefault("vmcore", []).append(str(paths[0]))
-        for path, sha256 in zip(paths, digests, strict=True):
-            self.sources.append(Source("vmcore", str(path), sha256, notes if path == paths[0] else ()))
+        for path, (sha256, whole) in zip(paths, digests, strict=True):
+            self.sources.append(Source("vmcore", str(path), sha256, notes if path == paths[0] else (), whole))
 
     def running(self, facts: VmcoreFacts) -> None:
         """The memory of the kernel that runs here, which was read before."""
         self.parsed.setdefault("vmcore", []).append(facts)
         self.named.setdefault("vmcore", []).append(facts.path)
-        self.sources.append(Source("vmcore", facts.path, _digest_of_dump(facts, Path(facts.path)), facts.diagnostics))
+        sha256, whole = digest_of_dump(Path(facts.path), facts)
+        self.sources.append(Source("vmcore", facts.path, sha256, facts.diagnostics, whole))
 
     def _with_system_map(self, paths: tuple[Path, ...]) -> VmcoreFacts | None:
         """The dump with the first System.map beside it that fits, unless symbols were named; None if there is none."""
@@ -461,13 +467,6 @@ class Reading:
         """Say what is odd about a source when others were read too."""
         at = next(number for number, one in enumerate(self.sources) if one.path == note.path)
         self.sources[at] = replace(self.sources[at], diagnostics=(*self.sources[at].diagnostics, note))
-
-
-def _digest_of_dump(facts: VmcoreFacts, path: Path) -> str:
-    """Hash of a dump; the kernel's memory has no end, so VMCOREINFO is hashed instead."""
-    if facts.kind in {"kcore", "drgn"}:
-        return digest(repr(sorted(facts.vmcoreinfo.text.items())).encode())
-    return Found(str(path), path).digest()
 
 
 def readable_kinds() -> str:
