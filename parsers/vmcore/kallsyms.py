@@ -29,6 +29,8 @@ _TABLES = ("kallsyms_names", "kallsyms_num_syms", "kallsyms_token_table", "kalls
 _NR_TOKENS = 256
 _MAX_TOKEN = 1 << 10
 _MAX_NAMES = 64 << 20
+_USUAL_NAME = 16  # bytes of a compressed name, and more
+_PIECE = 256 << 10  # bytes of names that are worked on at once
 _CLONE = re.compile(rb"(?:\.(?:isra|constprop|part|cold|llvm)[.\d]*)*")
 _NEAR = 64
 """Symbols that may share an address, as aliases do."""
@@ -142,26 +144,55 @@ class Kallsyms:
 
 def _names(dump: _Reader, at: int, count: int) -> tuple[U8, I64, I64]:
     """The compressed names: their bytes, and where the tokens of each start and end."""
-    size = min(count * 32, _MAX_NAMES)
+    size = min(count * _USUAL_NAME, _MAX_NAMES)
     while True:
         data: U8 = np.frombuffer(dump.peek(at, size), dtype=np.uint8)
-        wide = data.astype(np.int64)
-        follows = np.append(wide[1:], 0)
-        is_long = wide >= _LONG
-        header = np.where(is_long, 2, 1)
-        length = np.where(is_long, (wide & (_LONG - 1)) | follows << 7, wide)
-        begin = chain(np.arange(data.size) + header + length)[:count]
-        start = begin + header[begin]
-        end = start + length[begin]
-        if begin.size == count and int(end[-1]) <= data.size:
+        start, end = _records(data, count)
+        if start.size == count and int(end[-1]) <= data.size:
             return np.frombuffer(dump.read(at, int(end[-1])), dtype=np.uint8), start, end
         if data.size < size or size >= _MAX_NAMES:
             raise FormatError("kallsyms cannot be read: the names end early")
         size = min(2 * size, _MAX_NAMES)
 
 
+def _records(data: U8, count: int) -> tuple[I64, I64]:
+    """Where up to ``count`` names start and end, each after its length; the last may end beyond the data.
+
+    In pieces, because the numbers of one take some forty times as much memory.
+    """
+    starts, ends, at, found = [], [], 0, 0
+    while at < data.size and found < count:
+        wide = data[at : at + _PIECE].astype(np.int64)
+        follows = np.zeros(wide.size, dtype=np.int64)
+        follows[: data.size - at - 1] = data[at + 1 : at + wide.size + 1]
+        is_long = wide >= _LONG
+        header = np.where(is_long, 2, 1)
+        length = np.where(is_long, (wide & (_LONG - 1)) | follows << 7, wide)
+        begin = chain(np.arange(wide.size) + header + length)[: count - found]
+        starts.append(at + begin + header[begin])
+        ends.append(starts[-1] + length[begin])
+        at, found = int(ends[-1][-1]), found + begin.size
+    empty = np.empty(0, dtype=np.int64)
+    return np.concatenate((empty, *starts)), np.concatenate((empty, *ends))
+
+
 def _expanded(names: tuple[U8, I64, I64], texts: bytes, index: I64, length: I64) -> tuple[bytes, I64]:
     """All names one after another, each between zeros, and where each starts."""
+    data, start, end = names
+    parts, firsts, size = [b"\0"], [], 1
+    for at in range(0, start.size, _PIECE // _USUAL_NAME):
+        some = slice(at, at + _PIECE // _USUAL_NAME)
+        text, first = _expanded_part((data, start[some], end[some]), texts, index, length)
+        firsts.append(first + size)
+        parts.append(text)
+        size += len(text)
+        if size > _MAX_NAMES:
+            raise FormatError("the names of kallsyms are longer than names can be")
+    return b"".join(parts), np.concatenate(firsts)
+
+
+def _expanded_part(names: tuple[U8, I64, I64], texts: bytes, index: I64, length: I64) -> tuple[bytes, I64]:
+    """Some names, each with a zero after it, and where each starts."""
     data, start, end = names
     size = end - start
     # One entry for each token and one, number 256, for the zero after each name.
@@ -177,8 +208,7 @@ def _expanded(names: tuple[U8, I64, I64], texts: bytes, index: I64, length: I64)
     if int(ends[-1]) > _MAX_NAMES:
         raise FormatError("the names of kallsyms are longer than names can be")
     letters = np.repeat(where[token] - (ends - repeat), repeat) + np.arange(int(ends[-1]))
-    text = np.frombuffer(texts, dtype=np.uint8)[letters].tobytes()
-    return b"\0" + text, (ends - repeat)[first] + 1
+    return np.frombuffer(texts, dtype=np.uint8)[letters].tobytes(), (ends - repeat)[first]
 
 
 def system_map(data: bytes, info: VmcoreInfo, path: str) -> SymbolAddress:
