@@ -96,6 +96,7 @@ class Drawn:
         """The kernel log."""
         said = [f"Linux version {self.release} (gcc) #1 SMP", "Early memory node ranges"]
         said += [f"  node   0: [mem {lo:#018x}-{hi - 1:#018x}]" for lo, hi in self.boot]
+        said += ["Kernel command line: console=ttyAMA0", "Run /init as init process"]
         return "".join(f"[    0.000000] {line}\n" for line in said) + self.dmesg
 
 

@@ -36,7 +36,8 @@ def test_sections_without_their_table_say_nothing_of_boot_memory(dimm):
 def boot_log(last):
     return parse_dmesg(
         b"[    0.000000] Linux version 6.12.117 (root@vm) #1 SMP\n[    0.000000] Early memory node ranges\n"
-        b"[    0.000000]   node   0: [mem 0x%016x-0x%016x]\n" % last,
+        b"[    0.000000]   node   0: [mem 0x%016x-0x%016x]\n[    0.000000] Kernel command line: nokaslr\n"
+        b"[    0.600000] Run /init as init process\n" % last,
         "dmesg",
     )
 
