@@ -117,7 +117,9 @@ def parse_kconfig(data: bytes, path: str) -> Kconfig:
     menus = [menu.strip() for menu in _MENU_END.findall(text)]
     cut = []
     begun = {menu.strip() for menu in _MENU_START.findall(text)}
-    if menus and (header is None or _LAST_MENU not in menus or not begun.issuperset(menus)):
+    ends = menus or begun  # the ends of menus are written since 5.2
+    torn = header is None or _LAST_MENU not in ends or not begun.issuperset(menus)
+    if (header is not None or ends) and torn:
         cut = [Diagnostic("a part of it is missing: symbols it does not name are unknown", path)]
     arch = header[1].decode() if header else ""
     return Kconfig(

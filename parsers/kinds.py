@@ -209,7 +209,8 @@ _ROWS: tuple[Kind, ...] = (
         sniff=lambda head: head.startswith(b"\x1f\x8b") or _is_config(head),
         row=Row(rb"CONFIG_\w+=|# CONFIG_\w+ is not set$|# Linux/\S+ \S+ Kernel Configuration$", b"CONFIG_", least=40),
         parse=parse_kconfig,
-        sample=b"# Linux/arm64 6.12.117 Kernel Configuration\nCONFIG_ARM64_4K_PAGES=y\n# CONFIG_KASAN is not set\n",
+        sample=b"# Linux/arm64 6.12.117 Kernel Configuration\nCONFIG_ARM64_4K_PAGES=y\n# CONFIG_KASAN is not set\n"
+        b"#\n# Kernel hacking\n#\n# end of Kernel hacking\n",
         command='zcat /proc/config.gz 2>/dev/null || cat "/boot/config-$(uname -r)"',
         function="config",
         how="zcat /proc/config.gz, or /boot/config-$(uname -r)",

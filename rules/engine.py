@@ -17,6 +17,7 @@ from parsers.mapping import Mapping
 from parsers.ranges import Ranges
 from rules.finding import Finding
 from rules.model.memory.regions import RegionMap
+from rules.model.memory.snapshots import Earlier
 from rules.model.memory.walk import PageWalk
 from rules.plugins import entry_points
 from rules.rule import NotApplicableError, Rule, UndecidedError
@@ -191,6 +192,8 @@ def _unseen(rule: Rule, facts: Facts) -> str:
         return ""
     needed: list[object] = [facts.get(kind) for kind in rule.needs]
     regions = [region for region in needed if isinstance(region, RegionMap)]
+    if Earlier in rule.needs and (earlier := facts.get(Earlier)) is not None:
+        regions += [earlier.linear, earlier.vmemmap]
     parts = [
         f"{region.unobserved.total >> 10} KiB of the {region.name} area" for region in regions if region.unobserved
     ]

@@ -28,6 +28,8 @@ _MAX_PA = 1 << 52
 _KERNEL_VA = 0xFFF0_0000_0000_0000
 _MAX_NODE = 1024
 
+_COUNTING = frozenset({"nop", "function"})
+"""Tracers whose head counts the entries (kernel/trace/trace.c print_trace_header(), print_func_help_header())."""
 _PHYSICAL = kinds_in(Unit.BYTES)
 _VIRTUAL = kinds_in(Unit.STRUCT_PAGE, Unit.VIRTUAL)
 
@@ -61,6 +63,12 @@ def _losses(trace: Trace) -> Iterator[Issue]:
                 undecided=True,
                 end_ns=int(timed[0]) if timed.size else None,
                 count=lost,
+            )
+        if buffer.tracer in _COUNTING and buffer.entries is None:
+            yield Issue(
+                "torn-head",
+                f'"# tracer: {buffer.tracer}" is not followed by how many entries the buffer has: lines were lost',
+                undecided=True,
             )
         if buffer.entries is not None and buffer.read is not None and buffer.read < buffer.entries:
             yield Issue(

@@ -40,8 +40,9 @@ class HvoEvidence:
             option = next((name for name in _OPTIONS if config.is_enabled(name)), None)
             asked = command_line is not None and _PARAMETER in command_line
             denied = any(config.get(name) == "n" for name in _OPTIONS)
-            # A configuration that does not name what the command line asks for may be part of one.
-            built_in = True if option is not None else False if denied or (config.complete and not asked) else None
+            # Without its head, or without what the command line asks for, it may be part of one.
+            whole = config.complete and config.arch != "" and not asked
+            built_in = True if option is not None else False if denied or whole else None
             if option is not None:
                 evidence.append(Evidence(config.path, f"{option}=y", config.line(option)))
                 # What is off by default the command line may switch on.

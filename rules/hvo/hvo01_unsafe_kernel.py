@@ -69,6 +69,8 @@ def hvo_unsafe(
     if not seen and evidence.enabled is None:
         raise UndecidedError("whether the optimisation is enabled is not known", Kconfig, CommandLine)
     if not seen and not evidence.enabled:
+        if vmemmap is None or vmemmap.unobserved:
+            raise UndecidedError("a sysctl may have switched the optimisation on: struct pages would show it", Vmemmap)
         return
     where = "" if known_bad else " The kernel's configuration has it although upstream disabled it for arm64."
     yield Hit(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.arm64 import PMD
+from parsers.layout import Precision
+from parsers.mapping import Mapping
 from parsers.ranges import Ranges, distinct
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.memory.regions import Vmemmap
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     impact=Impact.LATENT,
     references=("Derived from arch/arm64/mm/mmu.c unmap_hotplug_pmd_range() (v5.7 to 6.12); no upstream report known",),
 )
-def shared_pmd_across_sections(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
+def shared_pmd_across_sections(vmemmap: Vmemmap, sections: SectionTable, *, mapping: Mapping | None) -> Iterator[Hit]:
     """A vmemmap block holds struct pages of two hot-added sections.
 
     What it means:
@@ -52,6 +54,9 @@ def shared_pmd_across_sections(vmemmap: Vmemmap, sections: SectionTable) -> Iter
     if layout.page_size != 4096:
         raise NotApplicableError(f"{layout.granule.name} pages: struct pages are always mapped with base pages")
     if layout.pages_per_section * layout.struct_page_size % layout.granule.span(PMD) == 0:
+        torn = mapping is not None and mapping.observed_start.size != 1
+        if torn and layout.facts["struct_page_size"].precision is Precision.INFERRED:
+            raise UndecidedError("the size of a struct page is inferred from a dump that is not whole", "vmcoreinfo")
         raise NotApplicableError("the memmap of a section is a whole number of PMD blocks")
     units = sections.block_units
     blocks = Blocks.of(vmemmap, at=Ranges.of(units.start_pfn, units.end_pfn))

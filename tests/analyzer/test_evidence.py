@@ -164,7 +164,8 @@ def test_what_is_collected_is_recognised_by_its_name(kind: Kind) -> None:
 
 
 def config(text: bytes):
-    return parse_kconfig(b"# Linux/arm64 6.12.117 Kernel Configuration\n" + text, "config")
+    menu = b"#\n# Kernel hacking\n#\n# end of Kernel hacking\n"
+    return parse_kconfig(b"# Linux/arm64 6.12.117 Kernel Configuration\n" + text + menu, "config")
 
 
 def test_a_kernel_is_not_asked_for_what_it_does_not_have() -> None:

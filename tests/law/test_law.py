@@ -31,6 +31,12 @@ SAMPLE = [
     ("rules/OOP-05/fires", "dmesg", ("cut at a line, 75 %", "thinned to 2 of 3 lines", "without its middle")),
     ("rules/ATT-05/fires", "dmesg", ("cut at 75 %", "cut at a line, 75 %", "without its middle")),
     ("field", "m14.txt", tuple(DAMAGES)),
+    ("rules/HVO-04/fires-block", "config", ("cut at 50 %", "cut at a line, 75 %", "without its middle")),
+    ("rules/HVO-01/fires-switched-off", "kernel_page_tables", ("removed", "cut at a line, 25 %")),
+    ("rules/TRC-07/fires", "trace", ("thinned to 2 of 3 lines", "cut at 75 %", "without its head")),
+    ("rules/ENV-03/fires", "memory_blocks", ("cut at a line, 25 %",)),
+    ("rules/ENV-06/fires-80-bytes", "kernel_page_tables", ("without its middle",)),
+    ("rules/CNT-05/fires-no-log", "earlier_page_tables", ("without its head", "thinned to 1 of 2 lines")),
 ]
 
 

@@ -63,7 +63,30 @@ def test_last_of_two_values_counts_and_is_told():
 
 def test_other_architecture_is_told():
     config = parse_kconfig(b"# Linux/x86_64 6.1.0 Kernel Configuration\nCONFIG_X86=y\n", "c")
-    assert "x86_64" in config.diagnostics[0].message
+    assert "x86_64" in config.diagnostics[-1].message
+
+
+HEAD = b"# Linux/arm64 6.12.117 Kernel Configuration\n"
+BODY = b"#\n# File systems\n#\nCONFIG_HUGETLBFS=y\n# end of File systems\n#\n# Kernel hacking\n#\n"
+END = b"# CONFIG_KASAN is not set\n# end of Kernel hacking\n"
+OLD = BODY.replace(b"# end of File systems\n", b"") + END.splitlines(keepends=True)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "complete"),
+    [
+        (HEAD + BODY + END, True),
+        (HEAD + OLD, True),
+        (HEAD + BODY, False),
+        (BODY + END, False),
+        (HEAD + b"CONFIG_HUGETLBFS=y\n", False),
+        (HEAD + BODY[15:] + END, False),
+        (OLD, False),
+    ],
+    ids=["whole", "before 5.2", "cut", "without its head", "two lines", "without the start of a menu", "old, no head"],
+)
+def test_a_configuration_is_whole_from_its_head_to_the_last_menu(text, complete):
+    assert parse_kconfig(text, "c").complete is complete
 
 
 def test_mail_and_windows_line_ends():

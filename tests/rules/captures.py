@@ -46,10 +46,10 @@ def verdict_in(report, code):
 
 
 def begun_late(trace):
-    """The trace from the first removal on: everything there was added before."""
-    head, lines = trace.splitlines(keepends=True)[:1], trace.splitlines(keepends=True)
+    """The trace from the first removal on, as trace_pipe prints it: everything there was added before."""
+    lines = trace.splitlines(keepends=True)
     first = next(number for number, line in enumerate(lines) if "arch_remove_memory: " in line)
-    return "".join(head + lines[first:])
+    return "".join(lines[first:])
 
 
 def span_of_findings(path: Path, code: str) -> tuple[int, int]:

@@ -222,7 +222,7 @@ class _Reading:
         self.section = layout.pages_per_section
         self.start = rows.section_nr.astype(np.int64) * self.section
         self.blocks = memory_block_units(blocks, layout)
-        self.blocks_known = blocks is not None
+        self.blocks_known = blocks is not None and len(blocks) > 0
 
     def table(self) -> SectionTable:
         rows, resources, page = self.rows, self.resources, self.layout.page_size
@@ -308,7 +308,7 @@ class _Derivation:
             ram=ram,
             online=online,
             blocks=block_pfns,
-            blocks_known=self.blocks is not None and self.blocks.block_size_bytes is not None,
+            blocks_known=self.blocks is not None and len(self.blocks) > 0 and self.blocks.block_size_bytes is not None,
             nomap=nomap,
             early=early,
             hotadded=hotadded,
