@@ -134,8 +134,8 @@ class Dmesg:
     >>> log = parse_dmesg(text, "dmesg")
     >>> log.boot.release.version, log.boot.command_line.value("rodata"), log.boot.kaslr, log.boot.feature("tagging")
     ((6, 12, 117), 'full', False, 4)
-    >>> hex(log.boot.memory.last[0]), log.boot.of(Kind.HOTPLUG)[0]
-    ('0x4c40ffff', Message(line=6, time=12.345678, text='Offlined Pages 32768', kind=<Kind.HOTPLUG: 'hotplug'>))
+    >>> hex(log.boot.memory.last[0]), log.boot.of(Kind.HOTPLUG)[0].text
+    ('0x4c40ffff', 'Offlined Pages 32768')
     """
 
     path: str

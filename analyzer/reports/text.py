@@ -204,7 +204,8 @@ def _to_collect(report: Report, *, verbose: bool) -> Iterator[str]:
         yield from missing
     else:
         count = sum(one.outcome is Outcome.UNDECIDED for one in report.verdicts)
-        yield f"{count} rules are undecided: --verbose says which, why, and what to collect for them"
+        subject = "1 rule is" if count == 1 else f"{count} rules are"
+        yield f"{subject} undecided: --verbose says which, why, and what to collect"
 
 
 def _badge(severity: Severity) -> str:
