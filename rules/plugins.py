@@ -7,6 +7,7 @@ where a file of entry points names the group.
 from __future__ import annotations
 
 import sys
+from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ def _has_other_finders() -> bool:
     return any(hasattr(finder, "find_distributions") and finder is not PathFinder for finder in sys.meta_path)
 
 
+@cache
 def _may_define(entry: Path, group: bytes) -> bool:
     """Whether a distribution in this entry of ``sys.path`` may have entry points of the group."""
     if not entry.is_dir():

@@ -8,6 +8,7 @@ standard input is closed, and its child with it, so that nothing outlives a coor
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import resource
@@ -15,6 +16,9 @@ import select
 import signal
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypedDict
 
 from analyzer.fleet.unit import BundleResult, audit_bundle, failure
@@ -36,15 +40,24 @@ class Request(TypedDict):
 
 def serve() -> None:
     """Answer requests until standard input ends."""
-    from analyzer import audit  # noqa: F401, PLC0415 imported before forking
-    from rules.engine import load_rules  # noqa: PLC0415
-
-    load_rules()
+    _warm_up()
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is not an answer
         for line in sys.stdin.buffer:
             answers.write(json.dumps(_answer(json.loads(line))).encode() + b"\n")
             answers.flush()
+
+
+def _warm_up() -> None:
+    """Audit a sample of every kind of evidence, so that no child has to import or compile what its bundle needs."""
+    from parsers.kinds import KINDS  # noqa: PLC0415 not in the coordinator
+
+    with suppress(OSError), TemporaryDirectory() as folder:
+        for kind in KINDS.values():
+            if kind.sample:
+                (Path(folder) / (kind.file or kind.name)).write_bytes(kind.sample)
+        audit_bundle(folder)
+    gc.freeze()  # children share the pages of what is here for as long as nobody writes to them
 
 
 def _answer(request: Request) -> BundleResult:
