@@ -12,7 +12,6 @@ from analyzer.incidents.story import Incident, incidents_of
 from analyzer.known_bugs import BugState, bugs_of
 from analyzer.sources.read import Request, Sources, read_sources
 from analyzer.verdict import HostVerdict, verdict_of
-from analyzer.whatif.outlook import Outlook, outlook
 from rules.engine import Outcome, Verdict, load_rules, run, select
 from rules.finding import Finding, Severity
 from rules.model.captured import build_facts
@@ -20,6 +19,7 @@ from rules.model.captured import build_facts
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from analyzer.whatif.outlook import Outlook
     from rules.facts import Facts
     from rules.rule import Rule
 
@@ -91,6 +91,8 @@ class Report:
     @cached_property
     def outlook(self) -> Outlook:
         """What can leave the host now, and what breaks with it."""
+        from analyzer.whatif.outlook import outlook  # noqa: PLC0415 for the formats that say it
+
         return outlook(self.facts)
 
     def worst(self) -> Severity | None:

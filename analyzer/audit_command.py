@@ -11,7 +11,6 @@ import click
 
 from analyzer.audit import Report, audit
 from analyzer.baseline import read_baseline, render_baseline
-from analyzer.collect.on_this_host import live
 from analyzer.options import SEVERITY, codes, evidence_options, severity
 from analyzer.output import is_directory, make_directory, printable, refuse_evidence, visible, write_text
 from analyzer.reports.text import summary
@@ -69,6 +68,8 @@ def command(
     Example: ptaudit audit captured-host/ --output report.json
     """
     directory = Path(output) if output is not None and is_directory(output) else None
+    if on_this_host:
+        from analyzer.collect.on_this_host import live  # noqa: PLC0415 rarely wanted
     with live(request, directory) if on_this_host else nullcontext(request) as wanted:
         report = audit(
             wanted,
