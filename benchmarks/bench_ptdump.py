@@ -81,8 +81,8 @@ def best_of(repeats: int, work: Callable[[], object]) -> float:
     return min(times)
 
 
-def peak_memory(path: Path) -> float:
-    """Peak memory over file size of a process that does nothing but read and parse, less an idle one's."""
+def peak_memory(path: Path) -> int:
+    """Peak memory, in bytes, of a process that does nothing but read and parse, less an idle one's."""
     # VmHWM and not ru_maxrss: the latter is handed down from the process that starts this one.
     script = (
         "import sys; from parsers.ptdump import parse\n"
@@ -94,7 +94,7 @@ def peak_memory(path: Path) -> float:
     )
     root = Path(__file__).resolve().parent.parent
     run = subprocess.run([sys.executable, "-c", script, path], cwd=root, check=True, capture_output=True, text=True)
-    return int(run.stdout) * 1024 / path.stat().st_size
+    return int(run.stdout) * 1024
 
 
 def main() -> None:
@@ -106,7 +106,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel_page_tables"
         path.write_bytes(data)
-        print(f"{rows} rows, {len(data) / 1e6:.1f} MB; peak memory {peak_memory(path):.2f} x the file")
+        peak = peak_memory(path)
+        print(f"{rows} rows, {len(data) / 1e6:.1f} MB; peak memory {peak / 1e6:.1f} MB, {peak / len(data):.2f} x that")
         table = (
             ("ptaudit", len(data), best_of(3, lambda: parse(data, ""))),
             ("ptaudit, as pasted into a dmesg", len(dmesg), best_of(3, lambda: parse(dmesg, ""))),

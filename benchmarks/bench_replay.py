@@ -77,11 +77,11 @@ def main() -> None:
         print(f"read                    {seconds:8.1f} s")
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
         seconds, timeline = timed(lambda: Timeline.replay(trace, None, None))
-        print(f"replay                  {seconds:8.1f} s   {len(timeline.calls)} calls")
+        print(f"replay                  {seconds:8.2f} s   {len(timeline.calls)} calls")
         print(f"  peak                  {peak_mb():8d} MB (read alone {before} MB)")
         print(f"  grep -c, one literal  {run('grep', '-c', 'online_pages', str(path)):8.1f} s")
         seconds, _ = timed(lambda: counted(path))
-        print(f"  one dict update each  {seconds:8.1f} s")
+        print(f"  one dict update each  {seconds:8.2f} s")
 
 
 if __name__ == "__main__":

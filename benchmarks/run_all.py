@@ -2,8 +2,8 @@
 
     python benchmarks/run_all.py [--quick] [NAME...]
 
-A busy machine slows a benchmark and its yardstick alike: of two runs, compare the last column.  How each row grows
-with the size of its input: benchmarks/growth.py.
+A busy machine slows a benchmark and its yardstick alike: of two runs, compare the ratios.  A goal is for the ratio,
+or with a unit for what was measured on two cores.  How each row grows with the size of its input: benchmarks/growth.py.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ class Row:
     measured: str
     yardstick: str
     beside: str
+    goal: str = ""
+    """What the ratio, or with a unit what was measured, should be."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,19 @@ BENCHMARKS = {
                 "python -c pass",
             ),
             Row(
+                "import ptaudit",
+                "ms",
+                rf"import ptaudit +{NUMBER} ms",
+                rf"python -c pass +{NUMBER} ms",
+                "python -c pass",
+            ),
+            Row(
                 "audit, cold start",
                 "ms",
                 rf"ptaudit audit +{NUMBER} ms",
                 rf"python -c pass +{NUMBER} ms",
                 "python -c pass",
+                "<= 10",
             ),
         ),
     ),
@@ -73,6 +83,15 @@ BENCHMARKS = {
                 rf"ptaudit +{NUMBER} MB/s",
                 rf"line by line +{NUMBER} MB/s",
                 "a regular expression",
+                ">= 25",
+            ),
+            Row(
+                "peak memory of a page-table dump",
+                "MB",
+                rf"peak memory {NUMBER} MB",
+                rf"rows, {NUMBER} MB",
+                "size of the file",
+                "<= 1.2",
             ),
         ),
         (("--rows", "100000"), ("--rows", "1000000")),
@@ -87,6 +106,7 @@ BENCHMARKS = {
                 rf"ptaudit, usual +{NUMBER} MB/s",
                 rf"grep -c, one literal +{NUMBER} MB/s",
                 "grep -c",
+                ">= 50 MB/s",
             ),
             Row(
                 "kernel log, a flood of messages",
@@ -94,6 +114,7 @@ BENCHMARKS = {
                 rf"ptaudit, only memory failures +{NUMBER} MB/s",
                 rf"grep -c, one literal +{NUMBER} MB/s",
                 "grep -c",
+                ">= 50 MB/s",
             ),
         ),
         (("--mb", "4"), ("--mb", "40")),
@@ -122,6 +143,7 @@ BENCHMARKS = {
                 rf"text, 1 line in 10000 +{NUMBER} MB/s",
                 rf"grep -c, one literal +{NUMBER} MB/s",
                 "grep -c",
+                ">= 0.4",
             ),
             Row(
                 "trace.dat",
@@ -129,6 +151,7 @@ BENCHMARKS = {
                 rf"trace.dat +{NUMBER} M events/s",
                 rf"trace-cmd report +{NUMBER} M events/s",
                 "trace-cmd report",
+                ">= 10",
             ),
         ),
         (("20",), ("200",)),
@@ -143,6 +166,7 @@ BENCHMARKS = {
                 rf"replay +{NUMBER} s",
                 rf"one dict update each +{NUMBER} s",
                 "a dict update each",
+                "<= 3",
             ),
         ),
         (("50000",), ("500000",)),
@@ -157,6 +181,7 @@ BENCHMARKS = {
                 rf"walk of the core: {NUMBER} s",
                 rf"plain reading of the same pages: {NUMBER} s",
                 "reading the same pages",
+                "<= 1.3",
             ),
         ),
         (("--gib", "100"), ("--gib", "1000")),
@@ -171,6 +196,7 @@ BENCHMARKS = {
                 rf"walk {NUMBER} s",
                 rf"plain reading {NUMBER} s",
                 "reading the same pages",
+                "<= 1.3",
             ),
         ),
         (("--gib", "100"), ("--gib", "1000")),
@@ -185,6 +211,7 @@ BENCHMARKS = {
                 rf"{codec}: walk {NUMBER} s",
                 rf"{codec}: .*decompressing alone {NUMBER} s",
                 "decompressing alone",
+                "<= 1.3",
             )
             for codec in ("zlib", "lzo", "snappy", "zstd")
         ),
@@ -193,7 +220,7 @@ BENCHMARKS = {
     "fleet": Benchmark(
         "bench_fleet.py",
         ("--count", "60"),
-        (Row("fleet", "1/s", rf"{NUMBER} bundles/s", rf"pass takes {NUMBER} ms", "python -c pass, ms"),),
+        (Row("fleet", "1/s", rf"{NUMBER} bundles/s", rf"pass takes {NUMBER} ms", "python -c pass, ms", ">= 25 /s"),),
         (("--count", "60"), ("--count", "600")),
     ),
 }
@@ -204,15 +231,14 @@ def number(pattern: str, output: str) -> float | None:
     return float(found[1].replace(",", "")) if found else None
 
 
-def cells(row: Row, output: str) -> tuple[str, ...]:
-    """The row's cells; a yardstick that is not installed is missing."""
+def cells(row: Row, output: str) -> tuple[str, str, str]:
+    """What was measured, its yardstick and their ratio; a yardstick that is not installed is missing."""
     measured, yardstick = number(row.measured, output), number(row.yardstick, output)
     if measured is None:
-        return row.what, "not printed", row.unit, "", row.beside, ""
-    if yardstick is None:
-        return row.what, f"{measured:g}", row.unit, "-", row.beside, "-"
-    ratio = f"{measured / yardstick:.3g}" if yardstick else "-"
-    return row.what, f"{measured:g}", row.unit, f"{yardstick:g}", row.beside, ratio
+        return "not printed", "", ""
+    if not yardstick:
+        return f"{measured:g}", "-", "-"
+    return f"{measured:g}", f"{yardstick:g}", f"{measured / yardstick:.3g}"
 
 
 def main() -> None:
@@ -220,7 +246,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small inputs: does everything run?")
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *BENCHMARKS], help=", ".join(BENCHMARKS))
     arguments = parser.parse_args()
-    print(f"{'benchmark':<40} {'measured':>11} {'':<5} {'yardstick':>10}  {'':<22} {'ratio':>8}")
+    print(f"{'benchmark':<40} {'measured':>11} {'':<5} {'yardstick':>10}  {'':<22} {'ratio':>8}  goal")
     failed = False
     for name in arguments.names or BENCHMARKS:
         benchmark = BENCHMARKS[name]
@@ -229,9 +255,10 @@ def main() -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         failed |= done.returncode != 0
         for row in benchmark.rows:
-            what, measured, unit, yardstick, beside, ratio = cells(row, done.stdout)
+            measured, yardstick, ratio = cells(row, done.stdout)
             failed |= measured == "not printed"
-            print(f"{what:<40} {measured:>11} {unit:<5} {yardstick:>10}  {beside:<22} {ratio:>8}", flush=True)
+            numbers = f"{measured:>11} {row.unit:<5} {yardstick:>10}  {row.beside:<22} {ratio:>8}"
+            print(f"{row.what:<40} {numbers}  {row.goal}", flush=True)
         print(f"{name}: {time.monotonic() - begin:.0f} s{f', FAILED: {done.stderr[-300:]}' if done.returncode else ''}",
               file=sys.stderr)  # fmt: skip
     sys.exit(failed)
