@@ -129,7 +129,7 @@ def test_compressed_log_alone(tmp_path: Path, compression: str) -> None:
     assert {rule for rule, *_ in findings(path)} >= {"OOP-01", "VMM-02"}
 
 
-def test_names_that_say_nothing_are_told_by_content(tmp_path: Path) -> None:
+def test_files_with_unknown_names_are_recognised_by_content(tmp_path: Path) -> None:
     path = tmp_path / "mail.zip"
     path.write_bytes(zip_of({"screen.txt": OOPS, "letter.txt": b"please help"}))
     report = document(audit(Request((path,))))

@@ -173,7 +173,7 @@ def test_order_of_sources_does_not_matter(ptaudit, damaged: Path) -> None:
     assert one["findings"] == other["findings"]
 
 
-def test_closed_pipe_is_no_traceback(damaged: Path) -> None:
+def test_closed_pipe_prints_no_traceback(damaged: Path) -> None:
     code = "from analyzer.cli import main; main()"
     command = [sys.executable, "-c", code, "audit", str(damaged), "--format", "sarif"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=CAPTURES.parents[1]) as process:

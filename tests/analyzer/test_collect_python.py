@@ -164,7 +164,7 @@ def test_tables_of_one_run_of_pages_become_numbers_and_are_read_again_as_tables(
     assert comparable(extract_facts(raw).mapping) == comparable(extract(kcore).mapping)
 
 
-def test_a_table_of_zeros_that_nobody_vouches_for_is_left_out_and_said(room, tmp_path, raw_after, after) -> None:
+def test_an_unconfirmed_table_of_zeros_is_left_out_and_reported(room, tmp_path, raw_after, after) -> None:
     va = (int(after.sections.section_mem_map[1]) & ~63) + int(after.sections.section_nr[1]) * 32768 * 64 + 0x200000
     empty = int(raw_after.memory.extents[0][0]) // 4096 * 4096
     memory = PatchedMemory(raw_after.memory, {after.explain(va)[-1].entry_pa: word(empty | 3), empty: bytes(4096)})
@@ -222,7 +222,7 @@ def test_a_bundle_of_the_printed_script_is_audited_as_the_dump(ptaudit, kcore: P
 
 
 @on_linux
-def test_folders_of_others_are_refused_and_a_kcore_that_is_not_there_is_in_the_manifest(tmp_path: Path) -> None:
+def test_folders_of_others_are_refused_and_a_kcore_that_does_not_exist_is_in_the_manifest(tmp_path: Path) -> None:
     path = printed(tmp_path, tmp_path / "none")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").write_text("mine")
@@ -250,7 +250,7 @@ def test_dry_run_and_bad_options(tmp_path: Path, kcore: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF\2\1" + bytes(80), os.urandom(300), b"\x7fELF"])
-def test_what_is_no_kcore_is_named(content: bytes, tmp_path: Path) -> None:
+def test_what_is_not_a_kcore_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "kcore").write_bytes(content)
     with pytest.raises(Exception, match="not the memory of an arm64 kernel"):
         take_core(str(tmp_path / "kcore"), str(tmp_path / "out"), nothing_changes)

@@ -185,7 +185,7 @@ def told(done, path: Path) -> dict:
     return {key: document[key] for key in ("kernel", "findings", "rules")}
 
 
-def test_a_small_core_tells_what_the_dump_tells(ptaudit, large: Path, tmp_path: Path) -> None:
+def test_a_small_core_says_what_the_dump_says(ptaudit, large: Path, tmp_path: Path) -> None:
     small, again = tmp_path / "small.core", tmp_path / "again.core"
     done = ptaudit("distill", large, "-o", small, "--with-dmesg")
     assert (done.status, done.err) == (0, "")

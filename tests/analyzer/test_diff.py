@@ -75,7 +75,7 @@ def test_removal_that_tore_out_a_block(ptaudit) -> None:
     assert "VMM-01" in {one["rule"] for one in document["findings"]["gone"]}
 
 
-def test_the_same_removal_on_a_fixed_kernel_is_none(ptaudit) -> None:
+def test_the_same_removal_on_a_fixed_kernel_is_not_reported(ptaudit) -> None:
     document = compared(ptaudit, FIXED / "01-three-namespaces", FIXED / "02-one-removed")
     assert document["hazards"] == []
     assert changed(document, "vmemmap", "unmapped") == [(0x82000, 0x84000)]
@@ -160,7 +160,7 @@ def test_change_of_permissions_is_a_change_whatever_its_direction(ptaudit, two) 
     assert ("medium", "linear memory became writable") in {(one["severity"], one["title"]) for one in back["hazards"]}
 
 
-def test_changes_between_two_boots_are_no_hazard(ptaudit, two) -> None:
+def test_changes_between_two_boots_are_not_a_hazard(ptaudit, two) -> None:
     before, after = two(ROW, r"\1PTE\2RW NX SHD AF\3       ")
     (before / "boot_id").write_text("5c0ef2d4-6a0e-4d0f-8d3a-0f3a4b5c6d7e\n")
     (after / "boot_id").write_text("6c0ef2d4-6a0e-4d0f-8d3a-0f3a4b5c6d7e\n")
@@ -195,7 +195,7 @@ def test_other_page_sizes_are_refused(ptaudit) -> None:
     assert "page sizes" in done.err
 
 
-def test_other_releases_are_said(ptaudit) -> None:
+def test_other_releases_are_reported(ptaudit) -> None:
     document = compared(ptaudit, CAPTURES / "pmem-5.10-4k" / "00-boot", DIMM / "00-boot")
     assert document["same_boot"] is False
     assert "different kernels: 5.10" in document["notes"][0]

@@ -100,7 +100,7 @@ def vmcore_of(folder: Path) -> VmcoreFacts:
     return facts
 
 
-def test_the_system_map_beside_it_tells_the_symbols_that_it_does_not(capture: Path, plain: bytes) -> None:
+def test_the_system_map_beside_it_gives_the_symbols_that_it_lacks(capture: Path, plain: bytes) -> None:
     symbols = Dump(open_dump(AFTER))
     (capture / "vmcore").write_bytes(without_kallsyms(plain))
     assert vmcore_of(capture).blocks is None
@@ -166,7 +166,7 @@ def test_one_that_is_damaged_leaves_the_rest(capture: Path, plain: bytes) -> Non
         (b"", False),
     ],
 )
-def test_kernel_cores_are_told_from_other_files(tmp_path: Path, data: bytes, dump: bool) -> None:
+def test_kernel_cores_are_distinguished_from_other_files(tmp_path: Path, data: bytes, dump: bool) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
     assert is_kernel_dump(path) is dump
@@ -189,7 +189,7 @@ def test_other_files_cost_their_first_bytes(capture: Path, ptaudit) -> None:
     assert f"{capture}/core.1234" in done.out
 
 
-def test_a_file_that_is_named_beside_its_directory_is_no_earlier_moment(capture: Path, plain: bytes) -> None:
+def test_a_file_given_with_its_directory_is_not_an_earlier_capture(capture: Path, plain: bytes) -> None:
     (capture / "vmcore").write_bytes(plain)
     shutil.copy(VMCORES / "pmem-6.12-vuln-after.kernel_page_tables", capture / "kernel_page_tables")
     (capture.parent / "link").symlink_to(capture / "vmcore")

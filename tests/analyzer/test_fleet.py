@@ -76,7 +76,7 @@ def test_a_relative_path_is_the_same_bundle(tmp_path: Path, monkeypatch: pytest.
     assert list(find_bundles(["host1"])) == list(find_bundles([str(tmp_path / "host1")]))
 
 
-def test_a_list_may_name_what_is_not_there(tmp_path: Path) -> None:
+def test_a_list_may_name_what_does_not_exist(tmp_path: Path) -> None:
     (tmp_path / "list").write_text(f"# hosts\n\n{tmp_path}/gone\n{bundle(tmp_path / 'host1')}\n")
     assert [one.host for one in find_bundles([f"@{tmp_path}/list"])] == ["gone", "host1"]
 
@@ -87,7 +87,7 @@ def test_a_list_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [one.host for one in find_bundles(["@-"])] == ["host1"]
 
 
-def test_a_path_or_list_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_path_or_list_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     for name in (tmp_path / "none", f"@{tmp_path}/none"):
         with pytest.raises(InputError, match=r"no such bundle|No such file"):
             list(find_bundles([str(name)]))

@@ -54,7 +54,7 @@ def test_names_longer_than_any_file_has() -> None:
     assert audit_bundle(LONG)["status"] == "unreadable"
 
 
-def test_list_of_bundles_that_is_none(tmp_path: Path) -> None:
+def test_file_that_is_not_a_list_of_bundles(tmp_path: Path) -> None:
     (tmp_path / "list").write_bytes(b"# hosts\n" + LONG.encode() + b"\na\0b\n")
     with pytest.raises(InputError, match="list:3: a NUL in a list"):
         list(find_bundles((f"@{tmp_path}/list",)))

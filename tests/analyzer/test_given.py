@@ -128,7 +128,7 @@ def test_a_boot_log_that_names_pools_of_huge_pages_is_a_log(tmp_path: Path) -> N
     assert kinds(path) == ["dmesg"]
 
 
-def test_a_mail_that_quotes_one_line_is_no_configuration() -> None:
+def test_a_mail_that_quotes_one_line_is_not_a_configuration() -> None:
     text = OOPS + b"\nIs CONFIG_PTDUMP_DEBUGFS=y set there?\nCONFIG_PTDUMP_DEBUGFS=y\n"
     assert [part.kind.name for part in parts_of(text)] == []
     assert [document.kind.name for document in documents_of(text)] == ["dmesg"]
@@ -272,14 +272,14 @@ def test_hostile_archives_are_refused_soon_and_small(name: str) -> None:
     assert time.monotonic() - began < 30
 
 
-def test_titles_in_a_configuration_are_no_prompts(tmp_path: Path) -> None:
+def test_titles_in_a_configuration_are_not_prompts(tmp_path: Path) -> None:
     rows = b"".join(b"CONFIG_A%d=y\n# CONFIG_B%d is not set\n" % (number, number) for number in range(40))
     text = b"BUG: KFENCE: use-after-free read in f+0x1/0x2\n\n" + rows + b"#\n# General setup\n#\n" + rows
     found = documents_of(text + b"# end of General setup\n" + rows.replace(b"_A", b"_C"))
     assert [one.kind.name for one in found] == ["dmesg", "config"]
 
 
-def test_a_few_lines_of_a_configuration_are_no_whole_one(tmp_path: Path) -> None:
+def test_a_few_lines_of_a_configuration_are_not_a_whole_one(tmp_path: Path) -> None:
     (tmp_path / "mail").write_bytes(OOPS + b"\nCONFIG_ARM64=y\nCONFIG_KASAN=y\n")
     config = read_sources(Request((tmp_path / "mail",))).captured.config
     assert config is not None

@@ -75,7 +75,7 @@ def test_links_pipes_devices_and_unreadable_files(ptaudit, tmp_path):
 
 
 @pytest.mark.parametrize("target", ["/dev/zero", "fifo", "loop", "nothing"])
-def test_what_is_no_file(ptaudit, tmp_path, target):
+def test_what_is_not_a_file(ptaudit, tmp_path, target):
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "loop").symlink_to("loop")
     begin = time.monotonic()

@@ -73,7 +73,7 @@ def test_memory_that_cannot_be_read_is_one_line(path: str, why: str) -> None:
     assert "\n" not in said
 
 
-def test_lockdown_and_missing_capabilities_are_told_apart(monkeypatch, tmp_path: Path) -> None:
+def test_lockdown_and_missing_capabilities_are_distinguished(monkeypatch, tmp_path: Path) -> None:
     def refuse(*_: object) -> int:
         raise PermissionError(1, "Operation not permitted")
 

@@ -73,7 +73,7 @@ def test_an_accepted_finding_is_found_by_its_name(many, tmp_path: Path) -> None:
     assert len(replace(many(1), baseline=known.baseline).stale) == 19_999
 
 
-def test_the_text_tells_many_of_a_kind_as_one(many) -> None:
+def test_the_text_summarises_many_of_a_kind(many) -> None:
     report = many(1000)
     text = rendered(report, "text")
     assert text.count("VMM-02 Struct pages of valid memory are not mapped") == 3

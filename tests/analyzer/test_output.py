@@ -111,7 +111,7 @@ def test_directory_that_cannot_be_made(ptaudit, sound: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_file_name_that_is_no_utf8(ptaudit, sound: Path, tmp_path: Path, form: str, monkeypatch) -> None:
+def test_file_name_that_is_not_utf8(ptaudit, sound: Path, tmp_path: Path, form: str, monkeypatch) -> None:
     strange = os.fsdecode(b"h\xf6st")
     (tmp_path / strange).mkdir()
     (tmp_path / strange / "kernel_page_tables").write_bytes((sound / "kernel_page_tables").read_bytes())

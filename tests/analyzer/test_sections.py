@@ -57,14 +57,14 @@ class TestCrashDumps:
         ]
         assert document["sections"][3]["subsections"] == "48/64 0xffffffff0000ffff"
 
-    def test_output_addresses_tell_where_the_blocks_do_not(self) -> None:
+    def test_output_addresses_decide_where_the_blocks_do_not(self) -> None:
         facts = build_facts(read_sources(Request((SELF_HOSTED,))).captured)
         alone = Facts({kind: fact for kind, fact in facts.known.items() if kind is not BlockRows})
         for known in (facts, alone):
             hosted = [row for row in section_rows(known) if "self-hosted" in row.struct_pages]
             assert [(row.first, row.last) for row in hosted] == [(16, 19)]
 
-    def test_blocks_of_which_only_some_hold_their_own_struct_pages_are_not_folded(self) -> None:
+    def test_blocks_that_hold_their_own_struct_pages_in_part_are_not_folded(self) -> None:
         facts = build_facts(read_sources(Request((SELF_HOSTED,))).captured)
         rows = facts.known[BlockRows]
         pages = np.where(rows.start_section_nr == 18, 0, rows.nr_vmemmap_pages)

@@ -96,7 +96,7 @@ def test_a_plug_in_that_ends_the_program_when_it_is_loaded_is_not_1(tmp_path: Pa
     assert "plug-in" in done.stderr
 
 
-def test_a_full_disk_behind_standard_output_is_4() -> None:
+def test_a_full_disk_at_standard_output_is_4() -> None:
     with Path("/dev/full").open("w") as full:
         done = run("audit", SOUND, stdout=full)
     assert done.returncode == 4
@@ -118,7 +118,7 @@ def test_a_reader_that_goes_away_is_not_findings() -> None:
     assert done.stderr.strip() in {"4", "0"}
 
 
-def test_a_folder_that_is_gone_is_no_findings(tmp_path: Path) -> None:
+def test_a_folder_that_is_gone_is_not_reported_as_clean(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     for form in ("text", "sarif"):

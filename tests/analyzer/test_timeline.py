@@ -33,7 +33,7 @@ def test_timeline_as_json_is_complete():
     assert all(one["task"] in lines[one["line"] - 1].strip() for one in operations)
 
 
-def test_pointer_that_a_call_returns_is_no_error():
+def test_pointer_that_a_call_returns_is_not_an_error():
     moment = CAPTURES / "pmem-6.12-64k-va52" / "01-namespaces"
     assert "ret=0xfff0000080000000" in (moment / "trace").read_text()
     result = CliRunner().invoke(command, [str(moment / "trace"), "--format", "json"])

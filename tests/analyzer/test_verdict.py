@@ -158,7 +158,7 @@ WIFI = """[   55.008324] Unable to handle kernel NULL pointer dereference at vir
 """
 
 
-def test_crash_that_memory_has_nothing_to_do_with_is_told_in_one_line_and_asks_for_nothing(ptaudit, tmp_path) -> None:
+def test_unrelated_crash_is_reported_in_one_line_and_asks_for_nothing(ptaudit, tmp_path) -> None:
     (tmp_path / "dmesg").write_text(WIFI)
     text = ptaudit("audit", tmp_path / "dmesg").out
     first, *rest = text.splitlines()

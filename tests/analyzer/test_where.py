@@ -78,7 +78,7 @@ def test_other_regions_are_named_after_the_marker(ptaudit, sound: Path) -> None:
     assert only["what"] == "this address"
 
 
-def test_what_is_missing_is_said(ptaudit, damaged: Path) -> None:
+def test_what_is_missing_is_reported(ptaudit, damaged: Path) -> None:
     found = place(ptaudit, damaged / "kernel_page_tables", f"page:{HOLE}")
     assert found["pfn"] is None
     assert found["linear"] == "0xffff000084000000"

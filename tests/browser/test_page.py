@@ -101,7 +101,7 @@ def test_the_tab_key_passes_each_grid_once_and_focus_can_be_seen(visit: Visit, d
     assert seen[-1] == "summary"
 
 
-def test_a_subsection_tells_its_addresses(visit: Visit, damaged: Path) -> None:
+def test_a_subsection_gives_its_addresses(visit: Visit, damaged: Path) -> None:
     page = visit(damaged)
     subs = all_of(page, ".sub")
     assert len(subs) == 64

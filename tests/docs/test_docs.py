@@ -64,7 +64,7 @@ def test_explain_prints_what_the_page_says(ptaudit, generated) -> None:
                 assert any(text[at : at + len(expected)] == expected for at in range(len(text))), part.heading
 
 
-def test_explain_takes_families_and_refuses_what_is_none(ptaudit) -> None:
+def test_explain_takes_families_and_refuses_other_names(ptaudit) -> None:
     assert ptaudit("explain", "vmm").out.count("What to do\n") == sum(rule.code.startswith("VMM-") for rule in RULES)
     done = ptaudit("explain", "VMM-02", "NONE-9")
     refused = "ptaudit: no rule, family or name 'NONE-9'; ptaudit rules lists them\n"

@@ -61,7 +61,7 @@ def test_operations_survive_text():
 
 
 @pytest.mark.parametrize("text", ["fly 3", "plug d1", "walk on", "create lots", "failing x 0 60: fly"])
-def test_text_that_is_no_operation_is_refused(text):
+def test_text_that_is_not_an_operation_is_refused(text):
     with pytest.raises(ValueError, match=r"\w"):
         parse(text)
 

@@ -44,7 +44,7 @@ def test_grave_finding_that_the_dump_does_not_have_is_the_tools():
     assert cases(after=Seen((LOST,)), exact=Seen()) == [("findings", "tool", "VMM-02 on text only")]
 
 
-def test_small_findings_are_no_case_unless_they_are_a_known_bug():
+def test_small_findings_are_not_a_case_unless_they_are_a_known_bug():
     assert cases(after=Seen((replace(LOST, rule="VMM-03", severity="low"),))) == []
     (case,) = judge(replace(QUIET, after=Seen((replace(LOST, rule="LIN-04", severity="low"),))))
     assert (case.key, case.bug) == ("LIN-04", "LIN-04")
@@ -115,7 +115,7 @@ def test_wrong_answer_is_the_models(foretold, key):
         told("safe", done=False, notes="memory33 (zone Normal) may hold unmovable pages: -EBUSY then"),
     ],
 )
-def test_right_or_guarded_answer_is_no_case(foretold):
+def test_right_or_guarded_answer_is_not_a_case(foretold):
     assert cases(foretold=(foretold,)) == []
 
 
@@ -151,7 +151,7 @@ def test_report_is_explained_by_any_of_its_lines(line):
     assert cases(log=lines(*WARN), before=Seen((LOST,)), after=Seen((replace(LOST, log_lines=(line,)),))) == []
 
 
-def test_report_is_not_explained_by_a_line_behind_it():
+def test_report_is_not_explained_by_a_line_after_it():
     found = cases(log=lines(*WARN, "nothing"), before=Seen((LOST,)), after=Seen((replace(LOST, log_lines=(205,)),)))
     assert [one[0] for one in found] == ["log"]
 

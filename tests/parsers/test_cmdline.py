@@ -80,7 +80,7 @@ def test_line_that_mail_wrapped_is_one():
     assert [each.name for each in line.parameters] == ["console", "rodata"]
 
 
-def test_doubts_are_told():
+def test_doubts_are_reported():
     assert "not closed" in parse_cmdline(b'a="b', "c").diagnostics[0].message
     assert "cut off" in parse_cmdline(b"a" * 2047, "c").diagnostics[0].message
     assert parse_cmdline(b"a" * 2046, "c").diagnostics == ()

@@ -214,7 +214,7 @@ def test_features_of_older_kernels_and_of_newer_hardware():
     assert log.boot.feature("bbm level 2") == 3
 
 
-def test_last_boot_speaks_and_the_others_are_told():
+def test_last_boot_counts_and_the_others_are_reported():
     earlier = DMESG.replace(b"6.12.117", b"6.1.55").replace(b"KASLR disabled due to lack of seed", b"KASLR enabled")
     log = parse_dmesg(b"[   99.000000] Offlined Pages 1\n" + earlier + DMESG, "dmesg")
     assert [boot.release and boot.release.raw for boot in log.boots] == [None, "6.1.55", "6.12.117"]
@@ -224,7 +224,7 @@ def test_last_boot_speaks_and_the_others_are_told():
     assert [(d.line, "3 boots" in d.message) for d in log.diagnostics] == [(log.boot.line, True)]
 
 
-def test_kdump_kernel_does_not_speak_for_the_kernel_that_died():
+def test_log_of_the_kdump_kernel_says_nothing_about_the_kernel_that_died():
     kdump = DMESG.replace(b"console=ttyAMA0", b"elfcorehdr=0x4f000000 console=ttyAMA0")
     log = parse_dmesg(DMESG + kdump, "serial.log")
     assert log.boot is log.boots[0]

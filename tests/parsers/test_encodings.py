@@ -34,7 +34,7 @@ def test_text_is_as_it_was(text: bytes) -> None:
 
 
 @pytest.mark.parametrize("headers", [b"", HEADERS % b"quoted-printable"])
-def test_quoted_printable_keeps_the_numbers_of_the_lines_behind_a_joined_one(headers: bytes) -> None:
+def test_quoted_printable_keeps_the_numbers_of_the_lines_after_a_joined_one(headers: bytes) -> None:
     text = headers + quopri.encodestring(OOPS)
     lines, sent = decoded(text).split(b"\n"), text.split(b"\n")
     for words in (b"Mem abort info", b"Call trace:", b"Code: "):

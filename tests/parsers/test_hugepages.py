@@ -70,7 +70,7 @@ def test_sysctl_alone(text, value):
     assert pages.pools == {}
 
 
-def test_malformed_count_is_unknown_and_told():
+def test_malformed_count_is_unknown_and_reported():
     pages = parse_hugepages(PREFIX + b"2048kB/nr_hugepages:many\n" + PREFIX + b"2048kB/free_hugepages:2\n", "h")
     assert pages.pools[2 << 20].nr is None
     assert pages.pools[2 << 20].free == 2

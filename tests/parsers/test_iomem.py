@@ -101,7 +101,7 @@ def test_lost_indentation_is_rebuilt_from_the_ranges(dimm):
     assert "indentation is lost" in iomem.diagnostics[0].message
 
 
-def test_prompts_are_told_and_skipped():
+def test_prompts_are_reported_and_skipped():
     iomem = parse_iomem(b"[root@host ~]# cat /proc/iomem\n40000000-4fffffff : System RAM\n\n[root@host ~]#\n", "a")
     assert iomem.line.tolist() == [2]
     assert [(d.line, d.path) for d in iomem.diagnostics] == [(1, "a")]
@@ -114,13 +114,13 @@ def test_range_up_to_the_top_of_the_address_space():
     assert iomem.end.tolist() == [0]
 
 
-def test_reversed_range_is_left_out_and_told():
+def test_reversed_range_is_left_out_and_reported():
     iomem = parse_iomem(b"00001000-00000fff : nothing\n40000000-4fffffff : System RAM\n", "iomem")
     assert iomem.name == ("System RAM",)
     assert iomem.diagnostics[0].line == 1
 
 
-def test_child_outside_its_parent_is_told():
+def test_child_outside_its_parent_is_reported():
     iomem = parse_iomem(b"40000000-4fffffff : System RAM\n  60000000-6fffffff : stray\n", "iomem")
     assert iomem.parent.tolist() == [-1, 0]
     assert iomem.diagnostics[0].line == 2
@@ -175,7 +175,7 @@ def test_any_bytes_parse_or_raise_format_error(data):
         assert len(parse_iomem(data, "iomem")) <= data.count(b"\n") + 1
 
 
-def test_ranges_that_end_before_they_start_are_no_resources():
+def test_ranges_that_end_before_they_start_are_not_resources():
     good, bad = b"40000000-7fffffff : System RAM\n", b"90000000-80000000 : upside down\n"
     resources = parse_iomem(good + bad, "iomem")
     assert resources.name == ("System RAM",)

@@ -54,14 +54,14 @@ def test_page_size(name, size):
     assert parse_kconfig(f"CONFIG_ARM64_{name}_PAGES=y\n".encode(), "c").page_size == size
 
 
-def test_last_of_two_values_counts_and_is_told():
+def test_last_of_two_values_counts_and_is_reported():
     config = parse_kconfig(b"CONFIG_A=y\nCONFIG_B=y\n# CONFIG_A is not set\nCONFIG_B=y\n", "c")
     assert config.is_enabled("A") is False
     assert config.line("A") == 3
     assert [d.line for d in config.diagnostics] == [3]
 
 
-def test_other_architecture_is_told():
+def test_other_architecture_is_reported():
     config = parse_kconfig(b"# Linux/x86_64 6.1.0 Kernel Configuration\nCONFIG_X86=y\n", "c")
     assert "x86_64" in config.diagnostics[-1].message
 
@@ -94,7 +94,7 @@ def test_mail_and_windows_line_ends():
     assert (config.get("A"), config.get("B")) == ("y", "n")
 
 
-def test_gzip_from_the_kernel_image_has_a_magic_word_before_and_anything_behind():
+def test_gzip_from_the_kernel_image_has_a_magic_word_before_and_anything_after():
     config = parse_kconfig(b"IKCFG_ST" + CONFIG.read_bytes() + b"IKCFG_ED\0\1\2", "vmlinux")
     assert config.va_bits == 48
 

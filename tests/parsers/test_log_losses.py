@@ -84,6 +84,6 @@ def test_records_are_numbered_in_kmsg():
     assert missing_records(LOG) == 0
 
 
-def test_every_boot_of_a_log_is_judged_by_itself():
+def test_every_boot_of_a_log_is_judged_alone():
     log = parse_dmesg(LOG + b"".join(LINES[: len(LINES) // 2]), "console")
     assert [bool(boot.lost) for boot in log.boots] == [False, True]

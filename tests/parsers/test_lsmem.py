@@ -65,7 +65,7 @@ def test_states_that_the_totals_contradict_are_unknown():
     assert "do not add up" in blocks.diagnostics[-1].message
 
 
-def test_rounded_totals_are_no_contradiction():
+def test_rounded_totals_are_not_a_contradiction():
     text = (
         b"RANGE                                  SIZE  STATE REMOVABLE BLOCK\n"
         b"0x0000000000000000-0x000000008fffffff  2.3G online       yes  0-17\n\n"
@@ -93,14 +93,14 @@ def test_mail_prompt_and_windows_line_ends():
     assert blocks.line[0] == 3
 
 
-def test_rows_that_are_not_understood_are_told():
+def test_rows_that_are_not_understood_are_reported():
     text = (LSMEM / "default.txt").read_bytes().replace(b"0x0000000040000000", b"0xsomewhere       ")
     blocks = parse_lsmem(text.replace(b"  8-9", b"    x"), "l")
     assert 8 not in blocks.block
     assert [d.line for d in blocks.diagnostics if d.message == "not understood"] == [3]
 
 
-def test_range_that_contradicts_its_blocks_is_told():
+def test_range_that_contradicts_its_blocks_is_reported():
     text = (LSMEM / "default.txt").read_bytes().replace(b"  8-9\n", b" 8-10\n")
     blocks = parse_lsmem(text, "l")
     assert [d.line for d in blocks.diagnostics if "not that of the blocks" in d.message] == [3]

@@ -32,7 +32,7 @@ def test_direct_map_where_a_kernel_prints_it():
     assert (meminfo.get("DirectMap4k"), meminfo.get("DirectMap1G")) == (332408 * 1024, 0)
 
 
-def test_what_is_not_understood_is_told():
+def test_what_is_not_understood_is_reported():
     meminfo = parse_meminfo(b"$ cat /proc/meminfo\nMemTotal: 4 kB\nMemFree: lots\nHardware: 5 MB\n", "m")
     assert meminfo.get("MemFree") is None
     assert [(d.line, d.message) for d in meminfo.diagnostics] == [(1, "not understood (and 2 more)")]

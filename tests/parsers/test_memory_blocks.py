@@ -101,14 +101,14 @@ def test_going_offline_and_foreign_states():
     assert [d.line for d in blocks.diagnostics if "does not have" in d.message] == [2]
 
 
-def test_last_of_two_states_counts_and_is_told():
+def test_last_of_two_states_counts_and_is_reported():
     blocks = parse_memory_blocks(b"block_size_bytes:8000000\nmemory1/state:online\nmemory1/state:offline\n", "m")
     assert blocks.state_word == ("offline",)
     assert blocks.line.tolist() == [3]
     assert [d.line for d in blocks.diagnostics] == [2]
 
 
-def test_phys_index_that_is_another_blocks_is_told():
+def test_phys_index_that_is_another_blocks_is_reported():
     blocks = parse_memory_blocks(
         b"block_size_bytes:8000000\nmemory16/state:online\nmemory16/phys_index:00000011\n", "m"
     )
@@ -158,7 +158,7 @@ def test_listings_with_block_numbers(listing, dimm):
     assert blocks.node.tolist() == [-1, 1, -1, 0, -1, -1, -1]
 
 
-def test_block_of_two_nodes_is_told_and_unknown(dimm):
+def test_block_of_two_nodes_is_reported_and_unknown(dimm):
     blocks = dimm.with_nodes(parse_memory_nodes(b"memory8/node0\nmemory8/node1\nmemory9/node1\nmemory77/node1\n", "n"))
     assert blocks.node.tolist() == [-1, -1, 1, -1, -1, -1, -1]
     assert "block 8 belongs to more than one node" in blocks.diagnostics[-1].message

@@ -90,7 +90,7 @@ def test_other_kernels(name: str, address: int, fault: str, last: str, page_size
     assert (report.page_size, report.va_bits) == (page_size, va_bits)
 
 
-def test_a_kernel_of_4_1x_prints_stars_and_a_virtual_pgd_and_no_esr_of_its_own() -> None:
+def test_a_kernel_of_4_1x_prints_stars_and_a_virtual_pgd_and_no_esr() -> None:
     (report,) = read("host/samples/oops-4.1x-64k-48bit.txt").reports
     assert report.walk is not None
     assert [name for name, _ in report.walk.entries] == ["pgd", "pud", "pmd", "pte"]
@@ -188,7 +188,7 @@ def test_same_oops_in_two_boots_is_two_reports() -> None:
     assert len(parse_dmesg(banner + OOPS + banner + OOPS, "log").reports.reports) == 2
 
 
-def test_tasks_that_print_at_the_same_time_are_told_apart_by_their_caller() -> None:
+def test_tasks_that_print_at_the_same_time_are_separated_by_their_caller() -> None:
     ours = with_caller(OOPS, b"T130").splitlines(keepends=True)
     theirs = OOPS.replace(b"fffffdffc2100000", b"fffffdffc3330008").replace(b"PID: 130", b"PID: 131")
     theirs = with_caller(theirs, b"T131")
@@ -276,7 +276,7 @@ def test_fault_status_codes(code: int, fault: Fault, level: int | None) -> None:
     assert (esr.fault, esr.level) == (fault, level)
 
 
-def test_cache_maintenance_is_no_write() -> None:
+def test_cache_maintenance_is_not_a_write() -> None:
     assert Esr(0x96000146).write is None
 
 

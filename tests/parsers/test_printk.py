@@ -51,7 +51,7 @@ PREFIXES = {
 
 
 @pytest.mark.parametrize("prefix", PREFIXES.values(), ids=PREFIXES)
-def test_message_is_found_behind_the_prefix(prefix: str) -> None:
+def test_message_is_found_after_the_prefix(prefix: str) -> None:
     line = prefix.encode() + MESSAGE
     found = prefix_at(line, 0)
     assert line[found.end() :] == MESSAGE
@@ -70,7 +70,7 @@ def test_message_is_found_behind_the_prefix(prefix: str) -> None:
         b"12:00:00.123 myprogram: memory failure",
     ],
 )
-def test_prose_is_no_log(line: bytes) -> None:
+def test_prose_is_not_a_log(line: bytes) -> None:
     assert not looks_like_log(line)
 
 

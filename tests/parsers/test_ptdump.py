@@ -260,7 +260,7 @@ def test_the_wx_check_is_kept_with_its_lines() -> None:
     assert dump.wx_check[0].text.startswith("arm64/mm: Found insecure W+X mapping")
 
 
-def test_an_oops_in_the_text_is_no_marker() -> None:
+def test_an_oops_in_the_text_is_not_a_marker() -> None:
     dump = read("------------[ cut here ]------------", row(BASE, PAGE), "---[ end trace 0000000000000000 ]---")
     assert dump.markers == ()
 

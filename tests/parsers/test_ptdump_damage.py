@@ -31,7 +31,7 @@ AFTER = row(BASE + 2 * PAGE, PAGE)
         (row(BASE - (1 << 40), PAGE), None, "goes back"),
     ],
 )
-def test_a_bad_row_is_told_and_the_rest_is_read(bad: str, column: int | None, words: str) -> None:
+def test_a_bad_row_is_reported_and_the_rest_is_read(bad: str, column: int | None, words: str) -> None:
     dump = read(GOOD, bad, AFTER)
     if not words:  # the one good case among them
         assert len(dump) == 3

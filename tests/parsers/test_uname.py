@@ -76,7 +76,7 @@ def test_compiler_from_a_distribution_does_not_make_the_kernel_the_distributions
     assert kernel.vendor == ""
 
 
-def test_other_machines_are_told():
+def test_other_machines_are_reported():
     kernel = parse_uname(b"\nLinux pc 6.1.55 #1 SMP x86_64 x86_64 x86_64 GNU/Linux\n", "uname")
     assert kernel.arch == "x86_64"
     assert [(d.line, "x86_64" in d.message) for d in kernel.diagnostics] == [(2, True)]

@@ -61,14 +61,14 @@ def test_radix_follows_the_key():
     assert info.symbol("b") == 255
 
 
-def test_first_of_two_values_counts_and_is_told():
+def test_first_of_two_values_counts_and_is_reported():
     info = parse_vmcoreinfo(b"PAGESIZE=4096\nPAGESIZE=65536\nOSRELEASE=a\nOSRELEASE=a\n", "v")
     assert info.page_size == 4096
     assert [d.line for d in info.diagnostics] == [2]
 
 
 @pytest.mark.parametrize("line", [b"SIZE(page)=-64", b"SYMBOL(x)=xyz", b"NUMBER(x)=", b"PAGESIZE=4k", b"SIZE(a)=0x40"])
-def test_malformed_number_is_unknown_and_told(line):
+def test_malformed_number_is_unknown_and_reported(line):
     info = parse_vmcoreinfo(b"OSRELEASE=6.1.0\n" + line + b"\n", "v")
     assert info.values == {}
     assert [d.line for d in info.diagnostics] == [2]

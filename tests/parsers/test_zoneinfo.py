@@ -53,7 +53,7 @@ def test_page_tables_counted_by_zone_are_summed_by_node():
     assert zones.free.tolist() == [1, -1, -1, 9]
 
 
-def test_missing_counts_are_unknown_and_told():
+def test_missing_counts_are_unknown_and_reported():
     zones = parse_zoneinfo(b"Node 3, zone   Normal\n  pages free     7\n        spanned  8\n", "z")
     assert (zones.present[0], zones.managed[0]) == (-1, -1)
     assert [d.line for d in zones.diagnostics] == [1]

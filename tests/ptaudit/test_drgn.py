@@ -72,7 +72,7 @@ def test_memory_that_only_drgn_reads_gives_the_same(core: Path) -> None:
     assert [one.path for one in opened.read.sources] == ["drgn"]
 
 
-def test_units_that_are_not_there_are_absent_and_order_is_kept(core: Path) -> None:
+def test_absent_units_are_absent_and_order_is_kept(core: Path) -> None:
     from parsers.vmcore.drgn_memory import ProgramMemory  # noqa: PLC0415
 
     class Program:

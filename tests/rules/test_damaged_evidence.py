@@ -14,7 +14,7 @@ from tests.rules.captures import DIMM, VULNERABLE, alarms, file_of, verdict_in
 
 
 @pytest.mark.parametrize("kept", [slice(2), slice(1, None)], ids=["head", "tail"])
-def test_a_configuration_cut_short_says_nothing_of_what_it_does_not_name(changed_capture, kept):
+def test_a_truncated_configuration_leaves_open_what_it_does_not_name(changed_capture, kept):
     """The kernel has the optimisation; the line that says so is lost, and its struct pages are read-only."""
     menus = [b"# Linux/arm64 6.1.192 Kernel Configuration\n", b"# end of General setup\n", b"# end of Kernel hacking\n"]
     report = changed_capture(

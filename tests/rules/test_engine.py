@@ -342,7 +342,7 @@ def test_rules_and_hits_are_immutable() -> None:
         hit().title = "other"  # type: ignore[misc]
 
 
-def test_page_frames_below_zero_are_none():
+def test_page_frames_below_zero_are_dropped():
     """Addresses of another boot, translated with the PHYS_OFFSET of this one."""
     one = make(lambda: [hit(Ranges.of([-0x3FAD40000, 0x100], [-0x3FAD38000, 0x200]))])
     [verdict] = run([one], Facts({}))

@@ -52,5 +52,5 @@ def test_dimm_that_could_not_be_unplugged(tmp_path: Path) -> None:
         "memory foo: Offline failed.",
     ],
 )
-def test_other_messages_say_nothing(tmp_path: Path, text: str) -> None:
+def test_other_messages_are_ignored(tmp_path: Path, text: str) -> None:
     assert said(tmp_path, text) == []

@@ -78,7 +78,7 @@ def test_the_exit_status_is_that_of_the_answer(ptaudit, moment: str, operation: 
         ([], "no operation"),
     ],
 )
-def test_operations_that_are_none_are_usage_errors(ptaudit, words: list[str], message: str) -> None:
+def test_unknown_operations_are_usage_errors(ptaudit, words: list[str], message: str) -> None:
     done = ptaudit("whatif", NAMESPACES, *words)
     assert (done.status, done.out) == (2, "")
     assert message in done.err
@@ -93,7 +93,7 @@ def test_all_lists_every_unit_and_ends_with_the_worst(ptaudit) -> None:
     assert done.out.splitlines()[-1] == "3 breaks"
 
 
-def test_all_of_a_host_of_which_nothing_is_known_is_unknown(ptaudit) -> None:
+def test_everything_about_an_unknown_host_is_unknown(ptaudit) -> None:
     done = ptaudit("whatif", NAMESPACES / "kernel_page_tables", "--all")
     assert done.status == 3
     assert "/proc/iomem" in done.out
@@ -134,7 +134,7 @@ def test_the_guard_came_with_7_1(release: str, kind: str) -> None:
     assert answer.kind == kind
 
 
-def test_the_guard_of_7_1_looks_behind_the_range() -> None:
+def test_the_guard_of_7_1_looks_after_the_range() -> None:
     facts = facts_of(CAPTURES / "dimm-7.3-4k-mom" / "02-dimm-online", release="7.1.2")
     (answer,) = what_if(facts, ["offline:memory16"])
     assert "[88200000 90000000] splits" in answer.why
@@ -233,7 +233,7 @@ def test_units_are_asked_by_any_of_their_names() -> None:
     assert by_name.breaks[0].pfns == by_dax.breaks[0].pfns == by_range.breaks[0].pfns
 
 
-def test_a_unit_that_is_not_there_is_an_error_of_the_function_too() -> None:
+def test_a_unit_that_does_not_exist_is_an_error_of_the_function_too() -> None:
     with pytest.raises(UsageError, match="no such unit"):
         what_if(facts_of(DIMM), ["offline:memory99"])
 

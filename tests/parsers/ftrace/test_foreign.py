@@ -43,7 +43,7 @@ LOG = """\
 
 
 @pytest.mark.parametrize("tracer", PRINTED)
-def test_another_tracer_is_no_kernel_log_and_says_what_to_do(tracer):
+def test_output_of_another_tracer_is_refused_with_what_to_do(tracer):
     data = PRINTED[tracer].encode()
     kind = kind_of_content(data)
     assert kind is not None

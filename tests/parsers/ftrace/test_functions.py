@@ -45,7 +45,7 @@ def test_callers_stand_innermost_first(function):
         assert not set(function.callers[:number]) & set(callers_of(caller)) - {caller}
 
 
-def test_events_that_are_no_function_have_no_range_and_no_caller():
+def test_events_that_are_not_functions_have_no_range_and_no_caller():
     for kind in set(Kind) - FUNCTION_OF_KIND.keys():
         assert (unit_of(kind), callers_of(kind)) == (Unit.NONE, ())
     assert sorted(kind for unit in Unit for kind in kinds_in(unit)) == sorted(FUNCTION_OF_KIND)

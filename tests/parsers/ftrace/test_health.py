@@ -99,12 +99,12 @@ def test_values_that_no_call_has_betray_a_reused_event(arguments):
     assert found["reused-event-id"][0].undecided
 
 
-def test_stale_bytes_behind_a_pointer_that_is_not_null():
+def test_stale_bytes_after_a_pointer_that_is_not_null():
     text = call(1, "pg_add", "nid=0 pfn=0x80000 nr=0x8000 altmap=0xffff000043c09540 abase=0x801a5044ffff8000")
     assert issues(text + returned(2, "pg_add"))["stale-derived"][0].rows == (0,)
 
 
-def test_calls_without_arguments_are_said():
+def test_calls_without_arguments_are_reported():
     assert issues(line(1, "vmemmap_free <-section_deactivate"))["no-arguments"][0].kinds == (Kind.VMEMMAP_FREE,)
 
 

@@ -49,7 +49,7 @@ def test_hexadecimal_and_decimal(numbers):
     assert values.tolist() == numbers
 
 
-def test_what_is_no_number():
+def test_what_is_not_a_number():
     values, good = parse_integer(
         np.array([b"", b"-", b"0x", b"0xg", b"12a", b"GFP_KERNEL", b"0x11112222333344445", b"1" * 40])
     )

@@ -164,7 +164,7 @@ def test_lost_events_are_a_gap_with_its_window(trace):
     assert (issue.start_ns, issue.end_ns) == (gap.start_ns, gap.end_ns)
 
 
-def test_an_overwritten_buffer_is_said(trace):
+def test_an_overwritten_buffer_is_reported(trace):
     (issue,) = [issue for issue in trace("run3-lost.txt").health if issue.code == "overwritten"]
     assert issue.count == 160 - 75
     assert issue.undecided
@@ -387,7 +387,7 @@ def test_events_of_the_page_allocator_are_read_near_hotplug_only():
     assert rows(found)[1]["args"] == {"start_pfn": 2, "order": 9}
 
 
-def test_a_count_for_a_clock_is_said():
+def test_a_count_for_a_clock_is_reported():
     found = ftrace.read(f"              sh-58      [001] d....           17: {ONLINE}\n".encode())
     assert found.events.time_ns.tolist() == [17]
     assert "clock-without-time" in {issue.code for issue in found.health}
@@ -422,7 +422,7 @@ def test_a_file_without_line_ends_is_refused():
         ftrace.read(b"# tracer: nop\n" + b"x" * (20 << 20))
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_file_that_does_not_exist(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         ftrace.read(tmp_path / "trace")
 

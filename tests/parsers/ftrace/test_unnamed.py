@@ -50,7 +50,7 @@ def test_a_capture_without_names_reads_like_the_one_with_them():
     assert not said(named)
 
 
-def test_without_a_release_it_is_said():
+def test_without_a_release_it_is_reported():
     trace = ftrace.read(unnamed(fixture_bytes("pmem.trace").decode()).encode())
     assert name_arguments(trace, None) is trace
     assert {Kind.ARCH_ADD_MEMORY, Kind.VMEMMAP_FREE} <= set(said(trace))
@@ -80,7 +80,7 @@ def test_the_signature_of_the_release_decides(release, arguments, expected):
         assert not said(found)
 
 
-def test_a_section_before_6_12_begins_behind_its_pointer():
+def test_a_section_before_6_12_begins_after_its_pointer():
     message = (
         "p_sparse_remove_section_0: (sparse_remove_section+0x0/0x90) arg1={} arg2=0x80000 arg3=0x8000 arg4=0 arg5=0"
     )
@@ -101,6 +101,6 @@ def test_nodes_and_results_are_ints_in_the_lower_half_of_a_register():
     assert found.events.signed("ret")[0].tolist() == [0, -12]
 
 
-def test_what_is_no_result_is_not_taken_for_one():
+def test_other_folders_are_not_taken_for_results():
     returned = "r_online_pages_0: (device_online+0x8/0x9 <- online_pages) arg1=0x80000"
     assert said(name_arguments(read(returned), (6, 12, 1))) == (Kind.ONLINE_PAGES,)

@@ -91,7 +91,7 @@ def test_the_tables_are_those_that_were_written(era: str) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"MZ", b"text\n" * 40, bytes(4096), deb(b"no kernel"), rpm(b"no kernel")])
-def test_what_is_no_kernel_is_an_error(data: bytes) -> None:
+def test_what_is_not_a_kernel_is_an_error(data: bytes) -> None:
     with pytest.raises(InputError):
         read_kernel(data, path="file")
 
@@ -102,7 +102,7 @@ def test_an_image_without_kallsyms_says_so() -> None:
         read_kernel(image[:0x10000] + bytes(0x10000), path="Image")
 
 
-def test_a_shared_library_is_no_kernel() -> None:
+def test_a_shared_library_is_not_a_kernel() -> None:
     library = bytearray(elf(build(FUNCTIONS)))
     library[80:88] = (0).to_bytes(8, "little")
     with pytest.raises(InputError, match="not a kernel by its addresses"):
@@ -132,7 +132,7 @@ def test_damaged_bytes_are_an_error_or_a_result() -> None:
             continue
 
 
-def test_audit_takes_an_image_by_itself(tmp_path: Path) -> None:
+def test_audit_takes_an_image_alone(tmp_path: Path) -> None:
     from analyzer.audit import audit  # noqa: PLC0415
     from analyzer.sources.read import Request  # noqa: PLC0415
 

@@ -35,7 +35,7 @@ def test_linear_addresses(case):
     assert (found.tolist(), known.tolist()) == ([pa, 0x40001000], [True, True])
 
 
-def test_kasan_tags_are_no_part_of_an_address():
+def test_kasan_tags_are_not_part_of_an_address():
     found, known = address_map().physical(np.array([0xF0FF000000002000], np.uint64))
     assert (found.tolist(), known.tolist()) == ([0x40002000], [True])
 

@@ -34,7 +34,7 @@ def comparable(value):
 SKIPPED = {"path", "source", "explain", "recheck", "quote", "diagnostics", "vmcoreinfo", "listed"}
 
 
-def test_the_small_core_of_a_dump_tells_the_same(tmp_path, raw_after, after):
+def test_the_small_core_of_a_dump_says_the_same(tmp_path, raw_after, after):
     """A dump with much more memory than is read: a user's secret fills every page that the small core lacks."""
     secret = b"a user's secret ".ljust(4096, b"!")
     units = np.concatenate(
@@ -103,7 +103,7 @@ def test_the_recorder_notes_what_was_there():
     assert (first.tolist(), count.tolist()) == ([5, 9], [2, 1])
 
 
-def test_an_empty_core_is_no_dump(tmp_path):
+def test_an_empty_core_is_not_a_dump(tmp_path):
     path = tmp_path / "core"
     write_core(path, PageMemory({}), np.empty(0, np.uint64), vmcoreinfo())
     with pytest.raises(InputError, match="no memory"):
@@ -135,7 +135,7 @@ def test_a_pmd_that_points_elsewhere_splits_the_row(raw_after, after):
     assert len(mapping) == len(after.mapping) + 1
 
 
-def test_a_lone_contiguous_bit_is_a_row_of_its_own(raw_after, after):
+def test_a_lone_contiguous_bit_is_a_separate_row(raw_after, after):
     va = VMEMMAP + 0x1200000
     step = after.explain(va)[-1]
     mapping = changed(raw_after, {step.entry_pa: word(step.descriptor | 1 << 52)}).mapping

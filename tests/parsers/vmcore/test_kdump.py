@@ -43,7 +43,7 @@ def same_facts(one, other):
     ("codec", "flat"),
     [("zlib", False), ("zlib", True), ("zstd", True), ("lzo", True), ("snappy", True), ("none", True)],
 )
-def test_a_hypervisor_kdump_tells_what_the_elf_core_tells(tmp_path, whole, after, codec, flat):
+def test_a_hypervisor_kdump_says_what_the_elf_core_says(tmp_path, whole, after, codec, flat):
     data = kdump(*whole, codec=codec)
     path = tmp_path / "kdump"
     path.write_bytes(flattened(data) if flat else data)

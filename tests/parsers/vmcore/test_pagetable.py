@@ -151,7 +151,7 @@ def test_64k_pages_take_the_top_address_bits_from_bits_15_to_12():
     assert int(mapping.pa[mapping.present][0]) == 0xA_0000_0123_0000
 
 
-def test_an_entry_that_is_present_and_invalid_is_no_hole():
+def test_an_entry_that_is_present_and_invalid_is_not_a_hole():
     value = 0x0068_0000_8000_5406
     mapping = walk(Tables().set(0xFFFF000000005000, 3, value)).mapping
     row = int(np.flatnonzero(mapping.present)[0])

@@ -60,7 +60,7 @@ def test_what_says_that_hibernation_copies_holes(tmp_path, machine, expected):
     assert outcome(machine, tmp_path, "ATT-09") is expected
 
 
-def test_device_memory_is_no_memory_that_went_offline(tmp_path):
+def test_device_memory_is_not_memory_that_went_offline(tmp_path):
     machine = hibernating()
     machine = replace(
         machine,
@@ -74,7 +74,7 @@ def test_device_memory_is_no_memory_that_went_offline(tmp_path):
     ("start", "flags", "expected"),
     [(DIMM, invalid(BLOCK), True), (DIMM, BLOCK, False), (HALF, invalid(BLOCK), False)],
 )
-def test_invalid_entries_of_memory_that_is_not_there(tmp_path, start, flags, expected):
+def test_invalid_entries_of_absent_memory(tmp_path, start, flags, expected):
     rows = ((RAM, HALF, "PMD", BLOCK), (start, start + 2 * MIB, "PMD", flags))
     machine = replace(hibernating(), linear=rows, dmesg="")
     verdict = machine.verdict(tmp_path, "ATT-09")

@@ -37,7 +37,7 @@ from tests.rules.contiguous.runs import CONT, PLAIN, RUN, WHOLE, places, row
         ([row(0, 16, 0), row(16, 31, 17)], []),
     ],
 )
-def test_runs_that_lead_to_several_places(layout, rows, expected):
+def test_runs_that_map_several_places(layout, rows, expected):
     assert places(layout, rows, run_not_contiguous) == expected
 
 

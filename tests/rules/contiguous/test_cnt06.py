@@ -34,7 +34,7 @@ from tests.rules.walked import NOTHING, PFN, facts, judged, linear, row, section
         ([linear(0, 8, 0)], [linear(8, 8, 16)], (), []),
     ],
 )
-def test_addresses_that_lead_elsewhere_than_before(layout, before, now, early, expected):
+def test_addresses_that_map_another_page_than_before(layout, before, now, early, expected):
     earlier = facts(layout, before)
     known = facts(
         layout,
@@ -67,7 +67,7 @@ def test_text_dumps_do_not_say_where_addresses_lead(layout, before, now):
     assert judged(output_change, known).outcome is Outcome.UNDECIDED
 
 
-def test_addresses_of_which_nothing_is_mapped(layout):
+def test_addresses_without_any_mapping(layout):
     holes = [row(LINEAR, 16, 0, attrs=NOTHING)]
     earlier = facts(layout, holes)
     known = facts(layout, holes, Earlier(earlier.known[LinearMap], earlier.known[Vmemmap]))

@@ -57,7 +57,7 @@ def test_a_crash_kernel_that_was_loaded_again_is_quiet(layout):
         [(0x44000, 0x70000), (0x74000, 0x80000)],  # filtered
     ],
 )
-def test_any_other_list_says_nothing_of_the_crash_kernel(layout, other):
+def test_any_other_list_leaves_the_crash_kernel_open(layout, other):
     assert told(verdict(layout, other)) == (Claim.SUSPECTED, [DIMM])
 
 

@@ -20,7 +20,7 @@ def test_shared_struct_pages_of_a_self_hosted_block(dimm, hvo):
     assert hvo.audit()["HVO-05"].outcome is Outcome.NOT_APPLICABLE
 
 
-def test_shared_struct_pages_of_boot_memory_are_no_part_of_that(dimm):
+def test_shared_struct_pages_of_boot_memory_do_not_count(dimm):
     words, pages = {}, {}
     for pfn, table in ((0x88000, FREE_PAGE), (0x48000, FREE_PAGE + 4096)):
         entry = dimm.entry(struct_page_address(pfn), PMD)

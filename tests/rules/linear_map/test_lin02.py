@@ -69,7 +69,7 @@ def test_a_device_in_the_last_boot_section_under_a_leaf_with_it(tmp_path):
     ],
 )
 @pytest.mark.parametrize("dropped", ["dmesg", "memory_blocks"])
-def test_leaves_over_memory_of_which_nobody_knows_when_it_came(tmp_path, linear, outcome, dropped):
+def test_leaves_over_memory_of_unknown_origin(tmp_path, linear, outcome, dropped):
     """Without the log any section may have been added; without the blocks any that the log does not name."""
     machine = dimms(8, linear, **{dropped: ""})
     assert replace(machine, linear=machine.linear[-1:]).verdict(tmp_path, "LIN-02").outcome is outcome
@@ -84,11 +84,11 @@ def test_leaves_over_memory_of_which_nobody_knows_when_it_came(tmp_path, linear,
     ],
     ids=["boot memory", "a device", "a hole"],
 )
-def test_a_large_leaf_over_what_is_known_is_no_question(tmp_path, machine):
+def test_a_large_leaf_over_known_memory_is_decided(tmp_path, machine):
     assert machine.verdict(tmp_path, "LIN-02").outcome is Outcome.PASSED
 
 
-def test_a_leaf_of_a_section_is_no_question():
+def test_a_leaf_of_a_section_is_decided():
     """64K pages: blocks and sections have 512 MiB."""
     moment = CAPTURES / "dimm-6.12-64k" / "02-dimm-online"
     files = ("kernel_page_tables", "iomem", "memory_blocks", "config", "uname")
@@ -98,7 +98,7 @@ def test_a_leaf_of_a_section_is_no_question():
 
 
 @pytest.mark.parametrize(("row", "outcome"), [(("PMD", BLOCK), Outcome.UNDECIDED), (("PTE", NORMAL), Outcome.PASSED)])
-def test_device_memory_that_nobody_names(tmp_path, row, outcome):
+def test_device_memory_that_no_list_names(tmp_path, row, outcome):
     """Without iomem: pages cannot straddle anything."""
     machine = with_more(linear=((128, 256, *row),))
     files = {"iomem": "", "memory_blocks": memory_blocks(tuple(range(8, 16)))}

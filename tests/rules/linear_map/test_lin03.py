@@ -62,7 +62,7 @@ def without_head(data):
     return b"".join(lines[len(lines) // 3 :])
 
 
-def test_a_log_without_its_head_does_not_tell_boot_memory(changed_capture):
+def test_a_log_without_its_head_does_not_say_what_is_boot_memory(changed_capture):
     """memory0 holds no-map memory only; without the first lines of the log it looked hot-added and torn."""
     report = changed_capture(VULNERABLE, dmesg=without_head)
     assert b"node   0: [mem" in without_head(file_of(VULNERABLE, "dmesg"))

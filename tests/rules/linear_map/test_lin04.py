@@ -39,7 +39,7 @@ def test_blocks_that_7_3_does_not_offline_are_named() -> None:
     assert hosted.hit.pfns.tuples() == [(start + 0x200, end) for start, end in blocks[:2]]
 
 
-def test_blocks_under_a_leaf_of_a_gigabyte_were_foreseen():
+def test_blocks_under_a_leaf_of_a_gigabyte_were_predicted():
     foreseen = span_of_findings(case("LIN-04/fires-foreseen"), "LIN-04")
     refused = span_of_findings(FIXTURES / "captures" / "dimm-1g-leaves-7.3-4k" / "04-dimm-removed", "LIN-04")
     assert foreseen == refused

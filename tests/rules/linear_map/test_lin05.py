@@ -27,13 +27,13 @@ def test_where_linear_addresses_lead(layout, rows, expected):
     assert places(judged(wrong_linear_offset, facts(layout, rows))) == expected
 
 
-def test_repeated_entries_are_told_by_the_walk_alone(layout):
+def test_only_the_walk_shows_repeated_entries(layout):
     known = facts(layout, [linear(0, 16, 0), linear(16, 16, 16, repeated=True)])
     del known.known[PageWalk]
     assert judged(wrong_linear_offset, known).outcome is Outcome.PASSED
 
 
-def test_linear_entries_that_lead_to_one_page(pmem):
+def test_linear_entries_that_map_one_page(pmem):
     """The first of them is right."""
     here, there = pmem.entry(linear_address(0x4D000000), PMD), pmem.entry(linear_address(0x4D200000), PMD)
     codes, verdicts = pmem.caused({there: pmem.word(here)})

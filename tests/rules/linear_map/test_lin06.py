@@ -13,7 +13,7 @@ from tests.rules.linear_map.machines import all_pfns
 REFUSED = "[    1.000000] Hotplug memory [0x800000000000-0x800040000000] exceeds maximum addressable range [0x0-0x1]\n"
 
 
-def test_refused_memory_is_told_whatever_else_is_known(tmp_path):
+def test_refused_memory_is_reported_whatever_else_is_known(tmp_path):
     verdict = replace(Drawn(), dmesg=REFUSED, files={"iomem": "", "vmcoreinfo": ""}).verdict(tmp_path, "LIN-06")
     assert all_pfns(verdict) == [[(0x800000000, 0x800040000)]]
     assert verdict.reason

@@ -33,7 +33,7 @@ def test_tables_for_as_much_memory_again(tmp_path, linear, free, outcome):
     assert machine.verdict(tmp_path, "LIN-09").outcome is outcome
 
 
-def test_empty_entries_are_no_pages(tmp_path):
+def test_empty_entries_are_not_pages(tmp_path):
     """More of the linear map is empty at the last level than is mapped."""
     linear = ((RAM, RAM + 4 * KIB, "PTE", NORMAL), (RAM + 4 * KIB, RAM + 64 * MIB, "PTE", ""))
     linear += ((RAM + 64 * MIB, RAM + 72 * MIB, "PMD", BLOCK),)

@@ -29,5 +29,5 @@ def test_the_reason_is_named(tmp_path, release, cmdline, config, reason):
     assert "tables take 2 MiB" in finding.hit.message
 
 
-def test_blocks_need_no_word(tmp_path):
+def test_blocks_are_not_reported(tmp_path):
     assert not Drawn().verdict(tmp_path, "LIN-10").findings

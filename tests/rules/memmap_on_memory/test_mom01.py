@@ -10,7 +10,7 @@ def test_an_area_that_begins_elsewhere(dimm):
     assert proven(verdicts, "MOM-01", Severity.CRITICAL) == [(17 << 15, 18 << 15)]
 
 
-def test_an_area_of_which_the_start_is_not_told(dimm):
+def test_an_area_whose_start_is_unknown(dimm):
     codes, _ = dimm.caused({dimm.altmap(17, "base_pfn"): 0})
     assert codes == set()
 

@@ -7,7 +7,7 @@ import pytest
 from tests.rules.changed_traces import PASSED, UNDECIDED, replaced, without
 
 
-def test_blocks_of_which_the_return_was_not_traced(case_verdict):
+def test_blocks_whose_return_was_not_traced(case_verdict):
     assert case_verdict("MOM-06", "quiet", without("create_memory_block_devices_ret: ")).outcome is UNDECIDED
 
 

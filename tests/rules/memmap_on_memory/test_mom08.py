@@ -92,7 +92,7 @@ def test_one_damaged_struct_page(dimm, offset, change, severity, said):
     assert finding.hit.evidence[0].address == VMEMMAP + 64 * pfn
 
 
-def test_more_references_are_no_damage(dimm):
+def test_more_references_are_not_damage(dimm):
     at = field(dimm, FIRST, MAPCOUNT)
     assert mom08(dimm, {at: PLAIN | 3 << 32}).outcome is Outcome.PASSED
 
@@ -131,7 +131,7 @@ def test_damage_counts_although_other_pages_are_missing(dimm):
 
 
 @pytest.mark.parametrize(("state", "outcome"), [(2, Outcome.NOT_APPLICABLE), (1, Outcome.UNDECIDED)])
-def test_blocks_that_are_not_online_say_nothing_yet(dimm, state, outcome):
+def test_blocks_that_are_not_online_are_left_open(dimm, state, outcome):
     blocks = dimm.dump().blocks
     hosts = np.flatnonzero(blocks.nr_vmemmap_pages)
     words = {}

@@ -17,7 +17,7 @@ MOM = FIXTURES / "captures" / "dimm-7.3-4k-mom"
         (case("MOM-14/fires-foreseen"), case("MOM-14/fires-linear-map")),
     ],
 )
-def test_blocks_that_the_kernel_refused_were_foreseen(before, after):
+def test_blocks_that_the_kernel_refused_were_predicted(before, after):
     """What is refused begins after the struct pages that the block holds, and ends where it ends."""
     foreseen, refused = span_of_findings(before, "MOM-14"), span_of_findings(after, "MOM-14")
     assert foreseen[0] + 512 == refused[0]

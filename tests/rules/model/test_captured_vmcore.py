@@ -42,7 +42,7 @@ def reason(machine, damaged, code):
     return verdict.reason
 
 
-def test_a_damaged_configuration_is_said_to_be_damaged(machine, dump):
+def test_a_damaged_configuration_is_reported_as_damaged(machine, dump):
     damaged = {place(dump, dump.symbol("kernel_config_data") + 64): 0xFFFF_FFFF_FFFF_FFFF}
     facts = build_facts(Captured(vmcore=machine.dump(damaged)))
     assert facts.get(Kconfig) is None
@@ -50,7 +50,7 @@ def test_a_damaged_configuration_is_said_to_be_damaged(machine, dump):
     assert "the kernel's configuration is damaged" in reason(machine, damaged, "ENV-03")
 
 
-def test_a_damaged_log_is_said_to_be_damaged(machine, dump):
+def test_a_damaged_log_is_reported_as_damaged(machine, dump):
     damaged = {log_ring(dump): 1 << 60}
     facts = build_facts(Captured(vmcore=machine.dump(damaged)))
     for kind in (Dmesg, Oopses):
@@ -59,7 +59,7 @@ def test_a_damaged_log_is_said_to_be_damaged(machine, dump):
     assert "the log's ring is damaged" in reason(machine, damaged, "OOP-01")
 
 
-def test_a_damaged_resource_tree_is_said_to_be_damaged(machine, dump):
+def test_a_damaged_resource_tree_is_reported_as_damaged(machine, dump):
     at = dump.symbol("iomem_resource")
     damaged = {place(dump, at) + dump.offset("resource", "child"): at}
     facts = build_facts(Captured(vmcore=machine.dump(damaged)))
@@ -75,5 +75,5 @@ def test_a_file_stands_in_for_what_is_damaged(machine, dump):
     assert facts.get(Dmesg) is log
 
 
-def test_what_is_sound_is_not_said_to_be_damaged(machine):
+def test_what_is_sound_is_not_reported_as_damaged(machine):
     assert machine.dump().unreadable == {}

@@ -119,7 +119,7 @@ def test_event_says_why(name: str, words: str) -> None:
     assert any(words in one.text for one in events(audit(Request((FIELD / name,)))))
 
 
-def test_wifi_crash_is_told_from_memory_in_one_line(tmp_path: Path) -> None:
+def test_wifi_crash_is_distinguished_from_memory_in_one_line(tmp_path: Path) -> None:
     text = next(text for name, *_, text in PUBLIC if name.startswith("31 "))
     found = of_text(tmp_path, text).facts.get(LogEvents)
     assert found is not None
@@ -178,7 +178,7 @@ def test_development_kernel_has_the_map_that_its_registers_show(
     assert [one.region for one in events(of_text(tmp_path, text))] == [region]
 
 
-def test_page_that_is_printed_with_its_number_tells_the_layout() -> None:
+def test_page_that_is_printed_with_its_number_gives_the_layout() -> None:
     layout = audit(Request((FIELD / "logs/16-kasan-vmalloc-badpage-5.18.txt",))).facts.get(KernelLayout)
     assert layout is not None
     assert (layout.page_size, layout.va_bits_actual, layout.phys_offset) == (4096, 48, 0x80000000)
@@ -240,7 +240,7 @@ def test_oops_of_another_kernel_is_decoded_by_its_own_release(tmp_path: Path) ->
     assert "of another kernel" in foreign.text
 
 
-def test_oops_behind_the_console_of_a_guest_is_the_host_s(tmp_path: Path) -> None:
+def test_oops_after_the_console_of_a_guest_is_the_host_s(tmp_path: Path) -> None:
     guest = "[    0.000000] Linux version 5.10.3 (root@guest) (gcc 10.2.0) #1 SMP\n[    1.000000] KASLR enabled\n"
     found = events(of_text(tmp_path, HOST + guest + fault("fffffdffc2100000", "6.12.117")))
     assert [(one.release, one.region) for one in found] == [("6.12.117", "vmemmap")]

@@ -74,7 +74,7 @@ def test_rules_about_tables_say_what_to_collect(tmp_path: Path) -> None:
         assert any("kernel_page_tables" in step for step in verdicts[code].collect)
 
 
-def test_log_tells_the_layout(tmp_path: Path) -> None:
+def test_log_gives_the_layout(tmp_path: Path) -> None:
     layout = audited(tmp_path, BOOT + OOPS).facts.get(KernelLayout)
     assert layout is not None
     assert (layout.page_size, layout.va_bits_actual, layout.phys_offset) == (4096, 48, 0)
@@ -100,25 +100,25 @@ def test_panic_line_goes_before_registers() -> None:
     assert oops.pfn == 0x104000
 
 
-def test_line_of_another_boot_says_nothing() -> None:
+def test_line_of_another_boot_is_ignored() -> None:
     oops = decoded("[    1.0] PHYS_OFFSET: 0x80000000\n" + BOOT + OOPS)
     assert oops.layout.phys_offset == 0
 
 
-def test_descriptor_of_a_linear_address_tells_phys_offset() -> None:
+def test_descriptor_of_a_linear_address_gives_phys_offset() -> None:
     oops = decoded((FIXTURES / "host/samples/oops-6.10-52bit-4k-linear.txt").read_text())
     assert oops.region is Region.LINEAR
     assert (oops.layout.phys_offset, oops.pfn) == (0x40000000, 0x46705)
     assert oops.layout.facts["phys_offset"].precision is Precision.DERIVED
 
 
-def test_memory_of_the_boot_tells_phys_offset_where_nothing_is_randomised() -> None:
+def test_memory_of_the_boot_gives_phys_offset_where_nothing_is_randomised() -> None:
     oops = decoded(BOOT + WITHOUT_REGISTERS)
     assert (oops.pfn, oops.at_boot) == (0x84000, False)
     assert source(oops) == "memory of the boot log begins at 0x4000000"
 
 
-def test_pointers_among_the_registers_tell_phys_offset_with_the_memory_of_the_boot() -> None:
+def test_pointers_among_the_registers_give_phys_offset_with_the_memory_of_the_boot() -> None:
     randomised = BOOT.replace("KASLR disabled on command line", "KASLR enabled")
     registers = re.sub(r"x(?:28|22|1) ?: [0-9a-f]{16}", "x30: 0000000000000000", OOPS)
     oops = decoded(randomised + registers)
@@ -134,7 +134,7 @@ def test_without_phys_offset_the_place_in_the_section_is_known_still() -> None:
     assert "section 16" not in oops.describe()
 
 
-def test_registers_that_disagree_tell_nothing() -> None:
+def test_registers_that_disagree_are_ignored() -> None:
     text = re.sub(r"x28: [0-9a-f]{16}", "x28: 0000000000000000", OOPS)
     text = re.sub(r"x22: [0-9a-f]{16}", "x22: 0000000000000000", text)
     assert decoded(text).pfn is None

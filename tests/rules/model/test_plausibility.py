@@ -134,6 +134,6 @@ def test_hole_in_boot_memory_is_urgent_with_a_reason(tmp_path: Path, between: st
     assert [one.severity for one in report.findings if one.rule.code == "OOP-04"] == [severity]
 
 
-def test_hole_outside_of_memory_without_a_reason_is_no_finding(tmp_path: Path) -> None:
+def test_hole_outside_of_memory_without_a_reason_is_not_a_finding(tmp_path: Path) -> None:
     report, _ = read(tmp_path, log("ffff000200000000"))
     assert not [one for one in report.findings if one.rule.code == "OOP-04"]

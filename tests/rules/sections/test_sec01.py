@@ -7,7 +7,7 @@ from tests.rules.dumps import HAS_MEM_MAP, NOWHERE, ONLINE, PRESENT, proven, the
 
 
 @pytest.mark.parametrize("flags", [ONLINE, ONLINE | PRESENT, ONLINE | HAS_MEM_MAP])
-def test_online_and_not_there(dimm, flags):
+def test_online_and_not_present(dimm, flags):
     place, _ = dimm.section(NOWHERE)
     codes, verdicts = dimm.caused({place: flags})
     assert codes - {"SEC-02", "SEC-05", "SEC-07", "VMM-02"} == {"SEC-01"}

@@ -23,7 +23,7 @@ def test_a_block_is_offline_and_its_section_is_not(dimm):
     assert proven(verdicts, "SEC-02", Severity.HIGH) == [(18 << 15, 19 << 15)]
 
 
-def test_a_section_that_is_not_present_is_no_part_of_its_block(dimm):
+def test_a_section_that_is_not_present_does_not_count_in_its_block(dimm):
     """It is SEC-01's, whatever its flag says, and the block has no other section."""
     rows = facts_of(dimm).get(SectionRows)
     gone = rows.section_nr == 18
@@ -49,7 +49,7 @@ def test_an_offline_section_of_ram_without_a_block(dimm):
     assert [one.hit.pfns.tuples() for one in lone] == [[(19 << 15, 20 << 15)]]
 
 
-def test_online_memory_without_a_block_of_which_no_list_tells(dimm):
+def test_online_memory_without_a_block_that_no_list_names(dimm):
     dump = replace(dimm.dump({dimm.block(9, "start_section_nr"): 30}), iomem=None)
     verdict = verdict_about("SEC-02", build_facts(Captured(vmcore=dump)))
     lone = [one.hit.pfns.tuples() for one in verdict.findings if one.hit.key == "no block"]

@@ -30,7 +30,7 @@ def test_a_zone_that_ends_in_nothing(dimm):
 
 
 @pytest.mark.parametrize(("present", "keys"), [(0, set()), (1, {"ends", "node 0"})])
-def test_the_span_of_an_empty_zone_says_nothing(dimm, present, keys):
+def test_the_span_of_an_empty_zone_is_ignored(dimm, present, keys):
     zone = {"zone_start_pfn": 0x60000, "spanned_pages": 0x8000, "present_pages": present}
     _, verdicts = dimm.caused({dimm.zone("Normal", name): value for name, value in zone.items()})
     assert {one.hit.key for one in verdicts["SEC-03"].findings} == keys

@@ -11,7 +11,7 @@ from rules.finding import Severity
 from tests.rules.dumps import facts_of, proven, verdict_about
 
 
-def test_a_memmap_pointer_that_leads_elsewhere(dimm):
+def test_a_memmap_pointer_that_points_elsewhere(dimm):
     place, _ = dimm.section(17)
     codes, verdicts = dimm.caused({place: dimm.word(place) + (1 << 24)})
     assert codes == {"SEC-05"}

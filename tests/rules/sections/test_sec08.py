@@ -26,7 +26,7 @@ def test_boot_memory_that_lost_all_its_marks(dimm):
     assert finding.hit.pfns.tuples() == [(9 << 15, 10 << 15)]
 
 
-def test_sections_without_their_table_say_nothing_of_boot_memory(dimm):
+def test_sections_without_their_table_leave_boot_memory_open(dimm):
     log = boot_log((0x40000000, 0x80000000))
     assert verdict_about("SEC-08", facts_of(dimm, log)).outcome is Outcome.FIRED
     for left_out in ("SectionTable", "SectionRows"):
@@ -50,7 +50,7 @@ def boot_log(last):
         ((NOWHERE << 27, (NOWHERE + 1 << 27) - 1), []),  # not present
     ],
 )
-def test_the_log_tells_which_sections_are_boot_memory(dimm, memory, sections):
+def test_the_log_says_which_sections_are_boot_memory(dimm, memory, sections):
     verdict = verdict_about("SEC-08", facts_of(dimm, boot_log(memory)))
     assert [lo for one in verdict.findings for lo in one.hit.pfns.tuples()] == sections
 

@@ -50,7 +50,7 @@ def test_entries_that_cannot_be_followed(layout, fault, pfn, words):
     assert [(va.start, va.end) for one in found for va in one.hit.vas] == [(LINEAR, LINEAR + 2 * MIB) for _ in found]
 
 
-def test_entries_that_are_no_encoding(pmem):
+def test_entries_that_are_not_a_valid_encoding(pmem):
     """A block in the root, a page with the type of a block, a block of which the address is no block's."""
     for va, level, value in (
         (0xFFFF700000000000, 0, 0x40000701),

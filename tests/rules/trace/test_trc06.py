@@ -3,5 +3,5 @@
 from tests.rules.changed_traces import UNDECIDED, without
 
 
-def test_an_add_of_which_the_return_was_not_traced(case_verdict):
+def test_an_add_whose_return_was_not_traced(case_verdict):
     assert case_verdict("TRC-06", "quiet", without("arch_add_memory_ret: ")).outcome is UNDECIDED

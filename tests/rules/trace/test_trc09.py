@@ -8,6 +8,6 @@ def test_a_removal_that_does_not_end_in_the_trace(case_verdict):
     assert case_verdict("TRC-09", "fires", without("arch_rem_ret: ")).outcome is not FIRED
 
 
-def test_a_removal_of_which_the_range_was_not_traced(case_verdict):
+def test_a_removal_whose_range_was_not_traced(case_verdict):
     verdict = case_verdict("TRC-09", "fires", replaced(r"(arch_rem: \([^)]*\)).*", r"\1"))
     assert verdict.outcome is UNDECIDED

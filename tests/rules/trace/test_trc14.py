@@ -39,7 +39,7 @@ def test_ten_attempts_are_a_storm(case_verdict, calls, outcome):
         assert (first in {HERE, THERE}, end - first) == (True, 0x8000)
 
 
-def test_attempts_without_their_range_are_no_storm(case_verdict):
+def test_attempts_without_their_range_are_not_a_storm(case_verdict):
     calls = attempts(*[("offline", HERE)] * 10)
     verdict = case_verdict("TRC-14", "fires", lambda _: [line.split(" pfn=")[0] for line in calls(_)])
     assert verdict.outcome is UNDECIDED

@@ -84,7 +84,7 @@ def test_memory_that_kmem_took_over_is_not_a_device(tmp_path):
     assert sections_listed(dax, "    88000000-a7ffffff : System RAM (kmem)\n") == ()
 
 
-def test_devices_that_a_trace_tells_of_are_left_to_it(tmp_path):
+def test_devices_in_a_trace_are_left_to_it(tmp_path):
     """The trace of the fixed kernel shows base pages; without it, the release of the fixed one is doubted."""
     capture = FIXTURES / "captures" / "pmem-6.12-fixed" / "01-three-namespaces"
     for name in ("iomem", "config", "trace"):

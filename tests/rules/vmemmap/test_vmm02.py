@@ -28,7 +28,7 @@ def test_a_trace_without_harm_proves_nothing():
     assert verdict_on("VMM-02", trace).outcome is Outcome.UNDECIDED
 
 
-def test_sections_that_lost_their_struct_pages_are_told_one_by_one(tmp_path):
+def test_sections_that_lost_their_struct_pages_are_reported_one_by_one(tmp_path):
     machine = namespaces((0, 128), (512, 640))
     machine = replace(machine, pages=machine.pages[:1])
     assert all_pfns(machine.verdict(tmp_path, "VMM-02")) == [[(0x80000, 0x88000)], [(0xA0000, 0xA8000)]]
@@ -49,7 +49,7 @@ def test_struct_pages_alone_prove_nothing(tmp_path):
     assert "section table" in verdict.reason
 
 
-def test_an_oops_on_boot_memory_is_no_loss_to_hotplug(tmp_path):
+def test_an_oops_on_boot_memory_is_not_a_loss_to_hotplug(tmp_path):
     """The same oops, on a machine that had the memory at boot."""
     boot = case_file("OOP-01/quiet-boot", "dmesg").read_text()
     oops = (FIXTURES / "oops/pmem-6.12-vuln.txt").read_text()
@@ -83,7 +83,7 @@ def test_devices_that_nothing_lists_need_a_whole_linear_map(tmp_path):
         assert verdict.reason.startswith("which device memory has struct pages is not known")
 
 
-def test_what_a_trace_and_the_blocks_tell_is_no_unlisted_device(tmp_path):
+def test_memory_in_a_trace_and_in_the_blocks_is_not_an_unlisted_device(tmp_path):
     """Of boot section 8, too, the struct pages are gone; that is VMM-13's."""
     for file in case("VMM-02/fires").iterdir():
         if file.name not in {"iomem", "expected.json"}:

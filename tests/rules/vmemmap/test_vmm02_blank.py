@@ -112,7 +112,7 @@ def test_with_a_list_of_devices_an_altmap_is_known(readded):
     assert judged(readded, zeroed, pages_of_blanks(readded, NAMESPACE_3[0])).outcome is Outcome.PASSED
 
 
-def test_sections_of_a_dump_tell_of_all_that_is_valid(readded):
+def test_sections_of_a_dump_list_all_valid_memory(readded):
     """Memory that is in the linear map alone is no device's, though no list names the devices."""
     layout = build_facts(Captured(vmcore=readded.dump())).get(KernelLayout)
     nowhere = 5 << 30
@@ -121,7 +121,7 @@ def test_sections_of_a_dump_tell_of_all_that_is_valid(readded):
     assert judged(readded, missing=pages_of_blanks(readded), iomem=False, words=words).outcome is Outcome.PASSED
 
 
-def test_blank_struct_pages_that_a_trace_explains_are_told_once(readded):
+def test_blank_struct_pages_that_a_trace_explains_are_reported_once(readded):
     """A trace with the removal of the other namespace of the section, and its return."""
     rows = rows_of(readded)
     base = int(rows.va[0]) - int(rows.pfn[0]) * 64

@@ -59,7 +59,7 @@ def test_sections_that_fell_back_to_pages(tmp_path, calls, expected):
     assert predicted(tmp_path, "VMM-07", played_trace({}, calls)) == []
 
 
-def test_pages_of_struct_pages_of_nothing_are_no_fallback(tmp_path):
+def test_pages_of_struct_pages_of_nothing_are_not_a_fallback(tmp_path):
     """The section was removed, and its struct pages are populated without it."""
     tracer = in_pages(("+", 0, SECTION_MIB), ("-", 0, SECTION_MIB))
     tracer.populate(*tracer.pages(TRACED_BASE, SECTION_MIB * MIB), 0)

@@ -43,7 +43,7 @@ def test_struct_pages_that_were_never_populated(layout, rows, machine, skipped, 
     assert places(judged(lost_struct_pages, known)) == lost
 
 
-def test_sections_that_were_never_populated_are_told_one_by_one(layout):
+def test_sections_that_were_never_populated_are_reported_one_by_one(layout):
     machine = {"valid": sections(0, 2), "possible": sections(0, 2), "hotadded": sections(0, 2)}
     known = facts(layout, [hole(0, 64, 64), hole(2, 64, 64)], **machine)
     found = [one.hit.pfns.tuples() for one in judged(populate_skipped_under_table, known).findings]
@@ -80,7 +80,7 @@ def test_a_table_that_hot_add_took_for_a_block(dimm):
     assert pfns_of(the_finding(verdicts, "VMM-08")) == [(0x88000, 0x90000)]
 
 
-def test_a_page_of_struct_pages_that_nobody_mapped(mixed):
+def test_a_page_of_struct_pages_that_was_never_mapped(mixed):
     codes, verdicts = mixed.caused({mixed.entry(struct_page_address(0x80000), PTE): 0})
     assert codes == {"VMM-08"}
     assert pfns_of(the_finding(verdicts, "VMM-08")) == [(0x80000, 0x80040)]

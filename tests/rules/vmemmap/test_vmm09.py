@@ -77,7 +77,7 @@ def test_memory_of_no_block_is_on_no_node(layout):
     assert [one.hit.key for one in judged(backing_elsewhere, known).findings] == ["device"]
 
 
-def test_memory_right_behind_a_unit_is_not_its_own(layout):
+def test_memory_right_after_a_unit_is_not_its_own(layout):
     machine = MACHINE | {"possible": BOOT | sections(0, 1, 2, 4, 5, 6)}
     known = facts(layout, [struct_pages(at(1), at(6))], **machine)
     assert judged(backing_elsewhere, known).outcome is Outcome.PASSED

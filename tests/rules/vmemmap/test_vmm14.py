@@ -52,7 +52,7 @@ LINEAR_RAM = row(LINEAR, 0x40000, PFN, level=1)
         ({"precision": Precision.DERIVED}, (), (), Outcome.UNDECIDED),
     ],
 )
-def test_sections_that_nobody_owns(layout, changes, listed, linear, expected):
+def test_sections_without_an_owner(layout, changes, listed, linear, expected):
     known = facts(layout, [LINEAR_RAM, *linear], iomem_of(*listed), **WHOLE | changes)
     verdict = judged(half_added, known)
     assert (verdict.outcome if isinstance(expected, Outcome) else places(verdict)) == expected
@@ -93,7 +93,7 @@ def test_a_section_that_a_failed_hot_add_left(mixed):
     assert pfns_of(the_finding(verdicts, "VMM-14")) == [(0x100000, 0x108000)]
 
 
-def test_without_resources_nothing_is_said_of_what_they_name(pmem):
+def test_without_resources_rules_about_them_are_undecided(pmem):
     """A kernel without symbols or types tells no iomem and no memory blocks."""
     dump = replace(pmem.dump(), iomem=None, blocks=None)
     verdicts = {one.rule.code: one for one in run(builtin_rules(), build_facts(Captured(vmcore=dump)))}
@@ -102,7 +102,7 @@ def test_without_resources_nothing_is_said_of_what_they_name(pmem):
     assert fired(verdicts).keys() <= {"ENV-01"}
 
 
-def test_sections_of_a_failed_add_belong_to_nobody():
+def test_sections_of_a_failed_add_have_no_owner():
     """The persistent-memory region that they lie in is no owner, and they hold their own struct pages."""
     report = audit(Request((FIXTURES / "vmcore" / "half-added-7.3.core.zst",)))
     (finding,) = (one for one in report.findings if one.severity >= Severity.HIGH)

@@ -111,7 +111,7 @@ def vmalloc(layout):
     return layout.vmemmap_start + (layout.vmemmap_first - layout.vmemmap_start) // 2
 
 
-def test_modules_are_no_struct_pages():
+def test_modules_are_not_struct_pages():
     known = audit(Request((CORE,), kinds={"iomem": IOMEM})).facts
     layout, walk = known.get(KernelLayout), known.get(PageWalk)
     mapping = with_modules(known.get(Mapping), vmalloc(layout))
@@ -163,7 +163,7 @@ def test_the_same_tables_as_text_have_nothing_above_info(tmp_path, modules, va_b
     assert outcomes["VMM-10"] is Outcome.PASSED
 
 
-def test_a_panic_that_prints_the_shifted_offset_tells_the_kernel_apart(tmp_path):
+def test_a_panic_that_prints_the_shifted_offset_identifies_the_kernel(tmp_path):
     (tmp_path / "dmesg").write_text(
         "[    0.000000] Linux version 6.12.113+deb13-arm64 (gcc) #1 SMP\n"
         "[   50.000000] Unable to handle kernel paging request at virtual address fffffdffc2000008\n"

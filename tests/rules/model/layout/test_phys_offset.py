@@ -21,7 +21,7 @@ KASLR = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_dump_and_iomem_alone_tell_phys_offset(moment: str) -> None:
+def test_dump_and_iomem_alone_give_phys_offset(moment: str) -> None:
     files = ("kernel_page_tables", "iomem")
     layout = audit(Request(tuple(CAPTURES / moment / name for name in files))).facts.get(KernelLayout)
     assert layout is not None
@@ -30,7 +30,7 @@ def test_dump_and_iomem_alone_tell_phys_offset(moment: str) -> None:
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_whole_capture_tells_phys_offset(moment: str) -> None:
+def test_whole_capture_gives_phys_offset(moment: str) -> None:
     layout = report_of(moment).facts.get(KernelLayout)
     assert layout is not None
     assert layout.phys_offset == KASLR.get(moment.split("/", maxsplit=1)[0], 0)

@@ -56,7 +56,7 @@ def with_kasan(monkeypatch, name="__asan_load8_noabort"):
     monkeypatch.setattr(Dump, "_find_symbols", symbols)
 
 
-def test_the_shadow_of_kasan_is_no_linear_map_and_costs_nothing(pmem, monkeypatch):
+def test_the_shadow_of_kasan_is_not_a_linear_map_and_costs_nothing(pmem, monkeypatch):
     with_kasan(monkeypatch)
     words, pages = kasan_shadow(pmem)
     begin = time.process_time()

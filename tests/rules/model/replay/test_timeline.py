@@ -276,7 +276,7 @@ def test_two_tasks_at_the_same_time_are_noticed():
     assert [one.pfns for one in tracer.replay().of(Trouble.CONCURRENT)] == [Ranges.one(0x90000, 0x98000)]
 
 
-def test_remapped_struct_pages_are_no_block_any_more():
+def test_remapped_struct_pages_are_no_longer_a_block():
     tracer = Tracer()
     tracer.add(2 << 30, 128 * MIB)
     start = VMEMMAP + 0x80000 * 64
@@ -284,7 +284,7 @@ def test_remapped_struct_pages_are_no_block_any_more():
     assert set(tracer.replay().state.leaf.tolist()) == {Leaf.PTE}
 
 
-def test_allocations_tell_the_fallback_that_no_probe_shows():
+def test_allocations_show_the_fallback_that_no_probe_shows():
     tracer = Tracer()
     tracer.add(2 << 30, 128 * MIB)
     at = next(number for number, line in enumerate(tracer.lines) if "vmm_pop_ret" in line)
@@ -295,7 +295,7 @@ def test_allocations_tell_the_fallback_that_no_probe_shows():
 
 
 @pytest.mark.parametrize(("order", "leaf"), [(9, Leaf.PMD), (0, Leaf.UNKNOWN)])
-def test_page_allocator_tells_the_leaf_where_populate_has_no_probe(order, leaf):
+def test_page_allocator_shows_the_leaf_where_populate_has_no_probe(order, leaf):
     tracer = Tracer()
     tracer.event("mhp_arch_add", "arch_add_memory", "nid=0 start=0x80000000 size=0x2000000 altmap=0x0")
     tracer.event("mhp_pg_add", "__add_pages", "nid=0 pfn=0x80000 nr=0x2000 altmap=0x0")
