@@ -17,7 +17,7 @@ from parsers.errors import Diagnostic, FormatError
 
 if TYPE_CHECKING:
     from parsers.ftrace.events import Trace
-    from parsers.ftrace.scan import Progress
+    from parsers.ftrace.scan import Progress, Source
 
 __all__ = ["looks_like", "read"]
 
@@ -34,11 +34,12 @@ def looks_like(prefix: bytes) -> bool:
         return True
     if b"\0" in prefix:
         return False
+    from parsers.ftrace.chrome import looks_like_chrome  # noqa: PLC0415
     from parsers.ftrace.dialects import parse_contexts  # noqa: PLC0415  (imports numpy)
     from parsers.ftrace.foreign import looks_like_other_tracer  # noqa: PLC0415
     from parsers.ftrace.graph import looks_like_graph  # noqa: PLC0415
 
-    if b"Dumping ftrace buffer:" in prefix:
+    if b"Dumping ftrace buffer:" in prefix or looks_like_chrome(prefix):
         return True
     lines = _first_lines(prefix)
     if not lines:
@@ -60,6 +61,7 @@ def read(source: bytes | str | Path, *, path: str = "", progress: Progress | Non
     done, bytes in all).  Raises InputError for a file that cannot be read, FormatError for a trace that is
     damaged or of a format that leaves out what is needed.
     """
+    from parsers.ftrace.chrome import looks_like_chrome  # noqa: PLC0415
     from parsers.ftrace.foreign import REFUSED, looks_like_other_tracer  # noqa: PLC0415
     from parsers.ftrace.graph import looks_like_graph, read_graph  # noqa: PLC0415
     from parsers.ftrace.health import examine  # noqa: PLC0415
@@ -71,6 +73,9 @@ def read(source: bytes | str | Path, *, path: str = "", progress: Progress | Non
     data = source if isinstance(source, bytes) else None
     opened = Source(path or ("" if data is not None else str(source)), data)
     head = opened.head(HEAD_SIZE)
+    if looks_like_chrome(head):
+        opened = _of_chrome(opened, source)
+        head = opened.head(HEAD_SIZE)
     if head.startswith(_MAGIC[:3]):
         from parsers.ftrace.tracedat import read_tracedat  # noqa: PLC0415
 
@@ -89,3 +94,19 @@ def read(source: bytes | str | Path, *, path: str = "", progress: Progress | Non
         nothing = Diagnostic("no event of memory hotplug is in the trace", path=opened.path)
         trace = replace(trace, diagnostics=(*trace.diagnostics, nothing))
     return replace(trace, health=examine(trace))
+
+
+def _of_chrome(opened: Source, source: bytes | str | Path) -> Source:
+    """The text of ftrace in a trace of Chrome or Perfetto."""
+    from parsers.ftrace.chrome import MAX_BYTES, REFUSED, system_trace  # noqa: PLC0415
+    from parsers.ftrace.scan import Source  # noqa: PLC0415
+
+    if isinstance(source, bytes):
+        data = source
+    else:
+        with Path(source).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    text = system_trace(data) if len(data) <= MAX_BYTES else b""
+    if not text:
+        raise FormatError(REFUSED, path=opened.path)
+    return Source(opened.path, text)

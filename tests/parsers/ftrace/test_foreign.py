@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from parsers import ftrace
@@ -69,3 +72,32 @@ def test_a_trace_without_hotplug_is_said_to_have_none():
     text = "# tracer: nop\n#\n           sh-58      [001] d....     2.500000: sched_switch: prev_comm=sh\n"
     (said,) = ftrace.read(text.encode(), path="trace").diagnostics
     assert str(said) == "trace: no event of memory hotplug is in the trace"
+
+
+def chrome(text: str) -> bytes:
+    return json.dumps({"traceEvents": [], "systemTraceEvents": text}).encode()
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_text_of_ftrace_in_the_json_of_chrome_is_read(tmp_path: Path, as_file: bool) -> None:
+    (tmp_path / "t.json").write_bytes(chrome(fixture_bytes("pmem.trace").decode()))
+    found = ftrace.read(tmp_path / "t.json" if as_file else (tmp_path / "t.json").read_bytes())
+    plain = ftrace.read(fixture_bytes("pmem.trace"))
+    assert len(found) == len(plain) > 0
+    assert (found.events.time_ns == plain.events.time_ns).all()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"traceEvents": [{"name": "x", "ph": "X", "ts": 1}]}',
+        b'[{"name": "x", "ph": "X", "ts": 1, "pid": 1}]',
+        b'{"traceEvents": [], "systemTraceEvents": "# tracer',
+    ],
+)
+def test_json_of_chrome_without_the_text_of_ftrace_is_refused_by_name(data: bytes) -> None:
+    kind = kind_of_content(data)
+    assert kind is not None
+    assert kind.name == "trace"
+    with pytest.raises(FormatError, match="systemTraceEvents"):
+        ftrace.read(data, path="t.json")
