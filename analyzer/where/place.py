@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analyzer.where.address import MAX_PHYSICAL_BITS, Address, Space
+from parsers.address_space import areas_of
 from parsers.arm64 import Attr
 from parsers.errors import UsageError
 from parsers.iomem import Iomem
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA", "where"]
 
+_SIZES = "page size and address bits"
+"""How the reason begins where page tables were given and their geometry is missing."""
 SCHEMA = "ptaudit.where/1"
 
 
@@ -95,6 +98,9 @@ class _Place:
 
     def _lacks(self, kind: type, what: str) -> None:
         why = self.report.facts.missing.get(kind)
+        if why and why.startswith(_SIZES):
+            self.missing[f"{what}: not known ({why}); say them with --layout page_size=4096 --layout va_bits=48"] = None
+            return
         steps = "; ".join(how_to_collect(kind))
         self.missing[f"{what}: not known{f' ({why})' if why else ''}; collect: {steps}"] = None
 
@@ -127,8 +133,17 @@ class _Place:
             row = int(np.searchsorted(mapping.start, np.uint64(va), side="right"))
             before = next((one for one in reversed(mapping.markers) if one.row < row), None)
         if before is None:
-            return "kernel text, module or vmalloc area"
+            return self._area(va)
         return f"after '{before.name}'" if before.name.endswith(" end") else before.name.removesuffix(" start")
+
+    def _area(self, va: int) -> str:
+        """Modules, vmalloc and the like, by the release; what is not known where the layout is not."""
+        release = self.report.facts.get(KernelRelease)
+        areas = () if release is None else areas_of(self.layout, release.series, None)
+        if not areas:
+            return "unknown: page size, address bits or release are not known"
+        name = next((one.name for one in areas if one.start <= va < one.end), "a gap: nothing of the kernel is there")
+        return {"vmalloc": "vmalloc (the kernel image is there, too)"}.get(name, name)
 
     def _index(self) -> int | None:
         """Page index of the page that the address, or the struct page there, belongs to."""

@@ -11,6 +11,8 @@ from analyzer.where.address import Space, parse_address
 from parsers.errors import UsageError
 from tests.analyzer.conftest import CAPTURES
 
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+
 HOLE = "0xfffffdffc2100008"
 
 
@@ -170,3 +172,20 @@ def test_fragment_is_quoted_although_its_kernel_is_not_known(ptaudit, tmp_path: 
     assert "512K PTE" in found["text"]
     assert not place(ptaudit, tmp_path, "0xffffffc000080000")["mapped_by"]
     assert "mapped  (kernel_page_tables:3)" in ptaudit("where", tmp_path, "0xffffffc000001000").out
+
+
+def test_address_in_a_fragment_of_a_dump_quotes_its_row_and_says_what_decides_the_rest(ptaudit, tmp_path: Path) -> None:
+    row = "0xffffffc000000000-0xffffffc000080000  512K PTE  RW NX SHD AF  UXN MEM/NORMAL"
+    (tmp_path / "mail").write_text(f"as the dump has it:\n\n{row}\n\nWhat of it?\n")
+    text = ptaudit("where", tmp_path / "mail", "0xffffffc000001000").out
+    assert " ".join(row.split()) in text
+    assert "(mail:3)" in text
+    assert "unknown: page size, address bits or release are not known" in text
+    assert "--layout page_size=4096 --layout va_bits=48" in text
+    assert "kernel_page_tables" not in text
+
+
+def test_address_outside_of_both_is_named_by_the_release(ptaudit) -> None:
+    log = FIXTURES / "field/transports/x_plain.txt"
+    text = ptaudit("where", log, "0xffff800080010000").out
+    assert "vmalloc (the kernel image is there, too)" in text
