@@ -33,6 +33,10 @@ class Sources:
     """Every file, or part of one, that was skipped, could not be read, or is superseded by another; these included."""
 
 
+STANDARD_INPUT = "-"
+"""The path that stands for standard input."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What to read: paths, files whose kind is given, layout values, symbols of a crash dump's kernel."""
@@ -53,7 +57,9 @@ def read_sources(request: Request) -> Sources:
     """
     reading = Reading(request.symbols)
     for path in request.paths:
-        if os.path.isdir(path):  # noqa: PTH112 never raises, however long the name
+        if str(path) == STANDARD_INPUT:
+            reading.standard_input()
+        elif os.path.isdir(path):  # noqa: PTH112 never raises, however long the name
             reading.directory(path)
         else:
             reading.single(path)

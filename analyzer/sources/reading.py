@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["Reading", "Source", "readable_kinds"]
 
 MAX_SYSTEM_MAPS = 4
+_STDIN = "standard input"
 SPLIT_BYTES = 4 << 20
 """A file whose name shows its kind is searched for other kinds up to here."""
 _KCORE = re.compile(r"(?:^|/)proc/kcore$")  # the running kernel's memory, without end
@@ -247,6 +249,17 @@ class Reading:
             self.archive(path)
         else:
             self._by_content(Found(str(path), path))
+
+    def standard_input(self) -> None:
+        """Text of any kind on standard input; InputError for archives and dumps, which are read in any order."""
+        data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise InputError(f"more than {MAX_FILE_BYTES} bytes on standard input", path=_STDIN)
+        if not data.strip():
+            raise InputError("nothing on standard input", path=_STDIN)
+        if is_vmcore(data[:SNIFF_BYTES]) or archive_format(data[:SNIFF_BYTES]):
+            raise InputError("an archive, a compressed file or a dump on standard input: name the file", path=_STDIN)
+        self._by_content(Found(_STDIN, data))
 
     def _by_content(self, found: Found) -> None:
         trace = KINDS["trace"]
