@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 MAX_BYTES = 2 << 30
-MAX_MESSAGES = 50_000
+MAX_MESSAGES = 20_000
 MAX_BOOTS = 1000
 
 _NODE_RANGE = re.compile(r"\s*node +(\d{1,9}): \[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]")

@@ -7,6 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from parsers.architecture import FOREIGN_WORDS, foreign_architecture
 from parsers.errors import Diagnostic, WrongFormatError
 from parsers.journal import without_json
@@ -19,10 +21,15 @@ from parsers.words import Words
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from parsers.mapping import I64
+
 __all__ = ["Message", "Scan", "looks_like_log", "report_starts", "scan_log"]
 
 MAX_LINE = 8192
 MAX_WRAPPED = 12
+MAX_FOREIGN = 10_000
+MAX_STARTS = 100_000
+"""Of a flood of reports the first are read."""
 SPARE = 4
 """One word in so many may belong to no message: of a flood of words no more are looked at."""
 
@@ -93,16 +100,18 @@ def report_starts(data: bytes) -> list[int]:
 
 def scan_log(data: bytes, path: str, max_messages: int) -> Scan:
     """Look through a log whose transport is undone; WrongFormatError where it is of another architecture's kernel."""
-    hits = _WORDS.find(data)
-    foreign = foreign_architecture(data, [(at, n - _FOREIGN_AT) for at, n in hits if n >= _FOREIGN_AT])
+    at, number = _WORDS.places(data)
+    strange = number >= _FOREIGN_AT
+    foreign = foreign_architecture(data, _pairs(at[strange], number[strange] - _FOREIGN_AT, MAX_FOREIGN))
     if foreign is not None:
         line = data.count(b"\n", 0, foreign[0]) + 1
         raise WrongFormatError(f"the log of a kernel for {foreign[1]}, not for arm64", path=path, line=line)
-    places = [hit for hit in hits if hit[1] < _STARTS_AT]
-    skipped = max(len(places) - max_messages - max_messages // SPARE, 0)  # of a flood the end is looked at
+    own = np.flatnonzero(number < _STARTS_AT)
+    skipped = max(len(own) - max_messages - max_messages // SPARE, 0)  # of a flood the end is looked at
+    own = own[skipped:]
     kept: deque[_Found] = deque(maxlen=max_messages)
     total, odd, first_odd = 0, 0, 0
-    for found in _found(data, places[skipped:] if skipped else places):
+    for found in _found(data, _pairs(at[own], number[own], len(own))):
         if found[1] < 0:
             odd += 1
             first_odd = first_odd if odd > 1 else found[0]
@@ -113,8 +122,13 @@ def scan_log(data: bytes, path: str, max_messages: int) -> Scan:
     if odd:
         said = f"{odd} lines hold kernel messages after an unknown prefix, and are left out"
         diagnostics = (Diagnostic(said, path, data.count(b"\n", 0, first_odd) + 1),)
-    starts = [(at, n - _STARTS_AT) for at, n in hits if _STARTS_AT <= n < _FOREIGN_AT]
+    begins = (number >= _STARTS_AT) & ~strange
+    starts = _pairs(at[begins], number[begins] - _STARTS_AT, MAX_STARTS)
     return Scan(list(_messages(data, kept)), total - len(kept) + skipped, starts, diagnostics)
+
+
+def _pairs(at: I64, number: I64, most: int) -> list[tuple[int, int]]:
+    return list(zip(at[:most].tolist(), number[:most].tolist(), strict=True))
 
 
 def _found(data: bytes, places: Sequence[tuple[int, int]]) -> Iterator[_Found]:

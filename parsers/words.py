@@ -10,12 +10,18 @@ import re
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import hyperscan
 
+    from parsers.mapping import I64
+
 __all__ = ["Words"]
+
+_NUMBER_BITS = 16
 
 
 class Words:
@@ -28,24 +34,41 @@ class Words:
 
     def __init__(self, words: Sequence[bytes]) -> None:
         self.words = tuple(words)
-        self._sizes = [len(word) for word in words]
+        self._unique = list(dict.fromkeys(words))
+        """Each word is looked for once, however many numbers it has."""
+        self._again = [
+            (self._unique.index(word), number) for number, word in enumerate(words) if word in self.words[:number]
+        ]
 
     @cached_property
     def _database(self) -> hyperscan.Database:
         import hyperscan  # noqa: PLC0415  only where there is a log to read
 
         database = hyperscan.Database()
-        database.compile(expressions=[re.escape(word) for word in self.words], ids=list(range(len(self.words))))
+        database.compile(expressions=[re.escape(word) for word in self._unique], ids=list(range(len(self._unique))))
         return database
 
     def find(self, data: bytes) -> list[tuple[int, int]]:
         """Offset and number of each word found, in the order of the offsets."""
-        found: list[tuple[int, int]] = []
-        sizes, keep = self._sizes, found.append
+        at, number = self.places(data)
+        return list(zip(at.tolist(), number.tolist(), strict=True))
+
+    def places(self, data: bytes) -> tuple[I64, I64]:
+        """As `find`, in two arrays: a flood of words costs Python one call each, and nothing more."""
+        found: list[int] = []
+        keep = found.append
 
         def note(number: int, _start: int, end: int, _flags: int, _context: object) -> None:
-            keep((end - sizes[number], number))
+            keep(end << _NUMBER_BITS | number)
 
         self._database.scan(data, match_event_handler=note)
-        found.sort()
-        return found
+        packed = np.array(found, dtype=np.int64)
+        word = packed & ((1 << _NUMBER_BITS) - 1)
+        at = (packed >> _NUMBER_BITS) - np.array([len(one) for one in self._unique], dtype=np.int64)[word]
+        number = np.array([self.words.index(one) for one in self._unique], dtype=np.int64)[word]
+        for unique, again in self._again:
+            more = at[word == unique]
+            at, number = np.append(at, more), np.append(number, np.full(len(more), again))
+            word = np.append(word, np.full(len(more), -1))
+        order = np.lexsort((number, at))
+        return at[order], number[order]
