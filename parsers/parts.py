@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import groupby, pairwise
 from typing import NamedTuple
 
@@ -20,13 +22,13 @@ from parsers.log_scan import report_starts
 
 __all__ = ["MAX_BYTES", "Part", "parts_of"]
 
-MAX_BYTES = 32 << 20
+MAX_BYTES = 128 << 20
 """Longer texts are of one kind: traces and page-table dumps of large hosts."""
 MAX_RUNS = 50_000
 """Of a text in which kinds alternate more often than this, nothing is believed."""
 
 _HEADING = re.compile(
-    rb"(?<!\n#)\n(?!# (?:end of |CONFIG_))(?:"  # but for the titles of a kernel configuration, between two lines of "#"
+    rb"\n(?<!\n#\n)(?!# (?:end of |CONFIG_))(?:"  # not the titles of a kernel configuration, between lines of "#"
     rb"(?:\[[^\]\n]{1,80}\]|[\w.@:~/-]{0,80}) ?[#$] ?(?:sudo )?(?P<command>/?[A-Za-z][\w./-]*(?: [^\n]{0,400})?)"
     rb"|\*\*\* (?P<starred>/\S{1,200})"
     rb"|-{4,} (?P<dashed>[^\n]{1,200}?) -{4,}"
@@ -81,47 +83,57 @@ def parts_of(data: bytes) -> tuple[Part, ...]:
     if len(data) > MAX_BYTES or b"\0" in data[:4096]:
         return ()
     lines = b"\n" + data  # each line after a newline; an offset of it is one past the same of the text
-    logs = _runs(lines, len(data), (KINDS[_LOG],))
     sure = kind_of_content(data[:SNIFF_BYTES])
-    runs = _runs(lines, len(data), (kind for kind in KINDS.values() if kind.name != _LOG), sure)
+    found = _runs(lines, len(data), sure)
     sections = list(_sections(lines))
+    if found is None:
+        return ()
+    runs = [run for run in found if run.kind.name != _LOG]
     if not runs and all(section.hint is None or section.hint.row for section in sections):
         return ()
-    if runs is None or logs is None:
-        return ()
-    logs = logs or [_Run(at, at, KINDS[_LOG], 1) for at in report_starts(data)[:1]]
-    runs = _in_order([*runs, *logs])
+    if len(found) == len(runs):
+        found += [_Run(at, at, KINDS[_LOG], 1) for at in report_starts(data)[:1]]
+    runs = sorted(found, key=lambda run: run.start)
     documents = [*_tables(data, sections, runs), *_logs(data, sections, runs)]
     if len(documents) < 2:
         return ()
     return tuple(sorted((_part(data, kind, spans) for kind, spans in documents), key=lambda part: part.line))
 
 
-def _runs(lines: bytes, size: int, kinds: Iterable[Kind], sure: Kind | None = None) -> list[_Run] | None:
-    """The rows of these kinds, few ones only of the ``sure`` kind; None if there are too many to be true."""
-    found: list[_Run] = []
-    for kind in kinds:
-        if kind.row is None or not kind.row.may_be_in(lines):
-            continue
-        own: list[_Run] = []
-        for match in kind.row.runs.finditer(lines):
-            start, end = match.span()
-            own.append(_Run(start, min(end, size), kind, lines.count(b"\n", start, end)))
-            if len(found) + len(own) > MAX_RUNS:
+def _runs(lines: bytes, size: int, sure: Kind | None) -> list[_Run] | None:
+    """The rows of every kind, few ones only of the ``sure`` kind; None if there are too many to be true.
+
+    Of two kinds that claim a line the first in the table has it, unless it has too few of them.
+    """
+    names = tuple(kind.name for kind in KINDS.values() if kind.row is not None and kind.row.may_be_in(lines))
+    while names:
+        found: list[_Run] = []
+        for match in _rows_of(names).finditer(lines):
+            start, end = match.start(), match.end()
+            kind = KINDS[match.lastgroup or ""]
+            found.append(_Run(start, min(end, size), kind, lines.count(b"\n", start, end)))
+            if len(found) > MAX_RUNS:
                 return None
-        if kind is sure or sum(run.rows for run in own) >= kind.row.least:
-            found += own
-    return found
+        rows: Counter[str] = Counter()
+        for run in found:
+            rows[run.kind.name] += run.rows
+        few = {name for name in rows if rows[name] < _least(KINDS[name], sure)}
+        if not few:
+            return found
+        names = tuple(name for name in names if name not in few)
+    return []
 
 
-def _in_order(runs: list[_Run]) -> list[_Run]:
-    """The runs in the order of the text; of two kinds that claim a line the first in the table keeps it."""
-    runs.sort(key=lambda run: run.start)
-    kept: list[_Run] = []
-    for run in runs:
-        if not kept or run.start >= kept[-1].end:
-            kept.append(run)
-    return kept
+def _least(kind: Kind, sure: Kind | None) -> int:
+    return 1 if kind is sure or kind.row is None else kind.row.least
+
+
+@cache
+def _rows_of(names: tuple[str, ...]) -> re.Pattern[bytes]:
+    """Consecutive rows of one of these kinds, in one pass over a text: the group that matched names it."""
+    rows = ((name, row.line) for name in names if (row := KINDS[name].row) is not None)
+    runs = (rb"(?P<%b>(?:%b)[^\n]*(?:\n(?:%b)[^\n]*)*)" % (name.encode(), line, line) for name, line in rows)
+    return re.compile(rb"\n(?:%b)" % b"|".join(runs), re.MULTILINE)
 
 
 def _sections(lines: bytes) -> Iterator[_Section]:

@@ -19,7 +19,7 @@ from parsers.lines import without_transport
 
 __all__ = ["MAX_BYTES", "carried"]
 
-MAX_BYTES = 32 << 20
+MAX_BYTES = 128 << 20
 """Longer texts did not come by mail."""
 _BINARY_BYTES = 4096
 _MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -46,8 +46,8 @@ class _Shape(NamedTuple):
 def _wrapped(row: bytes, word: bytes, least: int) -> re.Pattern[bytes]:
     """A row of at least that many characters, a newline, and a line of such words alone."""
     return re.compile(
-        rb"\n(?=[^\n]{%d})((?:%b)[^\n]*)((?:\n[ \t]*(?:%b)(?:[ \t]+(?:%b))*[ \t]*(?=\n|\Z)){1,%d})"
-        % (least, row, word, word, _MAX_PIECES)
+        rb"\n(?=%b)(?=[^\n]{%d})([^\n]*)((?:\n[ \t]*(?:%b)(?:[ \t]+(?:%b))*[ \t]*(?=\n|\Z)){1,%d})"
+        % (row, least, word, word, _MAX_PIECES)
     )
 
 

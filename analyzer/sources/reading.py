@@ -20,7 +20,7 @@ from analyzer.sources.budget import Budget
 from analyzer.sources.crashdump import Symbols, digest_of_dump, read_vmcore
 from analyzer.sources.found import MAX_FILE_BYTES, UNENDED, Found, digest, head_of
 from analyzer.sources.identity import doubt_of_names, own_configs, refuse_strangers
-from analyzer.sources.recognise import Document, Look, documents_of
+from analyzer.sources.recognise import Document, Look, documents_of, not_searched
 from analyzer.sources.running import is_host_core, is_proc_kcore
 from analyzer.sources.sniff import is_kernel_dump, is_vmcore
 from analyzer.sources.tree import (
@@ -341,6 +341,7 @@ class Reading:
         if document.part and isinstance(parsed, Kconfig) and kind.row and len(parsed.options) < kind.row.least:
             note = Diagnostic("a few lines of it: symbols they do not name are unknown", name)
             parsed = replace(parsed, complete=False, diagnostics=(*parsed.diagnostics, note))
+        notes += not_searched(document, name)
         if self._parsed(kind.name, parsed, name, content, notes, digest(data)) and kind.name == "dmesg":
             self._events_of_log(data, name)
 

@@ -6,8 +6,9 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from parsers.encodings import decoded
+from parsers.errors import Diagnostic
 from parsers.kinds import SNIFF_BYTES, kind_of_content
-from parsers.parts import parts_of
+from parsers.parts import MAX_BYTES, parts_of
 from parsers.transport import carried
 
 if TYPE_CHECKING:
@@ -36,6 +37,14 @@ def documents_of(data: bytes) -> list[Document]:
         return [Document(part.kind, part.data, part=True) for part in parts]
     kind = kind_of_content(data[:SNIFF_BYTES])
     return [] if kind is None else [Document(kind, data, part=False)]
+
+
+def not_searched(document: Document, name: str) -> tuple[Diagnostic, ...]:
+    """A note where a text is too long to be searched for other kinds of evidence."""
+    if document.part or len(document.data) <= MAX_BYTES or b"\0" in document.data[:_TEXT_BYTES]:
+        return ()
+    said = f"longer than {MAX_BYTES >> 20} MiB: read as {document.kind.what} alone, not searched for other evidence"
+    return (Diagnostic(said, name),)
 
 
 class Look:

@@ -294,3 +294,11 @@ def test_a_log_of_another_architecture_beside_a_line_of_something_else_is_refuse
     )
     with pytest.raises(InputError, match="32-bit Arm"):
         audit(Request((tmp_path / "mail",)))
+
+
+def test_a_text_that_is_too_long_to_be_searched_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("parsers.parts", "analyzer.sources.recognise"):
+        monkeypatch.setattr(f"{module}.MAX_BYTES", 1000)
+    (tmp_path / "text").write_bytes(OOPS + b"# cat /proc/iomem\n40000000-7fffffff : System RAM\n" * 40)
+    (source,) = read_sources(Request((tmp_path / "text",))).sources
+    assert any("not searched for other evidence" in one.message for one in source.diagnostics)
