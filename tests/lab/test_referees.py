@@ -236,3 +236,9 @@ def test_warm_auditor_sees_the_same():
         assert auditor.foretell(ONE, ["remove:namespace0.1"]) == foretell(ONE, ["remove:namespace0.1"])
     finally:
         auditor.close()
+
+
+def test_warning_of_struct_pages_that_do_not_fit_is_for_namespaces_that_hold_them():
+    warned = told("safe", done=False, notes="if they do not fit, the add fails with -ENOMEM (VMM-14)")
+    for how, expected in (("devdax dev 4K", 0), ("devdax mem 4K", 1)):
+        assert len(cases(operation=Operation("create", size=400 << 20, how=how), foretold=(warned,))) == expected

@@ -32,6 +32,7 @@ from rules.model.replay.behaviour import Behaviour
 from rules.model.replay.calibration import Calibration
 from rules.model.replay.entries import Entries, Look
 from rules.model.replay.forward import Call, Machine, run_forward
+from rules.model.replay.state import NO, YES
 from rules.model.replay.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _read(
         behaviour=behaviours[0],
         vmemmap=struct_pages,
         linear=entries,
-        valid=sections.valid,
+        valid=sections.valid | _left_behind(facts, sections, vmemmap),
         online=_online(sections),
         early=early,
         hosted=_hosted(facts, layout, sections, inventory),
@@ -129,6 +130,15 @@ def _read(
         stored=None if walk is None or vmemmap.pa is None else Outputs.of(vmemmap, walk),
         collect="uname -a" if len(behaviours) > 1 else "",
     )
+
+
+def _left_behind(facts: Facts, sections: SectionTable, vmemmap: Vmemmap) -> Ranges:
+    """Sections that a failed add left valid (VMM-14): no list has them, but the trace and the vmemmap do."""
+    timeline = facts.get(Timeline)
+    if timeline is None or timeline.undecided or sections.precision is Precision.EXACT:
+        return EMPTY
+    half = timeline.where((timeline.state.valid == YES) & (timeline.state.linear == NO))
+    return half & vmemmap.pfns(vmemmap.pages_mapped)
 
 
 def _online(sections: SectionTable) -> Ranges:
