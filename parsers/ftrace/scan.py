@@ -50,7 +50,8 @@ __all__ = [
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
 
-BLOCK_SIZE = 16 << 20
+BLOCK_SIZE = 8 << 20
+"""Larger ones get fresh pages from the kernel each time, which costs more than reading."""
 BEFORE_EVENT = r": +(?:\(\+\d{1,20}\) +)?"
 """Between the time of a line and its event; ``trace-cmd report --ts-diff`` prints the time since the last event."""
 _PAGE_MIGRATION = (("page_isolation:", "test_pages_isolated: "), ("migrate:", "mm_migrate_pages: "))

@@ -149,9 +149,10 @@ def _find(data: bytes, last_event: int, marks: Landmarks | None) -> _Candidates:
 def _cut_out(data: bytes, lines: _Candidates) -> list[bytes]:
     """The lines without what a terminal or a serial line put into them."""
     text = [data[start:end] for start, end in zip(lines.start, lines.end, strict=True)]
-    if b"\0" in data:
+    held = b"".join(text)
+    if b"\0" in held:
         text = [line.replace(b"\0", b" ") for line in text]
-    return [line.replace(b"\r", b"") for line in text] if b"\r" in data else text
+    return [line.replace(b"\r", b"") for line in text] if b"\r" in held else text
 
 
 def _with_returns(
