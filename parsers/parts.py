@@ -28,7 +28,7 @@ MAX_RUNS = 50_000
 """Of a text in which kinds alternate more often than this, nothing is believed."""
 
 _HEADING = re.compile(
-    rb"\n(?<!\n#\n)(?!# (?:end of |CONFIG_))(?:"  # not the titles of a kernel configuration, between lines of "#"
+    rb"\n(?<!\n#\n)(?!# (?:end of |CONFIG_|TASK-PID))(?:"  # titles of a configuration, between lines of "#"
     rb"(?:\[[^\]\n]{1,80}\]|[\w.@:~/-]{0,80}) ?[#$] ?(?:sudo )?(?P<command>/?[A-Za-z][\w./-]*(?: [^\n]{0,400})?)"
     rb"|\*\*\* (?P<starred>/\S{1,200})"
     rb"|-{4,} (?P<dashed>[^\n]{1,200}?) -{4,}"

@@ -67,7 +67,7 @@ def carried(data: bytes) -> bytes:
     """A text as it was before mail carried it; binary data, and texts of more than `MAX_BYTES`, unchanged."""
     if len(data) > MAX_BYTES or (b"\0" in data[:_BINARY_BYTES] and not data.startswith(_MARKS)):
         return data
-    plain = _without_indent(without_transport(data))
+    plain = _without_indent(_without_prefix(without_transport(data)))
     for shape in _SHAPES:
         if shape.needle not in plain:
             continue
@@ -81,6 +81,39 @@ def _joined(found: re.Match[bytes]) -> bytes:
     """The pieces on one line, then as many empty lines as the others had."""
     pieces = found[2].split(b"\n")[1:]
     return b"\n" + b" ".join([found[1].rstrip(), *(piece.strip() for piece in pieces)]) + b"\n" * len(pieces)
+
+
+_MOMENT = (
+    rb"(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d"
+    rb"|\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.,]{0,10}(?:Z|[+-]\d\d:?\d\d)?\]?)"
+)
+_PREFIXES = tuple(
+    re.compile(rb"\n(?:%b)" % prefix)
+    for prefix in (
+        rb"(?:[\w.-]{1,40} {0,20})?\| ?",  # docker compose, or a quote
+        rb"%b [\w.-]{1,64} [\w./-]{1,40}(?:\[\d{1,8}\])?: ?" % _MOMENT,  # syslog, journald
+        rb"%b (?:std(?:out|err) [FP] )?" % _MOMENT,  # what runs containers
+    )
+)
+_NUMBERED = re.compile(rb"\n(\d{1,7}):")
+"""As ``grep -n ''`` and some pastes do."""
+_SAMPLE = 16384
+_NEARLY_ALL = 0.9
+
+
+def _without_prefix(data: bytes) -> bytes:
+    """The text without what a collector put before each line of it; logs of the kernel keep what they have."""
+    head = b"\n" + data[:_SAMPLE]
+    lines = sum(1 for line in head.split(b"\n") if line.strip())
+    if lines < 2 or b"kernel: " in head or b"kernel[" in head:
+        return data
+    numbers = [int(number) for number in _NUMBERED.findall(head)]
+    if len(numbers) >= lines * _NEARLY_ALL - 1 and numbers[:1] and numbers == [*range(numbers[0], numbers[-1] + 1)]:
+        return _NUMBERED.sub(b"\n", b"\n" + data)[1:]
+    for prefix in _PREFIXES:
+        if len(prefix.findall(head)) >= max(2, lines * _NEARLY_ALL - 1):
+            return prefix.sub(b"\n", b"\n" + data)[1:]
+    return data
 
 
 def _without_indent(data: bytes) -> bytes:

@@ -117,3 +117,30 @@ def test_nothing_takes_more_than_its_size() -> None:
 @pytest.mark.parametrize("mark", [b"> > > > > ", b">>>>> ", b">> > >> ", b"> >>> > "])
 def test_quotes_leave_no_blank_behind(mark: bytes) -> None:
     assert without_transport(mark + b"   refcount_t: underflow\n") == b"   refcount_t: underflow\n"
+
+
+PREFIXES = {
+    "grep -n": lambda number: b"%d:" % (number + 1),
+    "quote": lambda _: b"| ",
+    "compose": lambda _: b"guest-1  | ",
+    "syslog": lambda number: b"Nov 21 08:00:%02d host sh[12]: " % (number % 60),
+    "journal": lambda _: b"2026-11-27T10:00:00+0100 host sh[12]: ",
+    "cri": lambda _: b"2026-11-27T10:00:00.123456789Z stdout F ",
+    "moment": lambda _: b"[2026-11-27 10:00:00.123] ",
+}
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("name", ["kernel_page_tables", "iomem", "memory_blocks", "zoneinfo", "meminfo", "trace"])
+def test_evidence_behind_the_prefixes_of_collectors_is_what_it_was(name: str, prefix: str) -> None:
+    data = FIXTURES.joinpath("ftrace/pmem.trace").read_bytes() if name == "trace" else (HOST / name).read_bytes()
+    lines = data.splitlines(keepends=True)
+    sent = b"".join(PREFIXES[prefix](number) + line for number, line in enumerate(lines))
+    assert [(one.kind.name, one.data.split()) for one in documents_of(sent)] == [
+        (one.kind.name, one.data.split()) for one in documents_of(data)
+    ]
+
+
+def test_prefixes_of_a_kernel_log_stay() -> None:
+    log = b"".join(b"Nov 21 08:00:%02d host kernel: usb 1-1: new device\n" % number for number in range(20))
+    assert carried(log) == log
