@@ -127,6 +127,8 @@ def verdict_of(report: Report) -> HostVerdict:
         return HostVerdict(State.BLIND, reason, len(unseeing), len(rules), blind, missing, unrelated=True)
     if blind or failed:
         reason = _blind_reason(report, missing, failed)
+        if events is not None and events.events and not failed and reader_of(report) is Reader.LOG:
+            lack = f"the log reports {events.summary}. {lack}"
         return HostVerdict(State.BLIND, f"{lack}: {reason}", len(unseeing), len(rules), blind, missing)
     return HostVerdict(State.CLEAN, _clean_reason(rules, unseeing, blame), len(unseeing), len(rules), blind, missing)
 

@@ -137,12 +137,17 @@ class LogEvents:
 
     @property
     def summary(self) -> str:
-        """What happened, as a part of a sentence: the first event, and how many more there are."""
-        first, count = self.events[0], len(self.events)
+        """What happened, as a part of a sentence: the first event that concerns memory, and how many more there are."""
+        first, count = next((one for one in self.events if one.related), self.events[0]), len(self.events)
         module = f" [{first.module}]" if first.module else ""
         where = f" in {first.function}(){module}" if first.function else ""
         more = f" and {count - 1} more event{'' if count == 2 else 's'}" if count > 1 else ""
-        return f"the {first.what}{where} of line {first.line}{more}"
+        if first.kind == "hotplug_failure":
+            return f'"{first.what[:MAX_SUMMARY]}" (line {first.line}){more}'
+        return f"the {first.what[:MAX_SUMMARY]}{where} of line {first.line}{more}"
+
+
+MAX_SUMMARY = 160
 
 
 def _hex(value: int | None) -> str | None:

@@ -17,6 +17,7 @@ import pytest
 from analyzer.audit import Report, audit
 from analyzer.sources.read import Request
 from analyzer.timeline.operation_rows import operation_rows
+from analyzer.verdict import verdict_of
 from parsers.errors import WrongFormatError
 from parsers.layout import KernelLayout
 from parsers.uname import KernelRelease
@@ -271,3 +272,10 @@ def test_timeline_has_what_every_log_says_once(tmp_path: Path) -> None:
     (tmp_path / "kern.log").write_text("[   40.000000] Offlined Pages 32768\n[   41.000000] Offlined Pages 4096\n")
     rows = operation_rows(audit(Request((tmp_path / "dmesg", tmp_path / "kern.log"))).facts)
     assert [(row.time, row.result) for row in rows] == [(40.0, "Offlined Pages 32768"), (41.0, "Offlined Pages 4096")]
+
+
+def test_verdict_on_a_log_begins_with_what_happened() -> None:
+    report = audit(Request((FIELD / "min/m1.txt",)))
+    said = verdict_of(report).text
+    assert said.startswith('blind: the log reports "Memory could not be taken offline [0x100000000, 0x108000000)')
+    assert "(line 2). " in said
