@@ -12,7 +12,7 @@ from fixtures.lab.explore.auditor import Found, Seen, WarmAuditor, foretell, loo
 from fixtures.lab.explore.guest import Result
 from fixtures.lab.explore.operations import Operation
 from fixtures.lab.explore.referees import Blame, Foretold, Step, judge, known_bug, oopsed
-from fixtures.lab.explore.sequence import play
+from fixtures.lab.explore.sequence import asked, play
 
 CAPTURES = Path(__file__).parents[2] / "fixtures" / "captures"
 DISABLE = Operation("disable", "namespace0.1")
@@ -129,6 +129,22 @@ def test_damage_that_was_not_foretold_is_also_the_models():
     assert found == [("findings", "kernel", "VMM-02"), ("foresight", "model", "foretold safe, VMM-02 came")]
 
 
+def test_what_was_asked_is_by_the_trace_where_there_is_one():
+    before = Seen(units={"namespace0.1": (0x80000000, 0x82000000)}, states=((0x80000, 0x82000, "valid linear:+2M"),))
+    result = Result("", {"online:memory33": True, "destroy:namespace0.1": True, "walk:x": True})
+    block, named = ("online:memory33", True), ("remove:0x80000000-0x82000000", True)
+    assert asked(result, before, []) == [block, named]
+    assert asked(result, before, [("remove:0x0-0x1", True)]) == [block, ("remove:0x0-0x1", True)]
+    refused = Result("", {"unplug:0x80000000-0x88000000": False})
+    assert asked(refused, before, []) == [("remove:0x80000000-0x88000000", False)]
+
+
+def test_device_whose_add_failed_takes_no_memory_along():
+    states = ((0x80000, 0x88000, "valid struct:+2M linear:-"),)
+    before = Seen(units={"namespace0.1": (0x80000000, 0x82000000)}, states=states)
+    assert asked(Result("", {"destroy:namespace0.1": True}), before, []) == []
+
+
 # The log.
 
 WARN = (
@@ -154,6 +170,14 @@ def test_report_is_explained_by_any_of_its_lines(line):
 def test_report_is_not_explained_by_a_line_after_it():
     found = cases(log=lines(*WARN, "nothing"), before=Seen((LOST,)), after=Seen((replace(LOST, log_lines=(205,)),)))
     assert [one[0] for one in found] == ["log"]
+
+
+def test_message_is_explained_by_one_like_it():
+    many = lines(*(f"[{n}40000000 {n}48000000] splits a leaf entry in linear map" for n in (1, 2, 3)))
+    quoting = Seen((replace(LOST, log_lines=(200,)),))
+    assert cases(log=many, before=Seen((LOST,)), after=quoting) == []
+    other = (*many, (203, "[   12.345678] memory memory40: Offline failed."))
+    assert [one[0] for one in cases(log=other, before=Seen((LOST,)), after=quoting)] == ["log"]
 
 
 def test_lost_guest_is_the_kernels():
