@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["entry_points"]
 
+_INFO = ("*.dist-info", "*.egg-info", "EGG-INFO")
+"""Directories of metadata: of wheels, of source installations, inside of an egg."""
+
 
 def entry_points(group: str) -> Iterable[EntryPoint]:
     """What `importlib.metadata.entry_points` returns for the group."""
@@ -36,8 +39,10 @@ def _has_other_finders() -> bool:
 @cache
 def _may_define(entry: Path, group: bytes) -> bool:
     """Whether a distribution in this entry of ``sys.path`` may have entry points of the group."""
-    if not entry.is_dir():
-        return entry.exists()  # a zip file
-    return any(
-        group in file.read_bytes() for kind in ("dist", "egg") for file in entry.glob(f"*.{kind}-info/entry_points.txt")
-    )
+    try:
+        if not entry.is_dir():
+            return entry.exists()  # a zip file
+        files = [file for kind in _INFO for file in entry.glob(f"{kind}/entry_points.txt")]
+        return any(group in file.read_bytes() for file in files)
+    except OSError:
+        return True

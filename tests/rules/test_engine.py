@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from importlib import metadata
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +18,7 @@ from parsers.errors import LayoutError, UsageError
 from parsers.layout import Fact, KernelLayout, Precision
 from parsers.meminfo import Meminfo
 from parsers.ranges import EMPTY, Ranges
-from rules import engine
+from rules import engine, plugins
 from rules.engine import Outcome, Verdict, builtin_rules, load_rules, run, select
 from rules.facts import _MADE, Facts, _Made
 from rules.finding import Claim, Evidence, Finding, Hit, Impact, Severity, VaRange
@@ -294,6 +295,26 @@ def with_plugins(monkeypatch: pytest.MonkeyPatch, **targets: object) -> None:
 
     points = [Point(name, f"{name}_module", engine.ENTRY_POINT_GROUP) for name in targets]
     monkeypatch.setattr(engine, "entry_points", lambda group: points if group == "ptaudit.rules" else [])
+
+
+@pytest.mark.parametrize("section", ["[ptaudit.rules]", "[ptaudit.rules ]", "[console_scripts]"])
+def test_entry_points_are_those_of_importlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: str) -> None:
+    info = tmp_path / "theirs-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(f"{section}\nmine = their_module\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = [point.name for point in plugins.entry_points(engine.ENTRY_POINT_GROUP)]
+    assert found == [point.name for point in metadata.entry_points(group=engine.ENTRY_POINT_GROUP)]
+    assert found == (["mine"] if section == "[ptaudit.rules]" else [])
+
+
+def test_entry_that_cannot_be_looked_into_is_left_to_importlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    assert plugins._may_define(Path("/refused"), b"ptaudit.rules")
 
 
 def test_plugin_brings_a_rule_or_a_module_of_rules(monkeypatch: pytest.MonkeyPatch) -> None:
