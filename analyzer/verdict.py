@@ -85,7 +85,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class HostVerdict:
-    """The verdict in one line, and what it rests on."""
+    """The verdict in one line, and what it relies on."""
 
     state: State
     reason: str

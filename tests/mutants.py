@@ -223,7 +223,7 @@ def _name(node: ast.AST) -> Iterator[str]:
 
 
 def _targets(target: ast.AST) -> Iterator[str]:
-    """Names that an assignment binds; of what is no name, a word that is always read."""
+    """Names that an assignment binds; of other targets, a word that is always read."""
     for node in ast.walk(target):
         if isinstance(node, ast.Name):
             yield node.id

@@ -55,7 +55,7 @@ def kcore_segments(loads: NDArray[np.void], addresses: AddressMap | None, path: 
 
 
 class KcoreMemory(ElfMemory):
-    """RAM of the running kernel; pages of zeros are missing unless they are vouched for."""
+    """RAM of the running kernel; pages of zeros are missing unless confirmed."""
 
     def __init__(self, fileno: int, segments: Sequence[Segment]) -> None:
         super().__init__(fileno, segments)
@@ -63,8 +63,6 @@ class KcoreMemory(ElfMemory):
         """Physical addresses of the kernel image, exclusive at the end: it is always read."""
         self.vouch: Callable[[U64], Bool] | None = None
         """Says of page frames of 4096 bytes whether the kernel read them; None while nothing is known of them."""
-        self.doubted = 0
-        """Pages of zeros that `vouch` did not confirm, as often as they were read."""
 
     def read_into(self, units: U64, out: U8) -> Bool:
         data, present = out, super().read_into(units, out)
@@ -79,8 +77,6 @@ class KcoreMemory(ElfMemory):
             super().read_into(units[blank][real], again)  # still zeros, or it was being filled
             data[blank[real]] = again
             present[blank[~real]] = False
-            with self._lock:
-                self.doubted += int((~real).sum())
         return present
 
     @property

@@ -177,7 +177,7 @@ class _File:
             self._skipped = self._bitmap.look(np.array([known], dtype=np.uint64))[1][0]
 
     def listed(self) -> tuple[U64, U64]:
-        """Blocks in the first bitmap, which is read in pieces: first of each run, and the one behind its last.
+        """Blocks in the first bitmap, which is read in pieces: first of each run, and the one after its last.
 
         Both are empty where there are more runs than memory has.
         """

@@ -43,6 +43,6 @@ def writable_executable(mapping: Mapping, layout: KernelLayout, *, command_line:
     Find the owner of the address (/proc/vmallocinfo, /proc/modules). Boot without rodata=off.
     """
     if command_line is not None and command_line.value("rodata") in {"off", "0", "n", "no", "false"}:
-        raise NotApplicableError("rodata=off: the kernel was told not to protect its text")
+        raise NotApplicableError("rodata=off: the kernel was configured not to protect its text")
     rows = mapping.valid & ~mapping.has(Attr.RDONLY) & ~mapping.has(Attr.PXN)
     yield from hit_of_rows(mapping, layout, rows, "writable and executable", Claim.PROVEN)

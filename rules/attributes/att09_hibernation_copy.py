@@ -69,7 +69,7 @@ def hibernation_copy(
     if kconfig is not None and not kconfig.is_enabled("CONFIG_HIBERNATION"):
         raise NotApplicableError("the kernel cannot hibernate")
     if command_line is not None and "nohibernate" in command_line:
-        raise NotApplicableError("nohibernate: the kernel was told not to hibernate")
+        raise NotApplicableError("nohibernate: the kernel was configured not to hibernate")
     invalid = linear.pfns(linear.pages(linear.where(linear.has(Attr.PRESENT) & ~linear.valid))) - sections.possible
     gone = () if _offline(sections) else messages_like(dmesg, r"^Offlined Pages ")
     if not invalid and not gone:

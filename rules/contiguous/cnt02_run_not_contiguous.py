@@ -73,7 +73,7 @@ def run_not_contiguous(mapping: Mapping, layout: KernelLayout, walk: PageWalk) -
 
 
 def _whole_runs(mapping: Mapping, run: U64) -> tuple[U64, U64]:
-    """For each row, the numbers of the first and the last run of which all entries are there and alike.
+    """For each row, the numbers of the first and the last run whose entries are all present and alike.
 
     What lies before the first or after the last of a row's neighbours is CNT-01.
     """

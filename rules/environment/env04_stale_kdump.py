@@ -85,7 +85,7 @@ def stale_kdump(
 def _known_to_the_crash_kernel(
     resources: Resources, sections: SectionTable, listed: ListedMemory | None
 ) -> Ranges | None:
-    """PFNs that the crash kernel was told of; None unless it wrote the dump, and wrote the whole list.
+    """PFNs that the crash kernel had in its list; None unless it wrote the dump, and wrote the whole list.
 
     A hypervisor's dump holds the memory of the crash kernel, too; a small or filtered core lacks boot memory.
     """

@@ -39,7 +39,7 @@ def alias_outside_hugetlb(vmemmap: Vmemmap, walk: PageWalk, *, hugetlb_rows: Hug
 
     How it is detected:
     The output addresses of the vmemmap area, from the walk of a crash dump. All entries that map one page
-    must lie in the struct pages of one aligned huge page, of a size of which there are huge pages.
+    must lie in the struct pages of one aligned huge page, of a size that has huge pages.
 
     When it is not a problem:
     The tails of one huge page, on kernels with the optimisation. Pages that several writable entries

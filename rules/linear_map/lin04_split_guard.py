@@ -41,7 +41,7 @@ def split_guard(
     What it means:
     Since 7.1 memory goes offline only if its edges are edges of leaves (LIN-02). The check is made for each memory
     block, and what would be unmapped is all of what was added: no block under a larger leaf can ever go
-    offline, though removing all of them would take the whole leaf. In 7.1 it also looks at the range behind the
+    offline, though removing all of them would take the whole leaf. In 7.1 it also looks at the range after the
     one that was asked for; 7.3 looks at the right one.
 
     How it is detected:

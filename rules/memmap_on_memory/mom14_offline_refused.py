@@ -46,7 +46,7 @@ def offline_refused(
 
     How it is detected:
     "[...] splits a leaf entry in vmemmap" in the log of a kernel with memmap_on_memory on, or "in linear map" of a
-    range that begins inside of a memory block. It is proven where the range begins there, behind the pages that the
+    range that begins inside of a memory block. It is proven where the range begins there, after the pages that the
     block keeps for itself. Before it is tried, the check of the kernel is made on the page tables for every block that
     is online and holds its own struct pages.
 

@@ -43,7 +43,7 @@ def vmemmap_block(oopses: Oopses) -> Iterator[Hit]:
     How it is detected:
     The region of the address, the level of the fault in ESR, and the entries that the kernel printed. Page size
     and address bits stand in the oops; the rest of the layout follows from its release, and the message says what
-    it rests on.
+    it relies on.
 
     When it is not a problem:
     A bogus pointer faults like this, too. No finding is made of negative 32-bit numbers and error codes, addresses that

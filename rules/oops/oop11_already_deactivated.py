@@ -24,7 +24,7 @@ def already_deactivated(oopses: Oopses) -> Iterator[Hit]:
     """Memory that was not present was removed.
 
     What it means:
-    The kernel was told to remove subsections that are not populated: a second removal of the same range, or one
+    The kernel was asked to remove subsections that are not populated: a second removal of the same range, or one
     that does not match what was added (TRC-04). It refused; the driver's books and the kernel's differ.
 
     How it is detected:

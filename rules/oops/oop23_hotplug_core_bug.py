@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     ),
 )
 def hotplug_core_bug(oopses: Oopses) -> Iterator[Hit]:
-    """Memory hotplug itself stopped with a BUG, or was told to remove memory that is online.
+    """Memory hotplug itself stopped with a BUG, or was asked to remove memory that is online.
 
     What it means:
     The core of memory hotplug checks what its callers must have done. A BUG in add_memory_resource() means that the

@@ -1,4 +1,4 @@
-"""Crash dumps on the command line: bad ones end with status 2 and one clear line, small ones tell all."""
+"""Crash dumps on the command line: bad ones end with status 2 and one clear line, small ones give the same findings."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def large(tmp_path: Path) -> Path:
     return tmp_path / "large"
 
 
-def told(done, path: Path) -> dict:
+def reported(done, path: Path) -> dict:
     """A JSON report without what names the file."""
     document = json.loads(done.out.replace(str(path), "DUMP"))
     return {key: document[key] for key in ("kernel", "findings", "rules")}
@@ -194,9 +194,9 @@ def test_a_small_core_says_what_the_dump_says(ptaudit, large: Path, tmp_path: Pa
     assert "no memory of user space" in done.out
     assert SECRET in large.read_bytes()
     assert b"a user's secret" not in small.read_bytes()
-    expected = told(ptaudit("audit", large, "--format", "json"), large)
+    expected = reported(ptaudit("audit", large, "--format", "json"), large)
     assert {one["rule"] for one in expected["findings"]} >= {"VMM-02"}
-    assert told(ptaudit("audit", small, "--format", "json"), small) == expected
+    assert reported(ptaudit("audit", small, "--format", "json"), small) == expected
     assert ptaudit("distill", small, "-o", again, "--with-dmesg").status == 0
     assert again.read_bytes() == small.read_bytes()
 
@@ -205,14 +205,14 @@ def test_a_small_core_says_what_the_dump_says(ptaudit, large: Path, tmp_path: Pa
 def test_findings_without_the_log_are_the_same(ptaudit, core: Path, tmp_path: Path) -> None:
     small = tmp_path / "small.core"
     assert "kernel log" not in ptaudit("distill", core, "-o", small).out
-    expected = told(ptaudit("audit", core, "--format", "json"), core)["findings"]
-    assert told(ptaudit("audit", small, "--format", "json"), small)["findings"] == expected
+    expected = reported(ptaudit("audit", core, "--format", "json"), core)["findings"]
+    assert reported(ptaudit("audit", small, "--format", "json"), small)["findings"] == expected
 
 
 def test_nothing_of_the_path_is_in_the_findings(ptaudit, tmp_path: Path) -> None:
     other = tmp_path / "another name"
     shutil.copy(AFTER, other)
-    one, two = (told(ptaudit("audit", path, "--format", "json"), path) for path in (AFTER, other))
+    one, two = (reported(ptaudit("audit", path, "--format", "json"), path) for path in (AFTER, other))
     assert one == two
 
 

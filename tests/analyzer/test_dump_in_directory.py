@@ -90,7 +90,7 @@ def test_the_parts_of_a_split_dump_are_one(capture: Path) -> None:
 
 
 def without_kallsyms(plain: bytes) -> bytes:
-    """The same dump of a kernel whose VMCOREINFO does not tell where its symbols are, as before 6.0."""
+    """The same dump of a kernel whose VMCOREINFO does not say where its symbols are, as before 6.0."""
     return plain.replace(b"SYMBOL(kallsyms_", b"SYMBOL(hidden___")
 
 

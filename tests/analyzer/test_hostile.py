@@ -38,7 +38,7 @@ def copy_of(capture: Path, folder: Path) -> Path:
     return folder
 
 
-def told(done, begin):
+def audited_in_time(done, begin):
     """An ordinary audit, or one line that says what is wrong."""
     assert time.monotonic() - begin < SECONDS
     assert done.status in {0, 1, 2}
@@ -55,7 +55,7 @@ def test_absurd_numbers(ptaudit, tmp_path, name, number):
     folder = copy_of(PMEM, tmp_path / "capture")
     (folder / name).write_text(ABSURD[name].replace("{n}", number))
     begin = time.monotonic()
-    done = told(ptaudit("audit", folder), begin)
+    done = audited_in_time(ptaudit("audit", folder), begin)
     assert done.status != 2 or "two" in done.err or name in done.err
 
 
@@ -71,7 +71,7 @@ def test_links_pipes_devices_and_unreadable_files(ptaudit, tmp_path):
     os.mkfifo(folder / "trace.dat")
     (folder / "dmesg").chmod(0)
     begin = time.monotonic()
-    assert told(ptaudit("audit", folder), begin).status in {0, 1}
+    assert audited_in_time(ptaudit("audit", folder), begin).status in {0, 1}
 
 
 @pytest.mark.parametrize("target", ["/dev/zero", "fifo", "loop", "nothing"])
@@ -79,7 +79,7 @@ def test_what_is_not_a_file(ptaudit, tmp_path, target):
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "loop").symlink_to("loop")
     begin = time.monotonic()
-    assert told(ptaudit("audit", tmp_path / target), begin).status == 2
+    assert audited_in_time(ptaudit("audit", tmp_path / target), begin).status == 2
 
 
 def test_a_directory_of_very_many_files(ptaudit, tmp_path):
@@ -87,7 +87,7 @@ def test_a_directory_of_very_many_files(ptaudit, tmp_path):
     for number in range(10_000):
         (folder / f"x{number}").touch()
     begin = time.monotonic()
-    assert told(ptaudit("audit", folder), begin).status == 1
+    assert audited_in_time(ptaudit("audit", folder), begin).status == 1
 
 
 @pytest.mark.parametrize("name", ["iomem", "zoneinfo", "config", "memory_blocks", "cmdline", "uname", "meminfo"])
@@ -96,7 +96,7 @@ def test_a_large_hole_after_the_text(ptaudit, tmp_path, name):
     with (folder / name).open("r+b") as file:
         file.truncate(1 << 27)  # sparse
     begin = time.monotonic()
-    told(ptaudit("audit", folder, "--select", "ENV"), begin)
+    audited_in_time(ptaudit("audit", folder, "--select", "ENV"), begin)
 
 
 def test_a_configuration_that_unpacks_to_gigabytes(ptaudit, tmp_path):
@@ -104,7 +104,7 @@ def test_a_configuration_that_unpacks_to_gigabytes(ptaudit, tmp_path):
     (folder / "config").write_bytes(gzip.compress(gzip.compress(bytes(64 << 20))))
     (folder / "config.gz").write_bytes(gzip.compress(bytes(64 << 20)))
     begin = time.monotonic()
-    assert told(ptaudit("audit", folder), begin).status == 1
+    assert audited_in_time(ptaudit("audit", folder), begin).status == 1
 
 
 def test_iomem_nested_without_end(ptaudit, tmp_path):
@@ -112,7 +112,7 @@ def test_iomem_nested_without_end(ptaudit, tmp_path):
     rows = (" " * 2 * depth + f"{depth:016x}-{2**63 - depth:016x} : System RAM\n" for depth in range(2500))
     (folder / "iomem").write_text("".join(rows))
     begin = time.monotonic()
-    told(ptaudit("audit", folder), begin)
+    audited_in_time(ptaudit("audit", folder), begin)
 
 
 def test_very_many_markers_and_kinds_of_rows(ptaudit, tmp_path):
@@ -120,7 +120,7 @@ def test_very_many_markers_and_kinds_of_rows(ptaudit, tmp_path):
     rows = (ROW.replace("000001000 ", f"{4096 * n + 4096:09x} ").replace("AF ", f"W{n} ") for n in range(50_000))
     (folder / "kernel_page_tables").write_text("".join(rows) + "---[ vmemmap start ]---\n" * 300_000)
     begin = time.monotonic()
-    told(ptaudit("audit", folder), begin)
+    audited_in_time(ptaudit("audit", folder), begin)
 
 
 def elf(count, headers=b"", *, section_count=0):
@@ -152,7 +152,7 @@ def test_crash_dumps_that_cannot_be(ptaudit, tmp_path, name):
     path = tmp_path / "vmcore"
     path.write_bytes(CORES[name])
     begin = time.monotonic()
-    assert told(ptaudit("audit", path), begin).status == 2
+    assert audited_in_time(ptaudit("audit", path), begin).status == 2
 
 
 def test_a_flattened_dump_of_millions_of_pieces(ptaudit, tmp_path):
@@ -160,6 +160,6 @@ def test_a_flattened_dump_of_millions_of_pieces(ptaudit, tmp_path):
     pieces = struct.pack(">qqb", 0, 1, 75) * 4_000_000
     path.write_bytes(zstandard.ZstdCompressor().compress(b"makedumpfile".ljust(4096, b"\0") + pieces))
     begin = time.monotonic()
-    done = told(ptaudit("audit", path), begin)
+    done = audited_in_time(ptaudit("audit", path), begin)
     assert done.status == 2
     assert f"{path}:offset 0x" in done.err

@@ -1,4 +1,4 @@
-"""The sections view: self-hosted struct pages, node and flags where a crash dump tells them, alike sections folded."""
+"""The sections view: self-hosted struct pages, node and flags where a crash dump has them, alike sections folded."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_SECONDS", "Broken", "digest", "hold"]
 
 MAX_SECONDS = 10.0
-"""Of this process, for an input of up to 1 MB: a busy machine is no finding."""
+"""Of this process, for an input of up to 1 MB: a busy machine is not a finding."""
 MAX_RATIO = 20
 GZIP = b"\x1f\x8b"
 """A configuration that begins so has lines of its own."""

@@ -169,10 +169,10 @@ def vmcore(data: bytes) -> object:
     """A dump, walked and read like any other."""
     from parsers.vmcore.extract import extract
 
-    return told(extract(as_file(data)))
+    return extracted(extract(as_file(data)))
 
 
-def told(facts: Any) -> object:
+def extracted(facts: Any) -> object:
     return facts.walk, facts.printed, facts.sections, facts.blocks, facts.zones, facts.texts.dmesg, facts.diagnostics
 
 
@@ -420,7 +420,7 @@ def core(data: bytes) -> object:
         pages = int(ends[extent] - starts[extent]) // 4096
         words[int(starts[extent]) + (page // len(starts)) % pages * 4096 + word % 512 * 8] = value
     facts = extract_facts(raw, memory=Patched(raw.memory, words, {}, ()))
-    return told(facts), verdicts(Captured(vmcore=facts))
+    return extracted(facts), verdicts(Captured(vmcore=facts))
 
 
 def core_patches() -> tuple[bytes, ...]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Fixture", "capture", "captures_below", "fixtures"]
 
 NOT_EVIDENCE = frozenset({"expected.json", "trace.dat", "run.json", "README.md", "provenance.json"})
-"""Files that are not damaged: what is no evidence, and the same trace once more."""
+"""Files that are not damaged: what is not evidence, and the same trace once more."""
 _MARKS = ("kernel_page_tables", "dmesg", "iomem", "memory_blocks", "trace")
 _LOGS = ("field/logs", "field/min", "field/transports", "oops", "host/samples")
 _CORES = ("vmcore", "kcore")

@@ -28,8 +28,6 @@ def outcome(moment: str, code: str) -> Outcome:
 
 
 VULNERABLE = "pmem-6.12-vuln/02-one-removed"
-
-
 DIMM = "dimm-6.1-4k-kaslr-blocks/02-dimm-online"
 
 

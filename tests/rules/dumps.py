@@ -13,11 +13,7 @@ from tests.rules.patched import Machine
 
 FREE_PAGE = 0x41100000
 """Memory of the machine that the small cores leave out: room for tables."""
-
-
 CONTIGUOUS, READ_ONLY = 1 << 52, 1 << 7
-
-
 BLOCK_ENTRY, PAGE_ENTRY = 0x68000000000701, 0xE8000000000703
 """PAGE_KERNEL in a block and in a page: Normal, writable, shareable, accessed, not executable."""
 
@@ -41,18 +37,10 @@ def pfns_of(finding):
 
 
 HVO_VMEMMAP, HEAD, TAILS = 0xFFFFFC0000000000, 0xFFFFFC0001050000, 0xFFFFFC0001051000
-
-
 PRESENT, HAS_MEM_MAP, ONLINE, EARLY, DEVICE = 1, 2, 4, 8, 16
-
-
 MEM_SECTION = 16
-
-
 NOWHERE = 24
 """A section in which the machine has nothing."""
-
-
 SELF_HOSTED = ("MOM-01", "MOM-02", "MOM-03", "MOM-09")
 
 

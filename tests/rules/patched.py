@@ -64,7 +64,7 @@ class Machine:
         return struct.unpack("<Q", self.raw.memory.read(pa, 8))[0]
 
     def dump(self, words=(), pages=(), missing=()):
-        """What the dump tells when its memory is changed."""
+        """Facts of the dump when its memory is changed."""
         return extract_facts(self.raw, memory=Patched(self.raw.memory, dict(words), dict(pages), missing))
 
     def audit(self, words=(), pages=(), missing=(), release=None, **captured):

@@ -29,8 +29,6 @@ FROM_CRASH_DUMPS_ONLY: set[str] = {
 }
 OUTCOMES = {"fires": Outcome.FIRED, "quiet": Outcome.PASSED, "undecided": Outcome.UNDECIDED}
 """By the first word of the name; where expected.json says another, that."""
-
-
 KEYS = ("severity", "claim", "title", "sections", "pfn_ranges", "va_ranges")
 
 

@@ -98,8 +98,6 @@ class Tracer:
 
 
 TRACED_BASE = 2 << 30
-
-
 BLOCKS = {"whole_sections_only": False}
 """Parts of sections are populated by blocks, as before d4234d131b0a."""
 

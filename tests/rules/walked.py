@@ -33,9 +33,9 @@ def struct_pages(pfn, stored, *, blocks=1, **more):
     return row(VMEMMAP + (pfn - PFN) * 64, 512 * blocks, stored, **{"level": 2} | more)
 
 
-def facts(layout, rows, *more, **sections):
-    """Rows in any order, other facts, and the ranges of a section table (without any: no table)."""
-    start, pages, pfn, level, attrs, memtype, repeated = (list(one) for one in zip(*sorted(rows), strict=True))
+def mapping_and_walk(rows):
+    """The mapping of rows in the order of their addresses, and the walk that found it."""
+    start, pages, pfn, level, attrs, memtype, repeated = (list(one) for one in zip(*rows, strict=True))
     mapping = Mapping(
         start=np.array(start, dtype=np.uint64),
         size=np.array([4096 * one for one in pages], dtype=np.uint64),
@@ -47,7 +47,12 @@ def facts(layout, rows, *more, **sections):
         source="core",
         pa=np.array([4096 * one for one in pfn], dtype=np.uint64),
     )
-    walk = PageWalk("core", None, None, np.array(repeated), None, (), lambda _: [])
+    return mapping, PageWalk("core", None, None, np.array(repeated), None, (), lambda _: [])
+
+
+def facts(layout, rows, *more, **sections):
+    """Rows in any order, other facts, and the ranges of a section table (without any: no table)."""
+    mapping, walk = mapping_and_walk(sorted(rows))
     known = [mapping, layout, LinearMap.of(mapping, layout), Vmemmap.of(mapping, layout), walk, *more]
     if sections:
         known.append(table(layout, **sections))
@@ -63,8 +68,6 @@ def table(layout, **sections):
 
 
 SECTION = 0x8000
-
-
 DIMM = PFN + 8 * SECTION
 """Behind 1 GiB of boot memory."""
 
@@ -76,7 +79,7 @@ def judged(rule, known):
 
 
 def sections(*numbers):
-    """Page frames of sections behind the boot memory."""
+    """Page frames of sections after the boot memory."""
     return Ranges.pairs((DIMM + one * SECTION, DIMM + (one + 1) * SECTION) for one in numbers)
 
 
@@ -86,8 +89,6 @@ def units(*numbers, name="memory"):
 
 
 BOOT = Ranges.one(PFN, DIMM)
-
-
 MACHINE = {
     "possible": BOOT | sections(0, 1, 2, 4, 5),
     "early": BOOT,
@@ -119,13 +120,11 @@ def block_rows(**changes):
 
 
 def at(section, page=0):
-    """A page of a section behind the boot memory; of the boot memory where it is below zero."""
+    """A page of a section after the boot memory; of the boot memory where it is below zero."""
     return DIMM + section * SECTION + page
 
 
 NOTHING = Attr(0)
-
-
 WHOLE = {"valid": sections(0, 1), "possible": sections(0, 1), "hotadded": sections(0, 1)}
 
 
@@ -173,7 +172,5 @@ def a_table(pfn, *, level=3, va=LINEAR, descriptor=3):
 
 
 NOT_VALID = Attr.PRESENT | Attr.AF | Attr.CONT
-
-
 UNKNOWN = BOOT | sections(0, 1, 2, 4, 5, 6)
 """What is valid: of section 6 nobody knows since when."""

@@ -216,7 +216,7 @@ def _kinds(alike: tuple[I64, ...], begin: I64, block: I64) -> I64:
     size = np.diff(np.append(begin, block.size))
     digest = np.add.reduceat(mixed, begin) + size.astype(np.uint64)
     _, first, kind = np.unique(digest, return_index=True, return_inverse=True)
-    # Equal digests are no proof: every block is compared with the first one of its number.
+    # Equal digests prove nothing: every block is compared with the first one of its number.
     other = np.minimum(begin[first[kind]][block] + place, block.size - 1)
     differs = size[first[kind]][block] != size[block]
     for column in alike:

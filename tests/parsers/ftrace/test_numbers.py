@@ -16,7 +16,7 @@ WORDS = st.one_of(
 
 
 def expected(word: str, base: int) -> int | None:
-    """What the word means to Python, None where it is no number that the kernel prints."""
+    """What the word means to Python, None where it is not a number that the kernel prints."""
     if word != word.strip() or "_" in word or "+" in word or "X" in word[:2].upper() * (base != 0):
         return None
     try:

@@ -1,4 +1,4 @@
-"""What the small cores of real machines tell, against what the machines themselves showed."""
+"""What is read from the small cores of real machines, against what the machines themselves showed."""
 
 import numpy as np
 import pytest

@@ -61,7 +61,7 @@ def test_a_makedumpfile_kdump(tmp_path, whole, after, codec):
 
 @pytest.mark.parametrize("block_size", [4096, 65536])
 def test_memory_that_is_listed_and_left_out(tmp_path, whole, block_size):
-    """makedumpfile's first bitmap has what the crash kernel was told of, the second what is in the file."""
+    """makedumpfile's first bitmap has the memory that the crash kernel knew of, the second what is in the file."""
     memory, units, info = whole
     per_block = block_size // 4096
     held = np.unique(units // np.uint64(per_block)).astype(np.int64)

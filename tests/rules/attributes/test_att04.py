@@ -12,9 +12,10 @@ from rules.attributes.att04_wrong_memory_type import wrong_memory_type
 from rules.engine import Outcome, run
 from rules.finding import Claim, Severity
 from rules.model.memory.sections import SectionTable
-from tests.rules.attributes.machines import DEVICE, HALF, PFN, VALID, invalid, outcome, walked
+from tests.rules.attributes.machines import DEVICE, HALF, invalid, outcome, walked
 from tests.rules.drawn import BLOCK, LINEAR, MIB, RAM, Drawn
 from tests.rules.dumps import pfns_of, the_finding
+from tests.rules.walked import PFN, VALID
 
 
 def test_device_entries_that_do_not_translate(tmp_path):

@@ -9,8 +9,6 @@ from tests.rules.attributes.machines import HALF, READ_ONLY, invalid, outcome
 from tests.rules.drawn import BLOCK, GIB, RAM, Drawn
 
 TAGGED = "RW NX SHD AF        BLK UXN    MEM/NORMAL-TAGGED"
-
-
 MTE = "[    0.000000] CPU features: detected: Memory Tagging Extension\n"
 
 

@@ -12,11 +12,7 @@ from tests.rules.attributes.machines import AFFECTED, HALF, HIBERNATION, NOT, PL
 from tests.rules.drawn import BLOCK, GIB, MIB, RAM, Drawn, memory_blocks
 
 OFFLINED = "[    1.000000] Offlined Pages 32768\n"
-
-
 DIMM = RAM + GIB
-
-
 BOOT_BLOCKS = tuple(range(8, 16))
 
 

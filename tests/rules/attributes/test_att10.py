@@ -14,9 +14,10 @@ from rules.attributes.att10_invalid_large_leaf import invalid_large_leaf
 from rules.engine import Outcome, run
 from rules.finding import Claim, Severity
 from rules.model.memory.regions import LinearMap
-from tests.rules.attributes.machines import HALF, NOT, PFN, VALID, invalid, outcome, walked
+from tests.rules.attributes.machines import HALF, NOT, invalid, outcome, walked
 from tests.rules.drawn import BLOCK, LINEAR, MIB, RAM, Drawn
 from tests.rules.dumps import linear_address, pfns_of, the_finding
+from tests.rules.walked import PFN, VALID
 
 MARKED, DAMAGED = Attr.PRESENT | Attr.NG, Attr(Attr.PRESENT)
 

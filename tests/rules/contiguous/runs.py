@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from parsers.arm64 import PTE, Attr, MemType
 from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
@@ -11,13 +9,10 @@ from rules.engine import run
 from rules.facts import Facts
 from rules.model.memory.walk import PageWalk
 from tests.rules.drawn import LINEAR
+from tests.rules.walked import mapping_and_walk
 
 PLAIN = Attr.PRESENT | Attr.VALID | Attr.AF | Attr.SHARED | Attr.PXN | Attr.UXN
-
-
 CONT = PLAIN | Attr.CONT
-
-
 RUN = 16
 """Pages in a run of 64 KiB; 16 blocks, 8192 pages, make one of 32 MiB."""
 
@@ -28,21 +23,9 @@ def row(start, end, pa, *, level=PTE, attrs=CONT, memtype=MemType.NORMAL, repeat
 
 
 def facts(layout, rows):
-    start, end, pa, level, attrs, memtype, repeated = (list(column) for column in zip(*rows, strict=True))
-    first = np.array([LINEAR + 4096 * one for one in start], dtype=np.uint64)
-    last = np.array([LINEAR + 4096 * one - 1 for one in end], dtype=np.uint64)
-    mapping = Mapping(
-        start=first,
-        size=last - first + np.uint64(1),
-        level=np.array(level, dtype=np.int8),
-        attrs=np.array(attrs, dtype=np.uint16),
-        memtype=np.array(memtype, dtype=np.uint8),
-        observed_start=np.array([0], dtype=np.uint64),
-        observed_last=np.array([2**64 - 1], dtype=np.uint64),
-        source="core",
-        pa=np.array([4096 * one for one in pa], dtype=np.uint64),
+    mapping, walk = mapping_and_walk(
+        [(LINEAR + 4096 * start, end - start, pa, *more) for start, end, pa, *more in rows]
     )
-    walk = PageWalk("core", None, None, np.array(repeated), None, (), lambda _: [])
     return Facts({Mapping: mapping, KernelLayout: layout, PageWalk: walk})
 
 

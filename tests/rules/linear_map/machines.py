@@ -8,11 +8,7 @@ from tests.rules.drawn import GIB, MIB, RAM, Drawn
 
 DIMM = RAM + GIB
 """Right after the RAM."""
-
-
 PFN = DIMM >> 12
-
-
 PAGES = 256
 """Of a MiB."""
 

@@ -17,7 +17,7 @@ from tests.rules.linear_map.machines import all_pfns, mib, with_more
 
 
 def test_leaves_of_every_size_are_kept_by_a_byte_and_gone_without(tmp_path):
-    """Blocks and pages side by side: what one keeps is no business of the other."""
+    """Blocks and pages side by side: what one keeps does not concern the other."""
     linear = ((0, 2, "PMD", BLOCK), (2, 4, "PTE", NORMAL), (4, 6, "PMD", BLOCK), (6, 8, "PTE", NORMAL))
     verdict = with_more(linear=linear, iomem=((0, 1, "pmem0"), (2, 3, "pmem1"))).verdict(tmp_path, "LIN-01")
     assert all_pfns(verdict) == [mib((3, 8))]

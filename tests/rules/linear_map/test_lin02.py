@@ -17,7 +17,7 @@ from tests.rules.linear_map.machines import DIMM, all_pfns, mib, with_more
 
 
 def dimms(count, *rows, **changes):
-    """A machine with online memory blocks behind its RAM."""
+    """A machine with online memory blocks after its RAM."""
     blocks = memory_blocks(tuple(range(8, 16 + count)))
     iomem = ((0, 128 * count, "System RAM"),)
     return with_more(linear=rows, iomem=iomem, files={"memory_blocks": blocks} | changes)
@@ -29,7 +29,7 @@ def test_edges_of_units_that_are_edges_of_leaves(tmp_path):
 
 
 def test_a_leaf_over_two_blocks_and_one_over_one(tmp_path):
-    """The second leaf ends where the units do; what is behind is empty."""
+    """The second leaf ends where the units do; what follows is empty."""
     machine = dimms(8, (0, 1024, "PUD", BLOCK))
     verdict = machine.verdict(tmp_path, "LIN-02")
     assert all_pfns(verdict) == [mib((0, 1024))]

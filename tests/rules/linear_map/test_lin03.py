@@ -43,7 +43,7 @@ def test_online_memory_is_certainly_in_use(tmp_path, online, claim):
 
 @pytest.mark.parametrize(("offline", "outcome"), [((), Outcome.FIRED), ((16,), Outcome.UNDECIDED)])
 def test_holes_in_hot_added_memory_without_iomem(tmp_path, offline, outcome):
-    """Only blocks tell: an offline one need not be mapped."""
+    """Only blocks decide: an offline one need not be mapped."""
     online = tuple(one for one in range(8, 17) if one not in offline)
     files = {"iomem": "", "memory_blocks": memory_blocks(online, offline)}
     verdict = with_more(files=files).verdict(tmp_path, "LIN-03")

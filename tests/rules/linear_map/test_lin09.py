@@ -50,8 +50,6 @@ def test_what_the_prediction_needs(tmp_path, files):
 
 
 BUG = "[    1.000000] kernel BUG at arch/arm64/mm/mmu.c:481!\n"
-
-
 FRAMES = ("arch_add_memory+0x68/0x110", "__pgd_pgtable_alloc+0x9c/0xa8")
 
 

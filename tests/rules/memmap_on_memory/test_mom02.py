@@ -20,7 +20,7 @@ from tests.rules.patched import table_page
 from tests.rules.walked import MACHINE, SECTION, at, block_rows, facts, judged, sections, struct_pages
 
 HOSTS = {"nr_vmemmap_pages": [0] * 8 + [512, 512, 0]}
-"""Of the three blocks behind the boot memory, the first two hold their own struct pages."""
+"""Of the three blocks after the boot memory, the first two hold their own struct pages."""
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_struct_pages_of_the_first_and_of_the_last_self_hosted_block(dimm, numbe
 
 @pytest.mark.parametrize("number", [9, 17, 19])
 def test_struct_pages_of_a_block_that_holds_none(dimm, number):
-    """Before, between and behind those that do."""
+    """Before, between and after those that do."""
     dump = dimm.dump(dimm.struct_pages_at(number, 0x90200000))
     facts = build_facts(Captured(vmcore=dump))
     blocks = facts.get(BlockRows)

@@ -1,4 +1,4 @@
-"""What an oops alone says, and what it rests on."""
+"""What an oops alone says, and what it relies on."""
 
 from __future__ import annotations
 
@@ -18,11 +18,7 @@ from rules.model.oops import DecodedOops, Oopses, Region
 from tests.cases import FIXTURES, case_file
 
 OOPS = (FIXTURES / "oops/pmem-6.12-vuln.txt").read_text()
-
-
 BOOT = case_file("OOP-01/quiet-boot", "dmesg").read_text()
-
-
 WITHOUT_REGISTERS = re.sub(r"(?m)^.*\] (?:x\d+|sp) ?: .*\n", "", OOPS)
 
 

@@ -19,15 +19,9 @@ from rules.tables.tbl03_shared_edge_table import shared_edge_table
 from tests.rules.drawn import GIB, MIB
 
 VALID = Attr.PRESENT | Attr.VALID | Attr.AF
-
-
 PAGE, BASE = 4096, 0xFFFF800000000000
-
-
 EDGE = BASE + 0x40201000
 """Where an area begins: in the middle of what tables of levels 1, 2 and 3 translate."""
-
-
 END = BASE + 0x80301000
 """Where it ends."""
 
@@ -76,15 +70,9 @@ def tables(verdict):
 
 
 FIRST = (GIB + 2 * MIB, GIB + 4 * MIB)
-"""What the last-level table at the first edge translates; the one at the end begins 1 GiB behind, and 1 MiB later."""
-
-
+"""What the last-level table at the first edge translates; the one at the end begins 1 GiB and 1 MiB later."""
 LAST = (2 * GIB + 2 * MIB, 2 * GIB + 4 * MIB)
-
-
 HERE = mapping((0, FIRST[0], 2, False), (*FIRST, 3, False), (FIRST[1], LAST[0], 2, False), (*LAST, 3, False))
-
-
 GONE = mapping((0, FIRST[1], 2, False), (FIRST[1], LAST[0], 2, False), (*LAST, 3, False))
 
 

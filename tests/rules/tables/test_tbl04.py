@@ -10,8 +10,6 @@ from rules.engine import Outcome
 from tests.rules.drawn import Drawn
 
 BAD = "[    1.000000] BUG: Bad page state in process kworker/u8:1  pfn:58d40\n[    1.000000] page_type: f2({})\n"
-
-
 FRAMES = ("free_hotplug_page_range+0xa8/0xd0", "free_empty_tables.constprop.0+0x3d4/0x560")
 
 

@@ -51,7 +51,7 @@ def test_entries_that_cannot_be_followed(layout, fault, pfn, words):
 
 
 def test_entries_that_are_not_a_valid_encoding(pmem):
-    """A block in the root, a page with the type of a block, a block of which the address is no block's."""
+    """A block in the root, a page with the type of a block, a block whose address is not a block's."""
     for va, level, value in (
         (0xFFFF700000000000, 0, 0x40000701),
         (0xFFFF8000810F4000, PTE, 0x41900701),

@@ -12,17 +12,9 @@ from tests.rules.dumps import linear_address, the_finding
 from tests.rules.walked import a_table, at, judged, with_tables
 
 PXN, UXN = 3 | 1 << 59, 3 | 1 << 60
-
-
 NO_EXEC = PXN | UXN
-
-
 SPAN = 2 * MIB
-
-
 LINEAR_END = 0xFFFF800000000000
-
-
 LAST = (LINEAR_END - LINEAR) // SPAN - 1
 
 

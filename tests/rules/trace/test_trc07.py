@@ -15,7 +15,7 @@ from tests.rules.traces import Tracer
 
 
 def test_what_follows_from_nothing_that_was_traced_is_a_suspicion(case_verdict):
-    """How the struct pages were populated was not traced, and no release tells: a block, or pages."""
+    """How the struct pages were populated was not traced, and no release says: a block, or pages."""
     unknown = without(r"vmemmap_populate_(huge|base)pages: ")
     (finding,) = case_verdict("TRC-07", "fires", unknown, left_out=("expected.json", "uname")).findings
     assert (finding.hit.claim, finding.severity) == (Claim.SUSPECTED, Severity.MEDIUM)

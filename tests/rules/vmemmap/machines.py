@@ -46,7 +46,7 @@ def verdict_on(code, *paths):
 
 
 def listed(folder, code, *names, release="5.10.100", page_size=4096, size="SIZE(page)=64\n", mib=(0, 32, 64)):
-    """The outcome, severities and PFNs in MiB for adjacent ranges behind RAM, without page tables."""
+    """The outcome, severities and PFNs in MiB for adjacent ranges after RAM, without page tables."""
     edges = [NVDIMM + one * MIB for one in mib]
     iomem = (
         (RAM, RAM + 1024 * MIB, "System RAM"),

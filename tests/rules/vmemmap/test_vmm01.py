@@ -44,7 +44,7 @@ def test_namespaces_in_the_last_boot_section_share_its_struct_pages(tmp_path):
 
 
 def test_namespaces_beside_no_map_memory_have_its_section(tmp_path):
-    """No-map memory came with a section; the log does not tell of it here."""
+    """No-map memory came with a section; the log does not list it here."""
     machine = namespaces((0, 64))
     machine = replace(machine, iomem=(*machine.iomem, (NVDIMM + 64 * MIB, NVDIMM + 128 * MIB, "reserved")))
     for code in ("VMM-01", "VMM-03"):
@@ -98,11 +98,7 @@ def test_devices_in_a_trace_are_left_to_it(tmp_path):
 
 
 ONE = "VMM-01: one PMD block maps the struct pages of part of a section"
-
-
 SEVERAL = "VMM-01b: one PMD block maps the struct pages of part of a section"
-
-
 LESS = "VMM-01c: part of a section is removed that was added whole"
 
 

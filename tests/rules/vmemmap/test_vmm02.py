@@ -166,7 +166,7 @@ def test_a_trace_that_begins_later_shows_the_same_loss(tmp_path):
 
 
 def test_without_iomem_struct_pages_of_devices_are_missed_in_the_linear_map(changed_capture):
-    """VMCOREINFO tells PHYS_OFFSET, so the memory blocks make a section table: no list names the namespaces."""
+    """VMCOREINFO gives PHYS_OFFSET, so the memory blocks make a section table: no list names the namespaces."""
     info = b"PAGESIZE=65536\nNUMBER(VA_BITS)=48\nNUMBER(PHYS_OFFSET)=0x40000000\n"
     offset = audit(Request((CAPTURES / "pmem-6.12-64k/02-one-removed",))).facts.get(KernelLayout).phys_offset
     info = info.replace(b"0x40000000", b"%#x" % offset)
@@ -206,7 +206,7 @@ def test_trace_alone_predicts_the_same_damage(boot):
     (seen,) = [one.hit.pfns for one in with_tables.findings if one.rule.code == "VMM-02"]
     predicted = [one.hit.pfns for one in alone.findings if one.rule.code == "VMM-02"]
     suspected = [one.hit.pfns for one in alone.findings if one.rule.code == "TRC-07"]
-    # A kernel of which the trace alone does not tell how it populates is suspected.
+    # A kernel whose trace alone does not show how it populates is suspected.
     assert predicted == [seen] or (boot == "pmem-5.10-4k" and suspected == [seen])
 
 

@@ -113,7 +113,7 @@ def test_with_a_list_of_devices_an_altmap_is_known(readded):
 
 
 def test_sections_of_a_dump_list_all_valid_memory(readded):
-    """Memory that is in the linear map alone is no device's, though no list names the devices."""
+    """Memory that is in the linear map alone belongs to no device, though no list names the devices."""
     layout = build_facts(Captured(vmcore=readded.dump())).get(KernelLayout)
     nowhere = 5 << 30
     linear = (layout.page_offset - layout.facts["phys_offset"].value + nowhere) % (1 << 64)

@@ -13,8 +13,6 @@ from tests.rules.vmemmap.machines import all_pfns, listed, verdict_on
 
 PAGED = case("VMM-06/quiet-tail-of-boot-section")
 """64K pages: sections of 512 MiB, and a page of struct pages for 64 MiB. RAM ends at 0x5e000000."""
-
-
 LARGE = 16
 """64K pages in a MiB."""
 

@@ -13,8 +13,6 @@ from tests.rules.patched import table_page
 from tests.rules.walked import SECTION, VALID, at, facts, judged, places, sections, struct_pages
 
 FIRST, SECOND = struct_pages(at(0), at(-8)), struct_pages(at(1), at(-8))
-
-
 BOTH = [(at(0), at(2))]
 
 

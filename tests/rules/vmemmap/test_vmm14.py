@@ -32,8 +32,6 @@ def iomem_of(*ranges):
 
 
 IOMEM = b"40000000-7fffffff : System RAM\n"
-
-
 LINEAR_RAM = row(LINEAR, 0x40000, PFN, level=1)
 
 
@@ -94,7 +92,7 @@ def test_a_section_that_a_failed_hot_add_left(mixed):
 
 
 def test_without_resources_rules_about_them_are_undecided(pmem):
-    """A kernel without symbols or types tells no iomem and no memory blocks."""
+    """A kernel without symbols or types gives neither iomem nor memory blocks."""
     dump = replace(pmem.dump(), iomem=None, blocks=None)
     verdicts = {one.rule.code: one for one in run(builtin_rules(), build_facts(Captured(vmcore=dump)))}
     for code in ("VMM-01", "LIN-01", "LIN-03", "VMM-14"):
@@ -103,7 +101,7 @@ def test_without_resources_rules_about_them_are_undecided(pmem):
 
 
 def test_sections_of_a_failed_add_have_no_owner():
-    """The persistent-memory region that they lie in is no owner, and they hold their own struct pages."""
+    """The persistent-memory region that they lie in is not an owner, and they hold their own struct pages."""
     report = audit(Request((FIXTURES / "vmcore" / "half-added-7.3.core.zst",)))
     (finding,) = (one for one in report.findings if one.severity >= Severity.HIGH)
     assert finding.rule.code == "VMM-14"

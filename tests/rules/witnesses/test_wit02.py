@@ -93,7 +93,7 @@ def test_what_one_of_them_does_not_show_is_not_compared(facts):
 
 
 TEXT = (0xFFFF800080010000, 0xFFFF800080700000)
-"""The kernel's text in the dump; a trampoline lies behind it."""
+"""The kernel's text in the dump; a trampoline follows it."""
 
 
 def test_text_that_lost_its_right_to_execute_is_reported(facts):

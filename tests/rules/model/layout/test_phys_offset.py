@@ -37,11 +37,7 @@ def test_whole_capture_gives_phys_offset(moment: str) -> None:
 
 
 GIB = 1 << 30
-
-
 LINEAR = 0xFFFF000000000000
-
-
 BLOCK = "RW NX SHD AF        BLK UXN    MEM/NORMAL-TAGGED"
 
 

@@ -11,15 +11,13 @@ from tests.rules.dumps import BLOCK_ENTRY, FREE_PAGE
 from tests.rules.patched import table_page
 
 SHADOW, MODULES_SHADOW, SHADOW_END = 0xFFFF600000000000, 0xFFFF700000000000, 0xFFFF800000000000
-
-
 READ_ONLY_PAGE = 0xE0000000000783
 
 
 def kasan_shadow(machine):
     """Words and pages of the shadow of a kernel with generic KASAN: what memory there is has its own, all else shares.
 
-    One page of shadow stands behind every address that has none (kasan_early_shadow_pud, _pmd, _pte, _page), over and
+    One page of shadow backs every address that has none (kasan_early_shadow_pud, _pmd, _pte, _page), over and
     over for whole tables, and in turn with real shadow around the modules (arch/arm64/mm/kasan_init.c).
     """
     shared_pud, shared_pmd, shared_pte, zero, pud, pmd, upper, lower = (

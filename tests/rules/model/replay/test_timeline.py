@@ -124,8 +124,6 @@ def test_returns_of_void_functions_are_not_needed():
 
 
 UNITS = 24
-
-
 STARTS = st.integers(0, UNITS - 1)
 
 
