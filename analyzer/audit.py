@@ -12,6 +12,7 @@ from analyzer.incidents.story import Incident, incidents_of
 from analyzer.known_bugs import BugState, bugs_of
 from analyzer.sources.read import Request, Sources, read_sources
 from analyzer.verdict import HostVerdict, verdict_of
+from parsers.progress import step
 from rules.engine import Outcome, Verdict, load_rules, run, select
 from rules.finding import Finding, Severity
 from rules.model.captured import build_facts
@@ -145,4 +146,6 @@ def _report(
     *,
     live: bool,
 ) -> Report:
-    return Report(sources, facts, tuple(run(rules, facts)), broken, min_severity, baseline or Baseline(), live=live)
+    with step("running the rules"):
+        verdicts = tuple(run(rules, facts))
+    return Report(sources, facts, verdicts, broken, min_severity, baseline or Baseline(), live=live)

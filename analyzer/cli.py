@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import click
 
+from analyzer.progress import shown_progress
 from analyzer.status import status_of
 
 __all__ = ["main"]
@@ -85,7 +86,7 @@ def _run(arguments: list[str]) -> object:
     if "_PTAUDIT_COMPLETE" in os.environ:  # a shell asks for completions
         return ptaudit.main(arguments, prog_name="ptaudit", standalone_mode=False)
     # click's main() makes 1 of a reader that goes away, and 1 means findings.
-    with ptaudit.make_context("ptaudit", arguments) as context:
+    with ptaudit.make_context("ptaudit", arguments) as context, shown_progress():
         return ptaudit.invoke(context)
 
 

@@ -18,6 +18,7 @@ from typing import NoReturn
 
 import click
 
+from analyzer.interrupt import prompt_interrupt
 from parsers.errors import PtauditError
 
 __all__ = ["Status", "status_of"]
@@ -57,7 +58,7 @@ def status_of(run: Callable[[list[str]], object]) -> int:
     if sys.flags.optimize > 1:
         return _say("python -OO removes the texts that rules are made of: run it without", Status.FAILED)
     try:
-        with _signals():
+        with _signals(), prompt_interrupt():
             done = run(arguments)
             sys.stdout.flush()
     except SystemExit as end:

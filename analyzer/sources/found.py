@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from parsers.errors import Diagnostic, InputError
+from parsers.progress import step
 
 __all__ = ["MAX_FILE_BYTES", "UNENDED", "Found", "digest", "head_of"]
 
 MAX_FILE_BYTES = 8 << 30
 UNENDED = "the last line has no end: perhaps it is cut short"
 _PEEK = 4096
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,12 @@ class Found:
         """SHA-256, without holding a file that lies on disk."""
         if isinstance(self.where, bytes):
             return digest(self.where)
-        with self.where.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        hashed, room = hashlib.sha256(), bytearray(_PIECE)
+        with step(f"hashing {self.name}", self.size()) as progress, self.where.open("rb", buffering=0) as file:
+            while size := file.readinto(room):
+                hashed.update(memoryview(room)[:size])
+                progress.advance(size)
+        return hashed.hexdigest()
 
 
 def _is_binary(head: bytes) -> bool:

@@ -20,6 +20,7 @@ from analyzer.sources.budget import Budget
 from analyzer.sources.crashdump import Symbols, digest_of_dump, read_vmcore
 from analyzer.sources.found import MAX_FILE_BYTES, UNENDED, Found, digest, head_of
 from analyzer.sources.identity import doubt_of_names, own_configs, refuse_strangers
+from analyzer.sources.parsing import parsed_by
 from analyzer.sources.recognise import Document, Look, documents_of, not_searched
 from analyzer.sources.running import is_host_core, is_proc_kcore
 from analyzer.sources.sniff import is_kernel_dump, is_vmcore
@@ -289,7 +290,7 @@ class Reading:
             return
         try:
             if kind.read is not None:
-                self._parsed(kind.name, kind.read(found.where, path=name), name, found.digest(), found.unended())
+                self._parsed(kind.name, parsed_by(kind, found.where, name), name, found.digest(), found.unended())
                 return
             data = found.content()
             self.budget.keep(len(data) if isinstance(found.where, Path) else 0, name)
@@ -333,11 +334,7 @@ class Reading:
 
     def _document(self, document: Document, name: str, content: str, notes: tuple[Diagnostic, ...]) -> None:
         kind, data = document.kind, document.data
-        if kind.read is not None:
-            parsed = kind.read(data, path=name)
-        else:
-            assert kind.parse is not None  # noqa: S101 only kinds that are read come here
-            parsed = kind.parse(data, name)
+        parsed = parsed_by(kind, data, name)
         if document.part and isinstance(parsed, Kconfig) and kind.row and len(parsed.options) < kind.row.least:
             note = Diagnostic("a few lines of it: symbols they do not name are unknown", name)
             parsed = replace(parsed, complete=False, diagnostics=(*parsed.diagnostics, note))

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from parsers.compressed import DAMAGE, LONGEST_WINDOW, Growth, Stream, compression, decompressed
 from parsers.errors import FormatError, InputError
+from parsers.progress import step
 
 __all__ = ["MAX_RATIO", "open_plain"]
 
@@ -68,21 +69,29 @@ def _unpack(stream: BinaryIO, name: str, path: str) -> BinaryIO:
     plain: BinaryIO = tempfile.TemporaryFile(prefix="ptaudit-")  # noqa: SIM115  # returned open
     limits = _Limits(packed, path)
     try:
-        for chunk in _chunks(decompressed(name, stream, window=LONGEST_WINDOW), name, path):
-            for start in range(0, len(chunk), len(_ZEROS)):
-                piece = chunk[start : start + len(_ZEROS)]
-                if piece == _ZEROS:
-                    limits.add(len(piece), 0)
-                    plain.seek(len(piece), os.SEEK_CUR)
-                else:
-                    limits.add(len(piece), len(piece))
-                    plain.write(piece)
+        with step(f"unpacking {path}", packed) as progress:
+            for chunk in _chunks(decompressed(name, stream, window=LONGEST_WINDOW), name, path):
+                _write_sparse(plain, chunk, limits)
+                progress.reach(stream.tell())
+            progress.reach(packed)
         plain.truncate(limits.size)
     except BaseException:
         plain.close()
         raise
     plain.seek(0)
     return plain
+
+
+def _write_sparse(plain: BinaryIO, chunk: bytes, limits: _Limits) -> None:
+    """Write a chunk, with holes for zeros."""
+    for start in range(0, len(chunk), len(_ZEROS)):
+        piece = chunk[start : start + len(_ZEROS)]
+        if piece == _ZEROS:
+            limits.add(len(piece), 0)
+            plain.seek(len(piece), os.SEEK_CUR)
+        else:
+            limits.add(len(piece), len(piece))
+            plain.write(piece)
 
 
 def _chunks(reader: Stream, name: str, path: str) -> Iterator[bytes]:

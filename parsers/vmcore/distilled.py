@@ -17,6 +17,7 @@ import numpy as np
 
 from parsers.errors import InputError
 from parsers.mapping import U64
+from parsers.progress import step
 from parsers.vmcore.memory import UNIT, PhysicalMemory, page_runs
 from parsers.vmcore.regular import NOTE_NAME, find_regular, pack_regular
 
@@ -46,11 +47,13 @@ def write_core(path: Path, memory: PhysicalMemory, units: U64, vmcoreinfo: bytes
     try:
         with temporary.open("wb") as stream:
             stream.write(_headers(first, count, vmcoreinfo, regular))
-            for number in range(0, units.size, _CHUNK):
-                data, present = memory.read_units(units[number : number + _CHUNK])
-                if not present.all() and not changing:
-                    raise InputError("the dump changed while it was read", path=str(path))
-                stream.write(data.tobytes())
+            with step(f"writing {path}", units.size * UNIT) as progress:
+                for number in range(0, units.size, _CHUNK):
+                    data, present = memory.read_units(units[number : number + _CHUNK])
+                    if not present.all() and not changing:
+                        raise InputError("the dump changed while it was read", path=str(path))
+                    stream.write(data.tobytes())
+                    progress.advance(data.size)
             size = stream.tell()
         temporary.replace(path)
     except OSError as error:

@@ -18,6 +18,7 @@ import numpy as np
 
 from parsers.errors import FormatError, InputError
 from parsers.mapping import I64
+from parsers.progress import Step, step
 
 __all__ = ["FLAT_MAGIC", "Flattened", "PlainFile"]
 
@@ -66,11 +67,18 @@ class Flattened:
 
     def __init__(self, file: PlainFile, path: str) -> None:
         self._file = file
-        offsets, sizes, places = array("q"), array("q"), array("q")
-        place, end = _FLAT_HEADER_SIZE, file.size
-        most = _FREE_PIECES + end // _LEAST_PIECE
         self.truncated = True
-        while len(head := file.read(place, _PIECE.size)) == _PIECE.size:
+        with step(f"looking for the pieces of {path}", file.size) as progress:
+            columns = self._find(path, progress)
+        start, size_of, place_of = (np.array(column, dtype=np.int64) for column in columns)
+        self._start, self._size, self._place = _without_overlaps(start, size_of, place_of)
+
+    def _find(self, path: str, progress: Step) -> tuple[array[int], array[int], array[int]]:
+        """Offset and size of each piece, and where its data is, in the order of the file."""
+        offsets, sizes, places = array("q"), array("q"), array("q")
+        place, end = _FLAT_HEADER_SIZE, self._file.size
+        most = _FREE_PIECES + end // _LEAST_PIECE
+        while len(head := self._file.read(place, _PIECE.size)) == _PIECE.size:
             offset, size = _PIECE.unpack(head)
             if offset == -1:
                 self.truncated = False
@@ -86,8 +94,8 @@ class Flattened:
             sizes.append(min(size, end - place))
             places.append(place)
             place += size
-        start, size_of, place_of = (np.array(column, dtype=np.int64) for column in (offsets, sizes, places))
-        self._start, self._size, self._place = _without_overlaps(start, size_of, place_of)
+            progress.reach(place)
+        return offsets, sizes, places
 
     def read(self, offset: int, size: int) -> bytes:
         """``size`` bytes at ``offset``, zeros between pieces, fewer where the last piece ends."""

@@ -19,6 +19,7 @@ import numpy as np
 from parsers.arm64 import PTE
 from parsers.errors import Diagnostic
 from parsers.mapping import I8, I64, U8, U64, Bool, Mapping, TablePages
+from parsers.progress import step
 from parsers.vmcore.addresses import MASK, AddressMap
 from parsers.vmcore.descriptors import DescriptorFormat, Kind, memory_types
 from parsers.vmcore.faults import Fault, FaultLog, TableFaults
@@ -208,14 +209,16 @@ def _visit_level(state: _State, frontier: _Tables, level: int) -> _Tables:
     children: list[_Tables] = []
     seen, missing, regular = (np.zeros(len(frontier), dtype=np.bool_) for _ in range(3))
     first = np.zeros(len(frontier), dtype=np.uint64)
-    for part in state.reader.read(frontier.pa, frontier.repeat == 1 if level == PTE else None):
-        if state.nr_rows > _MAX_ROWS:
-            break
-        seen[part.rows], missing[part.rows], regular[part.rows] = True, ~part.present, part.regular
-        first[part.rows] = part.first
-        if len(part.entries):
-            tables, entries = _expanded(state, frontier[part.kept], part.entries, level)
-            children.append(_decode_batch(state, tables, entries, level))
+    with step(f"reading page tables of level {level}", len(frontier), "tables") as progress:
+        for part in state.reader.read(frontier.pa, frontier.repeat == 1 if level == PTE else None):
+            if state.nr_rows > _MAX_ROWS:
+                break
+            seen[part.rows], missing[part.rows], regular[part.rows] = True, ~part.present, part.regular
+            first[part.rows] = part.first
+            if len(part.entries):
+                tables, entries = _expanded(state, frontier[part.kept], part.entries, level)
+                children.append(_decode_batch(state, tables, entries, level))
+            progress.advance(part.rows.size)
     state.lose(frontier[missing], level, Fault.MISSING)
     state.lose(frontier[~seen], level, Fault.ROWS)
     if regular.any():

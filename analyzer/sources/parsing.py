@@ -1,0 +1,26 @@
+"""Calling the parser of a kind, as a step that shows progress."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from parsers import ftrace
+from parsers.progress import step
+
+if TYPE_CHECKING:
+    from parsers.evidence import Kind
+
+__all__ = ["parsed_by"]
+
+
+def parsed_by(kind: Kind, where: Path | bytes, name: str) -> Any:  # noqa: ANN401 what the parser returns
+    """What the parser of a kind makes of a file or its content."""
+    if kind.read is not None:
+        with step(f"reading {name}") as progress:
+            more = {"progress": progress.reach} if kind.read is ftrace.read else {}
+            return kind.read(where, path=name, **more)
+    assert kind.parse is not None  # noqa: S101 only kinds that are read come here
+    assert isinstance(where, bytes)  # noqa: S101 only traces are read from the disk
+    with step(f"reading {name}"):
+        return kind.parse(where, name)
