@@ -36,6 +36,7 @@ def read_iomem(dump: Dump) -> Iomem:
     names: list[str] = []
     seen = {root, 0}
     pending = [(resource(root)[4], 0, -1)]
+    lost = False
     while pending:
         address, depth, parent = pending.pop()
         if not address:
@@ -47,6 +48,7 @@ def read_iomem(dump: Dump) -> Iomem:
             start, end, name, sibling, child = resource(address)
         except MissingMemoryError as error:
             dump.say(f"resources are incomplete: {error.message}")
+            lost = True
             continue
         if start > end:
             raise FormatError(f"a resource ends before it starts at {address:#x}")
@@ -66,6 +68,7 @@ def read_iomem(dump: Dump) -> Iomem:
         parent=columns[3].astype(np.int64),
         line=np.arange(1, len(rows) + 1, dtype=np.uint32),
         privileged=bool(last_column.any()),
+        cut_short=lost,
     )
 
 

@@ -5,7 +5,7 @@ Kept apart from what reads them, so that a rule can name them without loading a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -72,6 +72,8 @@ class StructPageRows:
     blank: Bool
     """All bytes of it are zero: no struct page in use is, for ``_mapcount`` of an unmapped page is -1."""
     pages_per_subsection: int
+    absent: I64 = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """Page frames with such struct pages that are mapped and not in the dump."""
 
     def __len__(self) -> int:
         return int(self.pfn.size)

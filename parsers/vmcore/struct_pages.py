@@ -43,6 +43,7 @@ def read_struct_pages(dump: Dump, sections: SectionRows | None, walk: Walk) -> S
     va = addresses_of(sections, row, pfn, size)
     words = np.asarray(va[:, None] + np.arange(0, size, 8, dtype=np.uint64), dtype=np.uint64).ravel()
     pa, known = translate(walk, words, np.uint64(page_size))
+    mapped = known.copy()
     values = np.zeros(words.size, dtype=np.uint64)
     step = _AT_A_TIME * size // 8
     for at in range(0, words.size, step):
@@ -50,7 +51,13 @@ def read_struct_pages(dump: Dump, sections: SectionRows | None, walk: Walk) -> S
         values[mine], known[mine] = dump.memory.read_words(pa[mine])
     read = known.reshape(-1, size // 8).all(axis=1)
     used = values.reshape(-1, size // 8)[read].any(axis=1)
-    return StructPageRows(pfn=pfn[read], va=va[read], blank=np.equal(used, False), pages_per_subsection=per_subsection)
+    return StructPageRows(
+        pfn=pfn[read],
+        va=va[read],
+        blank=np.equal(used, False),
+        pages_per_subsection=per_subsection,
+        absent=(pa[mapped & ~known] // np.uint64(page_size)).astype(np.int64),
+    )
 
 
 def struct_page_size(dump: Dump) -> int:

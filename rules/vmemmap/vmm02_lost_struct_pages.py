@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from parsers.arm64 import PTE
 from parsers.ranges import EMPTY, Ranges
 from parsers.vmcore.rows import StructPageRows
@@ -96,6 +98,15 @@ def lost_struct_pages(
         raise UndecidedError(message, "iomem")
     if unseen:
         raise UndecidedError(f"the struct pages of {unseen.total} valid pages are not in the dump", Vmemmap)
+    if struct_page_rows is not None and _left_out(struct_page_rows, section_table):
+        raise UndecidedError(
+            "pages that hold struct pages are not in the dump: whether they are zero is unknown", "vmcore"
+        )
+
+
+def _left_out(rows: StructPageRows, sections: SectionTable) -> bool:
+    """Whether pages of RAM with struct pages are not in the dump; a device's own memory never is."""
+    return bool((sections.ram.contains(rows.absent) if sections.ram else np.ones(rows.absent.size, np.bool_)).any())
 
 
 @lost_struct_pages.fallback

@@ -118,6 +118,9 @@ class SectionTable:
 
     def need_whole_lists(self) -> None:
         """UndecidedError where a list that this table is derived from has less than the other, or the page tables."""
+        if self.precision is Precision.EXACT and (self.contested or not self.valid):
+            lacking = f"{self.contested.total} pages that are RAM" if self.contested else "any memory"
+            raise UndecidedError(f"mem_section has no section for {lacking}: zeros in the dump?", "vmcore")
         if self.contested:
             raise UndecidedError(
                 f"/proc/iomem and the memory blocks disagree about {self.contested.total} pages",
@@ -257,6 +260,7 @@ class _Reading:
             device_units=device_units(resources, device, self.layout),
             block_units=self.blocks.starting_in(hotadded),
             source=self.source,
+            contested=EMPTY if resources is None else ram - early - bits - unknown,
         )
 
     def _whole(self, chosen: Bool) -> Ranges:
