@@ -11,6 +11,7 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import MappingProxyType
 
 from parsers.errors import Diagnostic, FormatError
@@ -38,6 +39,7 @@ _SPELLINGS = {
     "PAGESIZE": (_UNSIGNED, 10),
     "CRASHTIME": (_UNSIGNED, 10),
 }
+_LAST_SECOND = 253_402_300_799  # of the year 9999
 _PROOF = ("OSRELEASE", "PAGESIZE", "SYMBOL(", "NUMBER(")
 
 
@@ -97,6 +99,12 @@ class VmcoreInfo:
     @property
     def osrelease(self) -> str | None:
         return self.text.get("OSRELEASE")
+
+    @property
+    def crash_time(self) -> datetime | None:
+        """When the kernel crashed, UTC (crash_save_vmcoreinfo() writes ``CRASHTIME``); None if it has not."""
+        seconds = self.values.get("CRASHTIME", 0)
+        return datetime.fromtimestamp(seconds, UTC) if 0 < seconds <= _LAST_SECOND else None
 
     @property
     def build_id(self) -> str | None:

@@ -39,7 +39,7 @@ def document(report: Report) -> dict[str, Any]:
         "schema": SCHEMA,
         "ptaudit": version("ptaudit"),
         "verdict": _verdict(report),
-        "host": {"name": host_name(report), "captured": None},
+        "host": {"name": host_name(report), "captured": captured_at(report)},
         "kernel": {**_kernel(report), "bugs": [one.as_dict() for one in report.bugs]},
         "sources": [
             {
@@ -95,6 +95,16 @@ def host_name(report: Report) -> str | None:
     names += reversed(captured.dmesg.boot.host_names) if captured.dmesg is not None else ()
     names += [captured.vmcore.nodename] if captured.vmcore is not None else []
     return next((name for name in names if name not in {"", "(none)", "oops"}), None)
+
+
+def captured_at(report: Report) -> str | None:
+    """The moment of the evidence, ISO 8601 in UTC: now for a running host, the crash for a dump; None if unknown."""
+    if report.live:
+        return report.when.isoformat(timespec="seconds")
+    captured = report.sources.captured
+    info = captured.vmcoreinfo if captured.vmcore is None else captured.vmcore.vmcoreinfo
+    crashed = None if info is None else info.crash_time
+    return None if crashed is None else crashed.isoformat(timespec="seconds")
 
 
 def _finding(finding: Finding, report: Report) -> dict[str, Any]:

@@ -127,3 +127,12 @@ def test_parse_undoes_print(values):
 def test_any_bytes_parse_or_raise_format_error(data):
     with suppress(FormatError):
         assert parse_vmcoreinfo(data, "v").text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [("1795787708", "2026-11-27T13:55:08+00:00"), ("0", None), ("-1", None), ("18446744073709551615", None)],
+)
+def test_when_the_kernel_crashed(seconds, said):
+    info = parse_vmcoreinfo(f"OSRELEASE=6.12.0\nPAGESIZE=4096\nCRASHTIME={seconds}\n".encode(), "vmcoreinfo")
+    assert (info.crash_time and info.crash_time.isoformat()) == said

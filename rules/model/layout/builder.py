@@ -33,6 +33,7 @@ STRUCT_PAGE_SIZES = (64, 80, 96, 112, 128, 72, 56)
 """Sizes that arm64 kernels can have, most common first; 64 on nearly every kernel."""
 
 _BITS = range(36, 53)
+_KERNEL_PAGES = range(0xFFF0_0000_0000_0000, 1 << 64, 4096)  # up to 52 bits of address
 _POSSIBLE: Dict[str, Container[int]] = {
     "page_size": (4096, 16384, 65536),
     "va_bits": _BITS,
@@ -41,6 +42,10 @@ _POSSIBLE: Dict[str, Container[int]] = {
     "section_size_bits": range(20, 41),
     "block_size": tuple(1 << bits for bits in range(20, 46)),
     "linear_end": range((1 << 64) + 1),  # the top of the address space up to 5.3
+    "phys_offset": range(0, 1 << 64, 4096),  # modulo 2**64
+    "page_offset": _KERNEL_PAGES,
+    "vmemmap_start": _KERNEL_PAGES,
+    "vmemmap_end": _KERNEL_PAGES,
 }
 """What arm64 can have; every other fact is an address."""
 _ADDRESSES = range(1 << 64)

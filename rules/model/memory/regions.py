@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.arm64 import PMD, PTE, Attr
+from parsers.errors import LayoutError
 from parsers.mapping import I8, I64, U8, U16, U64, Bool, Mapping
 from parsers.ranges import Ranges, distinct
 from rules.finding import Evidence, VaRange
@@ -196,6 +197,7 @@ class LinearMap(RegionMap):
         base = layout.page_offset
         end = layout.linear_end
         size, first = end - base, layout.linear_start - base
+        _check("linear", base, end)
         return cls("linear", mapping, layout, base, *cut(mapping, base, first, size), layout.page_size, first, size)
 
     def pfns(self, pages: Ranges) -> Ranges:
@@ -211,6 +213,7 @@ class Vmemmap(RegionMap):
         """The vmemmap rows; LayoutError if its bounds are not known."""
         base, end = layout.vmemmap_start, layout.vmemmap_end
         size, first = end - base, layout.vmemmap_first - base
+        _check("vmemmap", base, end)
         return cls(
             "vmemmap", mapping, layout, base, *cut(mapping, base, first, size), layout.struct_page_size, first, size
         )
@@ -229,6 +232,15 @@ class Vmemmap(RegionMap):
     def of_pfns(self, pfns: Ranges) -> Ranges:
         """Byte offsets of the struct pages of ``pfns``."""
         return self.offsets(pfns.shift(-self.layout.start_pfn))
+
+
+_KERNEL_HALF = 0xFFF0_0000_0000_0000
+
+
+def _check(name: str, start: int, end: int) -> None:
+    """LayoutError for bounds that no area has: evidence may say anything."""
+    if not _KERNEL_HALF <= start < end <= 1 << 64:
+        raise LayoutError(f"the {name} area cannot lie from {start:#x} to {end:#x}")
 
 
 def cut(mapping: Mapping, base: int, first: int, size: int) -> tuple[I64, I64, I64, Ranges]:
