@@ -53,7 +53,8 @@ _FIELDS: Mapping[str, re.Pattern[bytes]] = {
     "image_pc": re.compile(rb"\bpc : \[<([0-9a-f]{16})>\]"),
     "place": re.compile(
         rb"(?:kernel BUG at%b|WARNING: (?:CPU: \d+ PID: \d+ at%b|(?:\[[^\n]{0,200}?\] )?))"
-        rb"([\w./+-]{1,200}(?:-\n[\w./+-]{1,100})?:\d{1,6})(?:!|\s{1,3}(?:at\s{1,3})?%b)?" % (_G, _G, _SYMBOL)
+        rb"([\w./+-]{1,200}(?:-[ \t]*\n[ \t]*[\w./+-]{1,100})?:\d{1,6})(?:!|\s{1,3}(?:at\s{1,3})?%b)?"
+        % (_G, _G, _SYMBOL)
     ),
     "pfn": re.compile(rb"pfn:(?:0x)?([0-9a-fA-F]{1,13})\b"),
     "page": re.compile(rb"\bpage: ?([0-9a-f]{16}) (?:ref)?count:[^\n]{0,200}?"),
@@ -217,7 +218,9 @@ def _pc(match: re.Match[bytes]) -> dict[str, Any]:
 
 
 def _place(match: re.Match[bytes]) -> dict[str, Any]:
-    return {"place": text_of_bytes(match[1]).replace("\n", "")} | ({"pc": text_of_bytes(match[2])} if match[2] else {})
+    return {"place": text_of_bytes(match[1]).replace(" ", "").replace("\n", "")} | (
+        {"pc": text_of_bytes(match[2])} if match[2] else {}
+    )
 
 
 _VALUES: Mapping[str, Callable[[re.Match[bytes]], dict[str, Any]]] = {

@@ -28,6 +28,7 @@ _NAMED_CONFIG = re.compile(r"(?:^|/)config-(\d+\.\d[^/]*?)(?:\.(?:gz|xz|bz2|zst)
 class _Statement(NamedTuple):
     """What one source says: any of ``values`` may be it."""
 
+    kind: str
     source: str
     values: frozenset[object]
 
@@ -120,10 +121,16 @@ def own_configs(parsed: Mapping[str, Sequence[Any]]) -> list[Any]:
     return [config for config, name in named if not running or name is None or name[1] in running]
 
 
+_ATTRIBUTED = {"uname", "dmesg"}
+"""A mail may quote a log besides: each oops is decoded by the release that it prints."""
+
+
 def refuse_strangers(parsed: Mapping[str, Sequence[Any]]) -> None:
     """UsageError where two sources, by kind, say what cannot both be true of one machine in one boot."""
     for what, readers in _SAID.items():
         for first, second in _contradictions(parsed, readers):
+            if first.source == second.source and {first.kind, second.kind} <= _ATTRIBUTED:
+                continue
             raise UsageError(
                 f"two machines or two boots: the {what} is {_words(first)} and {_words(second)}; "
                 "audit them one by one, or compare them with diff"
@@ -151,7 +158,7 @@ def _statements(
         for source in parsed.get(kind, ()):
             values = read(source)
             if values and not (kind == "dmesg" and is_of_an_earlier_boot(source.path)):
-                yield _Statement(str(getattr(source, "path", "") or getattr(source, "source", kind)), values)
+                yield _Statement(kind, str(getattr(source, "path", "") or getattr(source, "source", kind)), values)
 
 
 def _words(statement: _Statement) -> str:

@@ -60,7 +60,9 @@ def _bug(oops: DecodedOops) -> str:
 
 def _warning(oops: DecodedOops) -> str:
     report = oops.report
-    return f"WARNING at {report.place}" + (f' "{report.warning[:120]}"' if report.warning else "")
+    return f"WARNING{' at ' if report.place else ''}{report.place}" + (
+        f' "{report.warning[:120]}"' if report.warning else ""
+    )
 
 
 def _headline(oops: DecodedOops) -> str:
@@ -157,7 +159,8 @@ def _of_address(oops: DecodedOops) -> str:
         purpose = f"; {_NOT_TORN}: {excluded}" if excluded else ""
         return f"the linear map: {oops.describe()}{purpose}"
     if oops.region is None:
-        return _not_known(oops)
+        aligned = oops.report.esr is None or oops.report.esr.fault not in _ADDRESS_ONLY
+        return _not_known(oops) if aligned else f"{_NOT_TORN}: {_mapped(oops)}"
     detail = _elsewhere(oops)
     return f"{_NONE}: {detail}" if detail else _NONE
 
@@ -185,6 +188,9 @@ def _elsewhere(oops: DecodedOops) -> str:
 
 _ONLY_MAPPED = frozenset({Fault.PERMISSION, Fault.ALIGNMENT, Fault.TAG_CHECK, Fault.ACCESS_FLAG})
 """Faults that only a valid entry gives."""
+
+
+_ADDRESS_ONLY = frozenset({Fault.ALIGNMENT, Fault.TAG_CHECK})
 
 
 def _mapped(oops: DecodedOops) -> str:

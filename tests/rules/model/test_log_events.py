@@ -279,3 +279,35 @@ def test_verdict_on_a_log_begins_with_what_happened() -> None:
     said = verdict_of(report).text
     assert said.startswith('blind: the log reports "Memory could not be taken offline [0x100000000, 0x108000000)')
     assert "(line 2). " in said
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "WARNING: CPU: 0 PID: 135 at f+0x200/0x294\nCPU: 0 PID: 135 Comm: a Not tainted 5.9.0 #1\n",
+            "WARNING, a (135), 5.9.0",
+        ),
+        (
+            "WARNING: CPU: 0 PID: 110 at drivers/iommu/rockchip- \niommu.c:989 f+0xac/0xbc\n",
+            "WARNING at drivers/iommu/rockchip-iommu.c:989",
+        ),
+        (
+            "Unable to handle kernel paging request at virtual address ffff8000dd1393ff\n  ESR = 0x0000000096000021\n",
+            "not a torn mapping: the page is mapped (alignment fault)",
+        ),
+    ],
+)
+def test_words_of_a_report_that_lacks_something(tmp_path: Path, text: str, words: str) -> None:
+    (event,) = events(of_text(tmp_path, text))
+    assert words in event.text
+    assert not event.related
+
+
+def test_release_in_a_mail_besides_that_of_its_log(tmp_path: Path) -> None:
+    (tmp_path / "mail").write_text(
+        fault("fffffdffc2100000", "6.12.0-rc1")
+        + "\nLinux host 6.12.0-rc2 #11 SMP Sat Oct 12 16:56:57 aarch64 GNU/Linux\n"
+    )
+    (event,) = events(audit(Request((tmp_path / "mail",))))
+    assert (event.release, event.current) == ("6.12.0-rc1", False)
