@@ -57,6 +57,10 @@ def kcore_segments(loads: NDArray[np.void], addresses: AddressMap | None, path: 
 class KcoreMemory(ElfMemory):
     """RAM of the running kernel; pages of zeros are missing unless confirmed."""
 
+    concurrent = False
+    """All readers of one open file share one buffer in the kernel, unlocked: each would get what another has read
+    (``file->private_data`` in read_kcore_iter(), fs/proc/kcore.c, 4.14 to 7.3)."""
+
     def __init__(self, fileno: int, segments: Sequence[Segment]) -> None:
         super().__init__(fileno, segments)
         self.image = (0, 0)

@@ -1,15 +1,21 @@
 """/proc/kcore: the same facts as of the dump it is made from, zeros that are not absence, and a moving target."""
 
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from parsers.errors import InputError
+from parsers.vmcore import table_pages
+from parsers.vmcore.addresses import AddressMap
 from parsers.vmcore.extract import distill, extract, extract_facts
 from parsers.vmcore.kcore import KcoreMemory
+from parsers.vmcore.memory import ElfMemory
 from parsers.vmcore.moment import find_flux, without_flux
 from parsers.vmcore.opening import open_dump
+from parsers.vmcore.pagetable import walk_page_tables
 from tests.parsers.vmcore.conftest import AFTER, FIXTURES
 from tests.parsers.vmcore.cores import PatchedMemory, word
 from tests.parsers.vmcore.kcores import WithStructPages, room_for_kcore, write_kcore
@@ -50,6 +56,29 @@ def test_kernels_before_4_19_give_no_physical_addresses(room, after):
     facts = extract(kcore_of(room, AFTER, old=True))
     assert comparable(facts.mapping) == comparable(after.mapping)
     assert comparable(facts.sections) == comparable(after.sections)
+
+
+def test_one_reader_at_a_time(room, monkeypatch):
+    """The kernel copies through one buffer an open file: a second reader would change what the first one gets."""
+    kcore = kcore_of(room, AFTER)
+    inside, alone, read_into = threading.Semaphore(1), [], ElfMemory.read_into
+
+    def watched(self, units, out):
+        mine = inside.acquire(blocking=False)
+        alone.append(mine)
+        time.sleep(0.001)
+        present = read_into(self, units, out)
+        if mine:
+            inside.release()
+        return present
+
+    monkeypatch.setattr(ElfMemory, "read_into", watched)
+    monkeypatch.setattr(table_pages, "_BATCH_BYTES", 1 << 14)
+    raw = open_dump(kcore)
+    walk = walk_page_tables(raw.memory, AddressMap.from_vmcoreinfo(raw.vmcoreinfo), source="kcore")
+    assert len(walk.mapping)
+    assert len(alone) > 20
+    assert all(alone)
 
 
 def test_a_small_core_is_made_of_it(room, tmp_path, after):
