@@ -14,7 +14,7 @@ __all__ = ["command"]
 @click.command(name="collect")
 @click.option("-o", "--output", metavar="OUT", help="OUT.tar.gz, or a directory if it ends in /.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be read, and read nothing.")
-@click.option("-r", "--redact", is_flag=True, help="No host name, MAC address or serial number.")
+@click.option("-r", "--redact", is_flag=True, help="No host name, MAC address or serial number, no core.")
 @click.option("-t", "--timeout", type=click.IntRange(1, 86400), metavar="SECONDS", help="Give up on one read (60).")
 @click.option(
     "-m", "--max-size", type=click.IntRange(1, 1 << 20), metavar="MIB", help="Take no more of one file (256)."

@@ -35,6 +35,8 @@ __all__ = ["collect", "collect_with_memory", "live", "python_script", "script"]
 
 CAPTURE = "capture/"
 _NICE = 10
+_IDLE = "3"
+"""The class of ``ionice`` that is served when nobody else wants the disk."""
 _ATTEMPTS = 3
 _PARTS = ("kernel.py", "small_core.py", "collector.py")
 _OWN_IMPORT = re.compile(r"^from analyzer\..*\n", re.MULTILINE)
@@ -98,16 +100,19 @@ def collect(arguments: Sequence[str]) -> int:
 def collect_with_memory(arguments: Sequence[str], output: str | None, *, redact: bool) -> int:
     """Run the script, and add the small core of this kernel's memory to what it takes; its exit status.
 
-    Where the memory cannot be read, one line says so and the script's own bundle is the result.  Raises InputError when
-    the bundle cannot be written.
+    Where the memory cannot be read, one line says so and the script's own bundle is the result.  So it is with
+    ``redact``: pages are kept whole, and the host's name may lie beside what is read.  Raises InputError when the
+    bundle cannot be written.
     """
-    if (refusal := kcore_refusal()) is not None:
+    _give_way()
+    refusal = f"whole pages of {KCORE} cannot be redacted" if redact else kcore_refusal()
+    if refusal is not None:
         click.echo(f"collect: {refusal}: the bundle has no {HOST_CORE}", err=True)
         return collect([*arguments, *(("-o", output) if output else ())])
     if output is not None and output.endswith("/"):
         status = collect([*arguments, "-o", output])
         return status or _add_core(Path(output))
-    host = "host" if redact else re.sub(r"[^A-Za-z0-9._-]", "_", platform.node())
+    host = re.sub(r"[^A-Za-z0-9._-]", "_", platform.node())
     target = Path(output or f"ptaudit-{host}-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz")
     if not target.name.endswith((".tar.gz", ".tgz")):
         target = target.with_name(f"{target.name}.tar.gz")
@@ -141,6 +146,16 @@ def _pack(home: Path, bundle: Path, target: Path) -> None:
     click.echo(f"written: {target} ({target.stat().st_size} bytes)", err=True)
 
 
+def _give_way() -> None:
+    """Let all other work on this host go first: processor and disk."""
+    with suppress(OSError):  # a service may be forbidden to, and has its own priority
+        os.nice(max(0, _NICE - os.nice(0)))
+    ionice = shutil.which("ionice")
+    if ionice is not None:
+        command = [ionice, "-c", _IDLE, "-p", str(os.getpid())]
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)  # noqa: S603 on itself
+
+
 @contextmanager
 def live(request: Request, keep: Path | None) -> Iterator[Request]:
     """The request with a capture of this host beside its paths, and what its kernel's memory shows if it can be read.
@@ -150,8 +165,7 @@ def live(request: Request, keep: Path | None) -> Iterator[Request]:
     """
     with tempfile.TemporaryDirectory(prefix="ptaudit-") as temporary:
         home = Path(f"{keep or temporary}/{CAPTURE}")
-        with suppress(OSError):  # a service may be forbidden to, and has its own priority
-            os.nice(_NICE)
+        _give_way()
         for attempt in range(_ATTEMPTS):
             if attempt:
                 shutil.rmtree(home)

@@ -249,6 +249,15 @@ def test_dry_run_and_bad_options(tmp_path: Path, kcore: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["collect.py"]
 
 
+@on_linux
+def test_a_redacted_folder_has_no_core(tmp_path: Path, kcore: Path) -> None:
+    done = run(printed(tmp_path, kcore), "-r", "-o", "home")
+    assert done.returncode == 0
+    assert "host.core: left out, for whole pages of" in done.stderr
+    assert not (tmp_path / "home" / "host.core").exists()
+    assert (tmp_path / "home" / "manifest").exists()
+
+
 @pytest.mark.parametrize("content", [b"", b"\x7fELF\2\1" + bytes(80), os.urandom(300), b"\x7fELF"])
 def test_what_is_not_a_kcore_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "kcore").write_bytes(content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -128,6 +129,38 @@ def test_without_the_kernels_memory_a_bundle_says_so(ptaudit, monkeypatch, tmp_p
     done = ptaudit("collect", "-o", f"{tmp_path}/home/")
     assert "collect: /proc/kcore is masked, as in a container: the bundle has no host.core" in done.err
     assert not (tmp_path / "home" / "host.core").exists()
+
+
+@on_linux
+def test_a_redacted_bundle_has_no_core(ptaudit, monkeypatch, kcore: Path, tmp_path: Path) -> None:
+    """Pages are kept whole, and the host's name may lie in one."""
+    monkeypatch.setattr(on_this_host, "KCORE", kcore)
+    monkeypatch.setattr(on_this_host, "kcore_refusal", lambda: None)
+    monkeypatch.setattr(on_this_host, "collect", lambda arguments: only_texts(Path(arguments[-1])))
+    done = ptaudit("collect", "-r", "-o", f"{tmp_path}/home/")
+    assert "cannot be redacted: the bundle has no host.core" in done.err
+    assert sorted(path.name for path in (tmp_path / "home").iterdir()) == ["manifest", "uname"]
+
+
+@on_linux
+def test_other_work_goes_first(monkeypatch) -> None:
+    """Once only, however often it is asked for, and without ionice too."""
+    niceness, commands = [3], []
+
+    def nice(more: int) -> int:
+        niceness[0] += more
+        return niceness[0]
+
+    monkeypatch.setattr(on_this_host.os, "nice", nice)
+    monkeypatch.setattr(on_this_host.subprocess, "run", lambda command, **_: commands.append(command))
+    monkeypatch.setattr(on_this_host.shutil, "which", lambda _: "/usr/bin/ionice")
+    on_this_host._give_way()
+    on_this_host._give_way()
+    assert niceness == [10]
+    assert commands == [["/usr/bin/ionice", "-c", "3", "-p", str(os.getpid())]] * 2
+    monkeypatch.setattr(on_this_host.shutil, "which", lambda _: None)
+    on_this_host._give_way()
+    assert len(commands) == 2
 
 
 def test_a_core_in_an_archive_that_is_damaged_does_not_hide_the_texts(ptaudit, tmp_path: Path) -> None:
