@@ -124,20 +124,58 @@ def test_systemd_takes_the_units(units: list[Path]) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def named(units: list[Path], name: str) -> Path:
+    return next(unit for unit in units if unit.name == name)
+
+
 @needs("systemd-analyze")
-def test_the_service_is_hardened(units: list[Path]) -> None:
-    service = next(unit for unit in units if unit.suffix == ".service")
-    done = run("systemd-analyze", "security", "--offline=yes", "--threshold=30", service)
+@pytest.mark.parametrize(("name", "exposure"), [("ptaudit.service", 30), ("ptaudit-trace.service", 50)])
+def test_the_service_is_hardened(units: list[Path], name: str, exposure: int) -> None:
+    done = run("systemd-analyze", "security", "--offline=yes", f"--threshold={exposure}", named(units, name))
     assert done.returncode == 0, done.stdout.splitlines()[-1]
 
 
 def test_the_service_runs_a_command_that_there_is(ptaudit, units: list[Path]) -> None:
-    service = next(unit for unit in units if unit.suffix == ".service").read_text()
-    words = re.search(r"^ExecStart=(.*)$", service, re.MULTILINE)[1].split()
-    assert words[1:3] == ["audit", "--live"]
-    assert words[words.index("--format") + 1] in FORMATS
-    known = ptaudit("audit", "--help").out
-    assert all(word in known for word in words if word.startswith("--"))
+    service = named(units, "ptaudit.service").read_text()
+    audit, _, collect = (line.split() for line in re.findall(r"^ExecStart=(.*)$", service, re.MULTILINE))
+    assert audit[1:3] == ["audit", "--live"]
+    assert audit[audit.index("--format") + 1] in FORMATS
+    for words in (audit, collect):
+        known = ptaudit(words[1], "--help").out
+        assert all(word in known for word in words if word.startswith("-") and words.index(word) > 1)
+
+
+def test_the_trace_of_the_boot_is_armed_saved_and_kept_once_more(units: list[Path], tmp_path: Path) -> None:
+    """The unit's commands with a probe script that notes how it was called."""
+    state, calls = tmp_path / "state", tmp_path / "calls"
+    state.mkdir()
+    program = tmp_path / "ptaudit"
+    program.write_text(f'#!/bin/sh\necho "$@" >>{calls}\necho \'mkdir -p $2; echo "$@" >>{calls}; echo $1 >>$2/log\'\n')
+    program.chmod(0o755)
+    text = named(units, "ptaudit-trace.service").read_text()
+    environment = dict(re.findall(r"^Environment=(\w+)=(.*)$", text, re.MULTILINE)) | {"STATE_DIRECTORY": str(state)}
+    commands = {
+        key: re.findall(rf"^{key}=(.*)$", text, re.MULTILINE) for key in ("ExecStartPre", "ExecStart", "ExecStop")
+    }
+
+    def execute(key: str) -> None:
+        for command in commands[key]:
+            run("sh", "-c", command, env=os.environ | environment).check_returncode()
+
+    for _ in range(3):
+        for key in commands:
+            execute(key)
+    assert (
+        calls.read_text().splitlines()
+        == [
+            "probes --buffer-kb 512",
+            f"start {state}/trace 315360000",
+            f"stop {state}/trace",
+        ]
+        * 3
+    )
+    assert sorted(path.name for path in state.iterdir()) == ["probes.sh", "trace", "trace.1"]
+    assert (state / "trace.1" / "log").read_text() == (state / "trace" / "log").read_text() == "start\nstop\n"
 
 
 def documented_commands(page: str, marker: str) -> str:
