@@ -7,7 +7,7 @@ from tests.rules.changed_traces import FIRED, PASSED, UNDECIDED
 
 def attempts(*calls):
     """One call a second: ``(online or offline, PFN)``."""
-    lines = ["# tracer: nop"]
+    lines = ["# tracer: nop", "#", f"# entries-in-buffer/entries-written: {len(calls)}/{len(calls)}   #P:1", "#"]
     for second, (what, pfn) in enumerate(calls, 1):
         place = f"{what}_pages: ({what}_pages+0x0/0x100)"
         lines.append(f"              sh-58      [000] d.... {second:5d}.000000: {place} pfn={pfn:#x} nr_pages=32768")
