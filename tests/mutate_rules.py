@@ -219,7 +219,8 @@ class Bench:
 
     def fails(self, test: pytest.Item) -> bool:
         """Whether a test fails with the mutant in place."""
-        for value in vars(test.module).values():
+        helpers = [module for name, module in sys.modules.items() if name.startswith("tests.rules")]
+        for value in [value for module in (*helpers, test.module) for value in vars(module).values()]:
             if hasattr(value, "cache_clear"):
                 value.cache_clear()
         self.failed = False

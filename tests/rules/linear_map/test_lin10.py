@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.rules.drawn import GIB, NORMAL, RAM, Drawn
+from rules.finding import Claim
+from tests.rules.drawn import BLOCK, CONT, GIB, MIB, NORMAL, RAM, Drawn
 
 PAGES = Drawn(linear=((RAM, RAM + GIB, "PTE", NORMAL),))
 
@@ -31,3 +32,23 @@ def test_the_reason_is_named(tmp_path, release, cmdline, config, reason):
 
 def test_blocks_are_not_reported(tmp_path):
     assert not Drawn().verdict(tmp_path, "LIN-10").findings
+
+
+HALF, END = RAM + GIB // 2, RAM + GIB
+
+
+@pytest.mark.parametrize(
+    ("rows", "share"),
+    [
+        (((RAM, HALF, "PMD", BLOCK), (HALF, END, "PTE", NORMAL)), None),
+        (((RAM, HALF - 2 * MIB, "PMD", BLOCK), (HALF - 2 * MIB, END, "PTE", NORMAL)), "50 %"),
+        (((RAM, END, "PTE", CONT),), None),
+        (((RAM, HALF, "PMD", BLOCK), (HALF, END - 2 * MIB, "PTE", NORMAL), (END - 2 * MIB, END, "PTE", CONT)), None),
+        # What is not valid is not part of the map.
+        (((RAM, HALF, "PMD", f"F {BLOCK}"), (HALF, END, "PTE", NORMAL)), "100 %"),
+    ],
+)
+def test_more_than_half_of_the_valid_map_is_made_of_single_pages(tmp_path, rows, share):
+    found = Drawn(linear=rows).verdict(tmp_path, "LIN-10").findings
+    assert all(one.hit.claim is Claim.PROBABLE for one in found)
+    assert [one.hit.title for one in found] == ([f"{share} of the linear map is made of single pages"] if share else [])
