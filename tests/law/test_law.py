@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from analyzer.audit import audit
+from analyzer.sources.read import Request
+from rules.engine import Outcome
+from tests.cases import FIXTURES
 from tests.law.damage import DAMAGES, Case, severe_rules, violations
+from tests.law.dumps import damaged_dumps
 from tests.law.fixtures import fixtures
 
 LISTS = (
@@ -38,6 +43,14 @@ SAMPLE = [
     ("rules/ENV-06/fires-80-bytes", "kernel_page_tables", ("without its middle",)),
     ("rules/CNT-05/fires-no-log", "earlier_page_tables", ("without its head", "thinned to 1 of 2 lines")),
 ]
+
+
+@pytest.mark.parametrize("gone", ["struct pages excluded", "pages 1/8 excluded", "section table excluded"])
+def test_a_dump_without_the_pages_that_a_rule_reads_does_not_reassure(tmp_path, gone):
+    core = FIXTURES / "vmcore/pmem-6.12-readded.core.zst"
+    (tmp_path / "core").write_bytes(next(data for what, data in damaged_dumps(core) if what == gone))
+    verdicts = audit(Request((tmp_path / "core",)), only=("VMM-01", "VMM-02")).verdicts
+    assert not {one.outcome for one in verdicts} & {Outcome.PASSED, Outcome.NOT_APPLICABLE}
 
 
 @pytest.mark.parametrize(("fixture", "file", "damages"), SAMPLE, ids=lambda one: one if isinstance(one, str) else "")
