@@ -16,6 +16,7 @@ from parsers.dmesg import Dmesg
 from parsers.kconfig import Kconfig
 from parsers.manifest import Manifest
 from parsers.mapping import Mapping
+from rules.engine import AUDIT_AGAIN
 from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.resources import Resources
 from rules.model.memory.sections import SectionTable
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from rules.facts import Facts
     from rules.rule import Rule
 
-__all__ = ["Reader", "advice_for", "how_to_get", "reader_of"]
+__all__ = ["ONE_MOMENT", "Reader", "advice_for", "how_to_get", "reader_of"]
 
+ONE_MOMENT = "memory of one moment"
+"""What the evidence lacks where memory changed while it was read."""
 _PTDUMP_SYMBOLS = ("PTDUMP_DEBUGFS", "ARM64_PTDUMP_DEBUGFS")
 _TAKE_DUMP = re.compile(r"\b[Tt]ake a crash dump\b")
 _TO_PROVE = re.compile(r" ?To prove it: [^.]*\.")
@@ -70,6 +73,8 @@ def advice_for(rule: Rule, report: Report) -> str:
 def how_to_get(piece: str, report: Report) -> str:
     """How the reader of a report gets a piece of evidence that `analyzer.verdict` names; one or two sentences."""
     facts, reader = report.facts, reader_of(report)
+    if piece == ONE_MOMENT:
+        return _sentence(AUDIT_AGAIN)
     if piece == "page tables":
         return _page_tables(report, reader)
     if piece == "/proc/iomem":

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from analyzer.advice import Reader, how_to_get, reader_of
+from analyzer.advice import ONE_MOMENT, Reader, how_to_get, reader_of
 from parsers.dmesg import Dmesg
 from parsers.iomem import Iomem
 from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
 from parsers.memory_blocks import MemoryBlocks
+from parsers.vmcore.moment import Flux
 from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows, StructPageRows, ZoneRows
 from rules.engine import Outcome
 from rules.finding import Severity
@@ -191,6 +192,11 @@ def _blame(report: Report, undecided: list[RuleVerdict]) -> dict[str, int]:
         if report.facts.get(kind) is None and undecided:
             counts[_PIECES[kind]] += 0
     order = {piece: number for number, piece in enumerate(dict.fromkeys(_PIECES.values()))}
+    if report.facts.get(Flux) is not None and all(report.facts.get(kind) is not None for kind in _STATE):
+        counts[ONE_MOMENT] = sum(
+            not any(report.facts.get(kind) is None for kind in one.rule.needs) for one in undecided
+        )
+        order[ONE_MOMENT] = -1
     return dict(sorted(counts.items(), key=lambda item: (item[0] in _BEYOND, order[item[0]])))
 
 
@@ -205,6 +211,8 @@ def _blind_reason(report: Report, missing: tuple[str, ...], failed: list[str]) -
 
 
 def _no(piece: str) -> str:
+    if piece == ONE_MOMENT:
+        return "memory changed while it was read"
     return f"no {piece.removeprefix('an ').removeprefix('a ')}"
 
 

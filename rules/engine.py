@@ -14,9 +14,13 @@ import rules as package
 from parsers.errors import LayoutError, UsageError
 from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
+from parsers.memory_blocks import MemoryBlocks
 from parsers.ranges import Ranges
+from parsers.vmcore.moment import Flux
+from parsers.vmcore.rows import BlockRows, SectionRows, SelfHostedRows, StructPageRows
 from rules.finding import Finding
 from rules.model.memory.regions import RegionMap
+from rules.model.memory.sections import SectionTable
 from rules.model.memory.snapshots import Earlier
 from rules.model.memory.walk import PageWalk
 from rules.plugins import entry_points
@@ -30,9 +34,13 @@ if TYPE_CHECKING:
     from rules.finding import Hit
     from rules.signature import Check
 
-__all__ = ["Outcome", "Verdict", "builtin_rules", "load_rules", "run", "select"]
+__all__ = ["AUDIT_AGAIN", "Outcome", "Verdict", "builtin_rules", "load_rules", "run", "select"]
 
 ENTRY_POINT_GROUP = "ptaudit.rules"
+AUDIT_AGAIN = "audit again when hotplug is quiet"
+"""What to do about memory that changed while it was read."""
+_OF_SECTIONS = frozenset({SectionTable, SectionRows, MemoryBlocks, BlockRows, StructPageRows, SelfHostedRows})
+"""Facts that lack the sections that changed while they were read."""
 MAX_SECTIONS = 1 << 20
 """Sections that a finding lists, 128 TiB; of more than that only the page frames are named."""
 
@@ -151,8 +159,7 @@ def _evaluate(rule: Rule, facts: Facts) -> Verdict:
             return _fall_back(rule, facts, str(why), facts.collect(KernelLayout))
         return _with_hits(rule, facts, hits, str(why), facts.collect(KernelLayout))
     unseen = _unseen(rule, facts)
-    from_text = (mapping := facts.get(Mapping)) is not None and mapping.pa is None
-    return _with_hits(rule, facts, hits, unseen, facts.collect(Mapping if from_text else "vmcore") if unseen else ())
+    return _with_hits(rule, facts, hits, unseen, _how_to_see(facts) if unseen else ())
 
 
 def _decide(check: Check, facts: Facts) -> tuple[list[Hit], Exception | None]:
@@ -185,9 +192,17 @@ def _steps(facts: Facts, kinds: Iterable[type | str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(step for kind in kinds for step in facts.collect(kind)))
 
 
+def _how_to_see(facts: Facts) -> tuple[str, ...]:
+    """What to do to get what the page tables and memory blocks that were read do not cover."""
+    if facts.get(Flux) is not None:
+        return (AUDIT_AGAIN,)
+    from_text = (mapping := facts.get(Mapping)) is not None and mapping.pa is None
+    return facts.collect(Mapping if from_text else "vmcore")
+
+
 def _unseen(rule: Rule, facts: Facts) -> str:
-    """What a dump lacks of the page tables that the rule looks at: no rule passes on it."""
-    mapping = facts.get(Mapping)
+    """What a dump lacks of the page tables and memory blocks that the rule looks at: no rule passes on it."""
+    mapping, flux = facts.get(Mapping), facts.get(Flux)
     if mapping is None:
         return ""
     needed: list[object] = [facts.get(kind) for kind in rule.needs]
@@ -199,6 +214,10 @@ def _unseen(rule: Rule, facts: Facts) -> str:
     ]
     if Mapping in rule.needs and not _is_whole(mapping, facts.get(KernelLayout)):
         parts.append("parts of the page tables")
+    if flux is not None:
+        if flux.named and not _OF_SECTIONS.isdisjoint(rule.needs):
+            parts.append(flux.named)
+        return f"{' and '.join(parts)} changed while they were read" if parts else ""
     return f"{' and '.join(parts)} are not in the dump, or were not walked" if parts else ""
 
 

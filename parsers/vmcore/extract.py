@@ -161,7 +161,7 @@ def _trust_zeros(dump: Dump, memory: KcoreMemory) -> None:
         memory.vouch = voucher(dump, sections, other)
 
 
-def _find_flux(dump: Dump, walk: Walk, sections: SectionRows | None) -> Flux:
+def _find_flux(dump: Dump, walk: Walk, sections: SectionRows | None, blocks: BlockRows | None) -> Flux:
     """What is different when section table and page tables are read again."""
     dump.forget()
     again = dump.attempt("section table", lambda: read_sections(dump))
@@ -170,7 +170,8 @@ def _find_flux(dump: Dump, walk: Walk, sections: SectionRows | None) -> Flux:
     start, last = (empty, empty) if sections is None else struct_pages_of(sections, size, page_size)
     mapped = np.argsort(start, kind="stable")
     second = walk_page_tables(dump.memory, dump.addresses, source=dump.path, pages_of=(start[mapped], last[mapped]))
-    return find_flux((walk, sections), (second, again), dump.addresses, size)
+    per_block = 1 if blocks is None else blocks.sections_per_block
+    return find_flux((walk, sections), (second, again), dump.addresses, size, per_block)
 
 
 def extract_facts(
@@ -204,7 +205,7 @@ def extract_facts(
     texts = Texts.of(dump, raw.vmcoreinfo.osrelease, with_dmesg=with_dmesg, with_nodename=with_nodename)
     code = fact("kernel code", read_kernel_code)
     boundaries = read_boundaries(dump)
-    recheck = None if raw.kind != "kcore" else lambda: _find_flux(dump, walk, sections)
+    recheck = None if raw.kind != "kcore" else lambda: _find_flux(dump, walk, sections, blocks)
     return VmcoreFacts(
         path=raw.path,
         kind=raw.kind,

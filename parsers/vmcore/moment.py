@@ -7,8 +7,8 @@ again, a bounded number of times; what is still in flux is cut out, and is unkno
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from parsers.mapping import I64, U64, Bool
 from parsers.ranges import Ranges
 from parsers.vmcore.addresses import MASK, AddressMap
 from parsers.vmcore.pagetable import Walk
-from parsers.vmcore.rows import SectionRows
+from parsers.vmcore.rows import BlockRows, SectionRows, SelfHostedRows
 
 if TYPE_CHECKING:
     from parsers.vmcore.extract import VmcoreFacts
@@ -26,6 +26,10 @@ __all__ = ["Flux", "find_flux", "struct_pages_of", "without_flux"]
 
 _FLAG_BITS = 6  # below the memmap pointer of a section, see parsers.vmcore.struct_pages
 _MAX_NAMED = 8
+_NOT_BY_ROW = frozenset({"zone_names", "unread"})
+"""Members of `SelfHostedRows` that do not have one value a row."""
+
+R = TypeVar("R", BlockRows, SelfHostedRows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +37,19 @@ class Flux:
     """What changed while it was read."""
 
     sections: I64
-    """Numbers of sections, ascending."""
+    """Numbers of sections, ascending: all sections of a memory block of which one changed."""
     start: U64
     """Virtual addresses that page tables map differently, with the struct pages and linear map of ``sections``."""
     last: U64
     matters: bool
     """Whether hotplug may have done it: sections, struct pages or the linear map; vmalloc changes all the time."""
+
+    @property
+    def named(self) -> str:
+        """The sections by number, the first ones of many; empty for none."""
+        named = ", ".join(str(number) for number in self.sections[:_MAX_NAMED].tolist())
+        more = self.sections.size - _MAX_NAMED
+        return f"sections {named}{f' and {more} more' if more > 0 else ''}" if named else ""
 
 
 def struct_pages_of(sections: SectionRows, size: int, page_size: int) -> tuple[U64, U64]:
@@ -50,15 +61,23 @@ def struct_pages_of(sections: SectionRows, size: int, page_size: int) -> tuple[U
 
 
 def find_flux(
-    before: tuple[Walk, SectionRows | None], after: tuple[Walk, SectionRows | None], addresses: AddressMap, size: int
+    before: tuple[Walk, SectionRows | None],
+    after: tuple[Walk, SectionRows | None],
+    addresses: AddressMap,
+    size: int,
+    per_block: int = 1,
 ) -> Flux:
-    """What differs between two readings; the second walk may lack pages of the last level (`walk_page_tables`)."""
+    """What differs between two readings; the second walk may lack pages of the last level (`walk_page_tables`).
+
+    ``size`` is that of a struct page in bytes, ``per_block`` the number of sections of a memory block: a block has one
+    state, so that all its sections are in flux with one of them.
+    """
     start, last = _different_rows(before[0], after[0])
     linear = (start >= np.uint64(addresses.page_offset)) & (start <= np.uint64((addresses.linear_end - 1) & MASK))
     matters, sections = bool(linear.any()), np.empty(0, dtype=np.int64)
     ranges = [(start, last)]
     if before[1] is not None and after[1] is not None:
-        sections = _different_sections(before[1], after[1])
+        sections = _different_sections(before[1], after[1], per_block)
         for rows in (before[1], after[1]):
             low, high = struct_pages_of(rows, size, addresses.granule.page_size)
             if low.size:
@@ -108,14 +127,17 @@ def _inside(va: U64, walk: Walk) -> Bool:
     return (row >= 0) & (va <= mapping.observed_last[np.maximum(row, 0)])
 
 
-def _different_sections(before: SectionRows, after: SectionRows) -> I64:
+def _different_sections(before: SectionRows, after: SectionRows, per_block: int) -> I64:
+    """Numbers of the sections that differ, and of the others in their memory blocks."""
+
     def states(rows: SectionRows) -> dict[int, bytes]:
         words = np.column_stack((rows.section_mem_map, rows.usage, rows.subsections))
         return dict(zip(rows.section_nr.tolist(), [row.tobytes() for row in words], strict=True))
 
     then, now = states(before), states(after)
     changed = sorted(number for number in then.keys() | now.keys() if then.get(number) != now.get(number))
-    return np.array(changed, dtype=np.int64)
+    blocks = {number // per_block for number in changed}
+    return np.array(sorted(one for one in then.keys() | now.keys() if one // per_block in blocks), dtype=np.int64)
 
 
 def without_flux(facts: VmcoreFacts, flux: Flux) -> VmcoreFacts:
@@ -143,13 +165,17 @@ def without_flux(facts: VmcoreFacts, flux: Flux) -> VmcoreFacts:
             unknown_start=unknown.start.astype(np.uint64),
             unknown_end=unknown.end.astype(np.uint64),
         )
-        blocks, self_hosted = None, None  # their states are those of another moment
-    named = ", ".join(str(number) for number in flux.sections[:_MAX_NAMED].tolist())
-    more = flux.sections.size - _MAX_NAMED
-    what = f"sections {named}{f' and {more} more' if more > 0 else ''} and " if flux.sections.size else ""
+        # Blocks were read between the two readings of their sections, whose flags change with the state of a block.
+        blocks = None if blocks is None else _blocks_without(blocks, flux)
+        if self_hosted is not None:
+            unread = self_hosted.unread * facts.addresses.granule.page_size >> sections.section_size_bits
+            self_hosted = _rows(self_hosted, ~np.isin(self_hosted.section_nr, flux.sections))
+            self_hosted = replace(self_hosted, unread=self_hosted.unread[~np.isin(unread, flux.sections)])
+    what = f"{flux.named} and " if flux.named else ""
     said = f"in flux while it was read, so nothing is claimed of it: {what}{flux.start.size} ranges of page tables"
     return replace(
         facts,
+        flux=flux,
         walk=_cut(facts.walk, flux.start, flux.last),
         sections=sections,
         struct_pages=struct_pages,
@@ -157,6 +183,27 @@ def without_flux(facts: VmcoreFacts, flux: Flux) -> VmcoreFacts:
         self_hosted=self_hosted,
         diagnostics=(*facts.diagnostics, Diagnostic(said, facts.path)),
     )
+
+
+def _blocks_without(blocks: BlockRows, flux: Flux) -> BlockRows:
+    """The blocks that hold no section in flux."""
+    number = blocks.start_section_nr.astype(np.int64) // blocks.sections_per_block
+    return _rows(blocks, ~np.isin(number, flux.sections // blocks.sections_per_block))
+
+
+def _rows(table: R, kept: Bool) -> R:
+    """A table with the chosen rows; what has no value a row stays as it is."""
+    chosen = np.flatnonzero(kept).tolist()
+    changed: dict[str, Any] = {}
+    for one in fields(table):
+        column = getattr(table, one.name)
+        if one.name in _NOT_BY_ROW:
+            continue
+        if isinstance(column, np.ndarray):
+            changed[one.name] = column[kept]
+        elif isinstance(column, tuple):
+            changed[one.name] = tuple(column[row] for row in chosen)
+    return replace(table, **changed)
 
 
 def _cut(walk: Walk, start: U64, last: U64) -> Walk:

@@ -11,6 +11,7 @@ from parsers.dmesg import Dmesg
 from parsers.iomem import Iomem
 from parsers.layout import Precision
 from parsers.memory_blocks import BlockState, MemoryBlocks
+from parsers.vmcore.moment import Flux
 from parsers.vmcore.rows import BlockRows
 from rules.facts import what_it_is
 from rules.model.memory.resources import Resources
@@ -86,6 +87,8 @@ def exact_facts(vmcore: VmcoreFacts) -> dict[type, Any]:
     """Facts that only a crash dump has, by type."""
     walk, mapping = vmcore.walk, vmcore.mapping
     facts: dict[type, Any] = {}
+    if vmcore.flux is not None and vmcore.flux.start.size:
+        facts[Flux] = vmcore.flux
     if mapping.tables is not None:
         facts[PageWalk] = PageWalk(
             vmcore.path,

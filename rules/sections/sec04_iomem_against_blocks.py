@@ -46,7 +46,8 @@ def iomem_against_blocks(resources: Resources, blocks: MemoryBlocks, sections: S
     if not blocks.block_size_bytes or not len(blocks):
         raise UndecidedError("the memory blocks are not known", MemoryBlocks)
     page = sections.layout.page_size
-    orphans = resources.pfns(resources.ram, page) - sections.blocks
+    unknown = sections.possible - sections.valid  # the dump does not say: nor does the lack of a block
+    orphans = resources.pfns(resources.ram, page) - sections.blocks - unknown
     for lo, hi in orphans.tuples():
         yield Hit(
             title="System RAM without a memory block",

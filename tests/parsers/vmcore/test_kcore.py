@@ -150,7 +150,7 @@ def test_a_removal_between_two_readings_is_flux_and_nothing_is_claimed_of_it(bef
     left = without_flux(after, flux)
     assert left.sections.section_nr.tolist() == [0, 8, 9]
     assert (left.sections.unknown_start.tolist(), left.sections.unknown_end.tolist()) == ([16], [17])
-    assert left.blocks is None
+    assert (left.flux, left.blocks.start_section_nr.tolist()) == (flux, [0, 8, 9])
     assert "sections 16" in left.diagnostics[-1].message
     vmemmap = 0xFFFFFDFFC2000000
     rows = left.mapping
