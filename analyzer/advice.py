@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from parsers.cmdline import CommandLine
 from parsers.dmesg import Dmesg
 from parsers.kconfig import Kconfig
+from parsers.kinds import KINDS
 from parsers.manifest import Manifest
 from parsers.mapping import Mapping
 from rules.engine import AUDIT_AGAIN
@@ -23,19 +24,40 @@ from rules.model.memory.sections import SectionTable
 
 if TYPE_CHECKING:
     from analyzer.audit import Report
+    from rules.engine import Verdict
     from rules.facts import Facts
     from rules.rule import Rule
 
-__all__ = ["ONE_MOMENT", "Reader", "advice_for", "how_to_get", "reader_of"]
+__all__ = [
+    "CRASH_DUMP",
+    "ONE_MOMENT",
+    "RUNNING_MEMORY",
+    "STEP_OF_RUNNING",
+    "Reader",
+    "advice_for",
+    "how_to_get",
+    "memory_of",
+    "reader_of",
+    "steps_for",
+]
 
 ONE_MOMENT = "memory of one moment"
 """What the evidence lacks where memory changed while it was read."""
+CRASH_DUMP = "a crash dump"
+RUNNING_MEMORY = "/proc/kcore (ptaudit audit --live)"
+"""What shows of a running host what a crash dump shows of a dead one."""
+_STATE_KINDS = frozenset({"ptdump", "iomem", "memory_blocks", "lsmem", "zoneinfo", "meminfo", "hugepages"})
+"""Kinds of evidence that only a kernel that runs gives."""
 _PTDUMP_SYMBOLS = ("PTDUMP_DEBUGFS", "ARM64_PTDUMP_DEBUGFS")
+_ABSENT = re.compile(r"does not exist|lockdown")
 _TAKE_DUMP = re.compile(r"\b[Tt]ake a crash dump\b")
 _TO_PROVE = re.compile(r" ?To prove it: [^.]*\.")
 _FROM_KCORE = (
     "as root on the host, ptaudit audit --live reads them from /proc/kcore; ptaudit collect, or the script "
     "that ptaudit collect --print-script=python prints, takes them along as host.core"
+)
+STEP_OF_RUNNING = (
+    "as root on the host: ptaudit audit --live, which reads /proc/kcore, or ptaudit collect, whose bundle has host.core"
 )
 _FROM_DUMP = "take a crash dump (kdump, or dump-guest-memory from the hypervisor)"
 
@@ -68,6 +90,32 @@ def advice_for(rule: Rule, report: Report) -> str:
         return rule.advice
     kept = _TAKE_DUMP.sub(lambda match: f"{'K' if match[0][0] == 'T' else 'k'}eep this crash dump", rule.advice)
     return _TO_PROVE.sub("", kept)
+
+
+def memory_of(report: Report) -> str:
+    """What to read kernel structures from: of a host that runs its /proc/kcore, unless that is known to be closed."""
+    facts, runs = report.facts, reader_of(report) in {Reader.LIVE, Reader.CAPTURE}
+    if not runs or not any(source.kind in _STATE_KINDS for source in report.sources.sources):
+        return CRASH_DUMP
+    if "vmcore" in {source.kind for source in report.sources.sources} or _has_kcore(facts) is False:
+        return CRASH_DUMP
+    return CRASH_DUMP if _is_confidential(facts) else RUNNING_MEMORY
+
+
+def _has_kcore(facts: Facts) -> bool | None:
+    """Whether a kernel has /proc/kcore, by its configuration or by what the collector found; None if not known."""
+    config, manifest = facts.get(Kconfig), facts.get(Manifest)
+    if manifest is not None and _ABSENT.search(manifest.why_not("host.core")):
+        return False
+    return None if config is None else config.is_enabled("PROC_KCORE")
+
+
+def steps_for(verdict: Verdict, report: Report) -> tuple[str, ...]:
+    """What to do to decide a rule; a host that runs is asked for /proc/kcore first, not for a crash dump."""
+    if memory_of(report) != RUNNING_MEMORY or KINDS["vmcore"].step not in verdict.collect:
+        return verdict.collect
+    others = (step for step in verdict.collect if step != KINDS["vmcore"].step)
+    return (STEP_OF_RUNNING, *others)
 
 
 def how_to_get(piece: str, report: Report) -> str:
@@ -114,8 +162,7 @@ def _from_kernel(facts: Facts) -> str:
         mount = "mount -t debugfs debugfs /sys/kernel/debug; " if "No such file" in failed else ""
         return _sentence(f"this kernel has them: as root, {mount}cat /sys/kernel/debug/kernel_page_tables{said}")
     locked = _is_confidential(facts)
-    kcore = config.is_enabled("PROC_KCORE") if config is not None else None
-    instead = _FROM_DUMP if kcore is False or locked else _FROM_KCORE
+    instead = _FROM_DUMP if _has_kcore(facts) is False or locked else _FROM_KCORE
     if locked:
         instead = f"lockdown (confidentiality) closes /proc/kcore: {instead}"
     if offers is None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from analyzer.advice import ONE_MOMENT, Reader, how_to_get, reader_of
+from analyzer.advice import CRASH_DUMP, ONE_MOMENT, RUNNING_MEMORY, Reader, how_to_get, memory_of, reader_of
 from parsers.dmesg import Dmesg
 from parsers.iomem import Iomem
 from parsers.layout import KernelLayout
@@ -61,10 +61,10 @@ _PIECES: dict[type, str] = {
     Earlier: "an earlier capture",
     Dmesg: "kernel log",
     Oopses: "kernel log",
-    **dict.fromkeys((PageWalk, SectionRows, BlockRows, StructPageRows, ZoneRows, HugetlbRows), "a crash dump"),
+    **dict.fromkeys((PageWalk, SectionRows, BlockRows, StructPageRows, ZoneRows, HugetlbRows), CRASH_DUMP),
 }
 """What a person calls the evidence that gives a fact, what decides most first."""
-_BEYOND = frozenset({"a trace", "an earlier capture", "kernel log", "a crash dump"})
+_BEYOND = frozenset({"a trace", "an earlier capture", "kernel log", CRASH_DUMP, RUNNING_MEMORY})
 """Evidence of the past or of more precision: a state can be judged without it."""
 _STATE = (LinearMap, Vmemmap, SectionTable)
 """Without any of these the state of memory cannot be judged."""
@@ -197,7 +197,9 @@ def _blame(report: Report, undecided: list[RuleVerdict]) -> dict[str, int]:
             not any(report.facts.get(kind) is None for kind in one.rule.needs) for one in undecided
         )
         order[ONE_MOMENT] = -1
-    return dict(sorted(counts.items(), key=lambda item: (item[0] in _BEYOND, order[item[0]])))
+    ordered = sorted(counts.items(), key=lambda item: (item[0] in _BEYOND, order[item[0]]))
+    memory = memory_of(report)
+    return {memory if piece == CRASH_DUMP else piece: count for piece, count in ordered}
 
 
 def _blind_reason(report: Report, missing: tuple[str, ...], failed: list[str]) -> str:

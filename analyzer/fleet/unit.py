@@ -207,6 +207,7 @@ def _units(report: Report) -> list[UnitRow]:
 
 
 def _undecided(report: Report) -> list[UndecidedRow]:
+    from analyzer.advice import steps_for  # noqa: PLC0415
     from rules.engine import Outcome  # noqa: PLC0415
 
     return [
@@ -215,7 +216,7 @@ def _undecided(report: Report) -> list[UndecidedRow]:
             severity=str(verdict.rule.severity),
             outcome=str(verdict.outcome),
             reason=verdict.reason,
-            collect=list(verdict.collect),
+            collect=list(steps_for(verdict, report)),
         )
         for verdict in report.verdicts
         if verdict.outcome in {Outcome.UNDECIDED, Outcome.ERROR}

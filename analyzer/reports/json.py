@@ -9,7 +9,7 @@ import json
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from analyzer.advice import advice_for
+from analyzer.advice import advice_for, steps_for
 from analyzer.reports.reproduce import reproduce
 from parsers.layout import LAYOUT_KEYS, KernelLayout
 from parsers.uname import KernelRelease
@@ -69,7 +69,7 @@ def document(report: Report) -> dict[str, Any]:
                 "code": verdict.rule.code,
                 "outcome": str(verdict.outcome),
                 "reason": verdict.reason,
-                "collect": list(verdict.collect),
+                "collect": list(steps_for(verdict, report)),
             }
             for verdict in report.verdicts
         ],

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from analyzer.advice import steps_for
 from analyzer.reports.json import finding_as_dict
 from rules.engine import Outcome
 from rules.finding import Impact, Severity
@@ -154,7 +155,7 @@ class _Run:
         return {"executionSuccessful": not self.report.failed, "toolExecutionNotifications": [overall, *notes]}
 
     def _verdict(self, verdict: Verdict) -> dict[str, Any]:
-        steps = "; ".join(verdict.collect)
+        steps = "; ".join(steps_for(verdict, self.report))
         return {
             "level": "error" if verdict.outcome is Outcome.ERROR else "note",
             "message": _text(f"{verdict.outcome}: {verdict.reason}" + (f". Collect: {steps}" if steps else "")),

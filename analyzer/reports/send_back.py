@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from analyzer.advice import Reader, reader_of
+from analyzer.advice import STEP_OF_RUNNING, Reader, reader_of, steps_for
 from parsers.kinds import KINDS, in_order
 from rules.engine import Outcome
 from rules.facts import how_to_collect
@@ -30,7 +30,7 @@ def send_back(report: Report) -> list[str]:
     wanted: dict[str, list[str]] = {}
     for verdict in report.verdicts:
         if verdict.outcome is Outcome.UNDECIDED:
-            for step in verdict.collect:
+            for step in steps_for(verdict, report):
                 wanted.setdefault(step, []).append(verdict.rule.code)
     if reader_of(report) is Reader.DUMP:
         for name in ("vmcore", "ptdump"):  # it is what is being read
@@ -39,7 +39,7 @@ def send_back(report: Report) -> list[str]:
         return []
     files = [(name, command, rules) for name, command, rules in _files(wanted) if rules]
     commands = {kind.step for kind in in_order() if kind.command}
-    others = [step for step in wanted if step not in commands]
+    others = sorted((step for step in wanted if step not in commands), key=lambda step: step != STEP_OF_RUNNING)
     lines = ["To decide the rest, collect:"]
     if files:
         lines += [f"  mkdir -p {DIRECTORY} && cd {DIRECTORY}    # as root, on the host", *_block(files)]

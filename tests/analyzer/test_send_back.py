@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -60,3 +61,51 @@ def test_fewer_rules_ask_for_less(ptaudit, damaged: Path) -> None:
     lines = block(ptaudit("audit", damaged / "kernel_page_tables", "--select", "SEC-03").out)
     assert files(lines) == ["memory_blocks", "iomem"]
     assert "SEC-03" in "\n".join(lines)
+
+
+@pytest.fixture
+def running(sound: Path, tmp_path: Path) -> Path:
+    """A capture of a running host, texts alone, that was made before the collector read /proc/kcore."""
+    folder = tmp_path / "running"
+    shutil.copytree(sound, folder)
+    (folder / "manifest").unlink(missing_ok=True)
+    return folder
+
+
+def configured(folder: Path, symbol: str, value: str) -> None:
+    """Set or clear a symbol in the captured configuration."""
+    path = folder / "config"
+    lines = [line for line in path.read_text().splitlines() if f"CONFIG_{symbol}" not in line]
+    lines[3:3] = [f"CONFIG_{symbol}=y" if value == "y" else f"# CONFIG_{symbol} is not set"]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_a_running_host_is_asked_for_kcore_first_and_for_no_crash_dump(ptaudit, running: Path) -> None:
+    configured(running, "PROC_KCORE", "y")
+    out = ptaudit("audit", running, "--verbose").out
+    assert "/proc/kcore (ptaudit audit --live)" in out.splitlines()[0]
+    assert "crash dump" not in out.splitlines()[0]
+    notes = [line for line in block(out) if line.startswith("  # ")]
+    assert "ptaudit audit --live" in notes[0]
+    assert "/proc/vmcore" not in "\n".join(notes)
+    report = json.loads(ptaudit("audit", running, "--format", "json").out)
+    steps = {step for rule in report["rules"] for step in rule["collect"]}
+    assert any("ptaudit audit --live" in step for step in steps)
+    assert not any("/proc/vmcore" in step for step in steps)
+
+
+@pytest.mark.parametrize("closed", ["configuration", "lockdown", "manifest"])
+def test_where_kcore_is_closed_a_crash_dump_is_asked_for(ptaudit, running: Path, closed: str) -> None:
+    configured(running, "PROC_KCORE", "n" if closed == "configuration" else "y")
+    if closed == "lockdown":
+        (running / "cmdline").write_text("console=ttyAMA0 lockdown=confidentiality\n")
+    if closed == "manifest":
+        row = "host.core\t9\t0\t0\t/proc/kcore does not exist (CONFIG_PROC_KCORE)"
+        (running / "manifest").write_text(f"name\tuptime\tseconds\tbytes\tresult\n{row}\n")
+    out = ptaudit("audit", running, "--verbose").out
+    assert "a crash dump" in out.splitlines()[0]
+    assert "/proc/vmcore" in "\n".join(block(out))
+
+
+def test_a_log_alone_is_not_asked_for_the_memory_of_a_host_that_may_be_dead(ptaudit, damaged: Path) -> None:
+    assert "ptaudit audit --live" not in ptaudit("audit", damaged / "dmesg", "--verbose").out
