@@ -146,6 +146,13 @@ class DecodedOops:
             return (address.value - layout.page_offset) >> layout.page_shift
         return None
 
+    @property
+    def first_index(self) -> int:
+        """Index of the first page of the linear map at run time: not 0 if built for 52 bits and run with fewer."""
+        if not self.layout.knows("page_offset", "page_size", "va_bits"):
+            return 0
+        return (self.layout.linear_start - self.layout.page_offset) >> self.layout.page_shift
+
     @cached_property
     def pfn(self) -> int | None:
         """The page frame number, None where PHYS_OFFSET is not known or no memory can be there."""
@@ -251,7 +258,7 @@ class DecodedOops:
         if self.pfn is not None:
             parts.append(f"PFN {self.pfn:#x} (physical {self.pfn << layout.page_shift:#x})")
         else:
-            parts.append(f"page {self.index:#x} of the linear map (its PFN needs PHYS_OFFSET)")
+            parts.append(f"page {self.index - self.first_index:#x} of the linear map (its PFN needs PHYS_OFFSET)")
         parts += self._section()
         if self.at_boot is not None:
             parts.append("boot memory" if self.at_boot else "not memory of the boot: hot-added, or a device's")

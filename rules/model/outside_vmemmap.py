@@ -96,9 +96,10 @@ def _below(oops: DecodedOops, va: int) -> Outside | None:
     below = -index << layout.page_shift
     if not 0 < below <= MAX_BELOW:
         return None
-    pfn = index + layout.start_pfn if layout.knows("phys_offset") else None
+    pfn = index + oops.first_index + layout.start_pfn if layout.knows("phys_offset") else None
     registers = oops.report.registers
-    start = next((name for name, value in registers.items() if value == layout.vmemmap_first), "")
+    starts = {layout.vmemmap_first, layout.vmemmap_start}
+    start = next((name for name, value in registers.items() if value in starts), "")
     offset = next((name for name, value in registers.items() if value == below), "")
     user = oops.report.passes(*_USERS)
     if pfn is None and offset:

@@ -169,12 +169,12 @@ def _bogus_struct_page(oops: DecodedOops) -> Iterator[str]:
         return
     if address.tag is not None:
         yield "the pointer has a tag in its top byte, which no pointer to a struct page has"
-    top = (0xFFFF_FFFF_0000_0000 - layout.vmemmap_start) // layout.struct_page_size << layout.page_shift
+    top = (0xFFFF_FFFF_0000_0000 - layout.vmemmap_first) // layout.struct_page_size << layout.page_shift
     if address.value >> 32 == _INT_BITS and top > 1 << 40 and not _near_memory(oops):
         yield "the upper half of the address is all ones: a negative 32-bit number or an error code, not a pointer"
     if address.value & 3:
         yield "the address is not aligned to any field of a struct page"
-    if oops.index == 0 and not oops.at_boot:
+    if oops.index == oops.first_index and not oops.at_boot:
         yield "it is the struct page of the first page frame there can be, as a page-table entry or a PFN of zero gives"
     if _known(oops) and oops.pfn is None:
         yield "no memory can be there: with PHYS_OFFSET its page has no number"
@@ -241,8 +241,7 @@ def _is_far(oops: DecodedOops) -> bool:
     if oops.pfn is not None:
         return oops.pfn << layout.page_shift >= 1 << 47
     fixed = oops.boot.kaslr is False or (oops.release is not None and oops.release.series >= (6, 16))
-    first = layout.linear_start - layout.page_offset
-    return fixed and (oops.index << layout.page_shift) - first >= 1 << 47
+    return fixed and oops.index - oops.first_index << layout.page_shift >= 1 << 47
 
 
 def _size(size_bytes: int) -> str:
