@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parsers.layout import MASK, KernelLayout, Precision
+from parsers.arm64 import GRANULES
+from parsers.layout import ERAS, MASK, KernelLayout, Precision, regions
+from rules.model.layout.builder import STRUCT_PAGE_SIZES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,11 +50,45 @@ def add_report(builder: LayoutBuilder, report: Report, path: str) -> None:
     builder.add("va_bits_actual", report.va_bits, source, Precision.EXACT)
 
 
-def add_built_bits(builder: LayoutBuilder, panics: Sequence[Panic], path: str) -> None:
-    """CONFIG_ARM64_VA_BITS where nothing states it and a panic prints the PHYS_OFFSET of a 52-bit kernel."""
+def add_built_bits(
+    builder: LayoutBuilder,
+    reports: Sequence[Report],
+    panics: Sequence[Panic],
+    release: KernelRelease | None,
+    path: str,
+) -> None:
+    """CONFIG_ARM64_VA_BITS where nothing states it and the log shows a 52-bit kernel.
+
+    A panic prints its PHYS_OFFSET, or a register of an oops holds its VMEMMAP_START.
+    """
+    if builder.get("va_bits") is not None:
+        return
     lines = [panic.line for panic in panics if panic.phys_offset is not None and _is_shifted(panic.phys_offset)]
-    if lines and builder.get("va_bits") is None:
+    if lines:
         builder.add("va_bits", 52, f"PHYS_OFFSET, {_place(path, lines[0])}", Precision.DERIVED)
+        return
+    start = _wide_vmemmap_start(builder, release)
+    for report in reports:
+        name = next((name for name, value in report.registers.items() if value == start), "")
+        if name:
+            source = f"{name} holds VMEMMAP_START of 52 bits, {_place(path, report.line)}"
+            builder.add("va_bits", 52, source, Precision.INFERRED)
+            return
+
+
+def _wide_vmemmap_start(builder: LayoutBuilder, release: KernelRelease | None) -> int | None:
+    """VMEMMAP_START if the kernel was built for 52 bits and runs with fewer; None where it cannot be identified."""
+    page_size, actual = builder.get("page_size"), builder.get("va_bits_actual")
+    if page_size not in GRANULES or actual is None or release is None or not _after_5_10(release):
+        return None
+    shift = page_size.bit_length() - 1
+    era = next((era for era in ERAS if era.has(release.series)), None)
+    if era is None or 52 not in era.va_bits[shift] or actual != (47 if shift == 14 else 48):
+        return None
+    size = builder.get("struct_page_size") or STRUCT_PAGE_SIZES[0]
+    start = regions(era, shift, 52, size, actual).vmemmap_start
+    negated = (1 << 64) - start
+    return start if negated & (negated - 1) else None  # a power of two, as up to 6.8, may as well be a mask
 
 
 def add_pointers(builder: LayoutBuilder, reports: Sequence[Report]) -> None:
@@ -126,8 +162,51 @@ def _is_shifted(phys_offset: int) -> bool:
 
 
 def _plausible(value: int, layout: KernelLayout) -> bool:
-    """An aligned physical address, or a negative one: the map randomised, or 52-bit tables on 48-bit hardware."""
-    return value % alignment(layout) == 0 and not 1 << PHYSICAL_BITS <= value < 2**64 - (1 << PHYSICAL_BITS)
+    """Whether it is aligned and lays some of the linear map over physical addresses that the kernel's tables can hold.
+
+    It may be negative: the map randomised, or a kernel built for 52-bit addresses that runs with fewer.
+    """
+    if value % alignment(layout) or 1 << PHYSICAL_BITS <= value < 2**64 - (1 << PHYSICAL_BITS):
+        return False
+    if not layout.knows("page_offset", "linear_end"):
+        return True
+    first, end = _mapped(value, layout)
+    return first < 1 << _physical_bits(layout) and end > 0
+
+
+def _mapped(phys_offset: int, layout: KernelLayout) -> tuple[int, int]:
+    """The physical addresses that the linear map spans, half-open; the first may be negative."""
+    signed = phys_offset - (1 << 64) if phys_offset >> 63 else phys_offset
+    return signed + layout.linear_start - layout.page_offset, signed + layout.linear_end - layout.page_offset
+
+
+def _physical_bits(layout: KernelLayout) -> int:
+    """Bits of output address: 4K and 16K descriptors have more than 48 with LPA2 only, whose tables have 52 bits."""
+    return PHYSICAL_BITS if layout.page_size == 65536 or layout.va_bits_actual == 52 else 48
+
+
+def _agrees(phys_offset: int, report: Report, layout: KernelLayout) -> bool:
+    """Whether the report's own page tables are in the linear map, and some linear address in a register is memory.
+
+    arm64_memblock_init() removes the memory that the linear map cannot reach, so every table is in reach.
+    """
+    first, end = _mapped(phys_offset, layout)
+    if not all(first <= table < end for table in _tables(report, layout)):
+        return False
+    linear = [value - layout.page_offset for value in report.registers.values() if layout.region_of(value) == "linear"]
+    signed = first - (layout.linear_start - layout.page_offset)
+    return not linear or any(0 <= signed + offset < 1 << _physical_bits(layout) for offset in linear)
+
+
+def _tables(report: Report, layout: KernelLayout) -> Iterator[int]:
+    """Physical addresses of the page tables that a report names."""
+    quote = report.quotes.get("pgtable")
+    if report.pgd is not None and quote is not None and "pgdp=" in quote.text:  # "pgdp = " is hashed (up to 5.0)
+        yield report.pgd
+    if report.walk is not None:
+        for _, descriptor in report.walk.entries[:-1]:
+            if descriptor & 3 == 3:
+                yield _output_address(descriptor, layout)
 
 
 def _printed(report: Report, layout: KernelLayout) -> Iterator[tuple[int, str]]:
@@ -183,15 +262,23 @@ def _output_address(descriptor: int, layout: KernelLayout) -> int:
 
 
 def _from_registers(report: Report, layout: KernelLayout) -> tuple[int, str] | None:
-    """What several registers say alike of the page whose struct page faulted."""
+    """What several registers say alike of the page whose struct page faulted.
+
+    VMEMMAP_START itself and the offset of the struct page from it support no value alone: pfn_to_page() adds the two
+    after it subtracted memstart_addr, whatever that is.
+    """
     if report.address is None or layout.region_of(report.address.value) != "vmemmap":
         return None
     index = (report.address.value - layout.vmemmap_start) // layout.struct_page_size
     votes: dict[int, dict[str, str]] = {}
+    constants = {layout.vmemmap_start, index * layout.struct_page_size}
+    named: set[int] = set()
     for name, value in report.registers.items():
         for offset, meaning in _readings(value, index, layout):
-            if _plausible(offset, layout):
+            if _plausible(offset, layout) and _agrees(offset, report, layout):
                 votes.setdefault(offset, {}).setdefault(name, f"{name} holds {meaning}")
+                named |= set() if value in constants else {offset}
+    votes = {offset: names for offset, names in votes.items() if offset in named}
     ranking = Counter({offset: len(names) for offset, names in votes.items()}).most_common(2)
     if not ranking or ranking[0][1] < 2 or (len(ranking) > 1 and ranking[1][1] == ranking[0][1]):
         return None
@@ -202,6 +289,10 @@ def _from_registers(report: Report, layout: KernelLayout) -> tuple[int, str] | N
 def _readings(value: int, index: int, layout: KernelLayout) -> Iterator[tuple[int, str]]:
     """The values of PHYS_OFFSET if the register holds the page's number, its address, or something like them."""
     shift, size = layout.page_shift, layout.struct_page_size
+    # The offset from VMEMMAP_START of a kernel that was built for 52 bits, and the page index in its linear map.
+    wide = index + ((1 << 52) - (1 << layout.va_bits_actual) >> shift)
+    if layout.va_bits_actual < 52 and value in {wide, wide * size, wide << shift}:
+        return
     if (layout.vmemmap_start - value) % size == 0 and value >> 63:
         yield ((layout.vmemmap_start - value) // size << shift) & MASK, "vmemmap"
     if 0x1000 <= value < 1 << (PHYSICAL_BITS - shift):
@@ -219,7 +310,9 @@ def _from_boot(boot: Boot | None, release: KernelRelease | None, layout: KernelL
     if boot.kaslr is not False and (release is None or release.series < _NOT_RANDOMISED):
         return []
     lowest = int(boot.memory.start.min())
-    return [(lowest // alignment(layout) * alignment(layout), f"memory of the boot log begins at {lowest:#x}")]
+    first = layout.linear_start - layout.page_offset  # not 0 if built for 52 bits and run with fewer
+    value = (lowest // alignment(layout) * alignment(layout) - first) & MASK
+    return [(value, f"memory of the boot log begins at {lowest:#x}")]
 
 
 def _from_pointers(report: Report, boot: Boot | None, layout: KernelLayout) -> tuple[int, str] | None:

@@ -45,7 +45,7 @@ def layout_of_boot(
         add_report(builder, report, path)
     add_pointers(builder, reports)
     _add_page_size(builder, reports, release)
-    add_built_bits(builder, panics, path)
+    add_built_bits(builder, reports, panics, release, path)
     series = release_of_map(release, builder.get("page_size"), builder.get("va_bits_actual"), reports)
     if release is not None and series is not None:
         builder.release(release if series == release.series else replace(release, version=(*series, 0)))

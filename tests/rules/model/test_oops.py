@@ -83,6 +83,7 @@ def test_randomised_linear_map_is_undone_by_what_registers_hold() -> None:
     vmemmap = (start - ((memstart - (1 << 64)) >> 12) * 64) & (2**64 - 1)
     text = OOPS.replace("fffffdffc2100000", f"{vmemmap + 0x84000 * 64:016x}")
     text = text.replace("x28: fffffdffc0000000", f"x28: {vmemmap:016x}")
+    text = re.sub(r"ffff0000(4\w{7})", lambda one: f"{0xFFFF << 48 | (int(one[1], 16) - memstart) % 2**64:016x}", text)
     oops = decoded(text)
     assert oops.layout.phys_offset == memstart
     assert oops.pfn == 0x84000
