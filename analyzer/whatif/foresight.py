@@ -16,6 +16,7 @@ from parsers.layout import KernelLayout
 from parsers.ranges import Ranges
 from rules.facts import Facts, how_to_collect
 from rules.finding import Claim
+from rules.model.memory.resources import Resources
 from rules.model.memory.units import Unit, UnitKind
 from rules.model.replay.machine import Known, known_machines
 from rules.rule import UndecidedError
@@ -96,13 +97,23 @@ class Foresight:
         if answer.after is None:
             return replace(self, blind=f"the state after {answer.operation} is not known")
         inventory, valid, online = known.inventory, answer.after.valid, answer.after.online
+        resources, page = self.facts.get(Resources), known.layout.page_size
         if answer.operation.verb is Verb.ADD and answer.kind is not Kind.REFUSED:
             unit = Adding(Case(self.facts, known, answer.after), *(answer.operation.span or (0, 0))).unit
             inventory = inventory.with_added(unit, known.layout)
+            if resources is not None and answer.operation.span is not None:
+                device = unit.kind is UnitKind.DEVICE
+                resources = resources.after_adding(*answer.operation.span, unit.name, device=device)
         elif answer.operation.verb is Verb.REMOVE and answer.kind is not Kind.REFUSED:
             inventory = inventory.without(answer.pfns - valid)
+            if resources is not None:
+                gone = answer.pfns - valid
+                resources = resources.after_removing(gone.scale(page), valid.scale(page))
         inventory = inventory.with_online(online)
-        return replace(self, moved_on=replace(known, machines=(answer.after,), inventory=inventory))
+        facts = self.facts
+        if resources is not None:
+            facts = replace(facts, known={**facts.known, Resources: resources})
+        return replace(self, facts=facts, moved_on=replace(known, machines=(answer.after,), inventory=inventory))
 
     def span(self, unit: Unit) -> tuple[int, int]:
         """Bytes of a unit."""

@@ -8,7 +8,7 @@ drivers/acpi/nfit and drivers/nvdimm (containers and namespaces), drivers/dax, d
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -89,6 +89,22 @@ class Resources:
     def claimed(self) -> Ranges:
         """Ranges that a driver claims."""
         return Ranges.pairs((device.start, device.end) for device in self.devices)
+
+    def after_removing(self, gone: Ranges, left: Ranges) -> Resources:
+        """The resources after bytes ``gone`` of memory were removed and ``left`` of it stayed.
+
+        A driver releases what it claims when nothing of it stays; what firmware describes stays.
+        """
+        spans = ((one, Ranges.one(one.start, one.end)) for one in self.devices)
+        devices = tuple(one for one, span in spans if span & left or not span & gone)
+        return replace(self, devices=devices, ram=self.ram - gone, hotplugged_ram=self.hotplugged_ram - gone)
+
+    def after_adding(self, start: int, end: int, name: str, *, device: bool) -> Resources:
+        """The resources after ``[start, end)``, in bytes, was added: claimed by a driver, or System RAM."""
+        added = Ranges.one(start, end)
+        if not device:
+            return replace(self, ram=self.ram | added, hotplugged_ram=self.hotplugged_ram | added)
+        return replace(self, devices=(*self.devices, DeviceRange(start, end, name, 0)))
 
     @property
     def mappable(self) -> Ranges:

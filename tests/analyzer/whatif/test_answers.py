@@ -18,6 +18,7 @@ from parsers.image.code import KernelCode
 from parsers.uname import KernelRelease, parse_uname
 from rules.facts import Facts
 from rules.model.memory.regions import LinearMap, Vmemmap
+from rules.model.memory.resources import Resources
 from rules.model.replay.timeline import Timeline
 from tests.analyzer.whatif.pairs import FIXTURES
 from tests.recorded_kernels import recorded
@@ -225,6 +226,33 @@ def test_nothing_follows_an_oops() -> None:
     assert first.oops
     assert second.kind is Kind.UNKNOWN
     assert "hotplug lock" in second.why
+
+
+def test_what_the_sequence_removed_can_be_added_again_and_what_it_added_is_claimed() -> None:
+    dimm, again = "0x80000000-0xa0000000", "add:0x80000000-0xa0000000"
+    assert what_if(facts_of(DIMM), [again])[0].kind is Kind.REFUSED
+    removed, added, twice, gone, last = what_if(
+        facts_of(DIMM), [f"remove:{dimm}", again, again, f"remove:{dimm}", again], in_sequence=True
+    )
+    assert [one.kind for one in (removed, added, gone, last)] == [Kind.SAFE] * 4
+    assert twice.kind is Kind.REFUSED
+    assert "is claimed already" in twice.why
+
+
+def test_a_device_that_left_claims_nothing_and_its_neighbour_does() -> None:
+    facts = facts_of(CAPTURES / "kmem-6.12-4k-mom" / "02-system-ram")
+    (dax,) = (one for one in facts.known[Resources].devices if one.name.startswith("dax"))
+    add = f"add:{facts.known[Resources].ram.tuples()[-1][0]:#x}-{facts.known[Resources].ram.tuples()[-1][1]:#x}"
+    _, added = what_if(facts, [f"remove:{dax.name}", add], in_sequence=True)
+    assert "claimed already" not in added.why
+    removed, own, other = what_if(
+        facts_of(CAPTURES / "pmem-6.12-fixed" / "01-three-namespaces"),
+        ["remove:namespace0.1", "add:0x82000000-0x84000000", "add:0x80000000-0x82000000"],
+        in_sequence=True,
+    )
+    assert removed.kind is Kind.SAFE
+    assert "claimed already" not in own.why
+    assert (other.kind, "claimed already" in other.why) == (Kind.REFUSED, True)
 
 
 def test_units_are_asked_by_any_of_their_names() -> None:
