@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -237,6 +238,22 @@ def test_folders_of_others_are_refused_and_a_kcore_that_does_not_exist_is_in_the
     assert "does not exist" in parse_manifest((tmp_path / "home" / "manifest").read_bytes(), "m").why_not("host.core")
     assert run(path, "-o", "text", "--no-kcore").returncode == 0
     assert "host.core" not in (tmp_path / "text" / "manifest").read_text()
+
+
+@on_linux
+@pytest.mark.parametrize("name", ["home.tar.gz", "home.tgz"])
+def test_an_archive_is_written_where_one_is_named(kcore: Path, tmp_path: Path, name: str) -> None:
+    path = printed(tmp_path, kcore)
+    done = run(path, "-o", name)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert {one.name for one in tmp_path.iterdir()} == {"collect.py", name}
+    assert (tmp_path / name).stat().st_mode & 0o077 == 0
+    with tarfile.open(tmp_path / name) as archive:
+        assert {"manifest", "host.core", "uname"} <= set(archive.getnames())
+    (tmp_path / f"folder-{name}").mkdir()
+    assert run(path, "-o", f"folder-{name}").returncode == 2
+    assert run(path, "-n", "-o", f"dry-{name}").returncode == 0
+    assert not (tmp_path / f"dry-{name}").exists()
 
 
 @on_linux

@@ -7,6 +7,8 @@ import platform
 import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
 from contextlib import suppress
 from typing import List, Tuple
@@ -79,10 +81,27 @@ def add_core(home: str, kcore: str) -> None:
             stream.write("\t".join(" ".join(field.split()) for field in row) + "\n")
 
 
+def pack(home: str, output: str) -> int:
+    """Make a tar.gz of a folder, which appears whole or not at all; the exit status."""
+    bundle = home + ".tar.gz"
+    try:
+        with tarfile.open(bundle, "w:gz") as archive:
+            for name in sorted(os.listdir(home)):
+                archive.add(os.path.join(home, name), arcname=name)
+        os.rename(bundle, output)
+    except OSError as error:
+        say(f"collect: {output} cannot be written: {error.strerror}")
+        return 2
+    say("written: %s (%d bytes)" % (output, os.path.getsize(output)))
+    return 0
+
+
 def main(arguments: List[str]) -> int:
     """Collect; the exit status."""
     parser = argparse.ArgumentParser(description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", metavar="FOLDER", help="new or empty folder (ptaudit-HOST-TIME)")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", help="OUT.tar.gz, or a new or empty folder (ptaudit-HOST-TIME)"
+    )
     parser.add_argument("-n", "--dry-run", action="store_true", help="say what would be read, and read nothing")
     parser.add_argument(
         "-r", "--redact", action="store_true", help="no host name, MAC address or serial number, no core"
@@ -99,6 +118,25 @@ def main(arguments: List[str]) -> int:
     give_way()
     host = "host" if options.redact else "".join(c if c.isalnum() or c in "._-" else "_" for c in platform.node())
     home = options.output or "ptaudit-{}-{}".format(host, time.strftime("%Y%m%d-%H%M%S"))
+    if not home.endswith((".tar.gz", ".tgz")):
+        return collect(shell, home, options)
+    if os.path.isdir(home):
+        say(f"collect: {home} is a folder")
+        return 2
+    try:
+        private = tempfile.mkdtemp(prefix=".ptaudit-", dir=os.path.dirname(home) or ".")
+    except OSError as error:
+        say(f"collect: {home} cannot be written: {error.strerror}")
+        return 2
+    try:
+        inside = os.path.join(private, "capture")
+        return collect(shell, inside, options) or (0 if options.dry_run else pack(inside, home))
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+
+
+def collect(shell: str, home: str, options: argparse.Namespace) -> int:
+    """Collect into a folder; the exit status."""
     command = [shell, "-s", "--", "-o", home.rstrip("/") + "/"]
     command += ["-n"] if options.dry_run else []
     command += ["-r"] if options.redact else []
