@@ -28,6 +28,13 @@ _MESSAGE = re.compile(
     rb"PNP0C80|virtio_mem|kmem dax|dax\d+\.\d+|Fallback order for Node|dumped because: unmovable))[^\n]*)",
     re.MULTILINE | re.IGNORECASE,
 )
+_WORDS = (
+    *(b"offlined pages", b"zonelists", b"memory offlining", b"offlining of memory", b"online_pages [mem"),
+    *(b"hotplug memory", b"hot-add", b"hotadd", b"hot-remove", b"hotremove", b"hot-unplug", b"hotunplug"),
+    *(b"removing memory", b"add_memory", b"memory_hotplug", b"memmap_on_memory", b"pnp0c80", b"virtio_mem"),
+    *(b"dax", b"fallback order for node", b"dumped because: unmovable"),
+)
+"""In lower case: every line that `_MESSAGE` matches has one of them.  To find them takes a fraction of its time."""
 _RANGE = re.compile(rb"(0x[0-9a-f]{4,16})\s?-\s?(0x[0-9a-f]{4,16})")
 _DUMP = b"Dumping ftrace buffer:"
 _RULE = re.compile(rb"(?<!-)-{20,}[ \r]*\n")
@@ -63,9 +70,22 @@ def read_log(source: Source, progress: Progress | None = None) -> Trace:
     )
 
 
+def _candidates(data: bytes) -> list[int]:
+    """Where the lines start, in order, that have one of `_WORDS`."""
+    folded = data.lower()
+    starts: set[int] = set()
+    for word in _WORDS:
+        at = folded.find(word)
+        while at >= 0:
+            starts.add(data.rfind(b"\n", 0, at) + 1)
+            end = data.find(b"\n", at)
+            at = folded.find(word, end) if end >= 0 else -1
+    return sorted(starts)
+
+
 def _read_messages(reader: Reader, block: Block) -> None:
     table = reader.table
-    found = list(_MESSAGE.finditer(block.data))
+    found = [match for start in _candidates(block.data) if (match := _MESSAGE.match(block.data, start))]
     if not found:
         return
     starts = [match.start() for match in found]

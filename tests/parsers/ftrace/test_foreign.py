@@ -60,6 +60,23 @@ def test_a_log_that_names_one_call_is_still_a_log():
     assert ftrace.read(LOG.encode()).format == "dmesg"
 
 
+SAID = (
+    *("Offlined Pages 32768", "Built 1 zonelists, mobility grouping on", "memory offlining failed"),
+    *("offlining of memory", "online_pages [mem 0x80000000-0x87ffffff] failed", "Hotplug memory [0x0-0x1]"),
+    *("hot-add", "hotadd", "hot-remove", "hotremove", "hot-unplug", "hotunplug", "removing memory", "add_memory"),
+    *("memory_hotplug", "memmap_on_memory", "PNP0C80", "virtio_mem", "kmem dax", "dax0.0: mapping0", "DAX1.0"),
+    *("Fallback order for Node 0", "page dumped because: unmovable page"),
+)
+
+
+def test_every_message_of_hotplug_is_found_in_either_case():
+    other = "usb 1-1: new device, dax of no number, hot plate"
+    texts = [text for one in SAID for text in (one, other, one.upper(), one.lower())]
+    lines = [f"[{n:5}.000000] {text}\n" for n, text in enumerate(texts)]
+    read = ftrace.read("".join(lines).encode())
+    assert read.events.line.tolist() == [n + 1 for n, text in enumerate(texts) if text != other]
+
+
 @pytest.mark.parametrize(
     "name", sorted(path.name for path in FIXTURES.iterdir() if path.suffix in (".txt", ".trace", ".xz"))
 )
