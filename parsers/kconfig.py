@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from parsers.errors import Diagnostic, FormatError
+from parsers.errors import Diagnostic, FormatError, WrongFormatError
 from parsers.lines import at_lines, numbered, text_of
 
 __all__ = ["MAX_BYTES", "Kconfig", "Option", "parse_kconfig"]
@@ -100,7 +100,10 @@ class Kconfig:
 
 
 def parse_kconfig(data: bytes, path: str) -> Kconfig:
-    """Read a kernel configuration, gzip or plain; FormatError if no symbol is in it."""
+    """Read a kernel configuration, gzip or plain.
+
+    FormatError if no symbol is in it, WrongFormatError where its header names another architecture.
+    """
     text, diagnostics = _decompressed(data.removeprefix(_IKCONFIG_MAGIC), path)
     text = text_of(text, path, limit=MAX_BYTES, what="kernel configuration")
     options: dict[str, Option] = {}
@@ -122,6 +125,9 @@ def parse_kconfig(data: bytes, path: str) -> Kconfig:
     if (header is not None or ends) and torn:
         cut = [Diagnostic("a part of it is missing: symbols it does not name are unknown", path)]
     arch = header[1].decode() if header else ""
+    if header and arch != "arm64":
+        line = text.count(b"\n", 0, header.start(1)) + 1
+        raise WrongFormatError(f"the configuration of a kernel for {arch}, not for arm64", path=path, line=line)
     return Kconfig(
         path=path,
         options=MappingProxyType(options),
@@ -132,7 +138,6 @@ def parse_kconfig(data: bytes, path: str) -> Kconfig:
             *diagnostics,
             *cut,
             *at_lines("set again to another value; the last one counts", changed, path),
-            *([Diagnostic(f"a configuration for {arch}, not arm64", path)] if arch not in {"", "arm64"} else []),
         ),
     )
 

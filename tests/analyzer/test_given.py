@@ -246,6 +246,14 @@ def test_links_that_lead_out_are_named(tmp_path: Path, damaged: Path) -> None:
     assert "leads out of the directory" in unread(capture)["vmcore"]
 
 
+def test_the_configuration_of_another_architecture_is_not_used(tmp_path: Path, damaged: Path) -> None:
+    capture = tmp_path / "host"
+    shutil.copytree(damaged, capture)
+    (capture / "config").write_text("# Linux/riscv 6.12.0 Kernel Configuration\nCONFIG_RISCV=y\n")
+    assert "VMM-02" in fired(capture)
+    assert unread(capture)["config"] == "the configuration of a kernel for riscv, not for arm64"
+
+
 def test_a_capture_beside_others_can_be_named(tmp_path: Path, damaged: Path) -> None:
     capture = tmp_path / "host"
     shutil.copytree(damaged, capture)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parsers import kconfig as module
-from parsers.errors import FormatError
+from parsers.errors import FormatError, WrongFormatError
 from parsers.kconfig import parse_kconfig
 
 CONFIG = Path(__file__).parents[2] / "fixtures/host/dimm-6.12/03-two-blocks-offline/config.gz"
@@ -61,9 +61,12 @@ def test_last_of_two_values_counts_and_is_reported():
     assert [d.line for d in config.diagnostics] == [3]
 
 
-def test_other_architecture_is_reported():
-    config = parse_kconfig(b"# Linux/x86_64 6.1.0 Kernel Configuration\nCONFIG_X86=y\n", "c")
-    assert "x86_64" in config.diagnostics[-1].message
+@pytest.mark.parametrize("arch", ["x86", "x86_64", "riscv", "powerpc"])
+def test_other_architecture_is_refused(arch):
+    text = f"#\n# Linux/{arch} 6.1.0 Kernel Configuration\nCONFIG_64BIT=y\n".encode()
+    with pytest.raises(WrongFormatError, match=f"a kernel for {arch}, not for arm64") as refused:
+        parse_kconfig(text, "c")
+    assert (refused.value.path, refused.value.line) == ("c", 2)
 
 
 HEAD = b"# Linux/arm64 6.12.117 Kernel Configuration\n"
