@@ -441,8 +441,8 @@ class Reading:
                 raise self.failures[0]
             if self.notes:
                 raise InputError("; ".join(note.message for note in self.notes))
-            names = [one.path for one in self.unread()]
-            raise InputError("no file that ptaudit knows (empty?)" + (f": {', '.join(names[:8])}" if names else ""))
+            why = [one.path if one.reason == NOT_RECOGNISED else f"{one.path} ({one.reason})" for one in self.unread()]
+            raise InputError("no file that ptaudit knows (empty?)" + (f": {', '.join(why[:8])}" if why else ""))
         if "config" in self.parsed and not self._own_config():
             del self.parsed["config"]
         refuse_strangers(self.parsed)

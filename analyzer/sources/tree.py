@@ -66,9 +66,7 @@ def walk(root: Path, unread: list[Unread]) -> Iterator[tuple[str, Path]]:
             if path.is_dir() and not path.is_symlink():
                 unread.append(Unread(str(path), NOT_LISTED))
             elif path.is_symlink() and base not in path.resolve().parents:
-                unread.append(
-                    Unread(str(path), "a link that leads out of the directory, not followed: name its target")
-                )
+                unread.append(Unread(str(path), LEADS_OUT))
             elif path.is_file():
                 yield relative, path
             elif not path.is_dir():

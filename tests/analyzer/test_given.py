@@ -246,6 +246,14 @@ def test_links_that_lead_out_are_named(tmp_path: Path, damaged: Path) -> None:
     assert "leads out of the directory" in unread(capture)["vmcore"]
 
 
+def test_links_that_lead_out_are_named_where_nothing_else_is(tmp_path: Path) -> None:
+    (tmp_path / "host").mkdir()
+    (tmp_path / "elsewhere").write_bytes(b"KDUMP   ")
+    (tmp_path / "host/vmcore").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"host/vmcore \(a link that leads out of the directory"):
+        audit(Request((tmp_path / "host",)))
+
+
 def test_the_configuration_of_another_architecture_is_not_used(tmp_path: Path, damaged: Path) -> None:
     capture = tmp_path / "host"
     shutil.copytree(damaged, capture)
