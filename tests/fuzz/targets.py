@@ -427,6 +427,37 @@ def core_patches() -> tuple[bytes, ...]:
     return (b"", struct.pack("<IHQ", 3, 5, 2**64 - 1), struct.pack("<IHQIHQ", 40, 1, 0, 900, 77, 0x68000048000701))
 
 
+_BESIDE = ("captures/pmem-6.12-vuln/02-one-removed", "captures/pmem-6.12-64k-va52/02-one-removed")
+"""Captures that VMCOREINFO goes beside: of 4K pages and 48 bits, of 64K pages and 52 bits."""
+
+
+def beside(data: bytes) -> object:
+    """VMCOREINFO beside the other files of a capture, audited."""
+    home = FIXTURES / _BESIDE[b"PAGESIZE=65536" in data]
+    names = ("kernel_page_tables", "iomem", "memory_blocks", "zoneinfo", "meminfo")
+    parts = [b"@@ %b\n" % name.encode() + (home / name).read_bytes() for name in names if (home / name).is_file()]
+    return capture(b"".join([*parts, b"@@ vmcoreinfo\n", _SEPARATOR.sub(b"", data)]))
+
+
+def described(data: bytes) -> object:
+    """VMCOREINFO of a dump, which is walked by it and audited."""
+    from parsers.vmcore.extract import extract_facts
+    from parsers.vmcore.opening import open_dump
+    from rules.model.captured import Captured
+
+    facts = extract_facts(open_dump(_CORE, vmcoreinfo=as_file(data)))
+    return extracted(facts), verdicts(Captured(vmcore=facts))
+
+
+@cache
+def descriptions() -> tuple[bytes, ...]:
+    """The VMCOREINFO of the dump that `described` reads, whole and the keys that the layout is made of."""
+    text = _core().vmcoreinfo.text
+    lines = [f"{key}={value}\n" for key, value in text.items()]
+    few = [line for line in lines if line.startswith(("OSRELEASE", "PAGESIZE", "NUMBER", "SYMBOL", "KERNELOFFSET"))]
+    return "".join(lines).encode(), "".join(few).encode()
+
+
 CAPTURED = "captures/*/*/"
 _SEEDS = {
     "iomem": files(CAPTURED + "iomem", "rules/*/*/iomem", size=4096),
@@ -533,6 +564,8 @@ TARGETS: dict[str, Target] = {
         Target("single", single, kinds, short=150, binary=True),
         Target("capture", capture, captures, short=20, binary=True),
         Target("core", core, core_patches, short=2, limit=14 * 64, binary=True),
+        Target("beside", beside, both(files(f"{_BESIDE[1]}/vmcoreinfo"), descriptions), short=10, binary=True),
+        Target("described", described, descriptions, short=10, binary=True),
     )
 }
 
