@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.lab.explore.auditor import foretell
+from fixtures.lab.explore.auditor import predict
 from fixtures.lab.explore.operations import from_record
 from fixtures.lab.explore.referees import Blame
 from fixtures.lab.explore.sequence import judge_again
@@ -43,13 +43,13 @@ def test_record_names_what_led_there(name):
     assert record["what"]
 
 
-def test_refusal_that_was_foretold_is_a_case_if_it_does_not_come():
+def test_refusal_that_was_predicted_is_a_case_if_it_does_not_come():
     (what, _), *_ = record_of("range-in-use-until-reboot")["record"]["done"]
     cases = judged("range-in-use-until-reboot", record={"done": [[what, True]]})
-    assert [one.key for one in cases] == ["add foretold refused, was done"]
+    assert [one.key for one in cases] == ["add predicted refused, was done"]
 
 
 def test_sections_that_a_failed_add_left_are_known_without_a_dump():
-    (answer,) = foretell(EXPLORED / "range-in-use-until-reboot/before", ["add:0x80000000-0x88000000"])
+    (answer,) = predict(EXPLORED / "range-in-use-until-reboot/before", ["add:0x80000000-0x88000000"])
     assert answer["answer"] == "refused"
     assert "VMM-14" in answer["why"]

@@ -1,4 +1,4 @@
-"""What the referees make of a step: the kernel's log, the witnesses, what was foretold, failures of the tool."""
+"""What the referees make of a step: the kernel's log, the witnesses, what was predicted, failures of the tool."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.lab.explore.auditor import Found, Seen, WarmAuditor, foretell, look
+from fixtures.lab.explore.auditor import Found, Seen, WarmAuditor, look, predict
 from fixtures.lab.explore.guest import Result
 from fixtures.lab.explore.operations import Operation
-from fixtures.lab.explore.referees import Blame, Foretold, Step, judge, known_bug, oopsed
+from fixtures.lab.explore.referees import Blame, Prediction, Step, judge, known_bug, oopsed
 from fixtures.lab.explore.sequence import asked, play
 
 CAPTURES = Path(__file__).parents[2] / "fixtures" / "captures"
@@ -29,7 +29,7 @@ def lines(*texts):
 
 
 def test_quiet_step_has_no_case():
-    assert cases(log=lines("random: crng init done"), foretold=(told("safe", done=True),)) == []
+    assert cases(log=lines("random: crng init done"), predicted=(told("safe", done=True),)) == []
 
 
 # Findings.
@@ -85,48 +85,48 @@ def test_disagreement_within_a_finding_is_explained():
     assert (case.blame, case.text) == (Blame.TOOL, "disagree on lists: valid: 0x86000-0x88000")
 
 
-# What was foretold.
+# What was predicted.
 
 
 def told(answer, *, done, **changes):
-    return replace(Foretold("remove:0x82000000-0x84000000", answer, "why", (), done), **changes)
+    return replace(Prediction("remove:0x82000000-0x84000000", answer, "why", (), done), **changes)
 
 
 @pytest.mark.parametrize(
-    ("foretold", "key"),
+    ("predicted", "key"),
     [
-        (told("refused", done=True), "remove foretold refused, was done"),
-        (told("safe", done=False), "remove foretold safe, was refused"),
-        (told("breaks", done=True, rules=("VMM-02",)), "remove foretold to break (VMM-02), did not"),
+        (told("refused", done=True), "remove predicted refused, was done"),
+        (told("safe", done=False), "remove predicted safe, was refused"),
+        (told("breaks", done=True, rules=("VMM-02",)), "remove predicted to break (VMM-02), did not"),
     ],
 )
-def test_wrong_answer_is_the_models(foretold, key):
-    assert cases(foretold=(foretold,)) == [("foresight", "model", key)]
-    assert cases(foretold=(replace(foretold, claim="suspected"),)) == []
+def test_wrong_answer_is_the_models(predicted, key):
+    assert cases(predicted=(predicted,)) == [("prediction", "model", key)]
+    assert cases(predicted=(replace(predicted, claim="suspected"),)) == []
     failing = Operation("failing", "vmemmap_populate", how="60", parts=(DISABLE,))
-    assert cases(operation=failing, foretold=(foretold,)) == []
+    assert cases(operation=failing, predicted=(predicted,)) == []
 
 
 @pytest.mark.parametrize(
-    "foretold",
+    "predicted",
     [
         told("refused", done=False),
         told("unknown", done=False),
         told("safe", done=False, notes="memory33 (zone Normal) may hold unmovable pages: -EBUSY then"),
     ],
 )
-def test_right_or_guarded_answer_is_not_a_case(foretold):
-    assert cases(foretold=(foretold,)) == []
+def test_right_or_guarded_answer_is_not_a_case(predicted):
+    assert cases(predicted=(predicted,)) == []
 
 
-def test_damage_that_was_foretold_is_only_the_kernels():
+def test_damage_that_was_predicted_is_only_the_kernels():
     breaks = told("breaks", done=True, rules=("VMM-02",))
-    assert cases(after=Seen((LOST,)), foretold=(breaks,)) == [("findings", "kernel", "VMM-02")]
+    assert cases(after=Seen((LOST,)), predicted=(breaks,)) == [("findings", "kernel", "VMM-02")]
 
 
-def test_damage_that_was_not_foretold_is_also_the_models():
-    found = cases(after=Seen((LOST,)), foretold=(told("safe", done=True),))
-    assert found == [("findings", "kernel", "VMM-02"), ("foresight", "model", "foretold safe, VMM-02 came")]
+def test_damage_that_was_not_predicted_is_also_the_models():
+    found = cases(after=Seen((LOST,)), predicted=(told("safe", done=True),))
+    assert found == [("findings", "kernel", "VMM-02"), ("prediction", "model", "predicted safe, VMM-02 came")]
 
 
 def test_what_was_asked_is_by_the_trace_where_there_is_one():
@@ -219,8 +219,8 @@ class Here:
     def look(self, *paths):
         return look(paths[:1])
 
-    def foretell(self, capture, operations):
-        return foretell(capture, operations)
+    def predict(self, capture, operations):
+        return predict(capture, operations)
 
     def distill(self, dump, into):
         """No dump is real here."""
@@ -229,10 +229,10 @@ class Here:
         """Nothing to end."""
 
 
-def test_real_removal_is_foretold_and_found(tmp_path):
+def test_real_removal_is_predicted_and_found(tmp_path):
     plan = iter([DISABLE, None])
     found = play(Recorded(), Here(), lambda _: next(plan), tmp_path / "run", lambda _: True)
-    assert found.foretold == {"breaks": 1}
+    assert found.predicted == {"breaks": 1}
     assert {(one.referee, str(one.blame)) for one in found.cases} == {("findings", "kernel")}
     assert "VMM-02" in found.shown()
     assert any("valid device struct:-" in after for _, _, after in found.transitions)
@@ -249,7 +249,7 @@ def test_what_the_tool_sees_is_what_the_explorer_needs():
 
 def test_unreadable_capture_is_an_error_and_no_crash(tmp_path):
     assert look((tmp_path / "nothing",)).errors
-    assert foretell(tmp_path / "nothing", ["remove:memory33"])[0]["answer"] == "unasked"
+    assert predict(tmp_path / "nothing", ["remove:memory33"])[0]["answer"] == "unasked"
 
 
 @pytest.mark.slow
@@ -257,7 +257,7 @@ def test_warm_auditor_sees_the_same():
     auditor = WarmAuditor()
     try:
         assert auditor.look(ONE) == look((ONE,))
-        assert auditor.foretell(ONE, ["remove:namespace0.1"]) == foretell(ONE, ["remove:namespace0.1"])
+        assert auditor.predict(ONE, ["remove:namespace0.1"]) == predict(ONE, ["remove:namespace0.1"])
     finally:
         auditor.close()
 
@@ -265,4 +265,4 @@ def test_warm_auditor_sees_the_same():
 def test_warning_of_struct_pages_that_do_not_fit_is_for_namespaces_that_hold_them():
     warned = told("safe", done=False, notes="if they do not fit, the add fails with -ENOMEM (VMM-14)")
     for how, expected in (("devdax dev 4K", 0), ("devdax mem 4K", 1)):
-        assert len(cases(operation=Operation("create", size=400 << 20, how=how), foretold=(warned,))) == expected
+        assert len(cases(operation=Operation("create", size=400 << 20, how=how), predicted=(warned,))) == expected

@@ -98,7 +98,7 @@ class ToyGuest:
 
 
 class ToyAuditor:
-    """Sees what is torn; foretells that everything is safe."""
+    """Sees what is torn; predicts that everything is safe."""
 
     def look(self, *paths):
         torn = paths[0] / "torn.json"
@@ -111,7 +111,7 @@ class ToyAuditor:
         states = tuple((n << 15, (n + 1) << 15, "valid") for n in range(len(namespaces)))
         return Seen(findings=found, states=states)
 
-    def foretell(self, _capture, operations):
+    def predict(self, _capture, operations):
         return [{"operation": one, "answer": "safe", "why": "", "breaks": [], "notes": []} for one in operations]
 
     def distill(self, dump, into):
