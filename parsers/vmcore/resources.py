@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from parsers.errors import FormatError
@@ -13,25 +15,17 @@ __all__ = ["read_iomem"]
 
 _MAX_RESOURCES = 1 << 20
 _MAX_DEPTH = 64
-_MEMBERS = ("start", "end", "name", "sibling", "child")
+_MEMBERS = ("start", "end", "name", "sibling", "child", "parent")
 
 
 def read_iomem(dump: Dump) -> Iomem:
     """``iomem_resource`` and all below it, in the order of /proc/iomem; ``line`` counts as that file would.
 
     Raises LookupError without symbols or types, FormatError for a damaged tree, MissingMemoryError
-    where memory is missing at its root; a branch that is missing becomes a diagnostic.
+    where memory is missing at its root or reads as zeros; a branch of which this is true becomes a diagnostic.
     """
-    root = dump.symbol("iomem_resource")
-    offsets = [dump.offset("resource", member) for member in _MEMBERS]
-    size = dump.size("resource")
-    if root is None or size is None or None in offsets:
-        raise LookupError("iomem_resource needs symbols, and BTF or a vmlinux")
-
-    def resource(address: int) -> list[int]:
-        record = dump.read(address, size)
-        return [int.from_bytes(record[at : at + 8], "little") for at in offsets if at is not None]
-
+    root = dump.symbol("iomem_resource") or 0
+    resource = _reader(dump, root)
     rows: list[tuple[int, int, int, int]] = []
     names: list[str] = []
     seen = {root, 0}
@@ -45,7 +39,7 @@ def read_iomem(dump: Dump) -> Iomem:
             raise FormatError(f"the resource tree is damaged at {address:#x}")
         seen.add(address)
         try:
-            start, end, name, sibling, child = resource(address)
+            start, end, name, sibling, child, _ = resource(address)
         except MissingMemoryError as error:
             dump.say(f"resources are incomplete: {error.message}")
             lost = True
@@ -70,6 +64,27 @@ def read_iomem(dump: Dump) -> Iomem:
         privileged=bool(last_column.any()),
         cut_short=lost,
     )
+
+
+def _reader(dump: Dump, root: int) -> Callable[[int], list[int]]:
+    """A function that reads `_MEMBERS` of the resource at an address; LookupError without symbols or types.
+
+    It raises MissingMemoryError where memory is missing, or reads as zeros: the root of the tree ends at -1
+    (kernel/resource.c), every other resource in it has a parent (__request_resource()).
+    """
+    offsets = [dump.offset("resource", member) for member in _MEMBERS]
+    size = dump.size("resource")
+    if not root or size is None or None in offsets:
+        raise LookupError("iomem_resource needs symbols, and BTF or a vmlinux")
+
+    def resource(address: int) -> list[int]:
+        record = dump.read(address, size)
+        values = [int.from_bytes(record[at : at + 8], "little") for at in offsets if at is not None]
+        if not values[1 if address == root else -1]:
+            raise MissingMemoryError(f"the resource at {address:#x} reads as zeros", address=address)
+        return values
+
+    return resource
 
 
 def _name(dump: Dump, address: int) -> str:

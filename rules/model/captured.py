@@ -372,7 +372,12 @@ class _Building:
         table: SectionTable | None
         if vmcore is not None and vmcore.sections is not None:
             table = SectionTable.exact(
-                layout, vmcore.sections, resources=resources, blocks=self.captured.blocks, source=vmcore.path
+                layout,
+                vmcore.sections,
+                resources=resources,
+                blocks=self.captured.blocks,
+                linear=self.known.get(LinearMap),
+                source=vmcore.path,
             )
         else:
             table = SectionTable.derive(

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from parsers.ranges import EMPTY, Ranges, distinct
-from rules.model.memory.regions import LinearMap
+from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.rule import UndecidedError
 
 if TYPE_CHECKING:
-    from rules.model.memory.regions import Vmemmap
     from rules.model.memory.sections import SectionTable
 
-__all__ = ["everything_possible", "need_devices", "unexplained"]
+__all__ = ["everything_possible", "need_boot_memmap", "need_devices", "unexplained"]
 
 
 def everything_possible(vmemmap: Vmemmap, sections: SectionTable) -> bool:
@@ -33,8 +32,23 @@ def unexplained(vmemmap: Vmemmap, sections: SectionTable) -> Ranges:
     return left
 
 
+def need_boot_memmap(vmemmap: Vmemmap, sections: SectionTable) -> None:
+    """UndecidedError where struct pages of boot memory are not mapped: no kernel runs for long without them.
+
+    Then the page tables were not read as they are: pages of the dump are zeros, or lines of the text are missing.
+    """
+    missing = sections.early & vmemmap.pfns(vmemmap.pages_missing)
+    if missing:
+        message = f"the struct pages of {missing.total} pages of boot memory are not mapped: zeros in the page tables?"
+        raise UndecidedError(message, Vmemmap)
+
+
 def need_devices(vmemmap: Vmemmap, sections: SectionTable) -> None:
     """UndecidedError where struct pages outside of RAM are mapped and their owner is unknown."""
+    need_boot_memmap(vmemmap, sections)
+    if sections.unnamed:
+        message = f"no list names {sections.unnamed.total} valid pages that were added after boot: it may be cut"
+        raise UndecidedError(message, "iomem")
     left = unexplained(vmemmap, sections)
     if left:
         pages = vmemmap.pages_touched(left).total

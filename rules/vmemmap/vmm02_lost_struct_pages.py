@@ -18,6 +18,7 @@ from rules.model.replay.timeline import Timeline, Trouble
 from rules.rule import UndecidedError, rule
 from rules.trace.anomalies import places
 from rules.vmemmap.blank import blank_struct_pages
+from rules.vmemmap.devices import need_boot_memmap
 from rules.vmemmap.skipped import populate_skipped
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def lost_struct_pages(
         known = section_table.valid if timeline is None else section_table.valid | timeline.lost
         yield from _of_unlisted_devices(vmemmap, linear_map, known)
     section_table.need_whole_lists()
+    need_boot_memmap(vmemmap, section_table)
     unseen = valid - vmemmap.pfns(vmemmap.pages_observed)
     if struct_page_rows is not None and not section_table.devices_known and struct_page_rows.blank.any():
         zeros = int(struct_page_rows.blank.sum())

@@ -41,11 +41,22 @@ SAMPLE = [
     ("rules/TRC-07/fires", "trace", ("thinned to 2 of 3 lines", "cut at 75 %", "without its head")),
     ("rules/ENV-03/fires", "memory_blocks", ("cut at a line, 25 %",)),
     ("rules/ENV-06/fires-80-bytes", "kernel_page_tables", ("without its middle",)),
+    ("kcore/namespaces.kcore", "iomem", ("cut at 50 %", "thinned to 1 of 2 lines")),
+    ("kcore/shared-block.kcore", "iomem", ("cut at a line, 50 %",)),
     ("rules/CNT-05/fires-no-log", "earlier_page_tables", ("without its head", "thinned to 1 of 2 lines")),
 ]
 
 
-@pytest.mark.parametrize("gone", ["struct pages excluded", "pages 1/8 excluded", "section table excluded"])
+GONE = (
+    "struct pages excluded",
+    "pages 1/8 excluded",
+    "section table excluded",
+    "page tables zeroed",
+    "pages 1/8 zeroed",
+)
+
+
+@pytest.mark.parametrize("gone", GONE)
 def test_a_dump_without_the_pages_that_a_rule_reads_does_not_reassure(tmp_path, gone):
     core = FIXTURES / "vmcore/pmem-6.12-readded.core.zst"
     (tmp_path / "core").write_bytes(next(data for what, data in damaged_dumps(core) if what == gone))

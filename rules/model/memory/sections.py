@@ -104,6 +104,10 @@ class SectionTable:
     """Device memory that /proc/iomem lists and whose linear map was not seen: it may have struct pages, or none."""
     unlisted: Ranges = EMPTY
     """PFNs in the linear map that no list has: one of the lists is cut, or their mapping was not torn down (LIN-01)."""
+    unnamed: Ranges = EMPTY
+    """PFNs added after boot, in the linear map, that neither /proc/iomem nor a memory block names: a list is cut.
+    Those that are not in the linear map were added by halves (VMM-14).
+    """
     contested: Ranges = EMPTY
     """PFNs of sections that /proc/iomem and the memory blocks, taken one after the other, disagree about (SEC-04)."""
 
@@ -120,6 +124,9 @@ class SectionTable:
         """UndecidedError where a list that this table is derived from has less than the other, or the page tables."""
         if self.precision is Precision.EXACT and (self.contested or not self.valid):
             lacking = f"{self.contested.total} pages that are RAM" if self.contested else "any memory"
+            raise UndecidedError(f"mem_section has no section for {lacking}: zeros in the dump?", "vmcore")
+        if self.precision is Precision.EXACT and self.unlisted:
+            lacking = f"{self.unlisted.total} pages of the linear map"
             raise UndecidedError(f"mem_section has no section for {lacking}: zeros in the dump?", "vmcore")
         if self.contested:
             raise UndecidedError(
@@ -204,10 +211,14 @@ class SectionTable:
         *,
         resources: Resources | None,
         blocks: MemoryBlocks | None,
+        linear: LinearMap | None,
         source: str,
     ) -> SectionTable:
-        """The table as ``mem_section`` in a crash dump has it; iomem and blocks only name and group what is there."""
-        return _Reading(layout, rows, resources, blocks, source).table()
+        """The table as ``mem_section`` in a crash dump has it; iomem and blocks only name and group what is there.
+
+        The linear map is a second witness of which memory has sections.
+        """
+        return _Reading(layout, rows, resources, blocks, linear, source).table()
 
 
 class _Reading:
@@ -219,9 +230,10 @@ class _Reading:
         rows: SectionRows,
         resources: Resources | None,
         blocks: MemoryBlocks | None,
+        linear: LinearMap | None,
         source: str,
     ) -> None:
-        self.layout, self.rows, self.resources, self.source = layout, rows, resources, source
+        self.layout, self.rows, self.resources, self.linear, self.source = layout, rows, resources, linear, source
         self.section = layout.pages_per_section
         self.start = rows.section_nr.astype(np.int64) * self.section
         self.blocks = memory_block_units(blocks, layout)
@@ -260,8 +272,29 @@ class _Reading:
             device_units=device_units(resources, device, self.layout),
             block_units=self.blocks.starting_in(hotadded),
             source=self.source,
+            unlisted=self._unlisted(early | bits | unknown),
+            unnamed=self._unnamed(bits),
             contested=EMPTY if resources is None else ram - early - bits - unknown,
         )
+
+    def _unlisted(self, sections: Ranges) -> Ranges:
+        """PFNs in the linear map without a section."""
+        if self.linear is None or not self.layout.knows("phys_offset"):
+            return EMPTY
+        return self.linear.pfns(self.linear.pages_mapped) - sections
+
+    def _unnamed(self, added: Ranges) -> Ranges:
+        """PFNs of ``added`` in the linear map, but in no memory block and no resource except a bare container.
+
+        None without a resource tree or a linear map.
+        """
+        if self.resources is None or self.linear is None or not self.layout.knows("phys_offset"):
+            return EMPTY
+        resources, page = self.resources, self.layout.page_size
+        bare = resources.containers - resources.claimed - resources.ram
+        named = resources.pfns(resources.everything - bare, page).widen(self.layout.pages_per_subsection)
+        unnamed = added - named - Ranges.of(self.blocks.start_pfn, self.blocks.end_pfn)
+        return unnamed & self.linear.pfns(self.linear.pages_mapped)
 
     def _whole(self, chosen: Bool) -> Ranges:
         """All PFNs of the chosen sections."""
