@@ -26,6 +26,8 @@ __all__ = ["run_blocks"]
 
 MIN_REPEATS = 4
 """Blocks of each kind on average, from which on looking for repetition pays."""
+MAX_ROWS = 1 << 18
+"""Of the largest piece: the comparison of states takes some 60 bytes a row."""
 MAX_BYTES = 64 << 20
 """Of states that are kept."""
 MAX_MISSES = 256
@@ -53,7 +55,10 @@ class Blocks:
     @property
     def repeat(self) -> bool:
         """Whether it pays to look for repetition."""
-        return bool(self.kind.size >= MIN_REPEATS * (int(self.kind.max()) + 1))
+        return bool(
+            self.kind.size >= MIN_REPEATS * (int(self.kind.max()) + 1)
+            and (self.piece_end - self.piece_first).max() <= MAX_ROWS
+        )
 
 
 def run_blocks(replay: Replay, apply: Callable[[int, int], None]) -> None:
