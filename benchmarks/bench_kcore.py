@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import argparse
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from linear_map import ROOT, LinearMap, peak_mib, plain_reading, write_elf
+from linear_map import ROOT, LinearMap, figures_of, peak_mib, plain_reading, write_elf
 
 from parsers.vmcore.addresses import AddressMap
 from parsers.vmcore.memory import UNIT
@@ -54,10 +52,7 @@ def main() -> None:
         core = Path(directory) / "kcore"
         offset = write_elf(core, source, kcore=True)
         plain = plain_reading(core, offset, (source.end - ROOT // UNIT) * UNIT)
-        command = [sys.executable, __file__, "--walk-only", str(core)]
-        first, second, processor, peak, _ = subprocess.run(
-            command, check=True, capture_output=True, text=True
-        ).stdout.split()
+        first, second, processor, peak, _ = figures_of(__file__, core)
     print(f"{options.gib} GiB: walk {first} s, second reading {second} s, {processor} s of CPU time, peak {peak} MiB")
     print(f"plain reading {plain:.3f} s of the same pages; the walk takes {float(first) / plain:.2f} times as long")
 

@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import subprocess
-import sys
 import tempfile
 import time
 import zlib
@@ -24,7 +22,7 @@ import cramjam
 import lzallright
 import numpy as np
 import zstandard
-from linear_map import PACKERS, UNIT, LinearMap, peak_mib, write_kdump
+from linear_map import PACKERS, UNIT, LinearMap, figures_of, peak_mib, write_kdump
 
 from parsers.vmcore.addresses import AddressMap
 from parsers.vmcore.opening import open_dump
@@ -95,10 +93,7 @@ def main() -> None:
             dump = Path(directory) / "kdump"
             places = write_kdump(dump, source, codec)
             yardstick = unpack_all(dump, codec, places)
-            command = [sys.executable, __file__, "--walk-only", str(dump)]
-            walk, processor, peak, rows = subprocess.run(
-                command, check=True, capture_output=True, text=True
-            ).stdout.split()
+            walk, processor, peak, rows = figures_of(__file__, dump)
             print(
                 f"{codec}: walk {walk} s, {processor} s of CPU time, peak {peak} MiB, {rows} rows; "
                 f"decompressing alone {yardstick:.3f} s; ratio {float(walk) / yardstick:.2f}",

@@ -10,15 +10,13 @@ the peak resident size of the walk in its own process.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import drgn
 import numpy as np
-from linear_map import ENTRIES, INFO, ROOT, LinearMap, peak_mib, plain_reading, write_elf
+from linear_map import ENTRIES, INFO, ROOT, LinearMap, figures_of, peak_mib, plain_reading, write_elf
 
 from parsers.mapping import U8, U64, Bool
 from parsers.vmcore.addresses import AddressMap
@@ -95,8 +93,7 @@ def main() -> None:
         print(f"core: {size >> 20} MiB, {source.nr_pte * ENTRIES / 1e6:.0f} M PTEs")
         plain = plain_reading(core, offset, size)
         reads, rate = program_reads(core, source.units * np.uint64(UNIT))
-        command = [sys.executable, __file__, "--walk-only", str(core)]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        output = figures_of(__file__, core)
         seconds = float(output[0])
     print(f"walk of the core: {seconds:.2f} s, {output[1]} rows, peak {output[2]} MiB")
     print(f"plain reading of the same pages: {plain:.2f} s; the walk takes {seconds / plain:.2f} times as long")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from collections.abc import Callable
@@ -141,6 +143,12 @@ def plain_reading(path: Path, offset: int, size: int) -> float:
         for at in range(offset, offset + size, len(buffer)):
             os.preadv(file.fileno(), [buffer], at)
     return time.perf_counter() - start
+
+
+def figures_of(script: str, dump: Path) -> list[str]:
+    """What ``script --walk-only dump`` prints: in its own process, whose peak memory is that of the walk."""
+    command = [sys.executable, script, "--walk-only", str(dump)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
 
 
 def peak_mib() -> int:
