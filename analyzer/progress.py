@@ -101,7 +101,7 @@ class _Bars:
 
 def _bar() -> Any:  # noqa: ANN401 rich is imported here only
     from rich.console import Console  # noqa: PLC0415
-    from rich.progress import (  # noqa: PLC0415  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415
         BarColumn,
         Progress,
         TaskProgressColumn,
