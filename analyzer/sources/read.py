@@ -52,8 +52,8 @@ class Request:
 def read_sources(request: Request) -> Sources:
     """Read everything that is asked for into one evidence set.
 
-    Raises `InputError` where a path cannot be read or no file that ptaudit knows, `UsageError` for a
-    directory with several captures.
+    Raises `InputError` where a path cannot be read or holds no file that ptaudit knows, `UsageError` for
+    a directory with several captures.
     """
     reading = Reading(request.symbols)
     for path in request.paths:
