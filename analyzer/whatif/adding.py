@@ -147,12 +147,26 @@ class Adding:
         resources = self.case.facts.get(Resources)
         if resources is not None:
             claims = Ranges.one(self.start, self.end) & (resources.ram | resources.claimed | resources.nomap)
+            claims -= self._own_header(resources)
             if claims:
                 lo, hi = claims.tuples()[0]
                 owners = self.case.known.inventory.owners(resources.pfns(claims, machine.page_size))
                 whose = f", {owners[0].name}" if owners else ""
                 return f"-EEXIST: {lo:#x}-{hi:#x}{whose} is claimed already. The refusal leaves nothing behind"
         return None
+
+    def _own_header(self, resources: Resources) -> Ranges:
+        """The pages before a namespace's data, which its driver claims before it maps the whole namespace.
+
+        drivers/dax/pmem.c __dax_pmem_probe(); the range that device-dax maps begins with them.
+        """
+        valid, page = self.machine.valid, self.machine.page_size
+        own = [
+            (one.start, one.end)
+            for one in resources.devices
+            if one.name.startswith("namespace") and one.start == self.start and one.end < self.end
+        ]
+        return Ranges.pairs([at for at in own if not Ranges.one(at[0] // page, at[1] // page) & valid])
 
     def _half_added(self, there: Ranges) -> Outcome:
         """__add_pages() stops at the first section that is valid already; what it added before stays (VMM-14)."""

@@ -255,6 +255,16 @@ def test_a_device_that_left_claims_nothing_and_its_neighbour_does() -> None:
     assert (other.kind, "claimed already" in other.why) == (Kind.REFUSED, True)
 
 
+def test_a_namespace_that_was_system_ram_becomes_a_device_again() -> None:
+    facts = facts_of(CAPTURES / "kmem-6.12-4k-mom" / "02-system-ram")
+    whole, ram = "0x80000000-0xa8000000", "0x88000000-0xa8000000"
+    _, again, ram_again = what_if(facts, [f"remove:{ram}", f"add:{whole}", f"add:{ram}"], in_sequence=True)
+    assert again.kind is Kind.SAFE, again.why
+    assert "claimed already" in ram_again.why
+    _, elsewhere = what_if(facts, [f"remove:{ram}", "add:0x80000000-0x80200000"], in_sequence=True)
+    assert "claimed already" in elsewhere.why, "the header alone is a range that somebody else claims"
+
+
 def test_units_are_asked_by_any_of_their_names() -> None:
     facts = facts_of(NAMESPACES)
     by_name, by_dax, by_range = what_if(facts, ["remove:namespace0.1", "remove:dax0.1", "remove:0x82000000-0x84000000"])
