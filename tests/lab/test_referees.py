@@ -180,6 +180,17 @@ def test_message_is_explained_by_one_like_it():
     assert [one[0] for one in cases(log=other, before=Seen((LOST,)), after=quoting)] == ["log"]
 
 
+def test_message_is_explained_by_one_like_it_that_was_quoted_in_an_earlier_step():
+    line = (260, "[   44.602751] kmem dax0.1: probe with driver kmem failed with error -22")
+    quoting = Seen(
+        (replace(LOST, log_lines=(200,), log_texts=("kmem dax0.0: probe with driver kmem failed with error -22",)),)
+    )
+    assert cases(log=(line,), before=quoting, after=quoting) == []
+    assert [one[0] for one in cases(log=((260, line[1].replace("kmem", "cxl")),), before=quoting, after=quoting)] == [
+        "log"
+    ]
+
+
 def test_lost_guest_is_the_kernels():
     (case,) = judge(replace(QUIET, lost="HungError in disable"))
     assert (case.blame, case.key) == (Blame.KERNEL, "disable lost the guest, silence")
