@@ -129,6 +129,13 @@ def test_damage_that_was_not_predicted_is_also_the_models():
     assert found == [("findings", "kernel", "VMM-02"), ("prediction", "model", "predicted safe, VMM-02 came")]
 
 
+def test_damage_that_only_a_dump_shows_may_be_older_than_the_step():
+    safe = told("safe", done=True)
+    assert cases(exact=Seen((LOST,), dumped=True), predicted=(safe,)) == [("findings", "kernel", "VMM-02")]
+    both = cases(before=Seen(dumped=True), exact=Seen((LOST,), dumped=True), predicted=(safe,))
+    assert ("prediction", "model", "predicted safe, VMM-02 came") in both
+
+
 def test_what_was_asked_is_by_the_trace_where_there_is_one():
     before = Seen(units={"namespace0.1": (0x80000000, 0x82000000)}, states=((0x80000, 0x82000, "valid linear:+2M"),))
     result = Result("", {"online:memory33": True, "destroy:namespace0.1": True, "walk:x": True})
