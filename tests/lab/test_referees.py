@@ -204,6 +204,22 @@ def test_lost_guest_is_the_kernels():
     assert oopsed(["[ 1.0] Unable to handle kernel paging request at virtual address fffffdffc2100000"])
 
 
+def test_guest_that_the_sequence_filled_is_nobodys():
+    full = lines(
+        "Out of memory and no killable processes...", "Kernel panic - not syncing: System is deadlocked on memory"
+    )
+    assert cases(lost="DeadError in resize 0", log=full) == []
+    assert cases(lost="DeadError in resize 0", log=lines("Kernel panic - not syncing: Oops")) == [
+        ("guest", "kernel", "disable lost the guest, oops")
+    ]
+
+
+def test_log_without_page_size_is_looked_at(tmp_path):
+    log = tmp_path / "serial.log"
+    log.write_text("[  150.405826] Kernel panic - not syncing: System is deadlocked on memory\n")
+    assert look((log,)).errors == ()
+
+
 # The tool on real captures.
 
 ONE, TWO = CAPTURES / "pmem-6.12-vuln/01-three-namespaces", CAPTURES / "pmem-6.12-vuln/02-one-removed"
