@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from analyzer.known_bugs import BugState, bugs_of
 from analyzer.sources.read import Request, Sources, read_sources
 from analyzer.verdict import HostVerdict, verdict_of
 from parsers.progress import step
+from parsers.records import dataclass
 from rules.engine import Outcome, Verdict, load_rules, run, select
 from rules.finding import Finding, Severity
 from rules.model.captured import build_facts

@@ -16,12 +16,12 @@ damage stays where it is, so one file serves every later capture of a host.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from parsers.errors import FormatError, InputError
+from parsers.records import dataclass
 from rules.engine import Outcome
 
 if TYPE_CHECKING:

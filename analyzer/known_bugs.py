@@ -6,12 +6,12 @@ Code says most, a release least: vendors backport and revert.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from parsers.arm64 import PTE
 from parsers.image.code import KernelCode
 from parsers.layout import KernelLayout
+from parsers.records import dataclass
 from parsers.uname import KernelRelease
 from rules.finding import Claim
 from rules.model.bugs import KNOWN_BUGS, describe_fixes

@@ -9,7 +9,6 @@ host blind: it is about the past, or about more precision.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from parsers.iomem import Iomem
 from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
 from parsers.memory_blocks import MemoryBlocks
+from parsers.records import dataclass
 from parsers.vmcore.moment import Flux
 from parsers.vmcore.rows import BlockRows, HugetlbRows, SectionRows, StructPageRows, ZoneRows
 from rules.engine import Outcome

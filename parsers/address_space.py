@@ -6,10 +6,10 @@ KASAN's shadow.  The linear map and the vmemmap area are in `parsers.layout`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from parsers.layout import ERAS, MASK, KernelLayout
+from parsers.records import dataclass
 
 __all__ = ["Area", "KasanMode", "areas_of", "kasan_shadow"]
 

@@ -8,8 +8,9 @@ levels simply starts lower, whatever word the kernel prints for its first level.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+
+from parsers.records import dataclass
 
 __all__ = [
     "ATTRIBUTE_FIELDS",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from parsers.errors import Diagnostic, FormatError
 from parsers.lines import text_of
+from parsers.records import dataclass
 
 __all__ = ["BootId", "parse_boot_id"]
 

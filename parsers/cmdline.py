@@ -8,10 +8,10 @@ same, what follows ``--`` is for init.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from parsers.errors import Diagnostic, FormatError
 from parsers.lines import text_of, without_prompts
+from parsers.records import dataclass
 
 __all__ = ["MAX_BYTES", "MAX_LINES", "CommandLine", "Parameter", "parse_cmdline"]
 

@@ -12,10 +12,10 @@ import io
 import lzma
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import IO, Any, Protocol, cast
 
 from parsers.errors import FormatError
+from parsers.records import dataclass
 
 __all__ = [
     "DAMAGE",

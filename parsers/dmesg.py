@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -23,6 +23,7 @@ from parsers.log_scan import Message, scan_log
 from parsers.mapping import I64, U32, U64
 from parsers.oops import Reports, find_reports
 from parsers.printk import STAMP
+from parsers.records import dataclass
 from parsers.uname import KernelRelease, parse_uname
 
 __all__ = [

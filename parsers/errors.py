@@ -7,7 +7,7 @@ offset or address.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from parsers.records import dataclass
 
 __all__ = [
     "Diagnostic",

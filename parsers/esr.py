@@ -5,8 +5,9 @@ Classes and fault status codes from the Arm ARM (D24.2.40) and arch/arm64/includ
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from parsers.records import dataclass
 
 __all__ = ["Esr", "Fault"]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 from typing import Protocol
+
+from parsers.records import dataclass
 
 __all__ = ["Configuration", "Kind", "Row", "Tree", "When"]
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 from parsers.errors import Diagnostic, FormatError
 from parsers.lines import at_lines, grep_listing, numbered, text_of, without_lines
+from parsers.records import dataclass
 
 __all__ = ["MAX_BYTES", "HugePagePool", "HugePages", "parse_hugepages", "parse_hugepages_tree"]
 

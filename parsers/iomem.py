@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +17,7 @@ from parsers.errors import Diagnostic, FormatError, WrongFormatError
 from parsers.lines import at_lines, numbered, text_of, unread_lines
 from parsers.mapping import I64, U32, U64
 from parsers.ranges import distinct
+from parsers.records import dataclass
 
 __all__ = ["MAX_BYTES", "Iomem", "parse_iomem"]
 

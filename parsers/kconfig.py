@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from parsers.errors import Diagnostic, FormatError, WrongFormatError
 from parsers.lines import at_lines, numbered, text_of
+from parsers.records import dataclass
 
 __all__ = ["MAX_BYTES", "Kconfig", "Option", "parse_kconfig"]
 

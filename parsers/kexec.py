@@ -6,10 +6,9 @@ by a service, or never.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from parsers.errors import Diagnostic, FormatError
 from parsers.lines import text_of
+from parsers.records import dataclass
 
 __all__ = ["KexecCrash", "parse_kexec_crash_loaded"]
 

@@ -11,13 +11,14 @@ known raises :class:`~parsers.errors.LayoutError` that says what to collect.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from parsers.arm64 import Granule, granule
 from parsers.errors import LayoutError
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping as Dict

@@ -6,9 +6,10 @@ Messages from init/, mm/, arch/arm64/, drivers/ (4.14 to 6.18).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +15,7 @@ from parsers.lines import without_transport
 from parsers.log_messages import SHAPES, Kind
 from parsers.oops_starts import STARTS
 from parsers.printk import STAMP, prefix_at
+from parsers.records import dataclass
 from parsers.words import Words
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from parsers.errors import Diagnostic, FormatError
 from parsers.lines import at_lines, numbered, text_of
 from parsers.mapping import I64
 from parsers.memory_blocks import BlockState, MemoryBlocks
+from parsers.records import dataclass
 
 __all__ = ["MAX_BLOCKS", "MAX_BYTES", "parse_lsmem"]
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 from parsers.errors import Diagnostic, FormatError
 from parsers.lines import numbered, text_of, unread_lines
+from parsers.records import dataclass
 
 __all__ = ["Manifest", "parse_manifest"]
 

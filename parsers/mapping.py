@@ -8,12 +8,13 @@ can tell them apart, except by the precision that the table carries: a walk know
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from parsers.arm64 import ATTRIBUTE_FIELDS, Attr, MemType
+from parsers.records import dataclass
 
 __all__ = ["I8", "I64", "U8", "U16", "U32", "U64", "Bool", "Mapping", "Marker", "TablePages"]
 

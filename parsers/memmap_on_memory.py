@@ -6,11 +6,11 @@ mm/memory_hotplug.c (5.13): N, Y, and since 6.6 ``force``; readable in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from parsers.errors import Diagnostic, FormatError
 from parsers.lines import text_of
+from parsers.records import dataclass
 
 __all__ = ["MemmapOnMemory", "MemmapOnMemoryMode", "parse_memmap_on_memory"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import IntEnum
 
 import numpy as np
@@ -19,6 +19,7 @@ from parsers.errors import Diagnostic, FormatError
 from parsers.lines import at_lines, grep_listing, name_listing, numbered, text_of, without_lines
 from parsers.mapping import I8, I64, U8, U32, Bool
 from parsers.ranges import distinct
+from parsers.records import dataclass
 
 __all__ = [
     "MAX_BYTES",

@@ -11,7 +11,7 @@ import bisect
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import MappingProxyType
 
 from parsers.errors import Diagnostic
@@ -29,6 +29,7 @@ from parsers.oops_fields import (
 )
 from parsers.oops_starts import STARTS, ReportKind
 from parsers.printk import prefix_at
+from parsers.records import dataclass
 from parsers.words import Words
 
 __all__ = [

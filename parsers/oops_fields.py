@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from parsers.esr import Esr
+from parsers.records import dataclass
 
 __all__ = ["MAX_LINE", "Address", "Quote", "Walk", "find_fields", "frames", "registers", "text_of_bytes", "values_of"]
 

@@ -7,8 +7,9 @@ kernel/watchdog.c, mm/memory.c, mm/page_alloc.c, mm/debug.c, mm/kasan/report.c a
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
+
+from parsers.records import dataclass
 
 __all__ = ["STARTS", "ReportKind", "Start"]
 

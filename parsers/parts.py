@@ -12,13 +12,14 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache
 from itertools import groupby, pairwise
 from typing import NamedTuple
 
 from parsers.kinds import KINDS, SNIFF_BYTES, Kind, kind_of_content, kind_of_path
 from parsers.log_scan import report_starts
+from parsers.records import dataclass
 
 __all__ = ["MAX_BYTES", "Part", "parts_of"]
 

@@ -6,10 +6,11 @@ end of the address space, 2**64, has no half-open form that fits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

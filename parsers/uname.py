@@ -8,10 +8,11 @@ answers None where only the vendor knows.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from parsers.errors import Diagnostic, FormatError
 from parsers.lines import text_of, without_prompts
+from parsers.records import dataclass
 
 __all__ = ["MAX_BYTES", "KernelRelease", "parse_uname", "with_banner"]
 

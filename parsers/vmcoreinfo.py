@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 
 from parsers.errors import Diagnostic, FormatError
 from parsers.lines import at_lines, numbered, text_of
+from parsers.records import dataclass
 
 __all__ = ["MAX_BYTES", "VmcoreInfo", "parse_vmcoreinfo"]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from parsers.errors import Diagnostic, FormatError
 from parsers.lines import at_lines, numbered, text_of
 from parsers.mapping import I64, U32
+from parsers.records import dataclass
 
 __all__ = ["MAX_BYTES", "Zoneinfo", "parse_zoneinfo"]
 

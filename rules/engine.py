@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
 from parsers.memory_blocks import MemoryBlocks
 from parsers.ranges import Ranges
+from parsers.records import dataclass
 from parsers.vmcore.moment import Flux
 from parsers.vmcore.rows import BlockRows, SectionRows, SelfHostedRows, StructPageRows
 from rules.finding import Finding

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from parsers.kconfig import Kconfig
 from parsers.kinds import KINDS, Kind, kinds_of_fact, steps
 from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
+from parsers.records import dataclass
 from parsers.uname import KernelRelease
 from parsers.vmcore.rows import (
     BlockRows,

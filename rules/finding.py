@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum, StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from parsers.ranges import EMPTY, Ranges
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from rules.rule import Rule

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from parsers.records import dataclass
 from rules.finding import NotApplicableError, UndecidedError
 from rules.signature import Check, check_of
 

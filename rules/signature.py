@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import dataclass
 from types import NoneType, SimpleNamespace, UnionType
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
+from parsers.records import dataclass
 from rules.facts import is_known
 
 if TYPE_CHECKING:

@@ -53,6 +53,18 @@ def test_a_file_is_one_idea(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= MAX_LINES
 
 
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_dataclasses_are_those_of_parsers_records(path: Path) -> None:
+    """Those of the standard library compile source for each class, which every start of the program would wait for."""
+    taken = {
+        alias.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module == "dataclasses"
+        for alias in node.names
+    }
+    assert "dataclass" not in taken or path == ROOT / "parsers" / "records.py"
+
+
 def test_help_does_not_import_the_heavy_libraries() -> None:
     code = "import sys, analyzer.cli; print([m for m in ('numpy', 'drgn', 'rich', 'construct') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

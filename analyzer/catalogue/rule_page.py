@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from parsers.records import dataclass
 from rules.facts import how_to_collect
 from rules.rule import SECTIONS
 

@@ -6,13 +6,13 @@ the same page size whose PHYS_OFFSET is known, whatever KASLR did.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from parsers.boot_id import BootId
 from parsers.cmdline import CommandLine
 from parsers.errors import UsageError
 from parsers.layout import KernelLayout
+from parsers.records import dataclass
 from parsers.uname import KernelRelease
 
 if TYPE_CHECKING:

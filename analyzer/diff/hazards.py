@@ -6,7 +6,6 @@ translations and hold within one boot only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from parsers.arm64 import PMD, Attr, MemType
 from parsers.dmesg import Dmesg
 from parsers.ranges import EMPTY, Ranges
+from parsers.records import dataclass
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Severity
 from rules.model.memory.regions import Vmemmap

@@ -6,7 +6,6 @@ known), so two boots with other random bases compare.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from parsers.arm64 import Attr
 from parsers.ranges import Ranges
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from parsers.mapping import I8, I64, U8, U16, U64, Bool

@@ -9,11 +9,11 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Self
 
 from analyzer.fleet.server import Request
 from analyzer.fleet.unit import BundleResult, failure
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from analyzer.fleet.store import query
 from analyzer.output import printable
 from analyzer.text_table import table
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from pathlib import Path

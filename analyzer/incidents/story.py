@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from analyzer.advice import advice_for
 from analyzer.incidents.group import grouped, joined_pfns
 from analyzer.known_bugs import bug_name
 from parsers.layout import KernelLayout
+from parsers.records import dataclass
 from rules.finding import Claim, Severity
 from rules.model.bugs import describe_fixes
 from rules.model.memory.resources import Resources

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from parsers.errors import InputError
 from parsers.layout import KernelLayout
 from parsers.memory_blocks import MemoryBlocks
 from parsers.ranges import Ranges
+from parsers.records import dataclass
 from parsers.vmcore.rows import BlockRows, SectionRows, subsection_bits
 from rules.facts import how_to_collect
 from rules.model.memory.coverage import MIXED, Coverage, Extent

@@ -12,7 +12,7 @@ import io
 import re
 import tarfile
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -20,6 +20,7 @@ from analyzer.sources.budget import Budget
 from analyzer.sources.sniff import is_vmcore
 from parsers.compressed import DAMAGE, SUFFIXES, Forward, Growth, Stream, compression, decompressed, first_bytes
 from parsers.errors import Diagnostic, InputError
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,9 +7,10 @@ kilobytes can claim any size.  Every reader of `analyzer.sources` draws on the s
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from parsers.errors import InputError
+from parsers.records import dataclass
 
 __all__ = ["Bounds", "Budget"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from analyzer.sources.found import Found, digest
 from analyzer.sources.sniff import is_kdump
 from parsers.errors import FormatError, InputError
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from parsers.errors import Diagnostic, InputError
 from parsers.progress import step
+from parsers.records import dataclass
 
 __all__ = ["MAX_FILE_BYTES", "UNENDED", "Found", "digest", "head_of"]
 

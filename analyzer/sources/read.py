@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from analyzer.sources.reading import Reading, Source, readable_kinds
 from analyzer.sources.unread import Unread
 from parsers.errors import UsageError
 from parsers.kinds import KINDS
+from parsers.records import dataclass
 from rules.model.captured import Captured
 
 if TYPE_CHECKING:

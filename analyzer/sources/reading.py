@@ -11,7 +11,7 @@ import contextlib
 import re
 import sys
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ from parsers.errors import Diagnostic, InputError, PtauditError, WrongFormatErro
 from parsers.kconfig import Kconfig
 from parsers.kinds import KINDS, SNIFF_BYTES, kind_of_path
 from parsers.lines import at_lines
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

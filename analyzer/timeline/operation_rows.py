@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from parsers.errors import InputError
 from parsers.ftrace.events import Origin
 from parsers.ftrace.functions import Kind, Unit, unit_of
+from parsers.records import dataclass
 from rules.facts import how_to_collect
 from rules.model.replay.calls import NEVER
 from rules.model.replay.timeline import HotplugLog, Timeline, Trouble

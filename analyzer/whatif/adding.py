@@ -6,7 +6,7 @@ mm/memory_hotplug.c add_memory_resource() and __add_pages(), mm/memremap.c, arch
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from analyzer.whatif.answer import Break, Kind
@@ -15,6 +15,7 @@ from analyzer.whatif.harm import missing_struct_pages
 from parsers.ftrace.functions import Kind as CallKind
 from parsers.memmap_on_memory import MemmapOnMemory, MemmapOnMemoryMode
 from parsers.ranges import Ranges
+from parsers.records import dataclass
 from rules.finding import Severity
 from rules.model.memory.resources import Resources
 from rules.model.memory.units import Unit, UnitKind

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from parsers.ranges import EMPTY, Ranges
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from analyzer.whatif.operation import Operation

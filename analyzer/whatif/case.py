@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from analyzer.whatif.answer import Break, Kind
@@ -11,6 +11,7 @@ from parsers.ftrace.functions import Kind as CallKind
 from parsers.kconfig import Kconfig
 from parsers.memory_blocks import MemoryBlocks
 from parsers.ranges import EMPTY, Ranges
+from parsers.records import dataclass
 from parsers.uname import KernelRelease
 from rules.facts import how_to_collect
 from rules.finding import Severity

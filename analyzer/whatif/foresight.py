@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from itertools import permutations
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from analyzer.whatif.operation import Operation, Verb, parse_operation
 from parsers.errors import LayoutError, UsageError
 from parsers.layout import KernelLayout
 from parsers.ranges import Ranges
+from parsers.records import dataclass
 from rules.facts import Facts, how_to_collect
 from rules.finding import Claim
 from rules.model.memory.resources import Resources

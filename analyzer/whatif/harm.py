@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from analyzer.whatif.answer import Break
 from parsers.ranges import EMPTY, Ranges
+from parsers.records import dataclass
 from rules.finding import Evidence, Severity, VaRange
 from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.walk import PageWalk

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from analyzer.whatif.answer import Kind
 from analyzer.whatif.foresight import Foresight, every_operation
 from analyzer.whatif.operation import Verb
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from analyzer.whatif.answer import Answer

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 
 from parsers.errors import UsageError
+from parsers.records import dataclass
 
 __all__ = ["MAX_PHYSICAL_BITS", "Address", "Space", "parse_address"]
 

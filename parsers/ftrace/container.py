@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from io import BytesIO
 from typing import Any, BinaryIO, Protocol
 
@@ -17,6 +17,7 @@ import construct
 
 from parsers.errors import Diagnostic, FormatError, MissingDependencyError
 from parsers.ftrace.scan import Source
+from parsers.records import dataclass
 
 __all__ = ["Container", "CpuData", "Instance", "open_container"]
 

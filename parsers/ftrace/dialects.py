@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from parsers.ftrace.events import I32, NO_TIME
 from parsers.ftrace.numbers import byte_strings, parse_decimal, parse_hex
 from parsers.mapping import I64, Bool
+from parsers.records import dataclass
 
 __all__ = ["DIALECTS", "Contexts", "Dialect", "parse_contexts"]
 

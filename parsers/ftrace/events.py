@@ -7,7 +7,7 @@ live in a separate compressed table (`Arguments`) because no event has more than
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from parsers.errors import Diagnostic
 from parsers.ftrace.functions import Kind
 from parsers.mapping import I64, U8, U16, U64, Bool
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from parsers.ftrace.scan import KeptLines

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from parsers.mapping import I64, U8, U64
+from parsers.records import dataclass
 
 __all__ = ["EventFormat", "Field", "parse_format"]
 

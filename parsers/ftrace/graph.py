@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from parsers.ftrace.messages import MessageParser
 from parsers.ftrace.naming import symbol_kind
 from parsers.ftrace.scan import Block, Progress, Source, graph_calls, line_end, line_spans
 from parsers.ftrace.table import TableBuilder
+from parsers.records import dataclass
 
 __all__ = ["looks_like_graph", "read_graph"]
 

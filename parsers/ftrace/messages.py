@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from parsers.ftrace.naming import IGNORED, TRACEPOINTS, kind_of, symbol_kind
 from parsers.ftrace.numbers import byte_strings, parse_integer
 from parsers.ftrace.table import Interned, TableBuilder, argument_columns
 from parsers.mapping import I64, U8, Bool
+from parsers.records import dataclass
 
 __all__ = ["Event", "MessageParser", "Messages", "classify"]
 

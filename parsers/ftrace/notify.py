@@ -9,7 +9,6 @@ range of the outer call.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from parsers.ftrace.events import Events, Phase
 from parsers.ftrace.functions import Kind
 from parsers.mapping import U8, U64, Bool
+from parsers.records import dataclass
 
 __all__ = ["Notifications", "NotifyAction", "decode_notify"]
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from itertools import chain
 
 from parsers.ftrace.functions import FUNCTIONS, Function, Release
 from parsers.ftrace.naming import column_type
+from parsers.records import dataclass
 
 __all__ = ["BTF_ARGUMENTS", "FPROBE_EVENTS", "MEMINIT_TRACEABLE", "Probe", "probe_script", "probes"]
 

@@ -8,10 +8,11 @@ of the same task at the same indentation; it is written out as the return of a p
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from parsers.ftrace.naming import symbol_kind
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

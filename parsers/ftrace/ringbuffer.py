@@ -8,7 +8,6 @@ record of every page.  Byte order and field places come from the file's ``header
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from parsers.errors import FormatError
 from parsers.ftrace.events import I32
 from parsers.mapping import I64, U16, U32, U64, Bool
+from parsers.records import dataclass
 
 __all__ = ["PageLayout", "Records", "walk_pages"]
 

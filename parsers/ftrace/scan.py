@@ -12,7 +12,6 @@ import re
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from itertools import groupby, pairwise
@@ -24,6 +23,7 @@ import numpy as np
 from parsers.errors import FormatError, InputError
 from parsers.ftrace.naming import BASE_NAMES, EVENT_NAMES, NAME_ENDS, SYMBOLS
 from parsers.mapping import I64
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     import hyperscan

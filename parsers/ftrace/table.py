@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from parsers.ftrace.events import NO_TIME, Arguments, Events, Origin, Phase, Sta
 from parsers.ftrace.functions import FUNCTION_OF_KIND, Kind
 from parsers.ftrace.naming import column_of
 from parsers.mapping import I64, U8, U64, Bool
+from parsers.records import dataclass
 
 __all__ = ["ROW_DTYPES", "Column", "Interned", "TableBuilder"]
 

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ from parsers.ftrace.scan import (
 from parsers.ftrace.table import Interned, TableBuilder
 from parsers.mapping import I64, Bool
 from parsers.ranges import distinct
+from parsers.records import dataclass
 
 __all__ = ["HEAD_SIZE", "Head", "Reader", "read_head", "read_text"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from parsers.ftrace.symbols import Symbols
 from parsers.ftrace.table import Interned, TableBuilder, argument_columns
 from parsers.mapping import I64, U64, Bool
 from parsers.ranges import distinct
+from parsers.records import dataclass
 
 __all__ = ["read_tracedat"]
 

@@ -7,7 +7,7 @@ another order, shows values that no such call has, and is then left as it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +18,7 @@ from parsers.ftrace.health import UNNAMED, impossible_rows, unnamed_calls
 from parsers.ftrace.naming import SIGNED, UNNAMED_ARGUMENT, column_of
 from parsers.mapping import I64, U64
 from parsers.ranges import distinct
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

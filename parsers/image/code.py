@@ -6,13 +6,14 @@ CRn 8, ADRP has a signed 21-bit offset in 4 KiB pages.  All of a function is dec
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from parsers.errors import Diagnostic
+from parsers.records import dataclass
 from parsers.vmcore.memory import MissingMemoryError
 
 if TYPE_CHECKING:

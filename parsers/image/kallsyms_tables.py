@@ -12,10 +12,11 @@ of 16 bits into the token table, which ends just before it.  Everything is found
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,6 @@ are converted and checked inside of it.  A row that departs from the columns in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from parsers.mapping import I64, U8, U64, Bool
 from parsers.ptdump.tails import TAIL_BYTES
+from parsers.records import dataclass
 
 __all__ = ["ADDRESS_COLUMNS", "SIZE_UNITS", "WINDOW", "Columns", "decode", "starts_with_0x"]
 

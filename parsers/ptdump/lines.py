@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from parsers.ptdump.columns import SIZE_UNITS
+from parsers.records import dataclass
 
 __all__ = ["LINE_LIMIT", "BadRow", "MarkerLine", "RowLine", "WxText", "read_line"]
 

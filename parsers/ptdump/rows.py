@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from parsers.errors import DiagnosticLog
 from parsers.mapping import I64, U16, U32, U64, Bool
 from parsers.ptdump.tails import Tails
+from parsers.records import dataclass
 
 __all__ = ["RowStore", "Rows", "Settled", "below_kernel_half", "by_tail", "concatenate", "parts", "settle"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from parsers.ptdump.lines import LINE_LIMIT, BadRow, MarkerLine, RowLine, WxText
 from parsers.ptdump.rows import Rows, RowStore, concatenate
 from parsers.ptdump.table import LineIndex, WxLine
 from parsers.ptdump.tails import Tails
+from parsers.records import dataclass
 
 __all__ = ["Scan", "scan"]
 

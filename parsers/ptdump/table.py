@@ -8,7 +8,7 @@ only holes get the word of the first level there.  4.9 and older print no word.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from parsers.arm64 import PMD, PTE, Attr, Granule, LevelWord, granule
 from parsers.errors import Diagnostic
 from parsers.mapping import I8, I64, U8, U16, U32, U64, Bool, Mapping, Marker
+from parsers.records import dataclass
 
 __all__ = ["LineIndex", "PageTableDump", "UnknownWord", "WxLine"]
 

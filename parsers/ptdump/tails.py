@@ -7,7 +7,6 @@ carry its number.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from parsers.arm64 import ATTRIBUTE_FIELDS, LEVEL_WORDS, MEMORY_TYPE_WORDS, Attr, LevelWord, MemType
 from parsers.mapping import I64, U16, U64, Bool
+from parsers.records import dataclass
 
 __all__ = ["TAIL_BYTES", "Tail", "Tails", "read_tail"]
 

@@ -6,13 +6,14 @@ translated through them.  Formulas: arch/arm64/include/asm/memory.h, 4.14 to 6.1
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from parsers.arm64 import GRANULES, Granule
 from parsers.errors import FormatError, LayoutError
 from parsers.mapping import U64, Bool
+from parsers.records import dataclass
 from parsers.vmcoreinfo import VmcoreInfo
 
 __all__ = ["MASK", "AddressMap"]

@@ -6,13 +6,13 @@ on whole uint64 arrays.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
 
 from parsers.arm64 import ATTRIBUTE_FIELDS, PTE, Attr, Granule, MemType
 from parsers.mapping import I8, U8, U16, U64, Bool
+from parsers.records import dataclass
 
 __all__ = ["TABLE_ATTRIBUTES", "DescriptorFormat", "Kind", "memory_types"]
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from parsers.arm64 import PTE
+from parsers.records import dataclass
 from parsers.vmcore.addresses import AddressMap
 from parsers.vmcore.descriptors import TABLE_ATTRIBUTES, DescriptorFormat, Kind
 from parsers.vmcore.memory import MissingMemoryError, PhysicalMemory

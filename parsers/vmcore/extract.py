@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Dict
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from parsers.image.code import KernelCode
 from parsers.iomem import Iomem
 from parsers.kconfig import Kconfig
 from parsers.mapping import Mapping
+from parsers.records import dataclass
 from parsers.uname import KernelRelease
 from parsers.vmcore.addresses import AddressMap
 from parsers.vmcore.blocks import read_blocks

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 import numpy as np
 
 from parsers.arm64 import PTE
 from parsers.mapping import I8, I64, U8, U64
+from parsers.records import dataclass
 from parsers.vmcore.descriptors import DescriptorFormat
 
 __all__ = ["FAULTS", "Fault", "FaultLog", "TableFaults"]

@@ -15,7 +15,7 @@ import itertools
 import threading
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, BinaryIO
 
 import construct
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from parsers.errors import Diagnostic, FormatError, InputError
 from parsers.mapping import I64, U8, U64, Bool
+from parsers.records import dataclass
 from parsers.vmcore.bitmap import Bitmap
 from parsers.vmcore.flattened import FLAT_MAGIC, Flattened, PlainFile
 from parsers.vmcore.memory import UNIT, PhysicalMemory

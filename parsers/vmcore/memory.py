@@ -12,12 +12,12 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from parsers.errors import Diagnostic, InputError
 from parsers.mapping import U8, U64, Bool
+from parsers.records import dataclass
 
 __all__ = ["UNIT", "ElfMemory", "MissingMemoryError", "PhysicalMemory", "RecordingMemory", "Segment", "page_runs"]
 

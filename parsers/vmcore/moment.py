@@ -7,7 +7,7 @@ again, a bounded number of times; what is still in flux is cut out, and is unkno
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from parsers.errors import Diagnostic
 from parsers.mapping import I64, U64, Bool
 from parsers.ranges import Ranges
+from parsers.records import dataclass
 from parsers.vmcore.addresses import MASK, AddressMap
 from parsers.vmcore.pagetable import Walk
 from parsers.vmcore.rows import BlockRows, SectionRows, SelfHostedRows

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from parsers.errors import Diagnostic, FormatError, InputError, WrongFormatError
 from parsers.mapping import U8
+from parsers.records import dataclass
 from parsers.vmcore import kdump
 from parsers.vmcore.addresses import AddressMap
 from parsers.vmcore.container import open_plain

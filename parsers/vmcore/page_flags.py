@@ -7,11 +7,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from parsers.mapping import I64, U64
+from parsers.records import dataclass
 from parsers.vmcore.dump import Dump
 from parsers.vmcore.rows import PageKind
 

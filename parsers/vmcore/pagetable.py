@@ -12,7 +12,7 @@ entered, or not in the dump, is *unobserved*, with a diagnostic, and never a hol
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from parsers.arm64 import PTE
 from parsers.errors import Diagnostic
 from parsers.mapping import I8, I64, U8, U64, Bool, Mapping, TablePages
 from parsers.progress import step
+from parsers.records import dataclass
 from parsers.vmcore.addresses import MASK, AddressMap
 from parsers.vmcore.descriptors import DescriptorFormat, Kind, memory_types
 from parsers.vmcore.faults import Fault, FaultLog, TableFaults

@@ -6,12 +6,13 @@ address of the next marker.  The markers are read from the dump where the kernel
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from parsers.arm64 import Granule
 from parsers.mapping import I64, U64, Bool, Mapping, Marker
+from parsers.records import dataclass
 from parsers.vmcore.addresses import MASK
 from parsers.vmcore.dump import Dump
 

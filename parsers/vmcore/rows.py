@@ -5,12 +5,13 @@ Kept apart from what reads them, so that a rule can name them without loading a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 
 import numpy as np
 
 from parsers.mapping import I64, U64, Bool
+from parsers.records import dataclass
 
 __all__ = [
     "BlockRows",

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from parsers.mapping import I64, U8, U64, Bool
+from parsers.records import dataclass
 from parsers.vmcore.memory import PhysicalMemory
 from parsers.vmcore.workers import Workers
 

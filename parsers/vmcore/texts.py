@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from parsers.cmdline import CommandLine, parse_cmdline
 from parsers.dmesg import Dmesg, parse_dmesg
 from parsers.errors import FormatError, PtauditError
 from parsers.kconfig import Kconfig, parse_kconfig
+from parsers.records import dataclass
 from parsers.uname import KernelRelease, parse_uname
 from parsers.vmcore.dump import Dump
 from parsers.vmcore.memory import MissingMemoryError

@@ -7,8 +7,9 @@ neither is available, VMCOREINFO gives the offsets and sizes that makedumpfile n
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from parsers.vmcoreinfo import VmcoreInfo

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from parsers.arm64 import PMD
+from parsers.records import dataclass
 from rules.finding import Evidence
 
 if TYPE_CHECKING:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from parsers.ranges import distinct
+from parsers.records import dataclass
 from rules.finding import Hit, Severity
 from rules.model.memory.quotes import block_pfns, quote_blocks
 from rules.model.memory.walk import Outputs

@@ -8,9 +8,10 @@ could be there, never what is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from parsers.records import dataclass
 from rules.finding import KnownBugClaim
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +25,7 @@ from parsers.memmap_on_memory import MemmapOnMemory, parse_memmap_on_memory
 from parsers.memory_blocks import MemoryBlocks
 from parsers.ptdump import PageTableDump
 from parsers.ranges import Ranges
+from parsers.records import dataclass
 from parsers.uname import KernelRelease, parse_uname, with_banner
 from parsers.vmcoreinfo import VmcoreInfo
 from parsers.zoneinfo import Zoneinfo

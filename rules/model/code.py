@@ -8,8 +8,9 @@ concerns at all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

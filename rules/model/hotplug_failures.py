@@ -8,11 +8,11 @@ arch/arm64/mm/mmu.c (4.14 to 6.18).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from parsers.dmesg import Kind
 from parsers.ranges import EMPTY, Ranges
+from parsers.records import dataclass
 from rules.finding import Severity
 
 if TYPE_CHECKING:

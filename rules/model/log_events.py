@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from parsers.dmesg import Kind
+from parsers.records import dataclass
 from rules.model.hotplug_failures import failures_of
 from rules.model.oops import Region
 from rules.model.oops_words import concern_of, function_of, is_related, what_happened

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import bisect
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from parsers.errors import FormatError
 from parsers.esr import Fault
 from parsers.layout import Fact, Precision
 from parsers.ranges import EMPTY, Ranges
+from parsers.records import dataclass
 from parsers.uname import KernelRelease, parse_uname
 from rules.finding import Evidence, UndecidedError, VaRange
 from rules.model.layout.builder import LayoutBuilder

@@ -7,10 +7,10 @@ they make a pointer just past or just before the struct pages.  One division giv
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from parsers.layout import MASK
+from parsers.records import dataclass
 from rules.model.oops import Region
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ include/linux/err.h.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from parsers.arm64 import PTE
 from parsers.dmesg import Kind
 from parsers.esr import Fault
 from parsers.oops import ReportKind
+from parsers.records import dataclass
 from rules.model.oops import Region
 
 if TYPE_CHECKING:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from parsers.memory_blocks import MemoryBlocks
 from parsers.ranges import Ranges
+from parsers.records import dataclass
 from parsers.vmcore.rows import ZoneRows
 from parsers.zoneinfo import Zoneinfo
 from rules.finding import Claim, Evidence, Hit, Impact, Severity

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from parsers.arm64 import PMD
 from parsers.ranges import Ranges
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from parsers.mapping import I64, Bool

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from parsers.ranges import EMPTY, Ranges, distinct
+from parsers.records import dataclass
 from parsers.vmcore.rows import BlockRows
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.memory.quotes import block_pfns

@@ -6,7 +6,6 @@ sections is some thousand numbers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +15,7 @@ from analyzer.reports.html.windows import Window, codes, merged, window
 from parsers.layout import KernelLayout
 from parsers.memory_blocks import MemoryBlocks
 from parsers.ranges import EMPTY, Ranges
+from parsers.records import dataclass
 from rules.model.memory.coverage import Coverage
 from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.sections import SectionTable

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os.path
 from collections import Counter
-from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from analyzer.sources.unread import NOT_RECOGNISED
 from analyzer.verdict import State
 from parsers.layout import LAYOUT_KEYS, KernelLayout
 from parsers.ranges import Ranges
+from parsers.records import dataclass
 from parsers.uname import KernelRelease
 from rules.engine import Outcome
 from rules.facts import how_to_collect

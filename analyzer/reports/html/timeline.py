@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from parsers.ftrace.functions import Kind
+from parsers.records import dataclass
 from rules.model.replay.timeline import Timeline
 
 if TYPE_CHECKING:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from parsers.arm64 import PMD, PTE, PUD
+from parsers.records import dataclass
 from rules.model.memory.coverage import MIXED, Extent
 
 if TYPE_CHECKING:

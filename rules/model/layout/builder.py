@@ -7,7 +7,7 @@ inference.  Values that two sources give differently are noted; the more trusted
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from parsers.arm64 import GRANULES, Attr, LevelWord
 from parsers.layout import ERAS, Era, Fact, KernelLayout, Precision, Regions, regions
 from parsers.ranges import Ranges
+from parsers.records import dataclass
 from rules.model.memory.regions import clip
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ are: the answer is accepted only when no other comes near.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from parsers.arm64 import Attr, MemType
 from parsers.ranges import EMPTY, Ranges
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from parsers.mapping import I64

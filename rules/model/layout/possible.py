@@ -7,11 +7,11 @@ of a fault that its tables do not have; code in the linear map (f9040773b7bb, 4.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from parsers.address_space import Area, areas_of, kasan_shadow
 from parsers.layout import ERAS, Fact, KernelLayout, Precision, regions
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

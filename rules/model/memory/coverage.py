@@ -5,13 +5,13 @@ The window is a section or a 2 MiB subsection; results are columns, one row a wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from parsers.ranges import distinct
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,7 +8,6 @@ its PFN is ``i`` + PFN(PHYS_OFFSET).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from parsers.arm64 import PMD, PTE, Attr
 from parsers.errors import LayoutError
 from parsers.mapping import I8, I64, U8, U16, U64, Bool, Mapping
 from parsers.ranges import Ranges, distinct
+from parsers.records import dataclass
 from rules.finding import Evidence, VaRange
 
 if TYPE_CHECKING:

@@ -8,12 +8,13 @@ drivers/acpi/nfit and drivers/nvdimm (containers and namespaces), drivers/dax, d
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from parsers.ranges import EMPTY, Ranges
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from parsers.iomem import Iomem

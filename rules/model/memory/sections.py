@@ -10,7 +10,6 @@ All ranges here are page frame numbers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from parsers.layout import KernelLayout, Precision
 from parsers.ranges import EMPTY, Ranges
+from parsers.records import dataclass
 from parsers.vmcore.rows import subsection_bits
 from rules.finding import Claim, Evidence, UndecidedError
 

@@ -8,7 +8,7 @@ later has none.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ import numpy as np
 from parsers.iomem import Iomem
 from parsers.memory_blocks import BlockState, MemoryBlocks
 from parsers.ranges import EMPTY, Ranges
+from parsers.records import dataclass
 from rules.finding import Evidence
 from rules.model.memory.resources import MAX_ADDRESS, Resources
 from rules.model.memory.sections import SectionTable

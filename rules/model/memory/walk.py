@@ -7,12 +7,12 @@ each piece lies in one place on both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from parsers.ranges import Ranges, distinct
+from parsers.records import dataclass
 from rules.finding import Evidence
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ owners) is worked out for all calls at once beforehand; what is left for each ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from parsers.ftrace.functions import Kind
 from parsers.ranges import Ranges, distinct
+from parsers.records import dataclass
 from rules.model.replay.behaviour import Behaviour, Leaf, leaves_of
 from rules.model.replay.calls import NEVER, Calls, overlaps
 from rules.model.replay.extents import PMD_BYTES, Extents, first_is_no_add, never_added

@@ -7,7 +7,6 @@ both inlined; what it asked for is seen in vmemmap_alloc_block_buf(), or else in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ import numpy as np
 
 from parsers.ftrace.functions import Kind
 from parsers.ranges import distinct
+from parsers.records import dataclass
 from rules.model.bugs import bug
 from rules.model.replay.calls import innermost
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from parsers.ftrace.functions import Kind
 from parsers.ranges import distinct
+from parsers.records import dataclass
 from rules.model.layout.builder import STRUCT_PAGE_SIZES
 
 if TYPE_CHECKING:

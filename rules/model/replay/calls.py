@@ -5,7 +5,6 @@ All of it is array work over the columns of the event table; order is the order 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from parsers.ftrace.events import Phase
 from parsers.ftrace.functions import FUNCTIONS, Kind, callers_of
 from parsers.ftrace.health import impossible_rows
 from parsers.ranges import distinct
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from parsers.ftrace.events import I32, Trace

@@ -8,13 +8,13 @@ at PTE level lies in an allocated table.  Offsets are bytes from the region's ba
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from parsers.arm64 import PMD, PTE, PUD, Attr, MemType
 from parsers.ranges import EMPTY, Ranges, distinct
+from parsers.records import dataclass
 from rules.model.memory.regions import MAX_SPAN
 
 if TYPE_CHECKING:

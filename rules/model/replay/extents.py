@@ -5,13 +5,13 @@ Computed for all calls at once, for the replay looks them up call by call.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from parsers.ftrace.functions import Kind, Unit, kinds_in
 from parsers.ranges import EMPTY, Ranges
+from parsers.records import dataclass
 from rules.model.replay.state import SUBSECTION
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ instruction itself show them, so that without any nothing is observable.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from parsers.ftrace.functions import Kind
 from parsers.ranges import distinct
+from parsers.records import dataclass
 from rules.model.replay.calls import NEVER, innermost
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ and arch/arm64/mm/mmu.c, 5.7 to 7.3.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,7 @@ from parsers.arm64 import PMD, PTE
 from parsers.ftrace.events import Arguments, Events, Phase, Stacks, Strings, Trace
 from parsers.ftrace.functions import Kind
 from parsers.ranges import EMPTY, Ranges
+from parsers.records import dataclass
 from rules.model.replay.apply import Replay
 from rules.model.replay.behaviour import Leaf
 from rules.model.replay.calls import Calls

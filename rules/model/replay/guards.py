@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from parsers.ranges import Ranges
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from parsers.uname import KernelRelease

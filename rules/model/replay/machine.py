@@ -6,7 +6,7 @@ answer counts only if all of them give it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from parsers.image.code import KernelCode
 from parsers.layout import KernelLayout, Precision
 from parsers.memmap_on_memory import MemmapOnMemory, MemmapOnMemoryMode
 from parsers.ranges import EMPTY, Ranges
+from parsers.records import dataclass
 from parsers.uname import KernelRelease
 from parsers.vmcore.rows import BlockRows
 from rules.finding import Claim, UndecidedError

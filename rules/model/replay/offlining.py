@@ -5,12 +5,12 @@ The check of arm64 kernels since 7.1 (95a58852b0e5), made on page tables that we
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from parsers.layout import KernelLayout
 from parsers.ranges import Ranges
+from parsers.records import dataclass
 from parsers.uname import KernelRelease
 from rules.finding import Hit, UndecidedError, VaRange
 from rules.model.memory.regions import LinearMap, Vmemmap

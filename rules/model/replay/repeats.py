@@ -8,11 +8,11 @@ on nothing else, so a pair of block and state that was met before has the same o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from parsers.records import dataclass
 from rules.model.replay.extents import PMD_BYTES
 
 if TYPE_CHECKING:

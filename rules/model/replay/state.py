@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from parsers.ranges import Ranges
+from parsers.records import dataclass
 from rules.model.replay.behaviour import Leaf
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ map, online.  Each is unknown until an operation shows it.  Operations are appli
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from parsers.errors import FormatError
 from parsers.ftrace.functions import FUNCTION_OF_KIND, Kind, Unit, unit_of
 from parsers.ftrace.unnamed import name_arguments
 from parsers.ranges import Ranges
+from parsers.records import dataclass
 from parsers.uname import parse_uname
 from rules.finding import Cause, Evidence, UndecidedError
 from rules.model.replay.apply import Replay, Step
