@@ -8,7 +8,8 @@ that the kernel could read it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,19 +58,36 @@ def kcore_segments(loads: NDArray[np.void], addresses: AddressMap | None, path: 
 class KcoreMemory(ElfMemory):
     """RAM of the running kernel; pages of zeros are missing unless confirmed."""
 
-    concurrent = False
-    """All readers of one open file share one buffer in the kernel, unlocked: each would get what another has read
-    (``file->private_data`` in read_kcore_iter(), fs/proc/kcore.c, 4.14 to 7.3)."""
-
     def __init__(self, fileno: int, segments: Sequence[Segment]) -> None:
         super().__init__(fileno, segments)
+        self._turn = threading.Lock()
+        """Held while the file is read: all readers of one open file share one buffer in the kernel, unlocked, and each
+        would get what another has read (``file->private_data`` in read_kcore_iter(), fs/proc/kcore.c, 4.14 to 7.3)."""
         self.image = (0, 0)
         """Physical addresses of the kernel image, exclusive at the end: it is always read."""
         self.vouch: Callable[[U64], Bool] | None = None
         """Says of page frames of 4096 bytes whether the kernel read them; None while nothing is known of them."""
 
+    def _pread(self, view: memoryview, offset: int) -> int:
+        with self._turn:
+            return super()._pread(view, offset)
+
     def read_into(self, units: U64, out: U8) -> Bool:
-        data, present = out, super().read_into(units, out)
+        present = super().read_into(units, out)
+        self._distrust(units, out, present)
+        return present
+
+    def scan(self, pas: U64, room: U8) -> Iterator[tuple[slice, U8, Bool]]:
+        if room.shape[1] != UNIT:
+            yield from PhysicalMemory.scan(self, pas, room)
+            return
+        units = pas // np.uint64(UNIT)
+        for piece, pages, present in super().scan(pas, room):
+            self._distrust(units[piece], pages, present)
+            yield piece, pages, present
+
+    def _distrust(self, units: U64, data: U8, present: Bool) -> None:
+        """Take away from ``present`` what is zeros, unless the kernel could read it."""
         blank = np.flatnonzero(present & (data.view("<u8")[:, 0] == 0))
         blank = blank[~data[blank].view("<u8").any(axis=1)]
         if blank.size:
@@ -81,7 +99,6 @@ class KcoreMemory(ElfMemory):
             super().read_into(units[blank][real], again)  # still zeros, or it was being filled
             data[blank[real]] = again
             present[blank[~real]] = False
-        return present
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
@@ -92,7 +109,7 @@ class KcoreMemory(ElfMemory):
     def unvouched(self) -> PhysicalMemory:
         """The same memory, in which every page of zeros is missing: for those who vouch."""
         other = KcoreMemory(self._fd, [])
-        other.image = self.image
+        other.image, other._turn = self.image, self._turn
         other._segments, other._first, other._count, other._offset = (
             self._segments,
             self._first,

@@ -11,12 +11,13 @@ import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from parsers.errors import Diagnostic, InputError
-from parsers.mapping import U8, U64, Bool
+from parsers.mapping import I64, U8, U64, Bool
 from parsers.records import dataclass
 
 __all__ = ["UNIT", "ElfMemory", "MissingMemoryError", "PhysicalMemory", "RecordingMemory", "Segment", "page_runs"]
@@ -75,12 +76,19 @@ class PhysicalMemory(ABC):
 
     def read_pages_into(self, pas: U64, out: U8) -> Bool:
         """As `read_pages`, into an array of the caller's, ``(n, page_size)``, contiguous; which are present."""
-        per_page = out.shape[1] // UNIT
-        units = pas.astype(np.uint64) // np.uint64(UNIT)
-        if per_page > 1:
-            units = (units[:, None] + np.arange(per_page).astype(np.uint64)).ravel()
+        units, per_page = _units(pas, out.shape[1]), out.shape[1] // UNIT
         present = self.read_into(units, out.reshape(-1, UNIT))
         return np.asarray(present.reshape(-1, per_page).all(axis=1))
+
+    def scan(self, pas: U64, room: U8) -> Iterator[tuple[slice, U8, Bool]]:
+        """The pages that `read_pages` would give, piece by piece in the same ``room``, ``(n, page_size)``, contiguous.
+
+        Yields which of ``pas`` a piece is, its pages, valid until the next is asked for, and which are present.
+        """
+        for at in range(0, pas.size, len(room)):
+            some = pas[at : at + len(room)]
+            pages = room[: some.size]
+            yield slice(at, at + some.size), pages, self.read_pages_into(some, pages)
 
     def read(self, pa: int, size: int) -> bytes:
         """Exactly ``size`` bytes at ``pa``; MissingMemoryError when the dump lacks any of them."""
@@ -139,41 +147,81 @@ class ElfMemory(PhysicalMemory):
         return out, self.read_into(units, out)
 
     def read_into(self, units: U64, out: U8) -> Bool:
-        if units.size == 0 or not self._segments:
-            out[:] = 0
-            return np.zeros(units.size, dtype=np.bool_)
-        which = np.searchsorted(self._first, units, side="right").astype(np.int64) - 1
-        index = np.maximum(which, 0)
-        inside = units - self._first[index]
-        present = (which >= 0) & (inside < self._count[index])
-        rows = np.flatnonzero(present)
-        if rows.size:
-            places = self._offset[index[rows]] + inside[rows] * np.uint64(UNIT)
-            # Pages that follow each other in the file and in the answer are one read.
-            follows = (np.diff(rows) == 1) & (places[1:] - places[:-1] == UNIT)
-            begin = np.concatenate(([0], np.flatnonzero(~follows) + 1))
-            number = np.diff(np.append(begin, rows.size))
-            self._fill(out, present, zip(rows[begin].tolist(), number.tolist(), places[begin].tolist(), strict=True))
-        if not present.all():
+        present, runs = self._locate(units, units.size)
+        if not self._fill(out, present, runs):
             out[~present] = 0
         return present
 
-    def _fill(self, out: U8, present: Bool, runs: Iterable[tuple[int, int, int]]) -> None:
-        """Read runs of (row, rows, offset in the file); what cannot be read is not present."""
-        view = memoryview(out.data).cast("B")
-        for row, count, offset in runs:
-            done, size = 0, count * UNIT
-            while done < size:
-                begin = row * UNIT + done
-                try:
-                    got, why = os.preadv(self._fd, [view[begin : row * UNIT + size]], offset + done), _CUT
-                except OSError as error:
-                    got, why = 0, error.strerror or str(error)
-                if got == 0:
-                    present[row + done // UNIT : row + count] = False
-                    self._lose(why, count - done // UNIT, offset + done)
-                    break
-                done += got
+    def scan(self, pas: U64, room: U8) -> Iterator[tuple[slice, U8, Bool]]:
+        units, per_page = _units(pas, room.shape[1]), room.shape[1] // UNIT
+        step, out = len(room) * per_page, room.reshape(-1, UNIT)
+        present, runs = self._locate(units, step)
+        at = 0
+        for end in range(step, units.size + step, step):
+            begin = end - step
+            part, stop = present[begin:end], bisect_left(runs, (end,))
+            pages = out[: part.size]
+            if not self._fill(pages, part, runs[at:stop], begin):
+                pages[~part] = 0
+            there = part if per_page == 1 else np.asarray(part.reshape(-1, per_page).all(axis=1), dtype=np.bool_)
+            yield slice(begin // per_page, begin // per_page + there.size), room[: there.size], there
+            at = stop
+
+    def _locate(self, units: U64, step: int) -> tuple[Bool, list[tuple[int, int, int]]]:
+        """Which units the file has, and runs of them: the first in ``units``, how many, the offset in the file.
+
+        A run is of units that follow each other in memory and in one segment, and does not go beyond a multiple of
+        ``step`` in ``units``.
+        """
+        if units.size == 0 or not self._segments:
+            return np.zeros(units.size, dtype=np.bool_), []
+        breaks = np.append(True, units[1:] - units[:-1] != 1)
+        breaks[::step] = True
+        row = np.flatnonzero(breaks)
+        number = np.diff(row, append=units.size)
+        index, last = (self._segment_of(units[at]) for at in (row, row + number - 1))
+        inside = units[row] - self._first[index]  # before the first segment, a number beyond any
+        held = inside < self._count[index]
+        if ((index != last) | held & (inside + number.astype(np.uint64) > self._count[index])).any():
+            row, number = np.arange(units.size), np.ones(units.size, dtype=np.int64)  # from one segment into another
+            index = self._segment_of(units)
+            inside = units - self._first[index]
+            held = inside < self._count[index]
+        place = self._offset[index] + inside * np.uint64(UNIT)
+        columns = (column[held].tolist() for column in (row, number, place))
+        return np.repeat(held, number), list(zip(*columns, strict=True))
+
+    def _segment_of(self, units: U64) -> I64:
+        """The last segment that begins at or before each unit; -1 where none does."""
+        return np.searchsorted(self._first, units, side="right").astype(np.int64) - 1
+
+    def _fill(self, out: U8, present: Bool, runs: list[tuple[int, int, int]], first: int = 0) -> bool:
+        """Read runs of (unit, units, offset in the file), counted from ``first``; whether all of ``present`` is there.
+
+        What cannot be read is not present.
+        """
+        view, filled = out.reshape(-1).data, 0
+        for unit, count, offset in runs:
+            row, size = unit - first, count * UNIT
+            done = self._pread(view[row * UNIT : row * UNIT + size], offset)
+            filled += done // UNIT
+            if done < size:
+                present[row + done // UNIT : row + count] = False
+        return filled == present.size
+
+    def _pread(self, view: memoryview, offset: int) -> int:
+        """Read bytes of the file; returns how many, and counts what is lost."""
+        done, size = 0, len(view)
+        while done < size:
+            try:
+                got, why = os.preadv(self._fd, [view[done:]], offset + done), _CUT
+            except OSError as error:
+                got, why = 0, error.strerror or str(error)
+            if got == 0:
+                self._lose(why, (size - done // UNIT * UNIT) // UNIT, offset + done)
+                break
+            done += got
+        return done
 
     def _lose(self, why: str, pages: int, offset: int) -> None:
         """Count pages that are listed and cannot be read."""
@@ -187,6 +235,12 @@ class ElfMemory(PhysicalMemory):
             Diagnostic(f"{number} pages cannot be read, unknown: {why}", self._path, offset=offset)
             for why, (number, offset) in sorted(self._lost.items())
         )
+
+
+def _units(pas: U64, page_size: int) -> U64:
+    """Numbers of the page frames of 4096 bytes in pages at physical addresses."""
+    units, per_page = pas.astype(np.uint64) // np.uint64(UNIT), page_size // UNIT
+    return units if per_page == 1 else (units[:, None] + np.arange(per_page).astype(np.uint64)).ravel()
 
 
 def _disjoint(segments: Sequence[Segment]) -> list[Segment]:

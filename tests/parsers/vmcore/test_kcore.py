@@ -61,18 +61,18 @@ def test_kernels_before_4_19_give_no_physical_addresses(room, after):
 def test_one_reader_at_a_time(room, monkeypatch):
     """The kernel copies through one buffer an open file: a second reader would change what the first one gets."""
     kcore = kcore_of(room, AFTER)
-    inside, alone, read_into = threading.Semaphore(1), [], ElfMemory.read_into
+    inside, alone, pread = threading.Semaphore(1), [], ElfMemory._pread
 
-    def watched(self, units, out):
+    def watched(self, view, offset):
         mine = inside.acquire(blocking=False)
         alone.append(mine)
         time.sleep(0.001)
-        present = read_into(self, units, out)
+        got = pread(self, view, offset)
         if mine:
             inside.release()
-        return present
+        return got
 
-    monkeypatch.setattr(ElfMemory, "read_into", watched)
+    monkeypatch.setattr(ElfMemory, "_pread", watched)
     monkeypatch.setattr(table_pages, "_BATCH_BYTES", 1 << 14)
     raw = open_dump(kcore)
     walk = walk_page_tables(raw.memory, AddressMap.from_vmcoreinfo(raw.vmcoreinfo), source="kcore")

@@ -88,8 +88,14 @@ def test_regular_tables_are_those_in_which_every_entry_is_the_next_page(page_siz
     pa = np.array([7, 6, 5, 4, 3, 2, 1, 0], dtype=np.uint64) * np.uint64(page_size)
     single = np.ones(8, dtype=np.bool_)
     single[0] = False  # the table is referred to repeatedly
-    (read,) = TableReader(PageMemory(pages), page_size).read(pa, single)
-    assert read.regular.tolist() == [False] * 7 + [True]
-    assert read.kept.tolist() == [0, 1, 2, 3, 4, 5, 6]
-    np.testing.assert_array_equal(read.entries, tables[7:0:-1])
-    assert read.first.tolist() == tables[::-1, 0].tolist()
+    decoded = []
+    for read in TableReader(PageMemory(pages), page_size).read(
+        pa, single, lambda rows, entries: list(zip(rows.tolist(), entries.copy(), strict=True))
+    ):
+        assert read.present.all()
+        assert read.regular.tolist() == (read.rows == 7).tolist()
+        assert read.first.tolist() == tables[::-1][read.rows, 0].tolist()
+        decoded += [pair for piece in read.decoded for pair in piece]
+    decoded.sort(key=lambda pair: pair[0])
+    assert [row for row, _ in decoded] == [0, 1, 2, 3, 4, 5, 6]
+    np.testing.assert_array_equal(np.array([entries for _, entries in decoded]), tables[7:0:-1])
