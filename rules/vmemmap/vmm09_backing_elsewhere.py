@@ -70,7 +70,9 @@ def backing_elsewhere(
     gone = ~present.contains(pieces.pa)
     # Hot-added memory of no unit may be part of the unit that holds its struct pages, as after a failed add (VMM-14).
     unowned = backing.unowned & backing.describes(sections.hotadded)
-    foreign = backing.foreign & ~gone & ~unowned
+    # The last page of struct pages of a range can describe page frames after its end, which are nothing.
+    nothing = backing.unowned & ~backing.describes(sections.possible)
+    foreign = backing.foreign & ~gone & ~unowned & ~nothing
     in_offline = offline.contains(pieces.pa)
     in_device = sections.device.scale(page).contains(pieces.pa)
     distant = backing.other_node(block_rows) & ~gone & backing.describes(sections.hotadded)

@@ -83,6 +83,18 @@ def test_memory_right_after_a_unit_is_not_its_own(layout):
     assert judged(backing_elsewhere, known).outcome is Outcome.PASSED
 
 
+@pytest.mark.parametrize(("after", "keys"), [((4,), []), ((4, 5), ["device"])])
+def test_struct_pages_after_the_end_of_a_device_describe_nothing_until_something_is_there(layout, after, keys):
+    """A 16K page of struct pages describes 4 MiB, and a namespace that holds its own can end in the middle of it."""
+    ranges = sections(*after)
+    machine = MACHINE | {
+        "possible": BOOT | sections(0, 1, 2) | ranges, "hotadded": sections(0, 1, 2) | ranges, "device": ranges,
+        "device_units": units(*after, name="dax"),
+    }  # fmt: skip
+    known = facts(layout, [struct_pages(at(4), at(4), blocks=2)], **machine)
+    assert [one.hit.key for one in judged(backing_elsewhere, known).findings] == keys
+
+
 def test_blocks_that_hold_their_own_struct_pages_are_left_to_their_rules(layout):
     own = [0] * 8 + [512, 0, 0]
     rows = [struct_pages(at(0), at(2)), struct_pages(at(1), at(2, 512))]
