@@ -1,0 +1,81 @@
+"""Which evidence shows which damage; the page of the lab's boots, made from itself where captures are gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fixtures.lab import evidence, matrix
+from fixtures.lab.evidence import DAMAGE, shown
+
+PAGE = Path(__file__).parents[2] / "docs/lab-matrix.md"
+NAMES = sorted(DAMAGE)
+
+
+@pytest.fixture(scope="module")
+def table():
+    """{damage: {kind of evidence: what it shows}}."""
+    return {
+        name: {kind: shown(DAMAGE[name]["rules"], files) for kind, files in evidence.evidence(name) if files}
+        for name in NAMES
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_evidence_of_a_damage_passes(table, name):
+    assert not [kind for kind, cell in table[name].items() if "passed" in cell or "refused" in cell]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_whole_text_shows_it(table, name):
+    rule, claim = table[name]["text bundle"].split(", ")
+    assert rule in DAMAGE[name]["rules"]
+    assert claim in {"probable", "proven"}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "core" in DAMAGE[name]])
+def test_the_small_core_shows_it(table, name):
+    assert table[name]["small core"].split(", ")[0] in DAMAGE[name]["rules"]
+
+
+def test_a_capture_without_the_damage_is_a_miss():
+    boot = evidence.HERE.parent / "captures/pmem-6.12-vuln/00-boot"
+    assert shown(["VMM-02", "VMM-01"], [boot]) == "**passed**"
+    assert shown(["VMM-02"], [boot / "uname"]) in {"undecided", "not applicable"}
+
+
+def test_evidence_that_cannot_be_read_is_refused(tmp_path):
+    (tmp_path / "kernel_page_tables").write_text("nonsense\n")
+    assert shown(["VMM-02"], [tmp_path / "kernel_page_tables"]).startswith("refused: ")
+
+
+def test_dumps_of_a_directory_are_columns(tmp_path):
+    (tmp_path / NAMES[0]).mkdir()
+    dump = tmp_path / NAMES[0] / "raw copy.elf"
+    dump.write_bytes(b"")
+    assert ("raw copy", [dump]) in list(evidence.evidence(NAMES[0], tmp_path))
+
+
+def test_the_page_says_what_the_evidence_shows(table):
+    page = PAGE.read_text()
+    for name, row in table.items():
+        (line,) = (line for line in page.splitlines() if line.startswith(f"| {DAMAGE[name]['what']} |"))
+        assert set(row.values()) <= {cell.strip() for cell in line.split("|")}, name
+
+
+def test_the_page_can_be_made_from_itself():
+    page = PAGE.read_text()
+    known = matrix.kept(page)
+    assert len(known) > 90
+    assert known["pmem-6.12-64k"]["moments"]["01-namespaces"]["VMM-06"] == "fired"
+    assert known["pmem-5.10-4k"]["kernel"] == "5.10.262"
+    again, _ = matrix.document(known, [])
+    assert matrix.table(matrix.kept(again)) == matrix.table(known)
+    assert matrix.table(known)[2] in page.splitlines()
+
+
+def test_short_codes_are_expanded():
+    assert matrix.expanded("ATT-01, -02; VMM-13") == ["ATT-01", "ATT-02", "VMM-13"]
+    assert matrix.expanded("") == []
+    assert matrix.compact(matrix.expanded("ATT-01, -02; VMM-13")) == "ATT-01, -02; VMM-13"
