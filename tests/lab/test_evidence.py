@@ -50,11 +50,21 @@ def test_evidence_that_cannot_be_read_is_refused(tmp_path):
     assert shown(["VMM-02"], [tmp_path / "kernel_page_tables"]).startswith("refused: ")
 
 
-def test_dumps_of_a_directory_are_columns(tmp_path):
-    (tmp_path / NAMES[0]).mkdir()
-    dump = tmp_path / NAMES[0] / "raw copy.elf"
-    dump.write_bytes(b"")
-    assert ("raw copy", [dump]) in list(evidence.evidence(NAMES[0], tmp_path))
+def test_forms_of_one_crash_are_compared(tmp_path):
+    core = evidence.HERE.parent / "vmcore/pmem-6.12-vuln-after.core.zst"
+    before = evidence.HERE.parent / "vmcore/pmem-6.12-vuln-before.core.zst"
+    (tmp_path / "boot/kdump").mkdir(parents=True)
+    (tmp_path / "boot/02-one-removed.elf").symlink_to(core)
+    (tmp_path / "boot/kdump/cp").symlink_to(core)
+    (tmp_path / "boot/kdump/cp.log").write_text("dd")
+    lines, wrong = evidence.crashes(tmp_path)
+    assert [line.split(" | ")[1] for line in lines[2:]] == ["the hypervisor's dump", "raw copy of /proc/vmcore"]
+    assert "VMM-02, proven" in lines[2]
+    assert wrong == []
+    (tmp_path / "boot/kdump/l31").symlink_to(before)
+    lines, wrong = evidence.crashes(tmp_path)
+    assert len(lines) == 5
+    assert "VMM-01" in wrong[0]
 
 
 def test_the_page_says_what_the_evidence_shows(table):
@@ -70,7 +80,7 @@ def test_the_page_can_be_made_from_itself():
     assert len(known) > 90
     assert known["pmem-6.12-64k"]["moments"]["01-namespaces"]["VMM-06"] == "fired"
     assert known["pmem-5.10-4k"]["kernel"] == "5.10.262"
-    again, _ = matrix.document(known, [])
+    again, _ = matrix.document(known, [], [])
     assert matrix.table(matrix.kept(again)) == matrix.table(known)
     assert matrix.table(known)[2] in page.splitlines()
 

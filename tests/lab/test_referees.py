@@ -50,6 +50,12 @@ def test_small_findings_are_not_a_case_unless_they_are_a_known_bug():
     assert (case.key, case.bug) == ("LIN-04", "LIN-04")
 
 
+def test_finding_that_the_operation_asks_for_is_no_case():
+    poisoned = Seen((replace(LOST, rule="ENV-02", severity="medium"),))
+    assert cases(after=poisoned, operation=Operation("poison", address=0x140000000)) == []
+    assert cases(after=poisoned) == [("findings", "kernel", "ENV-02")]
+
+
 def test_every_bug_of_the_findings_page_is_known():
     page = (Path(__file__).parents[2] / "docs/kernel-findings.md").read_text()
     for code in ("VMM-05", "VMM-06", "VMM-14", "LIN-04", "MOM-14"):
