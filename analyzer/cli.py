@@ -78,7 +78,9 @@ def main() -> None:
     """Run the command line and end with its exit status (`analyzer.status`)."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # no product of matrices here is worth starting threads
     gc.set_threshold(100_000)  # what an import makes stays
-    sys.exit(status_of(_run))
+    status = status_of(_run)
+    gc.freeze()  # the collections at the end of the interpreter would look at every object for nothing
+    sys.exit(status)
 
 
 def _run(arguments: list[str]) -> object:
