@@ -36,9 +36,13 @@ class Words:
         self.words = tuple(words)
         self._unique = list(dict.fromkeys(words))
         """Each word is looked for once, however many numbers it has."""
+        place = {word: unique for unique, word in enumerate(self._unique)}
+        first: dict[bytes, int] = {}
         self._again = [
-            (self._unique.index(word), number) for number, word in enumerate(words) if word in self.words[:number]
+            (place[word], number) for number, word in enumerate(words) if first.setdefault(word, number) != number
         ]
+        self._lengths = np.array([len(one) for one in self._unique], dtype=np.int64)
+        self._numbers = np.array([first[one] for one in self._unique], dtype=np.int64)
 
     @cached_property
     def _database(self) -> hyperscan.Database:
@@ -64,8 +68,7 @@ class Words:
         self._database.scan(data, match_event_handler=note)
         packed = np.array(found, dtype=np.int64)
         word = packed & ((1 << _NUMBER_BITS) - 1)
-        at = (packed >> _NUMBER_BITS) - np.array([len(one) for one in self._unique], dtype=np.int64)[word]
-        number = np.array([self.words.index(one) for one in self._unique], dtype=np.int64)[word]
+        at, number = (packed >> _NUMBER_BITS) - self._lengths[word], self._numbers[word]
         for unique, again in self._again:
             more = at[word == unique]
             at, number = np.append(at, more), np.append(number, np.full(len(more), again))
