@@ -132,7 +132,8 @@ def _tail_masks() -> NDArray[Any]:
 
 
 _MASKS = _tail_masks()
-_MULTIPLIERS = np.random.default_rng(0).integers(0, 1 << 64, _WORDS_PER_TAIL, np.uint64) | np.uint64(1)
+_MULTIPLIERS: U64 = np.cumprod(np.full(_WORDS_PER_TAIL, 0x9E3779B97F4A7C15, np.uint64), dtype=np.uint64)
+"""Powers of an odd number without a pattern, 2**64 divided by the golden ratio."""
 
 
 class Tails:
