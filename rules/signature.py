@@ -66,11 +66,23 @@ def check_of(
 def _annotations(function: Callable[..., Iterable[Hit]], parameters: list[Parameter]) -> dict[str, Any]:
     """Annotations of the parameters alone: what a function returns may be imported for type checkers only."""
     given = {one.name: one.annotation for one in parameters if one.annotation is not one.empty}
-    holder: Any = SimpleNamespace(__annotations__=given)
+    named: dict[str, Any] = getattr(function, "__globals__", {})
+    hints = {name: hint for name, text in given.items() if (hint := _named_in(named, text)) is not None}
+    holder: Any = SimpleNamespace(__annotations__={name: one for name, one in given.items() if name not in hints})
     try:
-        return get_type_hints(holder, globalns=getattr(function, "__globals__", {}))
+        return hints | get_type_hints(holder, globalns=named)
     except NameError as error:
         raise TypeError(f"{error.name} is not imported where it is declared (TYPE_CHECKING is not enough)") from error
+
+
+def _named_in(names: dict[str, Any], annotation: object) -> object | None:
+    """The type that an annotation ``X`` or ``X | None`` names, looked up, where compiling its text would cost more."""
+    if not isinstance(annotation, str):
+        return None
+    kind = names.get(annotation.removesuffix(" | None"))
+    if not isinstance(kind, type):
+        return None
+    return kind | None if annotation.endswith(" | None") else kind
 
 
 def _declared(
