@@ -7,12 +7,12 @@ fs/proc/Kconfig).
 
 from __future__ import annotations
 
-import re
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from parsers.cmdline import CommandLine
 from parsers.dmesg import Dmesg
+from parsers.expressions import expression
 from parsers.kconfig import Kconfig
 from parsers.kinds import KINDS
 from parsers.manifest import Manifest
@@ -49,9 +49,9 @@ RUNNING_MEMORY = "/proc/kcore (ptaudit audit --live)"
 _STATE_KINDS = frozenset({"ptdump", "iomem", "memory_blocks", "lsmem", "zoneinfo", "meminfo", "hugepages"})
 """Kinds of evidence that only a kernel that runs gives."""
 _PTDUMP_SYMBOLS = ("PTDUMP_DEBUGFS", "ARM64_PTDUMP_DEBUGFS")
-_ABSENT = re.compile(r"does not exist|lockdown")
-_TAKE_DUMP = re.compile(r"\b[Tt]ake a crash dump\b")
-_TO_PROVE = re.compile(r" ?To prove it: [^.]*\.")
+_ABSENT = expression(r"does not exist|lockdown")
+_TAKE_DUMP = expression(r"\b[Tt]ake a crash dump\b")
+_TO_PROVE = expression(r" ?To prove it: [^.]*\.")
 _FROM_KCORE = (
     "as root on the host, ptaudit audit --live reads them from /proc/kcore; ptaudit collect, or the script "
     "that ptaudit collect --print-script=python prints, takes them along as host.core"

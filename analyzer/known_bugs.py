@@ -5,10 +5,10 @@ Code says most, a release least: vendors backport and revert.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from parsers.arm64 import PTE
+from parsers.expressions import expression
 from parsers.image.code import KernelCode
 from parsers.layout import KernelLayout
 from parsers.records import dataclass
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BugState", "bug_name", "bugs_of"]
 
-_HEX = re.compile(r"[0-9a-f]{8,40}")
+_HEX = expression(r"[0-9a-f]{8,40}")
 _SHOWN_BY_STATE: dict[str, tuple[str, ...]] = {
     "partial-section-pmd": ("VMM-01",),
     "vmemmap-check-pmd": ("VMM-08",),

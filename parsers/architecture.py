@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from parsers.expressions import expression
+
 __all__ = ["FOREIGN_WORDS", "foreign_architecture"]
 
 # Fixed words, what the line that holds them must look like, and whose it is.
@@ -31,11 +33,11 @@ _FOREIGN: tuple[tuple[bytes, bytes, str], ...] = (
     (b" THUMB2\n", rb"Internal error: .*\] (?:PREEMPT |SMP ){0,2}THUMB2$", "32-bit Arm"),
 )
 FOREIGN_WORDS: tuple[bytes, ...] = tuple(words for words, _, _ in _FOREIGN)
-_SHAPES = tuple(re.compile(shape or re.escape(words)) for words, shape, _ in _FOREIGN)
+_SHAPES = tuple(expression(shape or re.escape(words)) for words, shape, _ in _FOREIGN)
 _AROUND = 200
 MAX_PLACES = 10_000
 
-_ARM64 = re.compile(
+_ARM64 = expression(
     rb"(?:swapper|user) pgtable: \d+k pages|pstate: ?[0-9a-f]{8}|\bx29: ?[0-9a-f]{16}|\bESR = 0x|\(current EL\)"
     rb"|Booting Linux on physical CPU 0x[0-9a-f]{10}|Linux version \d[^\n]{0,400}aarch64|, code 0x[0-9a-f]{8,16} -- "
 )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
-
 from parsers.errors import Diagnostic, FormatError
+from parsers.expressions import expression
 from parsers.lines import text_of
 from parsers.records import dataclass
 
 __all__ = ["BootId", "parse_boot_id"]
 
 MAX_BYTES = 4096
-_UUID = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}")
+_UUID = expression(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from parsers.errors import Diagnostic, FormatError
+from parsers.expressions import expression
 from parsers.lines import text_of, without_prompts
 from parsers.records import dataclass
 
@@ -19,7 +20,7 @@ MAX_BYTES = 64 << 10
 MAX_LINES = 32  # the longest command line, wrapped by mail
 _COMMAND_LINE_SIZE = 2048  # arch/arm64/include/uapi/asm/setup.h, its NUL included
 
-_WORD = re.compile(r'(?:[^\s"]|"[^"]*(?:"|\Z))+', re.ASCII)
+_WORD = expression(r'(?:[^\s"]|"[^"]*(?:"|\Z))+', re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import numpy as np
 
 from parsers.cmdline import CommandLine, parse_cmdline
 from parsers.errors import Diagnostic, FormatError
+from parsers.expressions import expression
 from parsers.journal import without_json
 from parsers.lines import at_lines, without_transport
 from parsers.log_losses import missing_records, what_is_lost
@@ -44,13 +45,13 @@ MAX_BYTES = 2 << 30
 MAX_MESSAGES = 20_000
 MAX_BOOTS = 1000
 
-_NODE_RANGE = re.compile(r"\s*node +(\d{1,9}): \[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]")
-_ZONE_RANGE = re.compile(r"\s*(\w+) +(?:\[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]|empty)")
-_FEATURE = re.compile(r"CPU features: detected(?: feature)?: (.+)")
+_NODE_RANGE = expression(r"\s*node +(\d{1,9}): \[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]")
+_ZONE_RANGE = expression(r"\s*(\w+) +(?:\[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]|empty)")
+_FEATURE = expression(r"CPU features: detected(?: feature)?: (.+)")
 # drivers/firmware/dmi_scan.c and drivers/of/fdt.c at boot; lib/dump_stack.c with every trace, then followed by " (DT)".
-_MACHINE = re.compile(r"(?:DMI|Machine model|Hardware name): (.{1,200}?)(?:, BIOS .*| \(DT\))?$")
-_HOST_NAME = re.compile(r"[^<]*<([^<>]{1,64})>")
-_POISON = re.compile(r"Memory failure: 0x([0-9a-f]{1,16}): (?!memory outside kernel control)")
+_MACHINE = expression(r"(?:DMI|Machine model|Hardware name): (.{1,200}?)(?:, BIOS .*| \(DT\))?$")
+_HOST_NAME = expression(r"[^<]*<([^<>]{1,64})>")
+_POISON = expression(r"Memory failure: 0x([0-9a-f]{1,16}): (?!memory outside kernel control)")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

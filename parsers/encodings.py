@@ -10,21 +10,23 @@ import base64
 import binascii
 import re
 
+from parsers.expressions import expression
+
 __all__ = ["decoded"]
 
 MAX_ENCODED = 64 << 20
 """Larger texts are not mail."""
 _PEEK = 1 << 16
-_HEADERS = re.compile(rb"\A(?:[A-Za-z][\w-]{0,60}:[^\n]{0,2000}\n(?:[ \t][^\n]{0,2000}\n){0,50}){1,200}\r?\n")
-_ENCODING = re.compile(rb"^Content-Transfer-Encoding:\s*(quoted-printable|base64)", re.IGNORECASE | re.MULTILINE)
-_BASE64 = re.compile(rb"\A\s{0,8}(?:[A-Za-z0-9+/]{60,76}\r?\n){2,}")
-_BASE64_BODY = re.compile(rb"\A\s{0,8}(?:[A-Za-z0-9+/]{1,76}={0,2}\s{0,4})+")
-_ESCAPE = re.compile(rb"=(?:\r?\n|[0-9A-F]{2})")
-_SOFT_BREAKS = re.compile(rb"(?:[^\n]{0,200}=\r?\n)+[^\n]{0,200}")
-_HEX = re.compile(rb"=([0-9A-F]{2})")
+_HEADERS = expression(rb"\A(?:[A-Za-z][\w-]{0,60}:[^\n]{0,2000}\n(?:[ \t][^\n]{0,2000}\n){0,50}){1,200}\r?\n")
+_ENCODING = expression(rb"^Content-Transfer-Encoding:\s*(quoted-printable|base64)", re.IGNORECASE | re.MULTILINE)
+_BASE64 = expression(rb"\A\s{0,8}(?:[A-Za-z0-9+/]{60,76}\r?\n){2,}")
+_BASE64_BODY = expression(rb"\A\s{0,8}(?:[A-Za-z0-9+/]{1,76}={0,2}\s{0,4})+")
+_ESCAPE = expression(rb"=(?:\r?\n|[0-9A-F]{2})")
+_SOFT_BREAKS = expression(rb"(?:[^\n]{0,200}=\r?\n)+[^\n]{0,200}")
+_HEX = expression(rb"=([0-9A-F]{2})")
 _ENTITIES = {b"&lt;": b"<", b"&gt;": b">", b"&quot;": b'"', b"&#39;": b"'", b"&nbsp;": b" ", b"&amp;": b"&"}
-_PAGE = re.compile(rb"<(?:pre|html|br|span|div|td|code)\b", re.IGNORECASE)
-_TAG = re.compile(
+_PAGE = expression(rb"<(?:pre|html|br|span|div|td|code)\b", re.IGNORECASE)
+_TAG = expression(
     rb"</?(?:html|head|body|pre|code|span|div|br|p|a|td|th|tr|table|b|i|em|font)\b[^>\n]{0,300}>", re.IGNORECASE
 )
 _NO_BREAK = b"\xc2\xa0"

@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from parsers.errors import Diagnostic, FormatError
+from parsers.expressions import expression
 from parsers.lines import at_lines, grep_listing, numbered, text_of, without_lines
 from parsers.records import dataclass
 
@@ -18,13 +19,13 @@ __all__ = ["MAX_BYTES", "HugePagePool", "HugePages", "parse_hugepages", "parse_h
 
 MAX_BYTES = 4 << 20
 
-_FACT = re.compile(
+_FACT = expression(
     rb"^(?![^:\n]*\bnode\d)(?:[^:\n]*/)?hugepages-(?P<size>\d{1,12})kB/(?P<name>\w+):(?P<value>[^\n]*)"
     rb"|^(?:[^:\n]*/)?hugetlb_optimize_vmemmap:(?P<optimize>[^\n]*)"
     rb"|^vm\.hugetlb_optimize_vmemmap[ \t]*=(?P<sysctl>[^\n]*)",
     re.MULTILINE,
 )
-_NUMBER = re.compile(rb"(\d{1,18})(kB)?")
+_NUMBER = expression(rb"(\d{1,18})(kB)?")
 _ATTRIBUTES = frozenset(
     {
         "nr_hugepages",

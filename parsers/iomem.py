@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from parsers.errors import Diagnostic, FormatError, WrongFormatError
+from parsers.expressions import expression
 from parsers.lines import at_lines, numbered, text_of, unread_lines
 from parsers.mapping import I64, U32, U64
 from parsers.ranges import distinct
@@ -23,7 +24,7 @@ __all__ = ["MAX_BYTES", "Iomem", "parse_iomem"]
 
 MAX_BYTES = 16 << 20  # a machine of 4096 PCI functions stays below 1 MiB
 
-_ROW = re.compile(
+_ROW = expression(
     rb"^([ \t]*)([0-9a-fA-F]{1,16})-([0-9a-fA-F]{1,16}) : ([^\r\n]*)",
     re.MULTILINE,
 )

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 
+from parsers.expressions import expression
+
 __all__ = ["without_json"]
 
 PEEK = 1 << 16
-_IS_JOURNAL = re.compile(rb'^\{[^\n]{0,8192}?"MESSAGE"\s*:', re.MULTILINE)
-_IS_DMESG = re.compile(rb'\A\s*\{\s*"dmesg"\s*:\s*\[')
+_IS_JOURNAL = expression(rb'^\{[^\n]{0,8192}?"MESSAGE"\s*:', re.MULTILINE)
+_IS_DMESG = expression(rb'\A\s*\{\s*"dmesg"\s*:\s*\[')
 _STRING = rb'"((?:[^"\\\n]|\\.)*+)"'
 _AT = rb'\{(?=[^\n]*?"_SOURCE_MONOTONIC_TIMESTAMP"\s*:\s*"(\d{0,8})(\d{6})")'
-_TIMED = re.compile(rb"^" + _AT + rb'[^\n]*?"MESSAGE"\s*:\s*' + _STRING + rb"[^\n]*$", re.MULTILINE)
-_UNTIMED = re.compile(rb'^\{[^\n]*?"MESSAGE"\s*:\s*' + _STRING + rb"[^\n]*$", re.MULTILINE)
-_BYTES = re.compile(rb'"MESSAGE"\s*:\s*\[([\d, \t\r\f\v]{0,65536})\]')
-_BYTE = re.compile(rb"\d{1,3}")
-_DMESG_MESSAGE = re.compile(rb'"time"\s*:\s*(\d{1,9}\.\d{6}),[^\S\n]*\n\s*"msg"\s*:\s*' + _STRING)
+_TIMED = expression(rb"^" + _AT + rb'[^\n]*?"MESSAGE"\s*:\s*' + _STRING + rb"[^\n]*$", re.MULTILINE)
+_UNTIMED = expression(rb'^\{[^\n]*?"MESSAGE"\s*:\s*' + _STRING + rb"[^\n]*$", re.MULTILINE)
+_BYTES = expression(rb'"MESSAGE"\s*:\s*\[([\d, \t\r\f\v]{0,65536})\]')
+_BYTE = expression(rb"\d{1,3}")
+_DMESG_MESSAGE = expression(rb'"time"\s*:\s*(\d{1,9}\.\d{6}),[^\S\n]*\n\s*"msg"\s*:\s*' + _STRING)
 _ESCAPES = {rb"\"": b'"', rb"\/": b"/", rb"\t": b"\t", rb"\u001b": b"\x1b", rb"\u001B": b"\x1b", rb"\\": b"\\"}
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from parsers.errors import Diagnostic, FormatError, WrongFormatError
+from parsers.expressions import expression
 from parsers.lines import at_lines, numbered, text_of
 from parsers.records import dataclass
 
@@ -22,12 +23,12 @@ MAX_BYTES = 8 << 20  # uncompressed; an arm64 allmodconfig has 0.5 MiB
 
 _IKCONFIG_MAGIC = b"IKCFG_ST"  # kernel/configs.c puts it before the gzip data in the image
 _GZIP_MAGIC = b"\x1f\x8b"
-_OPTION = re.compile(rb"^(?:CONFIG_(\w+)=([^\n]*)|# CONFIG_(\w+) is not set)", re.MULTILINE)
-_HEADER = re.compile(rb"^# Linux/(\w+) (\S+) Kernel Configuration", re.MULTILINE)
-_MENU_END = re.compile(rb"^# end of (.*)$", re.MULTILINE)  # not in old kernels; the last menu is:
-_MENU_START = re.compile(rb"^#\n# (.*)\n#$", re.MULTILINE)
+_OPTION = expression(rb"^(?:CONFIG_(\w+)=([^\n]*)|# CONFIG_(\w+) is not set)", re.MULTILINE)
+_HEADER = expression(rb"^# Linux/(\w+) (\S+) Kernel Configuration", re.MULTILINE)
+_MENU_END = expression(rb"^# end of (.*)$", re.MULTILINE)  # not in old kernels; the last menu is:
+_MENU_START = expression(rb"^#\n# (.*)\n#$", re.MULTILINE)
 _LAST_MENU = b"Kernel hacking"
-_ESCAPED = re.compile(r"\\(.)")
+_ESCAPED = expression(r"\\(.)")
 _PAGE_SIZES = {"ARM64_4K_PAGES": 4096, "ARM64_16K_PAGES": 16384, "ARM64_64K_PAGES": 65536}
 
 

@@ -19,6 +19,7 @@ from parsers.boot_id import BootId, parse_boot_id
 from parsers.cmdline import CommandLine, parse_cmdline
 from parsers.dmesg import Dmesg, parse_dmesg
 from parsers.evidence import Kind, Row, Tree, When
+from parsers.expressions import expression
 from parsers.ftrace.events import Trace
 from parsers.hugepages import HugePages, parse_hugepages, parse_hugepages_tree
 from parsers.image.code import KernelCode
@@ -60,11 +61,11 @@ SNIFF_BYTES = 1 << 18
 
 
 def _paths(*names: str) -> re.Pattern[str]:
-    return re.compile(rf"(?:^|/)(?:{'|'.join(names)})$")
+    return expression(rf"(?:^|/)(?:{'|'.join(names)})$")
 
 
 def _has(pattern: bytes) -> Callable[[bytes], bool]:
-    compiled = re.compile(pattern, re.MULTILINE)
+    compiled = expression(pattern, re.MULTILINE)
     return lambda head: compiled.search(head) is not None
 
 
@@ -73,7 +74,7 @@ def _is_trace(head: bytes) -> bool:
     return ftrace.looks_like(head) and b"Dumping ftrace buffer:" not in head
 
 
-_SYMBOL = re.compile(rb"^CONFIG_\w+=", re.MULTILINE)
+_SYMBOL = expression(rb"^CONFIG_\w+=", re.MULTILINE)
 
 
 def _is_config(head: bytes) -> bool:
@@ -89,7 +90,7 @@ _ROWS: tuple[Kind, ...] = (
         name="kernel",
         what="a kernel image",
         fact=KernelCode,
-        paths=re.compile(r"(?!)"),  # a host has several kernels: named by the user only
+        paths=expression(r"(?!)"),  # a host has several kernels: named by the user only
         sniff=is_kernel,
         read=read_kernel,
         sample=b"MZ\0\x91\xff\xff\x49\x14" + bytes(16) + b"\x0a" + bytes(31) + b"ARMd@\0\0\0",
@@ -381,7 +382,7 @@ _ROWS: tuple[Kind, ...] = (
     Kind(
         name="vmcore",
         what="a crash dump",
-        paths=re.compile(r"(?!)"),
+        paths=expression(r"(?!)"),
         how="a crash dump (/proc/vmcore, or dump-guest-memory from the hypervisor)",
         note="a crash dump: /proc/vmcore, or dump-guest-memory from the hypervisor",
     ),
@@ -442,7 +443,7 @@ def kind_of_path(path: str) -> Kind | None:
     return next((kind for kind in KINDS.values() if kind.paths.search(path)), None)
 
 
-_EARLIER_BOOT = re.compile(
+_EARLIER_BOOT = expression(
     r"(?:^|/)(?:last_kmsg|vmcore-dmesg[^/]*|(?:dmesg|console)-\w+-\d+|dmesg\.\d{8,}|[^/]+(?:\.\d{1,4}|-\d{8})(?:\.\w+)?)$"
     r"|(?:^|/)(?:pstore|var/crash)/"
 )

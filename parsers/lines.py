@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from parsers.encodings import decoded
 from parsers.errors import Diagnostic, FormatError
+from parsers.expressions import expression
 
 __all__ = [
     "at_lines",
@@ -26,11 +27,11 @@ __all__ = [
 ]
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_ESCAPE_SEQUENCE = re.compile(rb"\x1b\[[0-9;?=]*[A-Za-z]")
-_QUOTE = re.compile(rb"\n(?:> ?)+")  # a newline is found byte by byte, many times faster than "^"
+_ESCAPE_SEQUENCE = expression(rb"\x1b\[[0-9;?=]*[A-Za-z]")
+_QUOTE = expression(rb"\n(?:> ?)+")  # a newline is found byte by byte, many times faster than "^"
 MAX_QUOTES = 8
-_NOT_BLANK = re.compile(rb"^[^\S\n]*[^\s\x00]", re.MULTILINE)
-_PROMPT = re.compile(
+_NOT_BLANK = expression(rb"^[^\S\n]*[^\s\x00]", re.MULTILINE)
+_PROMPT = expression(
     rb"^(?:\[[^\]\n]*\]|[\w.@:~/-]*) ?[#$] ?(?:sudo )?(?:cat|uname|head|zcat|dmesg|ssh)\b.*$", re.MULTILINE
 )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from parsers.expressions import expression
 from parsers.log_messages import Kind
 from parsers.oops_starts import ReportKind
 
@@ -34,7 +35,7 @@ _STEPS = (
 )
 """In the order of a boot: whoever prints one prints all before it, and the others before init runs."""
 _INIT = (" as init process", "Freeing unused kernel memory")
-_RECORD = re.compile(rb"^\d{1,3},(\d{1,18}),\d{1,20},[^;\n]{1,64};", re.MULTILINE)
+_RECORD = expression(rb"^\d{1,3},(\d{1,18}),\d{1,20},[^;\n]{1,64};", re.MULTILINE)
 _FIRST_BYTES = 4096
 _DEADLY = frozenset({ReportKind.ABORT, ReportKind.SERROR, ReportKind.BUG, ReportKind.DIED, ReportKind.PANIC})
 

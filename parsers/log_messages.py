@@ -9,6 +9,7 @@ import re
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from parsers.expressions import expression
 from parsers.records import dataclass
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ class Shape:
 
 
 SHAPES: tuple[Shape, ...] = tuple(
-    Shape(kind, words, re.compile(b"(?:%b)[^\\n]{0,%d}" % (begins or re.escape(words), MAX_TEXT)))
+    Shape(kind, words, expression(b"(?:%b)[^\\n]{0,%d}" % (begins or re.escape(words), MAX_TEXT)))
     for kind, shapes in _MESSAGES.items()
     for words, begins in shapes.items()
 )

@@ -10,6 +10,7 @@ import numpy as np
 
 from parsers.architecture import FOREIGN_WORDS, foreign_architecture
 from parsers.errors import Diagnostic, WrongFormatError
+from parsers.expressions import expression
 from parsers.journal import without_json
 from parsers.lines import without_transport
 from parsers.log_messages import SHAPES, Kind
@@ -76,7 +77,7 @@ class Scan:
     diagnostics: tuple[Diagnostic, ...]
 
 
-_LINE = re.compile(rb"^(?:<\d{1,3}>)?%b" % STAMP, re.MULTILINE)
+_LINE = expression(rb"^(?:<\d{1,3}>)?%b" % STAMP, re.MULTILINE)
 
 
 def looks_like_log(head: bytes) -> bool:
@@ -148,18 +149,18 @@ def _found(data: bytes, places: Sequence[tuple[int, int]]) -> Iterator[_Found]:
         elif done:
             continue
         kind, begins = _SHAPES[number]
-        found = begins(data, message)
+        found = begins.match(data, message)
         if found is None and at > message and kind not in _COMMON and data[message:at].isspace():
-            found = begins(data, at)
+            found = begins.match(data, at)
         if found is not None:
             done = True
             yield start, message, found.end(), kind, time
-        elif kind not in _COMMON and _stands_alone(data, at, message) and begins(data, at):
+        elif kind not in _COMMON and _stands_alone(data, at, message) and begins.match(data, at):
             done = True
             yield start, -1, at, kind, time
 
 
-_SHAPES = tuple((shape.kind, shape.begins.match) for shape in SHAPES)
+_SHAPES = tuple((shape.kind, shape.begins) for shape in SHAPES)
 
 
 def _stands_alone(data: bytes, at: int, message: int) -> bool:

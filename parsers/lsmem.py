@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from parsers.errors import Diagnostic, FormatError
+from parsers.expressions import expression
 from parsers.lines import at_lines, numbered, text_of
 from parsers.mapping import I64
 from parsers.memory_blocks import BlockState, MemoryBlocks
@@ -26,16 +27,16 @@ MAX_BYTES = 32 << 20
 MAX_BLOCKS = 1 << 22
 _BLOCK_SIZES = frozenset(1 << shift for shift in range(16, 50))
 
-_HEADING = re.compile(rb"^(?=[^\n]*\bSTATE\b)[ \t]*(?:[A-Z-]+[ \t]+)*[A-Z-]+[ \t]*$", re.MULTILINE)
-_SUMMARY = re.compile(rb"^(Memory block size|Total online memory|Total offline memory):[ \t]+(\S+)", re.MULTILINE)
-_LINE = re.compile(rb"^[^\n]*\S[^\n]*", re.MULTILINE)
-_JSON_ROW = re.compile(rb'"state"[ \t]*:')
-_PAIR = re.compile(r'(?<![A-Z-])([A-Z][A-Z-]*)="([^"]*)"')
-_WORD = re.compile(r"\S+")
-_RANGE = re.compile(r"0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})")
-_BLOCKS = re.compile(r"(\d{1,12})(?:-(\d{1,12}))?")
-_SIZE = re.compile(r"(\d{1,20}(?:[.,]\d+)?)([BKMGTPE]?)")
-_NODE = re.compile(r"[0-9]{1,9}")
+_HEADING = expression(rb"^(?=[^\n]*\bSTATE\b)[ \t]*(?:[A-Z-]+[ \t]+)*[A-Z-]+[ \t]*$", re.MULTILINE)
+_SUMMARY = expression(rb"^(Memory block size|Total online memory|Total offline memory):[ \t]+(\S+)", re.MULTILINE)
+_LINE = expression(rb"^[^\n]*\S[^\n]*", re.MULTILINE)
+_JSON_ROW = expression(rb'"state"[ \t]*:')
+_PAIR = expression(r'(?<![A-Z-])([A-Z][A-Z-]*)="([^"]*)"')
+_WORD = expression(r"\S+")
+_RANGE = expression(r"0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})")
+_BLOCKS = expression(r"(\d{1,12})(?:-(\d{1,12}))?")
+_SIZE = expression(r"(\d{1,20}(?:[.,]\d+)?)([BKMGTPE]?)")
+_NODE = expression(r"[0-9]{1,9}")
 _UNITS = {unit: 10 * power for power, unit in enumerate("BKMGTPE")}
 _STATES = {
     "online": BlockState.ONLINE,

@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from parsers.errors import Diagnostic, FormatError
+from parsers.expressions import expression
 from parsers.lines import numbered, text_of, unread_lines
 from parsers.records import dataclass
 
@@ -19,7 +20,7 @@ __all__ = ["Manifest", "parse_manifest"]
 
 _LIMIT = 1 << 20
 _HEADER = b"name\tuptime\tseconds\tbytes\tresult"
-_LINE = re.compile(rb"^([^\t\n]+)\t[^\t\n]*\t[^\t\n]*\t[^\t\n]*\t([^\t\n]*)$", re.MULTILINE)
+_LINE = expression(rb"^([^\t\n]+)\t[^\t\n]*\t[^\t\n]*\t[^\t\n]*\t([^\t\n]*)$", re.MULTILINE)
 _OK = "ok"
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from parsers.errors import Diagnostic, FormatError
+from parsers.expressions import expression
 from parsers.lines import numbered, text_of, unread_lines
 from parsers.records import dataclass
 
@@ -18,7 +19,7 @@ __all__ = ["MAX_BYTES", "Meminfo", "parse_meminfo"]
 
 MAX_BYTES = 1 << 20
 
-_FIELD = re.compile(rb"^[ \t]*([A-Z][\w()]*):[ \t]+(\d{1,18})(?:[ \t]+(kB))?[ \t]*$", re.MULTILINE)
+_FIELD = expression(rb"^[ \t]*([A-Z][\w()]*):[ \t]+(\d{1,18})(?:[ \t]+(kB))?[ \t]*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)

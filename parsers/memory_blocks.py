@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parsers.errors import Diagnostic, FormatError
+from parsers.expressions import expression
 from parsers.lines import at_lines, grep_listing, name_listing, numbered, text_of, without_lines
 from parsers.mapping import I8, I64, U8, U32, Bool
 from parsers.ranges import distinct
@@ -36,8 +37,8 @@ MAX_BYTES = 256 << 20
 MAX_LINES = 4_000_000  # 131,072 blocks of 20 attributes, power/ and uevent included, are 2.6 million
 _MAX_COUNTS = {b"\n": MAX_LINES, b":": 2 * MAX_LINES, b"/": 10 * MAX_LINES}
 
-_BLOCK_SIZE = re.compile(rb"block_size_bytes:(?:0x)?([0-9a-fA-F]{1,16})[ \t]*$", re.MULTILINE)
-_AUTO_ONLINE = re.compile(rb"auto_online_blocks:([^\n]*)")
+_BLOCK_SIZE = expression(rb"block_size_bytes:(?:0x)?([0-9a-fA-F]{1,16})[ \t]*$", re.MULTILINE)
+_AUTO_ONLINE = expression(rb"auto_online_blocks:([^\n]*)")
 _WORD_WIDTH = 64  # the longest valid_zones, "DMA DMA32 Normal Movable Device", is half of it
 _NUMBER_WIDTH = 15  # digits, so that hexadecimal fits int64
 _DIGITS = np.full(256, 255, dtype=np.uint8)
@@ -45,7 +46,7 @@ _DIGITS[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 _DIGITS[np.frombuffer(b"ABCDEF", np.uint8)] = np.arange(10, 16)
 
 # `ls -l memory*/`, `ls -d memory*/node*`, and the same seen from /sys/devices/system/node.
-_NODE_LINE = re.compile(
+_NODE_LINE = expression(
     rb"memory(?P<block>\d{1,18})/node(?P<node>\d{1,9})\b"
     rb"|\bnode(?P<of_node>\d{1,9})/memory(?P<node_block>\d{1,18})\b"
     rb"|\bmemory(?P<directory>\d{1,18})/?:[ \t]*$"

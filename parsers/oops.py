@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 from parsers.errors import Diagnostic
 from parsers.esr import Esr
+from parsers.expressions import expression
 from parsers.oops_fields import (
     MAX_LINE,
     Address,
@@ -50,7 +51,7 @@ MAX_OPEN_BYTES = 24 << 10
 """Of a report whose end is not in the log."""
 
 
-_SHAPES = tuple((start.kind, start.shape.match) for start in STARTS)
+_SHAPES = tuple((start.kind, start.shape) for start in STARTS)
 _WORDS = Words([start.words for start in STARTS])
 # What is printed on the way: the second start belongs to the first one's report.
 _CONTINUES = {
@@ -72,14 +73,14 @@ _MAX_BETWEEN = 40
 """Lines of other CPUs between the first line of a report and the second."""
 _CALL_TRACE = b"Call trace:"
 _CUT_HERE = b"-[ cut here ]-"
-_WALK = re.compile(rb"\[[0-9a-fA-F]{16}\]\s{1,4}\*?pgd ?=[^\n]{8,200}")
+_WALK = expression(rb"\[[0-9a-fA-F]{16}\]\s{1,4}\*?pgd ?=[^\n]{8,200}")
 _DIED = b"Internal error: "
 _PANICS = b"Kernel panic - not syncing"
 
-_TIME = re.compile(rb"\[ {0,7}(\d{1,9}\.\d{6})\]")
-_CALLER = re.compile(rb"\[ {0,8}([TC]\d{1,8})\]")
+_TIME = expression(rb"\[ {0,7}(\d{1,9}\.\d{6})\]")
+_CALLER = expression(rb"\[ {0,8}([TC]\d{1,8})\]")
 _CALLER_OF_LINE = rb"^(?=[^\n]{0,80}\[ {0,8}[TC]\d{1,8}\])(?![^\n]{0,80}\[ {0,8}%b\])[^\n]*"
-_PANIC = re.compile(
+_PANIC = expression(
     rb"Kernel Offset: (?:0x(?P<offset>[0-9a-f]{1,16}) from 0x(?P<base>[0-9a-f]{1,16})|disabled)"
     rb"|PHYS_OFFSET: 0x(?P<phys>[0-9a-f]{1,16})"
 )
@@ -275,7 +276,7 @@ def _starts(data: bytes, places: Sequence[tuple[int, int]]) -> list[_Start]:
     latest: dict[bytes, _Start] = {}
     for at, number in places:
         kind, shape = _SHAPES[number]
-        if shape(data, at) is None:
+        if shape.match(data, at) is None:
             continue
         head = data[_line_start(data, at) : at]
         caller = found[1] if (found := _CALLER.search(head)) is not None else b""
@@ -391,11 +392,11 @@ def _headline(block: bytes, begin: int) -> str:
 
 
 MAX_WRAPPED = 120
-_UNFINISHED = re.compile(
+_UNFINISHED = expression(
     rb"(?:\b(?:at|in|for|from|to|of|process|virtual|address|kernel|non-executable|read-only|memory|user|access"
     rb"|range|abort|syncing)|[:,(-])$"
 )
-_CONTINUATION = re.compile(rb"[\w(][^\n]*$(?<![:.])")
+_CONTINUATION = expression(rb"[\w(][^\n]*$(?<![:.])")
 
 
 def _begin(block: bytes, kind: ReportKind) -> int:
@@ -405,7 +406,7 @@ def _begin(block: bytes, kind: ReportKind) -> int:
 
 
 _START_WORDS: Mapping[ReportKind, re.Pattern[bytes]] = {
-    kind: re.compile(b"|".join(start.shape.pattern for start in STARTS if start.kind is kind)) for kind in ReportKind
+    kind: expression(b"|".join(start.shape.pattern for start in STARTS if start.kind is kind)) for kind in ReportKind
 }
 
 
@@ -458,7 +459,7 @@ def _without_walls(reports: Sequence[Report]) -> Iterator[Report]:
             yield report
 
 
-_ERROR = re.compile(r"\[ {0,7}\d{1,9}\.\d{6}\][^\n]{0,40}Internal error: [^\n]{1,200}")
+_ERROR = expression(r"\[ {0,7}\d{1,9}\.\d{6}\][^\n]{0,40}Internal error: [^\n]{1,200}")
 
 
 def _identity(report: Report) -> tuple[object, ...]:

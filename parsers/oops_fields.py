@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from parsers.esr import Esr
+from parsers.expressions import expression
 from parsers.records import dataclass
 
 __all__ = ["MAX_LINE", "Address", "Quote", "Walk", "find_fields", "frames", "registers", "text_of_bytes", "values_of"]
@@ -25,40 +26,40 @@ _HEX = rb"(%b{8,16})" % _X
 _SYNDROME = rb"(%b{16}|%b{8})\b" % (_X, _X)
 _SYMBOL = rb"([A-Za-z_][\w.$]{0,255}\+0x%b{1,8}/0x%b{1,8})" % (_X, _X)
 _FIELDS: Mapping[str, re.Pattern[bytes]] = {
-    "address": re.compile(
+    "address": expression(
         rb"(?:\bat\s{1,8}virtual\s{1,8}address\s{1,8}|Unhandled fault at\s{1,8}|\(0x%b{8,16}\)\s{1,8}at\s{1,8})"
         rb"(?:0x)?%b" % (_X, _HEX)
     ),
-    "esr": re.compile(
+    "esr": expression(
         rb"ESR = 0x%b|Internal error: (?:[^\n]{1,120}\n)??[^\n]{0,120}?\b%b\s{1,3}\[#\d"
         rb"|[A-Za-z ]\(0x%b\) at |, code 0x%b" % ((_SYNDROME,) * 4)
     ),
-    "pgtable": re.compile(
+    "pgtable": expression(
         rb"(swapper|user) pgtable:%b(\d{1,3})k pages,%b(\d\d)-bit VAs,%bpgdp? ?=%b(?:0x)?(%b{16})?"
         % (_G, _G, _G, _G, _X)
     ),
-    "walk": re.compile(rb"\[(%b{16})\]%b(\*?pgd ?=%b{8,16}(?:,%b\*?p[\w]{2} ?=%b{8,16}){0,4})" % (_X, _G, _X, _G, _X)),
-    "between": re.compile(rb"\[(%b{16})\] address between user and kernel address ranges" % _X),
-    "task": re.compile(
+    "walk": expression(rb"\[(%b{16})\]%b(\*?pgd ?=%b{8,16}(?:,%b\*?p[\w]{2} ?=%b{8,16}){0,4})" % (_X, _G, _X, _G, _X)),
+    "between": expression(rb"\[(%b{16})\] address between user and kernel address ranges" % _X),
+    "task": expression(
         rb"CPU:? ?(\d{1,5}) (?:UID: \d{1,10} )?PID: (\d{1,10}) Comm: ([^\n]{1,32}?) (?:Kdump: loaded )?"
         rb"(Not%btainted|Tainted: [A-Z() ]{1,40}?)\s{1,12}([1-9]\d?\.\d{1,3}\S{0,120})(?:\s{1,4}(#\d[^\n]{0,120}))?"
         % _G
     ),
-    "process": re.compile(rb"\bProcess ([^\n]{1,32}?) \(pid: (\d{1,10})|, CPU#(?:\d{1,5}): ([^\n/]{1,32})/(\d{1,10})"),
-    "pc": re.compile(
+    "process": expression(rb"\bProcess ([^\n]{1,32}?) \(pid: (\d{1,10})|, CPU#(?:\d{1,5}): ([^\n/]{1,32})/(\d{1,10})"),
+    "pc": expression(
         rb"(?:\bpc : |\bPC is at )(?:\[<[0-9a-f]{1,16}>\] )?(?:%b(?:%b\[(\w{1,60})\])?|(0x[0-9a-f]{1,16}))"
         % (_SYMBOL, _G)
     ),
-    "lr": re.compile(rb"(?:\blr : |\bLR is at )(?:\[<[0-9a-f]{1,16}>\] )?%b" % _SYMBOL),
-    "image_pc": re.compile(rb"\bpc : \[<([0-9a-f]{16})>\]"),
-    "place": re.compile(
+    "lr": expression(rb"(?:\blr : |\bLR is at )(?:\[<[0-9a-f]{1,16}>\] )?%b" % _SYMBOL),
+    "image_pc": expression(rb"\bpc : \[<([0-9a-f]{16})>\]"),
+    "place": expression(
         rb"(?:kernel BUG at%b|WARNING: (?:CPU: \d+ PID: \d+ at%b|(?:\[[^\n]{0,200}?\] )?))"
         rb"([\w./+-]{1,200}(?:-[ \t]*\n[ \t]*[\w./+-]{1,100})?:\d{1,6})(?:!|\s{1,3}(?:at\s{1,3})?%b)?"
         % (_G, _G, _SYMBOL)
     ),
-    "pfn": re.compile(rb"pfn:(?:0x)?([0-9a-fA-F]{1,13})\b"),
-    "page": re.compile(rb"\bpage: ?([0-9a-f]{16}) (?:ref)?count:[^\n]{0,200}?"),
-    "page_flags": re.compile(rb"\bflags: 0x[0-9a-f]{1,16}\(([^)\n]{0,200})\)"),
+    "pfn": expression(rb"pfn:(?:0x)?([0-9a-fA-F]{1,13})\b"),
+    "page": expression(rb"\bpage: ?([0-9a-f]{16}) (?:ref)?count:[^\n]{0,200}?"),
+    "page_flags": expression(rb"\bflags: 0x[0-9a-f]{1,16}\(([^)\n]{0,200})\)"),
 }
 # A field needs one of these words: searching for them is many times faster than the expression.
 _FIXED: Mapping[str, tuple[bytes, ...]] = {
@@ -78,10 +79,10 @@ _FIXED: Mapping[str, tuple[bytes, ...]] = {
     "page_flags": (b"flags: 0x",),
 }
 _BEFORE_FIXED = 64
-_ENTRY = re.compile(rb"(p\w{2}) ?=(%b{8,16})" % _X)
-_REGISTER = re.compile(rb"\b(x\d{1,2}|sp) ?: (%b{16})\b" % _X)
-_FRAME = re.compile(rb"(?<![\w+])" + _SYMBOL)
-_DECODED_FRAME = re.compile(
+_ENTRY = expression(rb"(p\w{2}) ?=(%b{8,16})" % _X)
+_REGISTER = expression(rb"\b(x\d{1,2}|sp) ?: (%b{16})\b" % _X)
+_FRAME = expression(rb"(?<![\w+])" + _SYMBOL)
+_DECODED_FRAME = expression(
     rb"(?:^|[\]:>]) {0,3}([A-Za-z_][\w.]{2,80})(?: \([\w./+-]{1,200}:\d{1,6}[^\n)]{0,60}\))?\s*$", re.MULTILINE
 )
 

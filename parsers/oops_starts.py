@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 
+from parsers.expressions import expression
 from parsers.records import dataclass
 
 __all__ = ["STARTS", "ReportKind", "Start"]
@@ -52,7 +53,7 @@ class Start:
     @classmethod
     def of(cls, kind: ReportKind, words: bytes, more: bytes = b"", before: bytes = b"") -> Start:
         """``more`` is an expression after the words, ``before`` one of a fixed length before them."""
-        return cls(kind, words, re.compile(before + re.escape(words) + more + _NOT_SOURCE))
+        return cls(kind, words, expression(before + re.escape(words) + more + _NOT_SOURCE))
 
 
 STARTS: tuple[Start, ...] = tuple(

@@ -17,6 +17,7 @@ from functools import cache
 from itertools import groupby, pairwise
 from typing import NamedTuple
 
+from parsers.expressions import expression
 from parsers.kinds import KINDS, SNIFF_BYTES, Kind, kind_of_content, kind_of_path
 from parsers.log_scan import report_starts
 from parsers.records import dataclass
@@ -28,7 +29,7 @@ MAX_BYTES = 128 << 20
 MAX_RUNS = 50_000
 """Of a text in which kinds alternate more often than this, nothing is believed."""
 
-_HEADING = re.compile(
+_HEADING = expression(
     rb"\n(?<!\n#\n)(?!# (?:end of |CONFIG_|TASK-PID))(?:"  # titles of a configuration, between lines of "#"
     rb"(?:\[[^\]\n]{1,80}\]|[\w.@:~/-]{0,80}) ?[#$] ?(?:sudo )?(?P<command>/?[A-Za-z][\w./-]*(?: [^\n]{0,400})?)"
     rb"|\*\*\* (?P<starred>/\S{1,200})"
@@ -40,9 +41,9 @@ _HEADING = re.compile(
     re.MULTILINE,
 )
 _LOG = "dmesg"
-_WORD = re.compile(rb"[\w./+~-]+")
+_WORD = expression(rb"[\w./+~-]+")
 _COMMANDS = {b"dmesg": "dmesg", b"journalctl": "dmesg", b"uname": "uname", b"lsmem": "lsmem"}
-_LOG_TITLES = re.compile(rb"\bKERNEL LOG\b|\bLAST KMSG\b|\bdmesg\b|\bconsole-ramoops|\bkern\.log\b|/var/log/messages\b")
+_LOG_TITLES = expression(rb"\bKERNEL LOG\b|\bLAST KMSG\b|\bdmesg\b|\bconsole-ramoops|\bkern\.log\b|/var/log/messages\b")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import re
 
+from parsers.expressions import expression
+
 __all__ = ["STAMP", "Prefix", "prefix_at"]
 
 STAMP = rb"\[ {0,7}\d{1,9}\.\d{6}\]"
@@ -46,14 +48,12 @@ _SENDER = rb"(?:[^\n]{0,120}?%b|[^\n]{0,60}?\bkern: {1,6}[a-z]{3,8}: \[[\dTZ:.+-
 _LISTED = (  # indented, docker compose or a quote, grep -n
     rb"(?: (?! )|[ \t]{3,40}|\t)?(?:(?:[\w.-]{1,40} {1,20})?\| )?(?:\d{1,9}[:-](?!\d\d[:-]))?"
 )
-_QUICK = re.compile(rb"(?:<\d{1,3}>)?%b%b" % (_TIME, _BEHIND_TIME))
-_STAMPED = re.compile(rb"[^\n]{0,200}?%b%b" % (_TIME, _BEHIND_TIME))
-_PLAIN = re.compile(
+_QUICK = expression(rb"(?:<\d{1,3}>)?%b%b" % (_TIME, _BEHIND_TIME))
+_STAMPED = expression(rb"[^\n]{0,200}?%b%b" % (_TIME, _BEHIND_TIME))
+_PLAIN = expression(
     rb"(?P<time>(?!))?%b(?:%b(?:%b)?|(?:%b)?)(?:%b)?(?:%b%b)?"
     % (_LISTED, _SENDER, _PRIORITY, _DATE, _PRIORITY, _WALL, _BEHIND_TIME)
 )
-_quick, _stamped = _QUICK.match, _STAMPED.match
-_plain = _PLAIN.match
 """Every part may be absent: it always matches."""
 
 Prefix = re.Match[bytes]
@@ -68,4 +68,4 @@ def prefix_at(data: bytes, start: int) -> Prefix:
     >>> found["time"], line[found.end():]
     (b'123.456789', b'Offlined Pages 32768')
     """
-    return _quick(data, start) or _stamped(data, start) or _plain(data, start)  # type: ignore[return-value]
+    return _QUICK.match(data, start) or _STAMPED.match(data, start) or _PLAIN.match(data, start)  # type: ignore[return-value]

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from parsers.expressions import expression
 from parsers.lines import without_transport
 
 __all__ = ["MAX_BYTES", "carried"]
@@ -45,7 +46,7 @@ class _Shape(NamedTuple):
 
 def _wrapped(row: bytes, word: bytes, least: int) -> re.Pattern[bytes]:
     """A row of at least that many characters, a newline, and a line of such words alone."""
-    return re.compile(
+    return expression(
         rb"\n(?=%b)(?=[^\n]{%d})([^\n]*)((?:\n[ \t]*(?:%b)(?:[ \t]+(?:%b))*[ \t]*(?=\n|\Z)){1,%d})"
         % (row, least, word, word, _MAX_PIECES)
     )
@@ -55,11 +56,11 @@ _SHAPES = (
     _Shape(
         b"-0x",
         _wrapped(_PAGE_TABLE_ROW, _ATTRIBUTE, 37),
-        re.compile(rb"\n[ \t]+(?=0x[0-9a-f]{16}-0x[0-9a-f]{16}\b|---\[ )"),
+        expression(rb"\n[ \t]+(?=0x[0-9a-f]{16}-0x[0-9a-f]{16}\b|---\[ )"),
     ),
     _Shape(b" [0", _wrapped(_TRACE_ROW, _TRACE_WORD, 36)),
     _Shape(b" : ", _wrapped(_IOMEM_ROW, rb": [^\n]{1,80}", 0)),
-    _Shape(b"CONFIG_", re.compile(rb"(?!)"), re.compile(rb"\n[ \t]+(?=CONFIG_\w+=|# CONFIG_\w+ is not set)")),
+    _Shape(b"CONFIG_", expression(rb"(?!)"), expression(rb"\n[ \t]+(?=CONFIG_\w+=|# CONFIG_\w+ is not set)")),
 )
 
 
@@ -88,14 +89,14 @@ _MOMENT = (
     rb"|\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.,]{0,10}(?:Z|[+-]\d\d:?\d\d)?\]?)"
 )
 _PREFIXES = tuple(
-    re.compile(rb"\n(?:%b)" % prefix)
+    expression(rb"\n(?:%b)" % prefix)
     for prefix in (
         rb"(?:[\w.-]{1,40} {0,20})?\| ?",  # docker compose, or a quote
         rb"%b [\w.-]{1,64} [\w./-]{1,40}(?:\[\d{1,8}\])?: ?" % _MOMENT,  # syslog, journald
         rb"%b (?:std(?:out|err) [FP] )?" % _MOMENT,  # what runs containers
     )
 )
-_NUMBERED = re.compile(rb"\n(\d{1,7}):")
+_NUMBERED = expression(rb"\n(\d{1,7}):")
 """As ``grep -n ''`` and some pastes do."""
 _SAMPLE = 16384
 _NEARLY_ALL = 0.9

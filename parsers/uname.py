@@ -11,6 +11,7 @@ import re
 from dataclasses import replace
 
 from parsers.errors import Diagnostic, FormatError
+from parsers.expressions import expression
 from parsers.lines import text_of, without_prompts
 from parsers.records import dataclass
 
@@ -22,46 +23,46 @@ Version = tuple[int, int, int]
 
 _RELEASE = r"(?P<release>[1-9]\d?\.\d{1,3}[^\s()]{0,120})"
 _SHAPES = (
-    re.compile(rf"Linux version {_RELEASE} (?:\([^()\n]*\) )?(?P<rest>[^\n]*)"),
-    re.compile(rf"^(?:(?:Kernel|uname): ?)?Linux (?P<node>\S+) {_RELEASE} (?P<rest>[^\n]*)", re.MULTILINE),
-    re.compile(rf"^[^\S\n]*{_RELEASE}(?P<rest>)[^\S\n]*$", re.MULTILINE),
+    expression(rf"Linux version {_RELEASE} (?:\([^()\n]*\) )?(?P<rest>[^\n]*)"),
+    expression(rf"^(?:(?:Kernel|uname): ?)?Linux (?P<node>\S+) {_RELEASE} (?P<rest>[^\n]*)", re.MULTILINE),
+    expression(rf"^[^\S\n]*{_RELEASE}(?P<rest>)[^\S\n]*$", re.MULTILINE),
 )
-_VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d{1,5}))?(.*)")
-_MACHINE = re.compile(
+_VERSION = expression(r"(\d+)\.(\d+)(?:\.(\d{1,5}))?(.*)")
+_MACHINE = expression(
     r"\b(aarch64_be|aarch64|x86_64|i[3-6]86|armv\d\w*|ppc64(?:le)?|s390x|riscv(?:32|64)|loongarch64|mips\w*)\b"
 )
 _RELEASE_MACHINE = {"arm64": "aarch64", "aarch64": "aarch64", "amd64": "x86_64", "x86_64": "x86_64"}
-_RELEASE_WORDS = re.compile(r"x86_64|[a-z0-9]+")
-_CANDIDATE = re.compile(r"-rc(?P<rc>\d{1,3})\b")
-_PLAIN = re.compile(r"(?:-rc\d+)?")
-_FLAVOUR = re.compile(r"[-+](?:deb\d+-|bpo-)?(?P<flavour>(?:[a-z]+-)*(?:arm64|amd64|[a-z]+)(?:-v\d|-\d+k)?|\d+kb?)$")
+_RELEASE_WORDS = expression(r"x86_64|[a-z0-9]+")
+_CANDIDATE = expression(r"-rc(?P<rc>\d{1,3})\b")
+_PLAIN = expression(r"(?:-rc\d+)?")
+_FLAVOUR = expression(r"[-+](?:deb\d+-|bpo-)?(?P<flavour>(?:[a-z]+-)*(?:arm64|amd64|[a-z]+)(?:-v\d|-\d+k)?|\d+kb?)$")
 
 # First match wins, on the release followed by the build string.
 _VENDORS = (
-    ("android", re.compile(r"-android\d+|-ab[A-Z]?\d{6,}")),
+    ("android", expression(r"-android\d+|-ab[A-Z]?\d{6,}")),
     (
         "debian",
-        re.compile(r"\bDebian\b|\+(?:deb\d+|bpo)\b|^\S+-[\w.]+-(?:cloud-|rt-)?(?:arm64|amd64)(?:-16k)?(?:\s|$)"),
+        expression(r"\bDebian\b|\+(?:deb\d+|bpo)\b|^\S+-[\w.]+-(?:cloud-|rt-)?(?:arm64|amd64)(?:-16k)?(?:\s|$)"),
     ),
-    ("raspberry-pi", re.compile(r"rpi|-v8(?:-16k)?\+?(?:\s|$)|-raspi\b")),
+    ("raspberry-pi", expression(r"rpi|-v8(?:-16k)?\+?(?:\s|$)|-raspi\b")),
     (
         "ubuntu",
-        re.compile(r"Ubuntu|^\S+-\d+-(?:generic|lowlatency|aws|azure|gcp|gke|ibm|kvm|oracle|oem|nvidia|xilinx)"),
+        expression(r"Ubuntu|^\S+-\d+-(?:generic|lowlatency|aws|azure|gcp|gke|ibm|kvm|oracle|oem|nvidia|xilinx)"),
     ),
-    ("oracle", re.compile(r"^\S*uek")),
-    ("rhel", re.compile(r"^\S*\.el\d")),
-    ("fedora", re.compile(r"^\S*\.fc\d")),
-    ("amazon", re.compile(r"^\S*[.-]amzn")),
-    ("openeuler", re.compile(r"^\S*\.oe\d")),
-    ("kylin", re.compile(r"^\S*\.ky\d")),
-    ("alibaba", re.compile(r"^\S*\.(?:al|an)\d")),
-    ("microsoft", re.compile(r"^\S*(?:\.azl|\.cm\d|-microsoft)")),
-    ("nvidia", re.compile(r"^\S*tegra")),
-    ("suse", re.compile(r"^\S*-(?:default|64kb|preempt|azure)(?:\s|$)")),
+    ("oracle", expression(r"^\S*uek")),
+    ("rhel", expression(r"^\S*\.el\d")),
+    ("fedora", expression(r"^\S*\.fc\d")),
+    ("amazon", expression(r"^\S*[.-]amzn")),
+    ("openeuler", expression(r"^\S*\.oe\d")),
+    ("kylin", expression(r"^\S*\.ky\d")),
+    ("alibaba", expression(r"^\S*\.(?:al|an)\d")),
+    ("microsoft", expression(r"^\S*(?:\.azl|\.cm\d|-microsoft)")),
+    ("nvidia", expression(r"^\S*tegra")),
+    ("suse", expression(r"^\S*-(?:default|64kb|preempt|azure)(?:\s|$)")),
 )
 _FROZEN_SUBLEVEL = frozenset({"rhel", "openeuler", "kylin"})
 """Vendors whose sublevel stays for years while patches of all kinds are taken over: it proves nothing."""
-_UPSTREAM = re.compile(r"\bDebian (\d+)\.(\d+)\.(\d+)|\bUbuntu \S+ (\d+)\.(\d+)\.(\d+)")
+_UPSTREAM = expression(r"\bDebian (\d+)\.(\d+)\.(\d+)|\bUbuntu \S+ (\d+)\.(\d+)\.(\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from parsers.errors import Diagnostic, FormatError
+from parsers.expressions import expression
 from parsers.lines import at_lines, numbered, text_of
 from parsers.records import dataclass
 
@@ -23,11 +24,11 @@ MAX_BYTES = 1 << 20  # the kernel has one page for it, 64 KiB at most
 
 _NOTE_NAME = b"VMCOREINFO\0"
 _NOTE_HEADER = struct.Struct("<III")  # Elf64_Nhdr: n_namesz, n_descsz, n_type
-_LINE = re.compile(rb"^([A-Za-z][\w.-]*(?:\([\w.]+\))?)=([^\n]*)", re.MULTILINE)
-_TYPED = re.compile(r"(SYMBOL|NUMBER|SIZE|OFFSET|LENGTH)\([\w.]+\)")
-_HEXADECIMAL = re.compile(r"(?:0[xX])?([0-9a-fA-F]{1,16})")
-_UNSIGNED = re.compile(r"([0-9]{1,20})")
-_SIGNED_OR_HEXADECIMAL = re.compile(r"(-?[0-9]{1,20}|0[xX][0-9a-fA-F]{1,16})")
+_LINE = expression(rb"^([A-Za-z][\w.-]*(?:\([\w.]+\))?)=([^\n]*)", re.MULTILINE)
+_TYPED = expression(r"(SYMBOL|NUMBER|SIZE|OFFSET|LENGTH)\([\w.]+\)")
+_HEXADECIMAL = expression(r"(?:0[xX])?([0-9a-fA-F]{1,16})")
+_UNSIGNED = expression(r"([0-9]{1,20})")
+_SIGNED_OR_HEXADECIMAL = expression(r"(-?[0-9]{1,20}|0[xX][0-9a-fA-F]{1,16})")
 # Key or kind of key: spelling of its value, radix (0: by prefix).
 _SPELLINGS = {
     "SYMBOL": (_HEXADECIMAL, 16),

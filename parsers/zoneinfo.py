@@ -13,6 +13,7 @@ from types import MappingProxyType
 import numpy as np
 
 from parsers.errors import Diagnostic, FormatError
+from parsers.expressions import expression
 from parsers.lines import at_lines, numbered, text_of
 from parsers.mapping import I64, U32
 from parsers.records import dataclass
@@ -22,7 +23,7 @@ __all__ = ["MAX_BYTES", "Zoneinfo", "parse_zoneinfo"]
 MAX_BYTES = 64 << 20  # 64 nodes of 512 CPUs are 15 MiB
 
 _COUNTS = ("free", "spanned", "present", "managed", "start_pfn")
-_FACT = re.compile(
+_FACT = expression(
     rb"^Node[ \t]+(?P<node>\d{1,9}), zone[ \t]+(?P<zone>\w+)"
     rb"|^[ \t]+(?:pages[ \t]+)?(?P<key>free|spanned|present|managed|start_pfn|nr_page_table_pages)"
     rb":?[ \t]+(?P<value>\d{1,18})[ \t]*$",

@@ -65,6 +65,19 @@ def test_dataclasses_are_those_of_parsers_records(path: Path) -> None:
     assert "dataclass" not in taken or path == ROOT / "parsers" / "records.py"
 
 
+def compiled_at_import(node: ast.AST) -> list[int]:
+    """Lines that call re.compile() when the module is imported."""
+    lines = [node.lineno] if isinstance(node, ast.Call) and ast.unparse(node.func) == "re.compile" else []
+    inside = [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.FunctionDef | ast.Lambda)]
+    return lines + [line for child in inside for line in compiled_at_import(child)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_regular_expression_is_compiled_at_import(path: Path) -> None:
+    """`parsers.expressions.expression` compiles when it is used; what runs without the packages is its own program."""
+    assert "without_packages" in path.parts or not compiled_at_import(ast.parse(path.read_text()))
+
+
 def test_help_does_not_import_the_heavy_libraries() -> None:
     code = "import sys, analyzer.cli; print([m for m in ('numpy', 'drgn', 'rich', 'construct') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -22,6 +22,7 @@ import click
 from analyzer.sources.crashdump import Symbols, distill_vmcore
 from analyzer.sources.running import HOST_CORE, KCORE, kcore_refusal, memory_generation, read_running
 from parsers.errors import InputError, MissingDependencyError, PtauditError
+from parsers.expressions import expression
 from parsers.image.code import CALLED, FUNCTIONS
 from parsers.kinds import KINDS, When
 
@@ -39,8 +40,8 @@ _IDLE = "3"
 """The class of ``ionice`` that is served when nobody else wants the disk."""
 _ATTEMPTS = 3
 _PARTS = ("kernel.py", "small_core.py", "collector.py")
-_OWN_IMPORT = re.compile(r"^from analyzer\..*\n", re.MULTILINE)
-_SHELL = re.compile(r"[^\w\s/.,:+=@%-]")
+_OWN_IMPORT = expression(r"^from analyzer\..*\n", re.MULTILINE)
+_SHELL = expression(r"[^\w\s/.,:+=@%-]")
 """What a command holds that the script's plain word splitting does not understand."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from analyzer.diff.hazards import Hazard, hazards
 from analyzer.diff.pieces import Pieces, Side
 from analyzer.reports.json import evidence_as_dict, finding_as_dict
 from parsers.errors import InputError, UsageError
+from parsers.expressions import expression
 from parsers.iomem import Iomem
 from parsers.memory_blocks import MemoryBlocks
 from parsers.uname import KernelRelease
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["SCHEMA", "diff", "worst_hazard"]
 
 SCHEMA = "ptaudit.diff/1"
-_PLACED_AT_BOOT = re.compile(r"reserved$|Kernel |Crash kernel")
+_PLACED_AT_BOOT = expression(r"reserved$|Kernel |Crash kernel")
 _REGIONS: tuple[type[RegionMap], ...] = (LinearMap, Vmemmap)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from typing import NamedTuple
 import click
 
 from parsers.errors import InputError
+from parsers.expressions import expression
 from parsers.kinds import kind_of_path
 
 __all__ = ["Bundle", "find_bundles", "missing_hosts"]
@@ -19,7 +19,7 @@ _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip
 _DUMPS = (".core", ".core.zst", ".kdump", ".elf.zst")
 MAX_DEPTH = 8
 _TREE = {"proc", "sys"}
-_COLLECTED = re.compile(r"ptaudit-(.+)-\d{8}-\d{6}")
+_COLLECTED = expression(r"ptaudit-(.+)-\d{8}-\d{6}")
 
 
 class Bundle(NamedTuple):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from analyzer.advice import advice_for
 from analyzer.incidents.group import grouped, joined_pfns
 from analyzer.known_bugs import bug_name
+from parsers.expressions import expression
 from parsers.layout import KernelLayout
 from parsers.records import dataclass
 from rules.finding import Claim, Severity
@@ -29,7 +29,7 @@ MAX_CHARACTERS = 420
 MAX_NEXT = 300
 MAX_EVENTS = 3
 MAX_NAMES = 4
-_KNOWN_BUG_QUESTION = re.compile(r"Is it the known bug.*?(?= Assumptions: |$)")
+_KNOWN_BUG_QUESTION = expression(r"Is it the known bug.*?(?= Assumptions: |$)")
 """What an oops rule says for and against a known bug."""
 _LOG_KINDS = frozenset({"dmesg", "trace"})
 _VERBS = {

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from analyzer.output import printable
 from analyzer.reports.text import kernel_line, place_of, summary
+from parsers.expressions import expression
 from parsers.layout import KernelLayout
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ __all__ = ["render"]
 
 MAX_ROWS = 100
 MAX_INCIDENTS = 12
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~#])")
+_SPECIAL = expression(r"([\\`*_{}\[\]<>|~#])")
 _LABELS = {"then": "Then", "now": "Now", "next": "Next", "oops": "Oops", "bug": "Bug"}
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import io
-import re
 import tarfile
 import zipfile
 from dataclasses import field
@@ -20,6 +19,7 @@ from analyzer.sources.budget import Budget
 from analyzer.sources.sniff import is_vmcore
 from parsers.compressed import DAMAGE, SUFFIXES, Forward, Growth, Stream, compression, decompressed, first_bytes
 from parsers.errors import Diagnostic, InputError
+from parsers.expressions import expression
 from parsers.records import dataclass
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _CHUNK = 1 << 20
 _BLOCK = 512
 _MAX_HEADER = 1 << 20
 _PAX_DIGITS = 9
-_LONG_NUMBER = re.compile(rb"\d{1000}")
+_LONG_NUMBER = expression(rb"\d{1000}")
 _MAX_ENDS = 64
 """How often the end of an archive is met: tarfile skips in steps what a member claims to hold, where nothing is too."""
 _TARBALLS = {".tgz", ".tbz", ".tbz2", ".txz", ".tzst"}

@@ -7,12 +7,12 @@ and no contradiction.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from parsers.errors import Diagnostic, UsageError
+from parsers.expressions import expression
 from parsers.kinds import is_of_an_earlier_boot
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["doubt_of_names", "own_configs", "refuse_strangers"]
 
 
-_SERIES = re.compile(r"\d+\.\d+")
-_NAMED_CONFIG = re.compile(r"(?:^|/)config-(\d+\.\d[^/]*?)(?:\.(?:gz|xz|bz2|zst))?$")
+_SERIES = expression(r"\d+\.\d+")
+_NAMED_CONFIG = expression(r"(?:^|/)config-(\d+\.\d[^/]*?)(?:\.(?:gz|xz|bz2|zst))?$")
 
 
 class _Statement(NamedTuple):

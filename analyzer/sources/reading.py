@@ -8,7 +8,6 @@ count.  One file there that cannot be read never ends the reading.
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 import tempfile
 from dataclasses import replace
@@ -37,6 +36,7 @@ from analyzer.sources.unread import NOT_RECOGNISED, Unread, bounded
 from parsers import ftrace
 from parsers.encodings import decoded
 from parsers.errors import Diagnostic, InputError, PtauditError, WrongFormatError
+from parsers.expressions import expression
 from parsers.kconfig import Kconfig
 from parsers.kinds import KINDS, SNIFF_BYTES, kind_of_path
 from parsers.lines import at_lines
@@ -54,8 +54,8 @@ MAX_SYSTEM_MAPS = 4
 _STDIN = "standard input"
 SPLIT_BYTES = 4 << 20
 """A file whose name shows its kind is searched for other kinds up to here."""
-_KCORE = re.compile(r"(?:^|/)proc/kcore$")  # the running kernel's memory, without end
-_KERNEL_FILE = re.compile(r"(?:^|/)(?:vmlinux|(System\.map))(?:-[^/]+?)?(?:\.debug)?(?:\.(?:gz|xz|zst))?$")
+_KCORE = expression(r"(?:^|/)proc/kcore$")  # the running kernel's memory, without end
+_KERNEL_FILE = expression(r"(?:^|/)(?:vmlinux|(System\.map))(?:-[^/]+?)?(?:\.debug)?(?:\.(?:gz|xz|zst))?$")
 _MANY = {"dmesg", "trace", "log", "ptdump", "vmcore", "memory_nodes"}
 """Kinds with several files that count, or are chosen from by `Captured.of`."""
 _TABLES = {"ptdump", "trace", "vmcoreinfo"}

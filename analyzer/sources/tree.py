@@ -5,7 +5,6 @@ Nothing here follows a link out of the directory, or opens a device or a pipe.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +15,7 @@ from analyzer.sources.found import head_of
 from analyzer.sources.unread import Unread
 from parsers.compressed import first_bytes
 from parsers.errors import InputError, UsageError
+from parsers.expressions import expression
 from parsers.kinds import KINDS, kind_of_path
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ __all__ = [
 NOT_LISTED = "the directory cannot be listed"
 LEADS_OUT = "a link that leads out of the directory, not followed: name its target"
 _TEXT_BYTES = 4096
-_DUMP_HOME = re.compile(r"(?:^|/)sys/kernel/debug$")
+_DUMP_HOME = expression(r"(?:^|/)sys/kernel/debug$")
 
 
 class Attribute(NamedTuple):

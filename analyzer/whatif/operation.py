@@ -6,14 +6,15 @@ import re
 from enum import StrEnum
 
 from parsers.errors import UsageError
+from parsers.expressions import expression
 from parsers.records import dataclass
 
 __all__ = ["Operation", "Verb", "is_operation", "parse_operation"]
 
 _MAX_ADDRESS = 1 << 52
 """Arm has 52 bits of physical addresses."""
-_RANGE = re.compile(r"(0x[0-9a-fA-F]{1,16})-(0x[0-9a-fA-F]{1,16})")
-_BLOCK = re.compile(r"memory\d{1,12}")
+_RANGE = expression(r"(0x[0-9a-fA-F]{1,16})-(0x[0-9a-fA-F]{1,16})")
+_BLOCK = expression(r"memory\d{1,12}")
 
 
 class Verb(StrEnum):
@@ -25,7 +26,7 @@ class Verb(StrEnum):
     ADD = "add"
 
 
-_OPERATION = re.compile(rf"({'|'.join(Verb)}):(.*)", re.DOTALL)
+_OPERATION = expression(rf"({'|'.join(Verb)}):(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import re
 from enum import StrEnum
 
 from parsers.errors import UsageError
+from parsers.expressions import expression
 from parsers.records import dataclass
 
 __all__ = ["MAX_PHYSICAL_BITS", "Address", "Space", "parse_address"]
@@ -14,7 +15,7 @@ MAX_PHYSICAL_BITS = 52
 _KERNEL_HALF = 1 << 55
 """Bit 55 chooses the translation table (Arm ARM D8.2.1), whatever tag the top byte holds."""
 _TOP_BYTE = 0xFF << 56
-_FORM = re.compile(r"(?:(pfn|page|phys|virt):)?(0[xX][0-9a-fA-F]+|[0-9a-fA-F]{16}|[0-9]{1,99})", re.IGNORECASE)
+_FORM = expression(r"(?:(pfn|page|phys|virt):)?(0[xX][0-9a-fA-F]+|[0-9a-fA-F]{16}|[0-9]{1,99})", re.IGNORECASE)
 
 
 class Space(StrEnum):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import re
 
+from parsers.expressions import expression
+
 __all__ = ["MAX_BYTES", "REFUSED", "looks_like_chrome", "system_trace"]
 
 MAX_BYTES = 256 << 20
@@ -16,11 +18,11 @@ REFUSED = (
     "a trace in Chrome's or Perfetto's JSON without the text of ftrace (systemTraceEvents): it has no arguments of"
     " kernel functions; record the probes that `ptaudit probes` prints with ftrace or trace-cmd, and keep the trace"
 )
-_BEGINS = re.compile(
+_BEGINS = expression(
     rb'\A\s{0,64}(?:\{\s{0,64}"(?:traceEvents|systemTraceEvents|displayTimeUnit|otherData|metadata|stackFrames)"\s*:'
     rb'|\[\s{0,64}\{[^{}]{0,400}"ph"\s*:)'
 )
-_TEXT = re.compile(rb'"systemTraceEvents"\s*:\s*("(?:[^"\\]|\\.)*+")', re.DOTALL)
+_TEXT = expression(rb'"systemTraceEvents"\s*:\s*("(?:[^"\\]|\\.)*+")', re.DOTALL)
 
 
 def looks_like_chrome(head: bytes) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from parsers.expressions import expression
 from parsers.ftrace.events import I32, NO_TIME
 from parsers.ftrace.numbers import byte_strings, parse_decimal, parse_hex
 from parsers.mapping import I64, Bool
@@ -34,7 +35,7 @@ _FLAGS = rb"[.dDbBX][.NnpLlBb][.shHzZ][.0-9a-f]{1,5}"
 
 
 def _dialect(name: str, pattern: bytes, unit: str) -> Dialect:
-    return Dialect(name, re.compile(rb"^(?:" + pattern + rb"|.*)$", re.MULTILINE), unit)
+    return Dialect(name, expression(rb"^(?:" + pattern + rb"|.*)$", re.MULTILINE), unit)
 
 
 DIALECTS: tuple[Dialect, ...] = (

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from parsers.expressions import expression
 from parsers.mapping import I64, U8, U64
 from parsers.records import dataclass
 
 __all__ = ["EventFormat", "Field", "parse_format"]
 
-_NAME = re.compile(rb"^name:\s*(\S+)", re.MULTILINE)
-_ID = re.compile(rb"^ID:\s*(\d+)", re.MULTILINE)
-_FIELD = re.compile(rb"\bfield:([^;]+);\s*offset:(\d+);\s*size:(\d+);(?:\s*signed:(\d);)?")
-_DECLARATION = re.compile(rb"^(.*?)\b(\w+)(\[[^\[\]]*\])?$", re.DOTALL)
+_NAME = expression(rb"^name:\s*(\S+)", re.MULTILINE)
+_ID = expression(rb"^ID:\s*(\d+)", re.MULTILINE)
+_FIELD = expression(rb"\bfield:([^;]+);\s*offset:(\d+);\s*size:(\d+);(?:\s*signed:(\d);)?")
+_DECLARATION = expression(rb"^(.*?)\b(\w+)(\[[^\[\]]*\])?$", re.DOTALL)
 _MAX_STRING = 4096
 
 

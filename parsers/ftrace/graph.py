@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from parsers.errors import Diagnostic
+from parsers.expressions import expression
 from parsers.ftrace.events import NO_TIME, Buffer, Gap, Origin, Trace
 from parsers.ftrace.functions import Kind
 from parsers.ftrace.losses import find_losses
@@ -30,21 +31,21 @@ __all__ = ["looks_like_graph", "read_graph"]
 _MAX_LINE = 4096
 """A line is looked at so far; the columns have bounds too, so that none is searched again and again."""
 _COLUMNS = rb"(?:[^|\n]{0,256}\|){0,8}?"
-_LINE = re.compile(
+_LINE = expression(
     rb"(?P<columns>" + _COLUMNS + rb")(?P<indent> *)(?P<text>(?:/\*|\}|[A-Za-z_][\w.]*(?:\(| \[))[^\n]*)"
 )
-_TRACER = re.compile(rb"(?:#[^\n]*\n)*?# tracer: function_graph")
-_TIME = re.compile(rb"^\s*(\d+)\.(\d{6,9}) +\|")
-_CPU = re.compile(rb"(?:^|\|)\s*(\d+)\)")
-_TASK = re.compile(rb"\)\s*(\S[^|]{0,31}?)-(\d+)\s*\|")
-_SWITCH = re.compile(rb"[^\n]{0,256}?(\d+)\) +(\S[^\n|]{0,31}?)-(\d+) +=> +([^\n|]{0,31}?)-(\d+) *$")
-_ARROW = re.compile(rb"=> +")
-_CALL = re.compile(rb"([A-Za-z_][\w.]*)\((.*?)\)(?: \[\w+\])?(;| \{)(?: /\*(.*)\*/)?")
-_RESULT = re.compile(rb"(?:^| )(?:ret)?= ?(-?\w+)")
+_TRACER = expression(rb"(?:#[^\n]*\n)*?# tracer: function_graph")
+_TIME = expression(rb"^\s*(\d+)\.(\d{6,9}) +\|")
+_CPU = expression(rb"(?:^|\|)\s*(\d+)\)")
+_TASK = expression(rb"\)\s*(\S[^|]{0,31}?)-(\d+)\s*\|")
+_SWITCH = expression(rb"[^\n]{0,256}?(\d+)\) +(\S[^\n|]{0,31}?)-(\d+) +=> +([^\n|]{0,31}?)-(\d+) *$")
+_ARROW = expression(rb"=> +")
+_CALL = expression(rb"([A-Za-z_][\w.]*)\((.*?)\)(?: \[\w+\])?(;| \{)(?: /\*(.*)\*/)?")
+_RESULT = expression(rb"(?:^| )(?:ret)?= ?(-?\w+)")
 _SEARCHES = 16
 """How often a log may be searched for the ends of calls; most are a few lines on."""
-_CALLER = re.compile(rb"<-([^\s*]+)")
-_GRAPH_LINE = re.compile(
+_CALLER = expression(rb"<-([^\s*]+)")
+_GRAPH_LINE = expression(
     rb"^(?:[^|\n]*\|)? *(?:[A-Za-z_][\w.]*\([^\n]*\)(?:;| \{)|\}(?: /\*.*\*/)?|/\* .* \*/)\s*(?:/\*.*\*/)?$",
     re.MULTILINE,
 )

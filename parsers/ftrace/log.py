@@ -11,6 +11,7 @@ import re
 
 import numpy as np
 
+from parsers.expressions import expression
 from parsers.ftrace.events import Buffer, Origin, Phase, Trace
 from parsers.ftrace.functions import Kind
 from parsers.ftrace.scan import Block, Progress, Source
@@ -19,8 +20,8 @@ from parsers.ftrace.text import Reader
 __all__ = ["looks_like_log", "read_log"]
 
 _PREFIX = rb"[^\[\n]{0,80}?\[ {0,8}(\d{1,9})\.(\d{6})\](?:\[ *[TC]\d+ *\])? ?"
-_LINE = re.compile(rb"^" + _PREFIX, re.MULTILINE)
-_MESSAGE = re.compile(
+_LINE = expression(rb"^" + _PREFIX, re.MULTILINE)
+_MESSAGE = expression(
     rb"^"
     + _PREFIX
     + rb"((?:[^\n]*(?:Offlined Pages|Built \d+ zonelists|memory offlining|offlining of memory|online_pages \[mem|"
@@ -35,9 +36,9 @@ _WORDS = (
     *(b"dax", b"fallback order for node", b"dumped because: unmovable"),
 )
 """In lower case: every line that `_MESSAGE` matches has one of them.  To find them takes a fraction of its time."""
-_RANGE = re.compile(rb"(0x[0-9a-f]{4,16})\s?-\s?(0x[0-9a-f]{4,16})")
+_RANGE = expression(rb"(0x[0-9a-f]{4,16})\s?-\s?(0x[0-9a-f]{4,16})")
 _DUMP = b"Dumping ftrace buffer:"
-_RULE = re.compile(rb"(?<!-)-{20,}[ \r]*\n")
+_RULE = expression(rb"(?<!-)-{20,}[ \r]*\n")
 _HEAD_LINES = 200
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
+from parsers.expressions import expression
 from parsers.ftrace.dialects import parse_contexts
 from parsers.ftrace.events import NO_TIME, Gap
 from parsers.ftrace.scan import LOSS_WORDS, Block, Landmarks, line_spans, line_start
@@ -15,7 +16,7 @@ __all__ = ["STARTED", "find_losses", "is_loss"]
 STARTED = "buffer started"
 _NEAR = 64 << 10
 _NEIGHBOUR_LINES = 200
-_LOSS = re.compile(
+_LOSS = expression(
     rb"CPU:\s?(?P<cpu>\d+) \[(?:LOST )?(?:(?P<count>\d+) )?EVENTS(?: DROPPED)?\]"
     rb"|#{3,} CPU (?P<started>\d+) buffer started #{3,}"
 )

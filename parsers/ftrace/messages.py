@@ -14,6 +14,7 @@ from dataclasses import field
 
 import numpy as np
 
+from parsers.expressions import expression
 from parsers.ftrace.events import I32, Origin, Phase
 from parsers.ftrace.functions import Kind
 from parsers.ftrace.naming import IGNORED, TRACEPOINTS, kind_of, symbol_kind
@@ -24,7 +25,7 @@ from parsers.records import dataclass
 
 __all__ = ["Event", "MessageParser", "Messages", "classify"]
 
-_MESSAGE = re.compile(
+_MESSAGE = expression(
     rb"^(?:funcgraph_entry: [^\n]*?(?<![\w.])([A-Za-z_][\w.]*)\([^\n]*"  # 0: function
     # 1 function, 2 arguments, 3 parent
     rb"|(?:function: +)?([^\s:()<]+?)(?:\(([^\n]*?)\))? +<--?(?: (?=\S))?(?: *)([^\s(][^\n]*)"
@@ -37,10 +38,10 @@ _MESSAGE = re.compile(
     rb"|.*)$",
     re.MULTILINE,
 )
-_ARGUMENT = re.compile(rb'(\n)|\b([A-Za-z_]\w*)=("(?:[^"\n]|"(?=[^\s,)]))*"?|\{[^}\n]*\}|[^\s,)]*)')
-_HEX = re.compile(r"(?:0x)?[0-9a-f]{4,16}$")
-_PROBE_FIELD = re.compile(r"__probe_(\w+)=(?:0x)?([^\s]+)")
-_SIZE = re.compile(r"\+0x0(?:/0x[0-9a-f]+)?(?= |$)|/0x[0-9a-f]+(?= |$)")
+_ARGUMENT = expression(rb'(\n)|\b([A-Za-z_]\w*)=("(?:[^"\n]|"(?=[^\s,)]))*"?|\{[^}\n]*\}|[^\s,)]*)')
+_HEX = expression(r"(?:0x)?[0-9a-f]{4,16}$")
+_PROBE_FIELD = expression(r"__probe_(\w+)=(?:0x)?([^\s]+)")
+_SIZE = expression(r"\+0x0(?:/0x[0-9a-f]+)?(?= |$)|/0x[0-9a-f]+(?= |$)")
 _MAX_FTRACE_SITE = 8
 """The patch site of a function is 4 bytes in, 8 with a BTI landing pad."""
 

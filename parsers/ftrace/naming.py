@@ -6,8 +6,7 @@ probe included) or by the function that was probed; an argument goes to one colu
 
 from __future__ import annotations
 
-import re
-
+from parsers.expressions import expression
 from parsers.ftrace.functions import FUNCTIONS, Kind
 
 __all__ = [
@@ -75,7 +74,7 @@ _SPELLINGS: dict[str, str] = {
     "on": "enable",
     "retval": "ret",
 }
-UNNAMED_ARGUMENT = re.compile(r"arg([1-9]\d?)")
+UNNAMED_ARGUMENT = expression(r"arg([1-9]\d?)")
 """What the kernel calls an argument that the probe does not name: its place in the probe, from 1."""
 IGNORED = "-"
 """The column of what says nothing: the allocator prints a hashed pointer as ``page``."""

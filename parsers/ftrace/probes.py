@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection, Iterator
 from itertools import chain
 
+from parsers.expressions import expression
 from parsers.ftrace.functions import FUNCTIONS, Function, Release
 from parsers.ftrace.naming import column_type
 from parsers.records import dataclass
@@ -24,7 +25,7 @@ FPROBE_EVENTS: Release = (6, 14)
 
 # Arguments that are only the base of what is fetched through them.
 _BASES = frozenset({"-", "params", "res", "arg", "walk", "ms"})
-_REGISTER = re.compile(r"%x(\d)")
+_REGISTER = expression(r"%x(\d)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import re
 from dataclasses import field
 from typing import TYPE_CHECKING
 
+from parsers.expressions import expression
 from parsers.ftrace.naming import symbol_kind
 from parsers.records import dataclass
 
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ReportedGraph", "is_reported_graph"]
 
-_LINE = re.compile(rb": +(?:\(\+\d+\) +)?funcgraph_e(?:ntry|xit): ")
-_ENTRY = re.compile(
+_LINE = expression(rb": +(?:\(\+\d+\) +)?funcgraph_e(?:ntry|xit): ")
+_ENTRY = expression(
     rb"(?P<context>(?P<task>[^\n]{1,40}?-\d{1,10})\s[^\n|]{1,80}?)funcgraph_entry: [^\n|]{0,80}\|(?P<indent> *)"
     rb"(?P<function>[A-Za-z_][\w.]*)\([^\n]*\)(?: \[\w+\])?(?P<end>;| \{)"
 )
-_RESULT = re.compile(rb"/\*[^\n]*?= ?(-?\w+)[^\n]*\*/")
+_RESULT = expression(rb"/\*[^\n]*?= ?(-?\w+)[^\n]*\*/")
 _MAX_OPEN = 1024
 _SEARCHES = 16
 """How often a trace may be searched for the ends of calls; most are a few lines on."""

@@ -7,12 +7,11 @@ record of every page.  Byte order and field places come from the file's ``header
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 from numpy.typing import NDArray
 
 from parsers.errors import FormatError
+from parsers.expressions import expression
 from parsers.ftrace.events import I32
 from parsers.mapping import I64, U16, U32, U64, Bool
 from parsers.records import dataclass
@@ -24,7 +23,7 @@ _COMMIT_MASK = 0xFFFFF
 _MISSED_EVENTS, _MISSED_STORED = 1 << 31, 1 << 30
 _STAMP_MASK = np.uint64((1 << 59) - 1)
 
-_FIELD = re.compile(rb"field:(?:[^;]*[^\w;])?(\w+);\s*offset:(\d+);\s*size:(\d+);")
+_FIELD = expression(rb"field:(?:[^;]*[^\w;])?(\w+);\s*offset:(\d+);\s*size:(\d+);")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from parsers.errors import FormatError, InputError
+from parsers.expressions import expression
 from parsers.ftrace.naming import BASE_NAMES, EVENT_NAMES, NAME_ENDS, SYMBOLS
 from parsers.mapping import I64
 from parsers.records import dataclass
@@ -55,7 +56,7 @@ BLOCK_SIZE = 8 << 20
 BEFORE_EVENT = r": +(?:\(\+\d{1,20}\) +)?"
 """Between the time of a line and its event; ``trace-cmd report --ts-diff`` prints the time since the last event."""
 _PAGE_MIGRATION = (("page_isolation:", "test_pages_isolated: "), ("migrate:", "mm_migrate_pages: "))
-_STACK_LINES = re.compile(rb"\s*=>|\s+[0-9a-f]{8,16} |[^\n]*stack trace ?>|\s*$")
+_STACK_LINES = expression(rb"\s*=>|\s+[0-9a-f]{8,16} |[^\n]*stack trace ?>|\s*$")
 _MAX_HOLD_BACK = 512
 _QUOTED = 4096
 _TAIL = 1 << 16

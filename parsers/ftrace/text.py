@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parsers.errors import Diagnostic, FormatError
+from parsers.expressions import expression
 from parsers.ftrace.dialects import DIALECTS, parse_contexts
 from parsers.ftrace.events import NO_TIME, Buffer, Events, Gap, Trace
 from parsers.ftrace.functions import Kind
@@ -48,22 +49,22 @@ _NEAR = 64 << 10
 _MAX_LINE = 16 << 10
 _MAX_GAPS = 4096
 
-_STACK_HEADER = re.compile(rf"{BEFORE_EVENT}(?:<|kernel_stack|user_stack)".encode())
-_FRAMES = re.compile(rb"(?:[ \t]*=>[^\n]*\n?)*")
-_CALL_CHAIN = re.compile(rb"(?:[ \t]+[0-9a-f]{6,16} [^\n]*\n?)+")
-_FRAME = re.compile(rb"^\s*=>\s*(.*?)(?:\s*[<(][0-9a-fA-F]+[>)])?\s*$")
-_CHAIN_FRAME = re.compile(rb"^\s+[0-9a-f]+ (.*?)(?: \([^()]*\))?\s*$")
-_OFFSET = re.compile(rb"(?<!\[)\+0x")
-_TRACER = re.compile(rb"^# tracer: (\S+)", re.MULTILINE)
-_ENTRIES = re.compile(rb"^# entries-in-buffer/entries-written: (\d+)/(\d+)\s+#P:(\d+)", re.MULTILINE)
-_LATENCY = re.compile(rb"^# \S+ latency trace v\S+ on (\S+)", re.MULTILINE)
-_LATENCY_ENTRIES = re.compile(rb"#(\d+)/(\d+), CPU#\d+ \|[^\n]*#P:(\d+)\)")
-_CPUS = re.compile(rb"^cpus=(\d+)$", re.MULTILINE)
-_ENTRY = re.compile(rb"\[\d{3,6}\] \S+ +\d+\.\d+: ")
-_STACK_ENTRY = re.compile(rb"\d: <(?:user )?stack trace>\n")
+_STACK_HEADER = expression(rf"{BEFORE_EVENT}(?:<|kernel_stack|user_stack)".encode())
+_FRAMES = expression(rb"(?:[ \t]*=>[^\n]*\n?)*")
+_CALL_CHAIN = expression(rb"(?:[ \t]+[0-9a-f]{6,16} [^\n]*\n?)+")
+_FRAME = expression(rb"^\s*=>\s*(.*?)(?:\s*[<(][0-9a-fA-F]+[>)])?\s*$")
+_CHAIN_FRAME = expression(rb"^\s+[0-9a-f]+ (.*?)(?: \([^()]*\))?\s*$")
+_OFFSET = expression(rb"(?<!\[)\+0x")
+_TRACER = expression(rb"^# tracer: (\S+)", re.MULTILINE)
+_ENTRIES = expression(rb"^# entries-in-buffer/entries-written: (\d+)/(\d+)\s+#P:(\d+)", re.MULTILINE)
+_LATENCY = expression(rb"^# \S+ latency trace v\S+ on (\S+)", re.MULTILINE)
+_LATENCY_ENTRIES = expression(rb"#(\d+)/(\d+), CPU#\d+ \|[^\n]*#P:(\d+)\)")
+_CPUS = expression(rb"^cpus=(\d+)$", re.MULTILINE)
+_ENTRY = expression(rb"\[\d{3,6}\] \S+ +\d+\.\d+: ")
+_STACK_ENTRY = expression(rb"\d: <(?:user )?stack trace>\n")
 _COUNTED = 16 << 20
-_RAW_LINE = re.compile(rb"^\d+ \d+ \d+ (?:type: \d+|# )", re.MULTILINE)
-_HEX_LINE = re.compile(rb"^(?:[0-9a-f]{2} ?){8,}", re.MULTILINE)
+_RAW_LINE = expression(rb"^\d+ \d+ \d+ (?:type: \d+|# )", re.MULTILINE)
+_HEX_LINE = expression(rb"^(?:[0-9a-f]{2} ?){8,}", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

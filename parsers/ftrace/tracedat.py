@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parsers.errors import Diagnostic
+from parsers.expressions import expression
 from parsers.ftrace.container import Container, CpuData, open_container
 from parsers.ftrace.events import Buffer, Gap, Origin, Phase, Trace
 from parsers.ftrace.formats import EventFormat, RecordBytes, parse_format
@@ -37,7 +38,7 @@ _FTRACE_SITES = (0, 4, 8)
 _STACKS = {"kernel_stack": "stack", "user_stack": "user_stack"}
 _TRACERS = {"function": "ip", "funcgraph_entry": "func", "funcgraph_exit": "func"}
 _PLUMBING = frozenset({"__probe_ip", "__probe_func", "__probe_ret_ip"})
-_OVERRUN = re.compile(r"^(overrun|commit overrun|dropped events): (\d+)", re.MULTILINE)
+_OVERRUN = expression(r"^(overrun|commit overrun|dropped events): (\d+)", re.MULTILINE)
 
 
 @dataclass

@@ -6,7 +6,6 @@ they count from is found by the branch at the image's start, which leads to ``pr
 
 from __future__ import annotations
 
-import re
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.errors import FormatError, InputError
+from parsers.expressions import expression
 from parsers.image.code import KernelCode, read_code
 from parsers.image.kallsyms_tables import find_kallsyms
 from parsers.image.unpack import unpack
@@ -27,7 +27,7 @@ __all__ = ["read_kernel"]
 
 _MAX_FILE = 4 << 30
 _MAX_FLAT = 1 << 30
-_BANNER = re.compile(rb"Linux version (\d{1,3}\.\d{1,3}[^\s\0]{0,120}) \([^\0\n]{0,1000}")
+_BANNER = expression(rb"Linux version (\d{1,3}\.\d{1,3}[^\s\0]{0,120}) \([^\0\n]{0,1000}")
 _PAGE_SIZES = {1: 4096, 2: 16384, 3: 65536}
 _PT_LOAD = 1
 _PROGRAM_HEADER = np.dtype(

@@ -8,13 +8,13 @@ bounded; nothing is written or executed.
 from __future__ import annotations
 
 import io
-import re
 import struct
 import tarfile
 from typing import IO, TYPE_CHECKING, cast
 
 from parsers.compressed import DAMAGE, Forward, Growth, Stream, compression, decompressed
 from parsers.errors import FormatError, InputError
+from parsers.expressions import expression
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +33,8 @@ _AR = struct.Struct("<16s12s6s6s8s10s2s")
 _RPM_HEADER = struct.Struct(">4s4xII")
 _RPM_LEAD = 96
 _REGULAR = 8  # S_IFREG >> 12
-_CPIO = re.compile(rb"07070[12]([0-9a-fA-F]{104})")
-_KERNEL_NAME = re.compile(r"(?:^|/)(?:vmlinu[xz]|Image)(?:-[^/]+)?(?:\.(?:gz|xz|zst))?$")
+_CPIO = expression(rb"07070[12]([0-9a-fA-F]{104})")
+_KERNEL_NAME = expression(r"(?:^|/)(?:vmlinu[xz]|Image)(?:-[^/]+)?(?:\.(?:gz|xz|zst))?$")
 
 
 def is_kernel(head: bytes) -> bool:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from parsers.errors import FormatError, WrongFormatError
+from parsers.expressions import expression
 from parsers.ptdump.rows import Rows, below_kernel_half
 
 __all__ = ["SNIFFED", "looks_like", "refuse_binary", "refuse_by_rows", "refuse_by_text", "refuse_hidden_addresses"]
@@ -26,11 +27,11 @@ _COLLECT = "collect /sys/kernel/debug/kernel_page_tables of the arm64 machine, a
 
 # No row is longer than 300 bytes: what is searched within one ends there, else a line of rows would take forever.
 _RANGE = rb"(?:0x)?[0-9a-fA-F]{8,16}-(?:0x)?[0-9a-fA-F]{8,16}\s+"
-_ANY_ROW = re.compile(_RANGE + rb"(?:0x[0-9a-fA-F]+\s+)?\d+[BKMGTPE](?=\s|$)", re.MULTILINE)
-_ANY_MARKER = re.compile(
+_ANY_ROW = expression(_RANGE + rb"(?:0x[0-9a-fA-F]+\s+)?\d+[BKMGTPE](?=\s|$)", re.MULTILINE)
+_ANY_MARKER = expression(
     rb"---\[ (?:Linear Mapping|Modules|vmalloc\(\)|vmemmap|Kasan shadow|Fixmap|Guest IPA|UEFI runtime)[^\]\n]* \]---"
 )
-_ARM64_ROW = re.compile(
+_ARM64_ROW = expression(
     rb"0xfff[0-9a-f]{13}-0x[0-9a-f]{16}\s+\d+[KMGTPE](?:\s+(?:PGD|P4D|PUD|PMD|PTE)(?:\s*$|\s)|\s.{0,300}\b(?:MEM|DEVICE)/)",
     re.MULTILINE,
 )
@@ -42,13 +43,13 @@ class _Kind(NamedTuple):
 
 
 def _rows_with(rest: bytes) -> re.Pattern[bytes]:
-    return re.compile(_RANGE + rest, re.MULTILINE)
+    return expression(_RANGE + rest, re.MULTILINE)
 
 
 _KINDS = (
-    _Kind(re.compile(rb"---\[ (?:Guest IPA|IPA start) \]---"), "a stage-2 page-table dump (a guest's memory)"),
+    _Kind(expression(rb"---\[ (?:Guest IPA|IPA start) \]---"), "a stage-2 page-table dump (a guest's memory)"),
     _Kind(_rows_with(rb"\d+[KMGTPE] [0-4](?:\s|$)"), "a stage-2 page-table dump (a guest's memory)"),
-    _Kind(re.compile(rb"---\[ UEFI runtime start \]---"), "efi_page_tables, the firmware's page tables"),
+    _Kind(expression(rb"---\[ UEFI runtime start \]---"), "efi_page_tables, the firmware's page tables"),
     _Kind(
         _rows_with(rb"0x[0-9a-f]+\s+\d+[KMGTPE]\s.{0,300}\b(?:valid|present|pte|dirty)\b"), "a powerpc page-table dump"
     ),
@@ -57,13 +58,13 @@ _KINDS = (
         _rows_with(rb"\d+[KMGTPE]\s.{0,300}(?:\b(?:PSE|GLB|PCD|PWT)\b|\b(?:pgd|p4d|pud|pmd|pte)\s*$)"),
         "an x86 page-table dump",
     ),
-    _Kind(re.compile(rb"---\[ (?:Low Kernel|High Kernel|User Space|Kernel Space|ESPfix)\b"), "an x86 page-table dump"),
-    _Kind(re.compile(rb"(?<![0-9a-f])0x[0-9a-f]{8}-0x[0-9a-f]{8}\s+\d+[KMGT]\s"), "a 32-bit Arm page-table dump"),
+    _Kind(expression(rb"---\[ (?:Low Kernel|High Kernel|User Space|Kernel Space|ESPfix)\b"), "an x86 page-table dump"),
+    _Kind(expression(rb"(?<![0-9a-f])0x[0-9a-f]{8}-0x[0-9a-f]{8}\s+\d+[KMGT]\s"), "a 32-bit Arm page-table dump"),
     _Kind(_rows_with(rb"\d+[KMGTPE] (?:PGD|P4D|PUD|PMD|PTE) (?:I|R[WO] N?X)\s*$"), "an s390 page-table dump"),
 )
 
-_ZERO_ADDRESSES = re.compile(rb"(?:0x)?0{16}-(?:0x)?0{16}\s")
-_HASHED_ADDRESSES = re.compile(rb"(?:0x)?0{8}[0-9a-f]{8}-(?:0x)?0{8}[0-9a-f]{8}\s+\d+[KMGTPE]\s")
+_ZERO_ADDRESSES = expression(rb"(?:0x)?0{16}-(?:0x)?0{16}\s")
+_HASHED_ADDRESSES = expression(rb"(?:0x)?0{8}[0-9a-f]{8}-(?:0x)?0{8}[0-9a-f]{8}\s+\d+[KMGTPE]\s")
 
 
 def looks_like(data_prefix: bytes) -> bool:

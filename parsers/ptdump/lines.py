@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from parsers.expressions import expression
 from parsers.ptdump.columns import SIZE_UNITS
 from parsers.records import dataclass
 
@@ -15,22 +16,22 @@ LINE_LIMIT = 512
 _TOP = 1 << 64
 
 # What mailers, consoles, loggers and people put before a line.
-_PREFIX = re.compile(
+_PREFIX = expression(
     rb"(?:\s+|[>|+]|<\d{1,3}>|\[\s*\d+\.\d+\]|\[\s*[TC]\d+\]"
     rb"|\w{3} [ \d]\d \d\d:\d\d:\d\d |\d{4}-\d\d-\d\dT[\d:.,+Z-]+ |[\w.-]+ kernel: ?|kernel: ?"
     rb"|\xef\xbb\xbf|\x1b\[[\d;]*m)*"
 )
-_ROW = re.compile(
+_ROW = expression(
     rb"(?<![\w\[(=.-])(?:0x)?([0-9a-fA-F]{16})-(?:0x)?([0-9a-fA-F]{16})\s+(\d{1,20})([BKMGTPE])(?=\s|$)(.*)"
 )
-_LIKE_A_ROW = re.compile(
+_LIKE_A_ROW = expression(
     rb"0x[0-9a-fA-F]{4}|[0-9a-fA-F]{8,16}\s?-\s?(?:0x)?[0-9a-fA-F]{4}|\S*\s+\d+[KMGTPE]\s+P[GU4MT][DE]\b"
 )
-_DAMAGED = re.compile(rb"(?:0x)?[0-9a-fA-F]*(?:-(?:0x)?[0-9a-fA-F]*)?")
-_ADDRESSES = re.compile(rb"(0x)?[0-9a-fA-F]{16}-(0x)?[0-9a-fA-F]{16}(?![0-9a-fA-F])")
-_MARKER = re.compile(rb"---\[ ([^\]]{1,80}) \]---")
+_DAMAGED = expression(rb"(?:0x)?[0-9a-fA-F]*(?:-(?:0x)?[0-9a-fA-F]*)?")
+_ADDRESSES = expression(rb"(0x)?[0-9a-fA-F]{16}-(0x)?[0-9a-fA-F]{16}(?![0-9a-fA-F])")
+_MARKER = expression(rb"---\[ ([^\]]{1,80}) \]---")
 _OOPS_TEXT = (b"cut here", b"end trace", b"end Kernel panic")
-_WX = re.compile(rb"Checked W\+X mappings: .*|(?:arm64/mm: )?Found (?:insecure W\+X|non-UXN) mapping at .*")
+_WX = expression(rb"Checked W\+X mappings: .*|(?:arm64/mm: )?Found (?:insecure W\+X|non-UXN) mapping at .*")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from parsers.arm64 import MemType
 from parsers.errors import Diagnostic, DiagnosticLog
+from parsers.expressions import expression
 from parsers.mapping import I64, U8, U16, U32, U64, Bool
 from parsers.ptdump.columns import ADDRESS_COLUMNS, WINDOW, decode, starts_with_0x
 from parsers.ptdump.lines import LINE_LIMIT, BadRow, MarkerLine, RowLine, WxText, read_line
@@ -30,7 +30,7 @@ _DASH, _PLUS, _ZERO, _X = b"-+0X"
 _NEWLINE, _RETURN = b"\n\r"
 
 # What some vendors append: the symbol differs from row to row and is not an attribute.
-_CALLER = re.compile(rb"(?<=\tcaller:)[^\r\n]+")
+_CALLER = expression(rb"(?<=\tcaller:)[^\r\n]+")
 
 # Bytes that cannot directly precede a row: it would be part of a word, a bracket or an assignment.
 _WITHIN_TEXT = np.zeros(256, np.bool_)

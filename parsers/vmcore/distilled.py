@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from parsers.errors import InputError
+from parsers.expressions import expression
 from parsers.mapping import U64
 from parsers.progress import step
 from parsers.vmcore.memory import UNIT, PhysicalMemory, page_runs
@@ -30,7 +31,7 @@ _NHDR = struct.Struct("<III")
 _IDENT = b"\x7fELF\x02\x01\x01" + bytes(9)
 _ET_CORE, _EM_AARCH64, _PT_LOAD, _PT_NOTE, _PN_XNUM = 4, 183, 1, 4, 0xFFFF
 _CHUNK = 4096
-_PAGE_SIZE = re.compile(rb"^PAGESIZE=(4096|16384|65536)$", re.MULTILINE)
+_PAGE_SIZE = expression(rb"^PAGESIZE=(4096|16384|65536)$", re.MULTILINE)
 _MANY_REGULAR = 1 << 10  # below 4 MiB a core stays one that any tool reads
 
 

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from parsers.errors import FormatError, InputError
+from parsers.expressions import expression
 from parsers.mapping import I64, U8, U64
 from parsers.vmcore.addresses import MASK
 from parsers.vmcore.chains import chain
@@ -31,12 +32,12 @@ _MAX_TOKEN = 1 << 10
 _MAX_NAMES = 64 << 20
 _USUAL_NAME = 16  # bytes of a compressed name, and more
 _PIECE = 256 << 10  # bytes of names that are worked on at once
-_CLONE = re.compile(rb"(?:\.(?:isra|constprop|part|cold|llvm)[.\d]*)*")
+_CLONE = expression(rb"(?:\.(?:isra|constprop|part|cold|llvm)[.\d]*)*")
 _NEAR = 64
 """Symbols that may share an address, as aliases do."""
 _MAX_FUNCTION = 1 << 16
 _LONG = 0x80  # a length of two bytes: seven bits, then the rest (73bbb94466fd, 6.1)
-_ROW = re.compile(rb"^[0-9a-fA-F]{16} [A-Za-z] \S+$", re.MULTILINE)
+_ROW = expression(rb"^[0-9a-fA-F]{16} [A-Za-z] \S+$", re.MULTILINE)
 _REFERENCES = ("_stext", "swapper_pg_dir", "init_uts_ns")
 
 

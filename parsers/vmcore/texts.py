@@ -13,6 +13,7 @@ import numpy as np
 from parsers.cmdline import CommandLine, parse_cmdline
 from parsers.dmesg import Dmesg, parse_dmesg
 from parsers.errors import FormatError, PtauditError
+from parsers.expressions import expression
 from parsers.kconfig import Kconfig, parse_kconfig
 from parsers.records import dataclass
 from parsers.uname import KernelRelease, parse_uname
@@ -28,7 +29,7 @@ _MAX_CONFIG = 16 << 20
 _CONFIG_START = b"IKCFG_ST"
 _NAME_BYTES = 65  # of each member of struct new_utsname: sysname, nodename … (include/uapi/linux/utsname.h)
 _UTS_RELEASE, _UTS_VERSION = 2, 3  # members of struct new_utsname, by their order
-_BANNER = re.compile(rb"Linux version (\S+) [^\n\0]*?(#\d[^\n\0]*)\n")
+_BANNER = expression(rb"Linux version (\S+) [^\n\0]*?(#\d[^\n\0]*)\n")
 _MAX_BANNER = 1 << 10
 _MAX_IMAGE = 512 << 20
 _SEARCH_STEP = 4 << 20

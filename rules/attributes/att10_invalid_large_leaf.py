@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from parsers.arm64 import Attr
 from parsers.dmesg import Dmesg, Kind
+from parsers.expressions import expression
 from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.model.bugs import bug, describe_fixes
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from parsers.mapping import Bool
     from rules.model.bugs import KnownBug
 
-_LAST_ENTRY = re.compile(r"^\[[0-9a-f]{16}\] pgd=.*\b(?:pud|pmd)=([0-9a-f]{16})$")
+_LAST_ENTRY = expression(r"^\[[0-9a-f]{16}\] pgd=.*\b(?:pud|pmd)=([0-9a-f]{16})$")
 
 
 @rule(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from parsers.dmesg import Dmesg
+from parsers.expressions import expression
 from parsers.layout import KernelLayout
 from parsers.ranges import EMPTY, Ranges
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from parsers.dmesg import Message
 
-_REFUSED = re.compile(r"Hotplug memory \[(?:0x)?([0-9a-f]{1,13})-(?:0x)?([0-9a-f]{1,13})\] exceeds")
+_REFUSED = expression(r"Hotplug memory \[(?:0x)?([0-9a-f]{1,13})-(?:0x)?([0-9a-f]{1,13})\] exceeds")
 
 
 @rule(

@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from parsers.dmesg import Kind
+from parsers.expressions import expression
 from parsers.ranges import EMPTY, Ranges
 from parsers.records import dataclass
 from rules.finding import Severity
@@ -206,8 +207,8 @@ FAILURES: tuple[Failure, ...] = (
         "Keep memory free before adding more: a node without free memory cannot map new memory.",
     ),
 )
-_COMPILED = tuple((failure, re.compile(failure.pattern)) for failure in FAILURES)
-_TABLE_ALLOCATORS = re.compile(r"(?:__)?pgd_pgtable_alloc|__create_pgd_mapping|arch_add_memory")
+_COMPILED = tuple((failure, expression(failure.pattern)) for failure in FAILURES)
+_TABLE_ALLOCATORS = expression(r"(?:__)?pgd_pgtable_alloc|__create_pgd_mapping|arch_add_memory")
 
 
 @dataclass(frozen=True, eq=False, slots=True)

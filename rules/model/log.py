@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from parsers.dmesg import Dmesg
+from parsers.expressions import expression
 from parsers.ranges import EMPTY, Ranges
 from rules.finding import Evidence, UndecidedError
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["address_ranges", "messages_like", "need_whole_log", "quote_message", "quote_messages"]
 
 MAX_QUOTED = 6
-_BOUNDS = re.compile(r"\[(?:mem )?(?:0x)?([0-9a-f]{1,16})[ -]+(?:0x)?([0-9a-f]{1,16})\]")
+_BOUNDS = expression(r"\[(?:mem )?(?:0x)?([0-9a-f]{1,16})[ -]+(?:0x)?([0-9a-f]{1,16})\]")
 _MAX_PA = 1 << 52
 
 

@@ -7,10 +7,10 @@ operations that failed from its messages.
 from __future__ import annotations
 
 import itertools
-import re
 from typing import TYPE_CHECKING
 
 from parsers.dmesg import Kind
+from parsers.expressions import expression
 from parsers.records import dataclass
 from rules.model.hotplug_failures import failures_of
 from rules.model.oops import Region
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["BadPlace", "LogEvent", "LogEvents", "bad_places", "events_of"]
 
 MAX_FAILURES = 1000
-_MEMORY_FAILURE = re.compile(r"Memory failure: (?:0x)?(?P<pfn>[0-9a-f]{1,13}): (?P<what>.+)")
+_MEMORY_FAILURE = expression(r"Memory failure: (?:0x)?(?P<pfn>[0-9a-f]{1,13}): (?P<what>.+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +228,7 @@ def _memory_failures(boot: Boot, path: str, layout: KernelLayout | None) -> Iter
         )
 
 
-_ERROR_ADDRESS = re.compile(
+_ERROR_ADDRESS = expression(
     r"physical(?: fault |_)address: 0x(?P<pa>[0-9a-f]{1,16})|ERR0ADDR: 0x(?P<ras>[0-9a-f]{1,16})"
     r"| page:0x(?P<pfn>[0-9a-f]{1,13})\b"
 )

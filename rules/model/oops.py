@@ -8,7 +8,6 @@ precedence.
 from __future__ import annotations
 
 import bisect
-import re
 from dataclasses import replace
 from enum import StrEnum
 from functools import cached_property
@@ -21,6 +20,7 @@ from parsers.arm64 import PTE
 from parsers.dmesg import Dmesg, Kind, bare_boot
 from parsers.errors import FormatError
 from parsers.esr import Fault
+from parsers.expressions import expression
 from parsers.layout import Fact, Precision
 from parsers.ranges import EMPTY, Ranges
 from parsers.records import dataclass
@@ -447,7 +447,7 @@ def _decoded(
     ]
 
 
-_BOOT_IMAGE = re.compile(r"vmlinu[xz][-_]([1-9]\d?\.\d{1,3}\S{0,120})")
+_BOOT_IMAGE = expression(r"vmlinu[xz][-_]([1-9]\d?\.\d{1,3}\S{0,120})")
 
 
 def _release(reports: Sequence[Report], boot: Boot, path: str) -> KernelRelease | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from parsers.esr import Fault
+from parsers.expressions import expression
 from parsers.layout import MASK
 from parsers.oops import ReportKind
 from rules.model.oops import Region
@@ -21,10 +21,10 @@ __all__ = ["concern_of", "function_of", "is_related", "what_happened"]
 
 MAX_WORDS = 160
 
-_UNHANDLED = re.compile(r"Unable to handle kernel (?P<what>[\w -]{1,80}?)(?: at\b.*)?$")
+_UNHANDLED = expression(r"Unable to handle kernel (?P<what>[\w -]{1,80}?)(?: at\b.*)?$")
 _FAULTS = {"NULL pointer dereference": "NULL pointer dereference", "paging request": "fault on a kernel address"}
 """What the kernel calls a fault whose syndrome is not in the log."""
-_KASAN = re.compile(r"\bKASAN: [\w -]{4,60} in range \[0x[0-9a-f]{1,16}-0x[0-9a-f]{1,16}\]")
+_KASAN = expression(r"\bKASAN: [\w -]{4,60} in range \[0x[0-9a-f]{1,16}-0x[0-9a-f]{1,16}\]")
 
 
 def what_happened(oops: DecodedOops) -> str:

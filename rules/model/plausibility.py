@@ -10,12 +10,12 @@ include/linux/err.h.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from parsers.arm64 import PTE
 from parsers.dmesg import Kind
 from parsers.esr import Fault
+from parsers.expressions import expression
 from parsers.oops import ReportKind
 from parsers.records import dataclass
 from rules.model.oops import Region
@@ -95,7 +95,7 @@ class Standing:
 
 
 # What is said of operations only: not what drivers print when they are probed, and not what CMA shares with hotplug.
-_OPERATION = re.compile(
+_OPERATION = expression(
     r"Offlined Pages |memory offlining \[|online_pages \[mem|removing memory fails|[Uu]naligned hotplug range"
     r"|Hotplug memory \[|Boot memory \[|(?:try_reonline|offline_and_remove)_memory|section already deactivated"
     r"|Altmap not fully|failed to free all reserved|memory add fail|splits a leaf entry|acpi PNP0C80:"
@@ -155,7 +155,7 @@ def unmapped_on_purpose(oops: DecodedOops) -> str:
     return ""
 
 
-_RANGE = re.compile(r"0x(?P<start>[0-9a-f]{1,16}) ?(?:-|\.\.) ?0x(?P<end>[0-9a-f]{1,16})")
+_RANGE = expression(r"0x(?P<start>[0-9a-f]{1,16}) ?(?:-|\.\.) ?0x(?P<end>[0-9a-f]{1,16})")
 
 
 def _unmaps_crashkernel(oops: DecodedOops) -> bool:

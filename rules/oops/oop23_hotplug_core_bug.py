@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
+from parsers.expressions import expression
 from parsers.oops import ReportKind
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.hotplug_failures import failures_of
@@ -73,8 +73,8 @@ def hotplug_core_bug(oopses: Oopses) -> Iterator[Hit]:
     need_whole(oopses)
 
 
-_FILES = re.compile(r"mm/(?:memory_hotplug|sparse)\.c:")
-_FUNCTIONS = re.compile(
+_FILES = expression(r"mm/(?:memory_hotplug|sparse)\.c:")
+_FUNCTIONS = expression(
     r"(?:add_memory_resource|(?:__|try_)?remove_memory|__remove_memory|offline_pages|__add_pages|__remove_pages"
     r"|add_memory_block|remove_memory_block_devices)(?:\.\w+)?$"
 )

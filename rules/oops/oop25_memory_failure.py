@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from parsers.dmesg import Kind
+from parsers.expressions import expression
 from parsers.ranges import EMPTY, Ranges
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.log import need_whole_log, quote_message
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from parsers.dmesg import Message
 
 MAX_PFNS = 100
-_FAILURE = re.compile(r"Memory failure: (?:0x)?(?P<pfn>[0-9a-f]{1,13}): (?P<what>.+)")
+_FAILURE = expression(r"Memory failure: (?:0x)?(?P<pfn>[0-9a-f]{1,13}): (?P<what>.+)")
 
 
 @rule(

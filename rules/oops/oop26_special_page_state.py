@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
+from parsers.expressions import expression
 from parsers.oops import ReportKind
 from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.oops import Oopses
@@ -64,7 +64,7 @@ def special_page_state(oopses: Oopses) -> Iterator[Hit]:
     need_whole(oopses)
 
 
-_DEVICE = re.compile(r"ZONE_DEVICE|\bzone_device\b|\bpgmap:[0-9a-f]{8,16}|zone=[45]\b")
+_DEVICE = expression(r"ZONE_DEVICE|\bzone_device\b|\bpgmap:[0-9a-f]{8,16}|zone=[45]\b")
 _PRINTERS = ("dump_", "show_", "bad_page", "__dump", "print_bad", "free_pcp_prepare", "free_page_is_bad", "check_")
 
 

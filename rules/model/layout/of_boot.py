@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from parsers.address_space import Area, KasanMode, areas_of, kasan_shadow
 from parsers.dmesg import Kind
+from parsers.expressions import expression
 from parsers.layout import ERAS, Fact, Precision, regions
 from rules.model.layout.from_log import (
     add_built_bits,
@@ -92,7 +92,7 @@ def _add_page_size(builder: LayoutBuilder, reports: Sequence[Report], release: K
 
 
 # What only newer kernels print: since 5.8, 5.12 and 6.7 (arch/arm64/mm/fault.c, arch/arm64/kernel/process.c).
-_NEWER = re.compile(
+_NEWER = expression(
     r"\], p4d=|\bp4d=|\bFSC = 0x|\bISS2 = 0x|\bESR = 0x0{8}|\bx29: [0-9a-f]{16} x28: [0-9a-f]{16} x27: "
 )
 
@@ -135,7 +135,7 @@ def _end_at_shadow(builder: LayoutBuilder, series: Version | None, kasan: KasanM
 # Instrumented code that looks at the shadow. KASAN of hardware tags has none.
 _SHADOW_READERS = ("kasan_check_range", "check_memory_region", "__kasan_check_", "__asan_", "kasan_poison")
 # kasan_non_canonical_hook() (5.12 and later) names the bytes that a byte of shadow stands for.
-_SHADOWED = re.compile(r"\bKASAN: [\w -]{4,60} in range \[0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]")
+_SHADOWED = expression(r"\bKASAN: [\w -]{4,60} in range \[0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]")
 
 
 def kasan_of(boot: Boot, reports: Sequence[Report]) -> KasanMode | None:
@@ -157,7 +157,7 @@ def kasan_of(boot: Boot, reports: Sequence[Report]) -> KasanMode | None:
 
 IMAGE_BYTES = 32 << 20
 """Taken for the size of the kernel image where the log does not say it."""
-_PART = re.compile(r"(\d{1,9})K (?:kernel code|rwdata|rodata|init|bss)")
+_PART = expression(r"(\d{1,9})K (?:kernel code|rwdata|rodata|init|bss)")
 
 
 def areas_of_boot(layout: KernelLayout, series: Version | None, kasan: KasanMode | None) -> tuple[Area, ...]:

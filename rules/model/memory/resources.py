@@ -7,12 +7,12 @@ drivers/acpi/nfit and drivers/nvdimm (containers and namespaces), drivers/dax, d
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from parsers.expressions import expression
 from parsers.ranges import EMPTY, Ranges
 from parsers.records import dataclass
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["DeviceRange", "Resources"]
 
 # What firmware or a bus describes; a driver that uses it claims a child.
-_CONTAINER = re.compile(r"Persistent Memory|Soft Reserved|CXL Window|region\d+$|PCI Bus|PCI ECAM|virtio\d+$|hmem\.")
-_MEMORY_CONTAINER = re.compile(r"Persistent Memory|Soft Reserved|CXL Window|region\d+$|hmem\.")
+_CONTAINER = expression(r"Persistent Memory|Soft Reserved|CXL Window|region\d+$|PCI Bus|PCI ECAM|virtio\d+$|hmem\.")
+_MEMORY_CONTAINER = expression(r"Persistent Memory|Soft Reserved|CXL Window|region\d+$|hmem\.")
 # Hot-added RAM whose driver names itself: certainly not boot memory.
-_HOTPLUGGED_RAM = re.compile(r"System RAM \(\w+\)")
+_HOTPLUGGED_RAM = expression(r"System RAM \(\w+\)")
 MAX_ADDRESS = 1 << 56  # above any Arm physical address; keeps byte ranges in int64
 
 
