@@ -15,7 +15,10 @@ from tests.lab.test_referees import Here
 
 EXPLORED = Path(__file__).parents[2] / "fixtures" / "explored"
 STEPS = sorted(path.name for path in EXPLORED.iterdir() if path.is_dir())
-KERNELS = {"struct-pages-do-not-fit": {"MOM-05", "OOP-12", "OOP-24", "TRC-06", "VMM-04"}}
+KERNELS = {
+    "struct-pages-do-not-fit": {"MOM-05", "OOP-12", "OOP-24", "TRC-06", "VMM-04"},
+    "two-namespaces-in-one-page": {"VMM-06"},
+}
 """What is the kernel's fault, by step; of the others nothing is."""
 
 
