@@ -7,11 +7,12 @@ import json
 import random
 import subprocess
 import tarfile
+import time
 from collections import Counter
 
 import pytest
 
-from fixtures.lab.explore.__main__ import MACHINES, choosing, granule
+from fixtures.lab.explore.__main__ import MACHINES, before, choosing, granule
 from fixtures.lab.explore.atlas import Atlas, read_case
 from fixtures.lab.explore.draw import HIGH, LOW, Drawer, shape_of
 from fixtures.lab.explore.guest import HungError, Machine, Result, _result, _unpack
@@ -308,3 +309,9 @@ def test_capture_stays_in_its_directory(tmp_path):
 def test_guest_programs_are_shell(name):
     done = subprocess.run(["sh", "-n", HERE / "guest" / name], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_sequence_ends_when_the_time_is_over():
+    walk = Operation("walk")
+    assert before(time.monotonic() + 60, choosing([walk], None, 1))(World()) == walk
+    assert before(time.monotonic() - 1, choosing([walk], None, 1))(World()) is None
