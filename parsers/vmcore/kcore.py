@@ -3,7 +3,8 @@
 fs/proc/kcore.c (4.14 to 7.3).  Offsets are near 2**48 and the size says nothing, so the file is read by pread only.
 RAM is listed in runs at linear addresses.  What the kernel will not read (offline, PageOffline, poisoned or faulting
 pages) comes back as zeros and not as an error: a page of zeros is *missing* here until :attr:`KcoreMemory.vouch` says
-that the kernel could read it.
+that the kernel could read it.  The linear map may lack the kernel's data and bss (arm64 since 7.2, "Unmap kernel
+data/bss entirely from the linear map"), so pages of the image are also read where it is mapped itself.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from parsers.mapping import U8, U64, Bool
 from parsers.vmcore.addresses import MASK, AddressMap
 from parsers.vmcore.memory import UNIT, ElfMemory, PhysicalMemory, Segment
 
-__all__ = ["KcoreMemory", "is_kcore", "kcore_segments"]
+__all__ = ["KcoreMemory", "image_segments", "is_kcore", "kcore_segments"]
 
 _NO_PHYSICAL_ADDRESS = np.uint64(MASK)  # of vmalloc, modules and vmemmap, since 4.19 (464920104bf7)
 _KERNEL = np.uint64(1 << 63)
@@ -55,11 +56,22 @@ def kcore_segments(loads: NDArray[np.void], addresses: AddressMap | None, path: 
     return segments
 
 
+def image_segments(loads: NDArray[np.void], addresses: AddressMap | None) -> list[Segment]:
+    """The kernel image among PT_LOAD headers, which lists it where it runs (KCORE_TEXT); none before 4.19."""
+    if addresses is None:
+        return []
+    va, pa = loads["vaddr"].astype(np.uint64), loads["paddr"]
+    linear = (va >= np.uint64(addresses.page_offset)) & (va <= np.uint64((addresses.linear_end - 1) & MASK))
+    chosen = loads[~linear & (pa != 0) & (pa < _MAX_PA)]
+    return [Segment(*row) for row in chosen[["paddr", "offset", "filesz"]].tolist()]
+
+
 class KcoreMemory(ElfMemory):
     """RAM of the running kernel; pages of zeros are missing unless confirmed."""
 
-    def __init__(self, fileno: int, segments: Sequence[Segment]) -> None:
+    def __init__(self, fileno: int, segments: Sequence[Segment], image: Sequence[Segment] = ()) -> None:
         super().__init__(fileno, segments)
+        self._mapped_image = ElfMemory(fileno, image)
         self._turn = threading.Lock()
         """Held while the file is read: all readers of one open file share one buffer in the kernel, unlocked, and each
         would get what another has read (``file->private_data`` in read_kcore_iter(), fs/proc/kcore.c, 4.14 to 7.3)."""
@@ -99,6 +111,15 @@ class KcoreMemory(ElfMemory):
             super().read_into(units[blank][real], again)  # still zeros, or it was being filled
             data[blank[real]] = again
             present[blank[~real]] = False
+            data[blank], found = self._of_image(units[blank], data[blank])
+            present[blank] |= found
+
+    def _of_image(self, units: U64, data: U8) -> tuple[U8, Bool]:
+        """Pages, those of zeros as the image's own mapping shows them, and which of them it shows."""
+        with self._turn:
+            there, found = self._mapped_image.read_units(units)
+        found &= there.any(axis=1) & ~data.any(axis=1)
+        return np.where(found[:, None], there, data), found
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
@@ -109,7 +130,7 @@ class KcoreMemory(ElfMemory):
     def unvouched(self) -> PhysicalMemory:
         """The same memory, in which every page of zeros is missing: for those who vouch."""
         other = KcoreMemory(self._fd, [])
-        other.image, other._turn = self.image, self._turn
+        other.image, other._mapped_image, other._turn = self.image, self._mapped_image, self._turn
         other._segments, other._first, other._count, other._offset = (
             self._segments,
             self._first,

@@ -21,7 +21,7 @@ from parsers.records import dataclass
 from parsers.vmcore import kdump
 from parsers.vmcore.addresses import AddressMap
 from parsers.vmcore.container import open_plain
-from parsers.vmcore.kcore import KcoreMemory, is_kcore, kcore_segments
+from parsers.vmcore.kcore import KcoreMemory, image_segments, is_kcore, kcore_segments
 from parsers.vmcore.memory import UNIT, ElfMemory, PhysicalMemory, Segment
 from parsers.vmcore.regular import NOTE_NAME, RegularMemory
 from parsers.vmcoreinfo import VmcoreInfo, parse_vmcoreinfo
@@ -156,7 +156,7 @@ def _open_elf(stream: BinaryIO, path: str, given: bytes) -> _Opened:
 
 def _open_kcore(stream: BinaryIO, path: str, loads: NDArray[np.void], info: bytes) -> _Opened:
     addresses = AddressMap.from_vmcoreinfo(parse_vmcoreinfo(info, path)) if info else None
-    memory = KcoreMemory(stream.fileno(), kcore_segments(loads, addresses, path))
+    memory = KcoreMemory(stream.fileno(), kcore_segments(loads, addresses, path), image_segments(loads, addresses))
     if addresses is not None:
         memory.image = addresses.image_known
     return memory, info, ()

@@ -28,7 +28,7 @@ from tests.parsers.vmcore.test_distilled import comparable
 from tests.parsers.vmcore.test_kcore import CORES, kcore_of
 
 on_linux = pytest.mark.skipif(platform.system() != "Linux", reason="collects from a Linux host")
-NOT_COMPARED = {"diagnostics", "path", "explain", "recheck", "vmcoreinfo", "listed"}
+NOT_COMPARED = {"diagnostics", "path", "explain", "recheck", "settled", "vmcoreinfo", "listed"}
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +132,14 @@ def test_the_small_core_is_as_good_as_the_one_that_distill_writes(room, core: Pa
         assert comparable(getattr(ours, name)) == comparable(getattr(theirs, name)), name
     before = {note.message for note in theirs.diagnostics}
     assert {note.message for note in ours.diagnostics} <= before
+
+
+def test_data_of_the_kernel_that_the_linear_map_lacks_is_taken_from_where_the_image_is_mapped(room, tmp_path, after):
+    take_core(str(kcore_of(room, AFTER, hidden=True)), str(tmp_path / "taken"), nothing_changes)
+    facts = extract(tmp_path / "taken")
+    assert facts.zones.max_pfn == after.zones.max_pfn > 0
+    assert comparable(facts.iomem) == comparable(after.iomem)
+    assert comparable(facts.mapping) == comparable(after.mapping)
 
 
 def test_tables_of_one_run_of_pages_become_numbers_and_are_read_again_as_tables(room, tmp_path, raw_after, after):

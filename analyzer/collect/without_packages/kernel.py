@@ -56,6 +56,7 @@ class Kcore:
             raise CannotReadError("%s has %d program headers of %d bytes" % (path, count, size))
         headers = list(struct.iter_unpack("<IIQQQQQQ", self.pread(size * count, at)))
         loads = [(pa, offset, length) for kind, _, offset, _, pa, length, _, _ in headers if kind == 1 and length]
+        mapped = [(va, pa, offset, length) for kind, _, offset, va, pa, length, _, _ in headers if kind == 1 and length]
         if not any(pa for pa, _, _ in loads):
             raise CannotReadError(f"{path} gives no physical addresses: the kernel is older than 4.19")
         self.first: List[int] = []
@@ -75,6 +76,12 @@ class Kcore:
                 self.info = self.note(self.pread(min(length, 1 << 20), offset))
         if not self.info:
             raise CannotReadError(f"{path} has no VMCOREINFO: the kernel is older than 4.19")
+        voffset = re.search(rb"^NUMBER\(kimage_voffset\)=(0x[0-9a-f]+)", self.info, re.MULTILINE)
+        self.image = (0, 0, 0)
+        for va, pa, offset, length in mapped:
+            if voffset is not None and pa < 1 << 52 and (va - pa) & MASK == int(voffset.group(1), 16):
+                start = -(-pa // UNIT)
+                self.image = (start, (pa + length) // UNIT, offset + start * UNIT - pa)
 
     def pread(self, size: int, offset: int) -> bytes:
         if time.time() - self.began > MAX_SECONDS:
@@ -107,7 +114,22 @@ class Kcore:
         if row < 0 or first + number > self.first[row] + self.count[row]:
             return None
         data = self.pread(number * UNIT, self.offset[row] + (first - self.first[row]) * UNIT)
-        return data if len(data) == number * UNIT else None
+        if len(data) != number * UNIT:
+            return None
+        if first < self.image[1] and first + number > self.image[0]:
+            return b"".join(self.of_image(first + row, data[row * UNIT : (row + 1) * UNIT]) for row in range(number))
+        return data
+
+    def of_image(self, number: int, data: bytes) -> bytes:
+        """A page of the kernel image where it is mapped, if it reads as zeros in the linear map.
+
+        That lacks the data and bss of the kernel since 7.2 (arch/arm64/mm/mmu.c).
+        """
+        start, end, offset = self.image
+        if not start <= number < end or any(data[:8]) or any(data):
+            return data
+        there = self.pread(UNIT, offset + (number - start) * UNIT)
+        return there if len(there) == UNIT else data
 
 
 class Types:

@@ -77,10 +77,17 @@ class WithStructPages(PhysicalMemory):
         return data, present
 
 
-def write_kcore(path, memory, info, addresses, *, old=False):
-    """The memory of a dump as /proc/kcore would show it; ``old``: as before 4.19, without physical addresses."""
+def write_kcore(path, memory, info, addresses, *, old=False, hidden=False):
+    """The memory of a dump as /proc/kcore would show it.
+
+    ``old``: as before 4.19, without physical addresses.  ``hidden``: the linear map lacks the kernel image, of which
+    since 7.2 this is so of data and bss.
+    """
     starts, ends = memory.extents
     loads = [(addresses.swapper_pg_dir & -4096, addresses.root_pa & -4096, 4096)]  # the image
+    if hidden:
+        first = addresses.image_start & -4096
+        loads = [(first, first - addresses.kimage_voffset & MASK, (addresses.image_end - first) & -4096)]
     loads.append((0xFFFFFDFF00000000, MASK, 4096))  # vmalloc: no physical address
     linear = [(int(pa) - addresses.phys_offset + addresses.page_offset & MASK, int(pa), int(end - pa))
               for pa, end in zip(starts, ends, strict=True)]  # fmt: skip
@@ -101,5 +108,7 @@ def write_kcore(path, memory, info, addresses, *, old=False):
         for va, pa, size in [loads[0], *linear]:
             units = np.arange(pa // 4096, (pa + size) // 4096, dtype=np.uint64)
             data, _ = memory.read_units(units)
+            if hidden and (va, pa) != loads[0][:2]:
+                data[np.isin(units, np.arange(loads[0][1] // 4096, (loads[0][1] + loads[0][2]) // 4096))] = 0
             os.pwrite(stream.fileno(), data.tobytes(), FAR + (va - base & MASK) % (1 << 47))
     return path
