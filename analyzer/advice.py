@@ -17,7 +17,7 @@ from parsers.kconfig import Kconfig
 from parsers.kinds import KINDS
 from parsers.manifest import Manifest
 from parsers.mapping import Mapping
-from rules.engine import AUDIT_AGAIN
+from rules.facts import AUDIT_AGAIN
 from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.resources import Resources
 from rules.model.memory.sections import SectionTable

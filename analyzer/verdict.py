@@ -186,20 +186,24 @@ def _blame(report: Report, undecided: list[RuleVerdict]) -> dict[str, int]:
     """Missing pieces of evidence, with how many rules lack each, what lies closest to a verdict first."""
     counts: Counter[str] = Counter()
     for one in undecided:
-        lacking = {kind for kind in one.rule.needs if report.facts.get(kind) is None}
+        lacking = set(_lacking(one, report))
         counts.update({_PIECES[kind] for kind in lacking if kind in _PIECES})
     for kind in _STATE:
         if report.facts.get(kind) is None and undecided:
             counts[_PIECES[kind]] += 0
     order = {piece: number for number, piece in enumerate(dict.fromkeys(_PIECES.values()))}
     if report.facts.get(Flux) is not None and all(report.facts.get(kind) is not None for kind in _STATE):
-        counts[ONE_MOMENT] = sum(
-            not any(report.facts.get(kind) is None for kind in one.rule.needs) for one in undecided
-        )
+        counts[ONE_MOMENT] = sum(not _lacking(one, report) for one in undecided)
         order[ONE_MOMENT] = -1
     ordered = sorted(counts.items(), key=lambda item: (item[0] in _BEYOND, order[item[0]]))
     memory = memory_of(report)
     return {memory if piece == CRASH_DUMP else piece: count for piece, count in ordered}
+
+
+def _lacking(one: RuleVerdict, report: Report) -> list[type]:
+    """What a rule needs and evidence does not give, but for what changed while it was read."""
+    missing = (kind for kind in one.rule.needs if report.facts.get(kind) is None)
+    return [kind for kind in missing if not report.facts.changed(kind)]
 
 
 def _blind_reason(report: Report, missing: tuple[str, ...], failed: list[str]) -> str:

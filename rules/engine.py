@@ -19,6 +19,7 @@ from parsers.ranges import Ranges
 from parsers.records import dataclass
 from parsers.vmcore.moment import Flux
 from parsers.vmcore.rows import BlockRows, SectionRows, SelfHostedRows, StructPageRows
+from rules.facts import AUDIT_AGAIN
 from rules.finding import Finding
 from rules.model.memory.regions import RegionMap
 from rules.model.memory.sections import SectionTable
@@ -35,11 +36,9 @@ if TYPE_CHECKING:
     from rules.finding import Hit
     from rules.signature import Check
 
-__all__ = ["AUDIT_AGAIN", "Outcome", "Verdict", "builtin_rules", "load_rules", "run", "select"]
+__all__ = ["Outcome", "Verdict", "builtin_rules", "load_rules", "run", "select"]
 
 ENTRY_POINT_GROUP = "ptaudit.rules"
-AUDIT_AGAIN = "audit again when hotplug is quiet"
-"""What to do about memory that changed while it was read."""
 _OF_SECTIONS = frozenset({SectionTable, SectionRows, MemoryBlocks, BlockRows, StructPageRows, SelfHostedRows})
 """Facts that lack the sections that changed while they were read."""
 MAX_SECTIONS = 1 << 20

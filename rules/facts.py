@@ -11,6 +11,7 @@ from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
 from parsers.records import dataclass
 from parsers.uname import KernelRelease
+from parsers.vmcore.moment import CHANGED
 from parsers.vmcore.rows import (
     BlockRows,
     HugetlbRows,
@@ -33,9 +34,11 @@ from rules.model.replay.timeline import Timeline
 if TYPE_CHECKING:
     from collections.abc import Mapping as Dict
 
-__all__ = ["Facts", "how_to_collect", "is_known", "what_it_is"]
+__all__ = ["AUDIT_AGAIN", "Facts", "how_to_collect", "is_known", "what_it_is"]
 
 F = TypeVar("F")
+AUDIT_AGAIN = "audit again when hotplug is quiet"
+"""What to do about memory that changed while it was read."""
 
 
 class _Made(NamedTuple):
@@ -138,6 +141,12 @@ class Facts:
         what = what_it_is(kind)
         return f"{what} cannot be collected from this kernel: {refused}" if refused else f"{what} was not collected"
 
+    def changed(self, kind: type) -> bool:
+        """Whether it is missing because memory came or went while a running kernel was read."""
+        return self.missing.get(kind, "").endswith(CHANGED)
+
     def collect(self, kind: type | str) -> tuple[str, ...]:
         """What to do to get it from this kernel."""
+        if isinstance(kind, type) and self.changed(kind):
+            return (AUDIT_AGAIN,)
         return how_to_collect(kind, self.get(Kconfig), self.get(KernelRelease))

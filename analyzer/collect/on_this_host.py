@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from analyzer.sources.read import Request
     from parsers.kinds import Kind
+    from parsers.vmcore.extract import VmcoreFacts
 
 __all__ = ["collect", "collect_with_memory", "live", "python_script", "script"]
 
@@ -157,12 +158,20 @@ def _give_way() -> None:
         subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)  # noqa: S603 on itself
 
 
+def _is_settled(memory: VmcoreFacts | str, before: tuple[bytes, ...]) -> bool:
+    """Whether no memory came or went since the reading of this kernel's memory began, or that was not read."""
+    if isinstance(memory, str):
+        return True
+    in_flux = memory.flux is not None and memory.flux.matters
+    return not in_flux and memory_generation() == before and (memory.settled is None or memory.settled())
+
+
 @contextmanager
 def live(request: Request, keep: Path | None) -> Iterator[Request]:
     """The request with a capture of this host beside its paths, and what its kernel's memory shows if it can be read.
 
-    Both are of one moment, or are taken again, a bounded number of times.  ``keep``, if given, is where the capture
-    stays.
+    Both are of one moment, or are taken again, a bounded number of times; lists of memory are then left out.  ``keep``,
+    if given, is where the capture stays.
     """
     with tempfile.TemporaryDirectory(prefix="ptaudit-") as temporary:
         home = Path(f"{keep or temporary}/{CAPTURE}")
@@ -171,15 +180,15 @@ def live(request: Request, keep: Path | None) -> Iterator[Request]:
             if attempt:
                 shutil.rmtree(home)
             before = memory_generation()
+            memory = read_running(request.symbols)
             if collect(["-o", f"{home}/"]) != 0:
                 raise InputError("this host could not be captured", path=str(home))
-            memory = read_running(request.symbols)
-            if isinstance(memory, str):
-                click.echo(f"ptaudit: {memory}: only text sources are audited", err=True)
-                break
-            if memory_generation() == before:
-                break
-        else:
+            settled = _is_settled(memory, before)
+            if settled or (not isinstance(memory, str) and memory.flux is not None and memory.flux.matters):
+                break  # what is in flux was read several times already
+        if isinstance(memory, str):
+            click.echo(f"ptaudit: {memory}: only text sources are audited", err=True)
+        elif not settled:
             click.echo("ptaudit: memory came and went meanwhile: lists of it are left out", err=True)
             for kind in KINDS.values():
                 if kind.when is When.STATE:

@@ -61,11 +61,14 @@ def kcore_refusal(path: Path = KCORE) -> str | None:
 
 
 def memory_generation() -> tuple[bytes, ...]:
-    """What changes when memory comes or goes: /proc/iomem and the states of memory blocks."""
+    """What changes when memory comes or goes: /proc/iomem, the states of memory blocks and the numbers of their files.
+
+    A block that is added again has other files.
+    """
     texts = []
     for path in (_IOMEM, *sorted(_BLOCKS.glob("memory*/state"))):
         with suppress(OSError):
-            texts.append(str(path).encode() + b":" + path.read_bytes())
+            texts.append(f"{path} {path.stat().st_ino}:".encode() + path.read_bytes())
     return tuple(texts)
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from parsers.vmcore.program import Debuginfo
 
-__all__ = ["Dump"]
+__all__ = ["UNREADABLE", "Dump"]
 
 _MAX_BTF = 256 << 20
 _MIN_BTF = 64 << 10  # a kernel's is megabytes; a module's is less, and is not in the image
@@ -42,6 +42,10 @@ _BTF_START = 0x0001_EB9F  # magic, version, no flags (include/uapi/linux/btf.h)
 _MAX_IMAGE = 512 << 20
 _SEARCH_STEP = 4 << 20
 _INTEGERS = (1, 2, 4, 8)
+_DAMAGED = (MissingMemoryError, FormatError)
+_UNKNOWN = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError)
+UNREADABLE = (*_DAMAGED, *_UNKNOWN)
+"""What reading a structure raises where the dump, its symbols or types lack something."""
 T = TypeVar("T")
 _CACHED_PAGES = 512
 
@@ -339,9 +343,9 @@ class Dump:
         """The result of ``function``, or None and a diagnostic where the dump, its symbols or types lack something."""
         try:
             return function()
-        except (MissingMemoryError, FormatError) as error:
+        except _DAMAGED as error:
             self.say(f"{what}: {error.message}")
             self.unreadable[what] = error.message
-        except (LookupError, AttributeError, TypeError, ValueError, ArithmeticError) as error:
+        except _UNKNOWN as error:
             self.say(f"{what}: not found ({error})")
         return None

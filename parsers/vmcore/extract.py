@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Dict
-from dataclasses import field
+from dataclasses import field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from parsers.cmdline import CommandLine
 from parsers.dmesg import Dmesg
-from parsers.errors import Diagnostic
+from parsers.errors import Diagnostic, InputError
 from parsers.image.code import KernelCode
 from parsers.iomem import Iomem
 from parsers.kconfig import Kconfig
@@ -25,11 +26,12 @@ from parsers.vmcore.blocks import read_blocks
 from parsers.vmcore.distilled import write_core
 from parsers.vmcore.dump import Dump
 from parsers.vmcore.explain import Step
+from parsers.vmcore.generation import Generation, came_or_went, changed_sections, is_noisy, read_generation
 from parsers.vmcore.hugetlb import read_hugetlb
 from parsers.vmcore.kcore import KcoreMemory
 from parsers.vmcore.kernel_code import read_kernel_code
 from parsers.vmcore.memory import PhysicalMemory, RecordingMemory
-from parsers.vmcore.moment import Flux, find_flux, struct_pages_of, without_flux
+from parsers.vmcore.moment import Flux, find_flux, of_no_section, struct_pages_of, without_flux
 from parsers.vmcore.opening import RawDump, open_dump
 from parsers.vmcore.pagetable import Walk, walk_page_tables
 from parsers.vmcore.printed import Boundary, as_printed, read_boundaries
@@ -110,6 +112,8 @@ class VmcoreFacts:
     diagnostics: tuple[Diagnostic, ...]
     recheck: Callable[[], Flux] | None = field(repr=False)
     """Reads a running kernel again and says what is different since; None for a dump."""
+    settled: Callable[[], bool] | None = field(repr=False)
+    """Whether no memory came or went in a running kernel since its reading began; None for a dump."""
     explain: Callable[[int], list[Step]] = field(repr=False)
     """The walk of one virtual address, level by level."""
 
@@ -162,17 +166,30 @@ def _trust_zeros(dump: Dump, memory: KcoreMemory) -> None:
         memory.vouch = voucher(dump, sections, other)
 
 
-def _find_flux(dump: Dump, walk: Walk, sections: SectionRows | None, blocks: BlockRows | None) -> Flux:
-    """What is different when section table and page tables are read again."""
+def _find_flux(
+    dump: Dump, walk: Walk, sections: SectionRows | None, iomem: Iomem | None, generation: Generation
+) -> Flux:
+    """What is different when section table, page tables and resources are read again, or came and went meanwhile."""
     dump.forget()
     again = dump.attempt("section table", lambda: read_sections(dump))
+    same = iomem is None or _same_resources(iomem, dump.attempt("resources", lambda: read_iomem(dump)))
     size, page_size = dump.size("page") or 64, dump.addresses.granule.page_size
     empty = np.empty(0, dtype=np.uint64)
     start, last = (empty, empty) if sections is None else struct_pages_of(sections, size, page_size)
     mapped = np.argsort(start, kind="stable")
     second = walk_page_tables(dump.memory, dump.addresses, source=dump.path, pages_of=(start[mapped], last[mapped]))
-    per_block = 1 if blocks is None else blocks.sections_per_block
-    return find_flux((walk, sections), (second, again), dump.addresses, size, per_block)
+    now = read_generation(dump)
+    moved = None if sections is None else changed_sections(generation, now, sections)
+    per_block = 1 if generation.blocks is None else generation.blocks.sections_per_block
+    stale = of_no_section(walk, sections, dump.addresses, size) if is_noisy(generation, now) else None
+    flux = find_flux((walk, sections), (second, again), dump.addresses, size, per_block, moved, stale)
+    return flux if same and not came_or_went(generation, now) else replace(flux, matters=True)
+
+
+def _same_resources(mine: Iomem, other: Iomem | None) -> bool:
+    columns = ("start", "last", "depth")
+    same = other is not None and mine.name == other.name
+    return same and all(np.array_equal(getattr(mine, name), getattr(other, name)) for name in columns)
 
 
 def extract_facts(
@@ -191,6 +208,7 @@ def extract_facts(
     dump = Dump(raw, memory=memory, vmlinux=vmlinux, system_map_path=system_map)
     if isinstance(raw.memory, KcoreMemory):
         _trust_zeros(dump, raw.memory)
+    generation = None if raw.kind != "kcore" else read_generation(dump)
     walk = walk_page_tables(dump.memory, dump.addresses, source=raw.path)
 
     def fact(what: str, read: Callable[[Dump], T]) -> T | None:
@@ -198,7 +216,9 @@ def extract_facts(
 
     sections = fact("section table", read_sections)
     struct_pages = fact("struct pages", lambda dump: read_struct_pages(dump, sections, walk))
-    blocks = fact("memory blocks", read_blocks)
+    blocks = (
+        fact("memory blocks", read_blocks) if generation is None or generation.blocks is None else generation.blocks
+    )
     self_hosted = fact("self-hosted pages", lambda dump: read_self_hosted(dump, sections, blocks, walk))
     zones = fact("zones", read_zones)
     hugetlb = fact("huge pages", read_hugetlb)
@@ -206,12 +226,13 @@ def extract_facts(
     texts = Texts.of(dump, raw.vmcoreinfo.osrelease, with_dmesg=with_dmesg, with_nodename=with_nodename)
     code = fact("kernel code", read_kernel_code)
     boundaries = read_boundaries(dump)
-    recheck = None if raw.kind != "kcore" else lambda: _find_flux(dump, walk, sections, blocks)
+    recheck = None if generation is None else partial(_find_flux, dump, walk, sections, iomem, generation)
     return VmcoreFacts(
         path=raw.path,
         kind=raw.kind,
         flux=None if recheck is None else recheck(),
         recheck=recheck,
+        settled=None if generation is None else lambda: not came_or_went(generation, read_generation(dump)),
         release=raw.vmcoreinfo.osrelease,
         nodename=read_nodename(dump) if with_nodename else "",
         vmcoreinfo=raw.vmcoreinfo,
@@ -260,6 +281,7 @@ def distill(
     """Write the small core of a dump: the pages that :func:`extract` reads of it, and no other.
 
     Of a running kernel, pages are kept as they were read last, and read again where memory came or went meanwhile.
+    InputError, and no file, where it does so each time: a small core cannot say which parts were in flux.
     """
     for attempt in range(_ATTEMPTS):
         raw = open_dump(path, vmcoreinfo=vmcoreinfo)
@@ -272,5 +294,8 @@ def distill(
         if facts.recheck is None or not facts.recheck().matters:  # equal before and after the pages were written
             break
         time.sleep(_PAUSE << attempt)
+    else:
+        output.unlink(missing_ok=True)
+        raise InputError("memory came and went while it was read: try again when hotplug is quiet", path=raw.path)
     starts, ends = raw.memory.extents
     return Distilled(units.size, size, int((ends - starts).sum()))

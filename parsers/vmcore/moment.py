@@ -13,18 +13,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from parsers.errors import Diagnostic
+from parsers.iomem import Iomem
 from parsers.mapping import I64, U64, Bool
 from parsers.ranges import Ranges
 from parsers.records import dataclass
 from parsers.vmcore.addresses import MASK, AddressMap
 from parsers.vmcore.pagetable import Walk
-from parsers.vmcore.rows import BlockRows, SectionRows, SelfHostedRows
+from parsers.vmcore.rows import BlockRows, SectionRows, SelfHostedRows, ZoneRows
 
 if TYPE_CHECKING:
     from parsers.vmcore.extract import VmcoreFacts
 
-__all__ = ["Flux", "find_flux", "struct_pages_of", "without_flux"]
+__all__ = ["CHANGED", "Flux", "find_flux", "of_no_section", "struct_pages_of", "without_flux"]
 
+CHANGED = "memory came or went while it was read"
+"""Why a fact about memory as a whole is left out."""
 _FLAG_BITS = 6  # below the memmap pointer of a section, see parsers.vmcore.struct_pages
 _MAX_NAMED = 8
 _NOT_BY_ROW = frozenset({"zone_names", "unread"})
@@ -67,18 +70,24 @@ def find_flux(
     addresses: AddressMap,
     size: int,
     per_block: int = 1,
+    moved: I64 | None = None,
+    stale: tuple[U64, U64] | None = None,
 ) -> Flux:
     """What differs between two readings; the second walk may lack pages of the last level (`walk_page_tables`).
 
     ``size`` is that of a struct page in bytes, ``per_block`` the number of sections of a memory block: a block has one
-    state, so that all its sections are in flux with one of them.
+    state, so that all its sections are in flux with one of them.  ``moved`` are sections in flux that look the same,
+    and ``stale`` ranges of addresses (first, last) that are.
     """
     start, last = _different_rows(before[0], after[0])
     linear = (start >= np.uint64(addresses.page_offset)) & (start <= np.uint64((addresses.linear_end - 1) & MASK))
     matters, sections = bool(linear.any()), np.empty(0, dtype=np.int64)
     ranges = [(start, last)]
+    if stale is not None and stale[0].size:
+        matters = True
+        ranges.append(stale)
     if before[1] is not None and after[1] is not None:
-        sections = _different_sections(before[1], after[1], per_block)
+        sections = _different_sections(before[1], after[1], per_block, set() if moved is None else set(moved.tolist()))
         for rows in (before[1], after[1]):
             low, high = struct_pages_of(rows, size, addresses.granule.page_size)
             if low.size:
@@ -92,6 +101,33 @@ def find_flux(
     begin, end = (np.concatenate(column) for column in zip(*ranges, strict=True))
     order = np.argsort(begin, kind="stable")
     return Flux(sections, begin[order], end[order], matters or bool(sections.size))
+
+
+def of_no_section(walk: Walk, sections: SectionRows | None, addresses: AddressMap, size: int) -> tuple[U64, U64] | None:
+    """First and last addresses of what the linear map and the struct pages map for no section; None without sections.
+
+    Of memory that was there while the page tables were read, or that left them behind: only a quiet kernel shows which.
+    """
+    if sections is None or not len(sections):
+        return None
+    span = np.uint64(1 << sections.section_size_bits)
+    at = sections.section_nr * span + np.uint64((addresses.page_offset - addresses.phys_offset) & MASK)
+    struct_start, struct_last = struct_pages_of(sections, size, addresses.granule.page_size)
+    has = sections.section_mem_map >> np.uint64(_FLAG_BITS) != 0
+    known = _joined(
+        np.concatenate((at, struct_start[has])), np.concatenate((at + (span - np.uint64(1)), struct_last[has]))
+    )
+    mapping = walk.mapping
+    start, last = mapping.start[mapping.attrs != 0], mapping.last[mapping.attrs != 0]
+    low, high = np.uint64(addresses.page_offset), np.uint64((addresses.linear_end - 1) & MASK)
+    inside = (start >= low) & (start <= high)
+    if has.any():
+        memmap = int(sections.section_mem_map[has].min()) >> _FLAG_BITS << _FLAG_BITS  # of PFN 0, alike in all
+        page, offset = addresses.granule.page_size, addresses.phys_offset
+        first = memmap + (offset - (offset >> 63 << 64)) // page * size & MASK  # of the first page of the linear map
+        length = (addresses.linear_end - addresses.page_offset) // page * size
+        inside |= (start >= np.uint64(first)) & (start <= np.uint64(min(first + length, MASK)))
+    return _minus(_joined(start[inside], last[inside]), known) if inside.any() else None
 
 
 def _different_rows(before: Walk, after: Walk) -> tuple[U64, U64]:
@@ -128,22 +164,26 @@ def _inside(va: U64, walk: Walk) -> Bool:
     return (row >= 0) & (va <= mapping.observed_last[np.maximum(row, 0)])
 
 
-def _different_sections(before: SectionRows, after: SectionRows, per_block: int) -> I64:
-    """Numbers of the sections that differ, and of the others in their memory blocks."""
+def _different_sections(before: SectionRows, after: SectionRows, per_block: int, moved: set[int]) -> I64:
+    """Numbers of the sections that differ or ``moved``, and of the others in their memory blocks."""
 
     def states(rows: SectionRows) -> dict[int, bytes]:
         words = np.column_stack((rows.section_mem_map, rows.usage, rows.subsections))
         return dict(zip(rows.section_nr.tolist(), [row.tobytes() for row in words], strict=True))
 
     then, now = states(before), states(after)
-    changed = sorted(number for number in then.keys() | now.keys() if then.get(number) != now.get(number))
-    blocks = {number // per_block for number in changed}
-    return np.array(sorted(one for one in then.keys() | now.keys() if one // per_block in blocks), dtype=np.int64)
+    changed = {number for number in then.keys() | now.keys() if then.get(number) != now.get(number)}
+    blocks = {number // per_block for number in changed | moved}
+    known = then.keys() | now.keys()
+    return np.array(sorted({one for one in known if one // per_block in blocks} | moved), dtype=np.int64)
 
 
 def without_flux(facts: VmcoreFacts, flux: Flux) -> VmcoreFacts:
-    """The facts without what was in flux, which is unknown."""
-    if not flux.start.size:
+    """The facts without what was in flux, which is unknown.
+
+    Zones and resources are of all memory: they are left out where any of it may have come or gone.
+    """
+    if not flux.start.size and not flux.matters:
         return facts
     sections, struct_pages, blocks, self_hosted = facts.sections, facts.struct_pages, facts.blocks, facts.self_hosted
     if sections is not None and flux.sections.size:
@@ -166,14 +206,16 @@ def without_flux(facts: VmcoreFacts, flux: Flux) -> VmcoreFacts:
             unknown_start=unknown.start.astype(np.uint64),
             unknown_end=unknown.end.astype(np.uint64),
         )
-        # Blocks were read between the two readings of their sections, whose flags change with the state of a block.
+        # A block has the flags of its sections.
         blocks = None if blocks is None else _blocks_without(blocks, flux)
         if self_hosted is not None:
             unread = self_hosted.unread * facts.addresses.granule.page_size >> sections.section_size_bits
             self_hosted = _rows(self_hosted, ~np.isin(self_hosted.section_nr, flux.sections))
             self_hosted = replace(self_hosted, unread=self_hosted.unread[~np.isin(unread, flux.sections)])
-    what = f"{flux.named} and " if flux.named else ""
-    said = f"in flux while it was read, so nothing is claimed of it: {what}{flux.start.size} ranges of page tables"
+    ranges = f"{flux.start.size} ranges of page tables" if flux.start.size else ""
+    what = " and ".join(filter(None, (flux.named, ranges))) or "what is said of memory as a whole"
+    said = f"in flux while it was read, so nothing is claimed of it: {what}"
+    whole = {ZoneRows: CHANGED, Iomem: CHANGED} if flux.matters else {}
     return replace(
         facts,
         flux=flux,
@@ -182,6 +224,9 @@ def without_flux(facts: VmcoreFacts, flux: Flux) -> VmcoreFacts:
         struct_pages=struct_pages,
         blocks=blocks,
         self_hosted=self_hosted,
+        zones=None if whole else facts.zones,
+        iomem=None if whole else facts.iomem,
+        unreadable={**facts.unreadable, **whole},
         diagnostics=(*facts.diagnostics, Diagnostic(said, facts.path)),
     )
 
@@ -210,6 +255,8 @@ def _rows(table: R, kept: Bool) -> R:
 def _cut(walk: Walk, start: U64, last: U64) -> Walk:
     """The walk without the given ranges, which are not observed."""
     mapping = walk.mapping
+    if not start.size:
+        return walk
     start, last = _joined(start, last)
     places = np.unique(np.concatenate((start, last + np.uint64(1))))
     row = np.searchsorted(mapping.start, places, side="right").astype(np.int64) - 1

@@ -9,7 +9,7 @@ import numpy as np
 from parsers.vmcore.dump import Dump
 from parsers.vmcore.rows import ZoneRows
 
-__all__ = ["read_zones"]
+__all__ = ["node_addresses", "read_zones"]
 
 _MAX_NODES = 1024
 _MAX_ZONES = 16
@@ -27,7 +27,7 @@ def read_zones(dump: Dump) -> ZoneRows:
     inside, size = dump.member("pglist_data", "node_zones"), dump.size("zone")
     if not size:
         raise LookupError("struct zone")
-    for node in _nodes(dump):
+    for node in node_addresses(dump):
         node_id, *spans, nr_zones = (dump.field(node, "pglist_data", name) for name in _NODE_MEMBERS)
         nodes.append((node_id, *spans))
         first = node + inside.offset
@@ -59,8 +59,8 @@ def _max_pfn(dump: Dump) -> int:
     return dump.number(dump.global_at("max_pfn"), 8)
 
 
-def _nodes(dump: Dump) -> Iterator[int]:
-    """Addresses of the ``struct pglist_data`` of every online node."""
+def node_addresses(dump: Dump) -> Iterator[int]:
+    """Addresses of the ``struct pglist_data`` of every online node; errors as of `read_zones`."""
     online, size, data = dump.vmcoreinfo.symbol("node_online_map"), dump.vmcoreinfo.size("nodemask_t"), None
     if online is not None and size:
         data = dump.symbol("node_data")

@@ -54,10 +54,8 @@ def with_vmcore(captured: Captured, vmcore: VmcoreFacts) -> Captured:
 
 def unreadable_facts(vmcore: VmcoreFacts) -> dict[type, str]:
     """Why a fact that the dump should give is missing, by type: it is damaged, or its memory is not in the dump."""
-    why = {
-        kind: f"{what_it_is(kind)} cannot be read from the crash dump: {text}"
-        for kind, text in vmcore.unreadable.items()
-    }
+    whence = "/proc/kcore" if vmcore.kind == "kcore" else "the crash dump"
+    why = {kind: f"{what_it_is(kind)} cannot be read from {whence}: {text}" for kind, text in vmcore.unreadable.items()}
     return why | {made: why[kind] for kind, made in _MADE_OF if kind in why}
 
 
@@ -87,7 +85,7 @@ def exact_facts(vmcore: VmcoreFacts) -> dict[type, Any]:
     """Facts that only a crash dump has, by type."""
     walk, mapping = vmcore.walk, vmcore.mapping
     facts: dict[type, Any] = {}
-    if vmcore.flux is not None and vmcore.flux.start.size:
+    if vmcore.flux is not None and (vmcore.flux.start.size or vmcore.flux.matters):
         facts[Flux] = vmcore.flux
     if mapping.tables is not None:
         facts[PageWalk] = PageWalk(

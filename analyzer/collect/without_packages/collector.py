@@ -26,12 +26,13 @@ could not be read. Then, where ptaudit is: ptaudit audit FOLDER"""
 
 
 def generation() -> bytes:
-    """What changes when memory comes or goes: /proc/iomem and the states of memory blocks."""
+    """What changes when memory comes or goes: /proc/iomem, states of memory blocks, and the numbers of their files."""
     text = b""
     for path in ["/proc/iomem"] + sorted(glob.glob("/sys/devices/system/memory/memory*/state")):
         try:
             with open(path, "rb") as stream:
-                text += path.encode() + b":" + stream.read(1 << 24)
+                number = b"%d" % os.fstat(stream.fileno()).st_ino  # another one for a block that is added again
+                text += path.encode() + b" " + number + b":" + stream.read(1 << 24)
         except OSError:
             continue
     return text

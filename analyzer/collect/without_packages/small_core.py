@@ -37,6 +37,7 @@ class SmallCore(Kernel):
             ("symbols", self.read_symbols),
             ("kernel code", self.read_code),
             ("types", self.read_types),
+            ("counters of zones", self.read_counters),
             ("page tables", self.read_tables),
             ("section table", self.read_sections),
             ("memory blocks", self.read_blocks),
@@ -48,6 +49,24 @@ class SmallCore(Kernel):
             ("command line", self.read_command_line),
             ("kernel configuration", self.read_config),
         ]
+
+    def nodes(self) -> List[int]:
+        """Addresses of the pglist_data of all online nodes."""
+        online, size = self.values.get("SYMBOL(node_online_map)"), self.values.get("SIZE(nodemask_t)", 0)
+        if online is None or not size or "node_data" not in self.symbols:
+            return [self.symbol("contig_page_data")]
+        mask, data = self.number(online, min(size, 128)), self.symbols["node_data"]
+        return [self.number(data + 8 * node) for node in range(mask.bit_length()) if mask >> node & 1]
+
+    def read_counters(self) -> None:
+        """span_seqlock of every zone, which all onlining, offlining and mapping of device memory counts up."""
+        inside, _, count = self.member("pglist_data", "node_zones")
+        lock = self.member("zone", "span_seqlock")[0]
+        for node in self.nodes():
+            for number in range(count):
+                at = node + inside + number * self.sizeof("zone") + lock
+                self.number(at, 4)
+                self.watched.append((self.physical(at), 4))
 
     # Page tables
 
@@ -298,6 +317,8 @@ class SmallCore(Kernel):
             if self.types is None or self.types.member("memory_block", name) is None:
                 continue
             value = self.field(block, "memory_block", name)
+            if name == "state":
+                self.watched.append((self.physical(block + self.member("memory_block", name)[0]), 4))
             if name == "nr_vmemmap_pages":
                 held += value
             if value and name == "altmap":
@@ -311,14 +332,8 @@ class SmallCore(Kernel):
     def read_zones(self) -> None:
         """Nodes and zones."""
         self.attempt("zones", lambda: self.number(self.symbol("max_pfn")))
-        online, size = self.values.get("SYMBOL(node_online_map)"), self.values.get("SIZE(nodemask_t)", 0)
-        if online is None or not size or "node_data" not in self.symbols:
-            nodes = [self.symbol("contig_page_data")]
-        else:
-            mask, data = self.number(online, min(size, 128)), self.symbols["node_data"]
-            nodes = [self.number(data + 8 * node) for node in range(mask.bit_length()) if mask >> node & 1]
         inside, _, count = self.member("pglist_data", "node_zones")
-        for node in nodes:
+        for node in self.nodes():
             for name in ("node_id", "node_start_pfn", "node_spanned_pages", "node_present_pages"):
                 self.field(node, "pglist_data", name)
             for number in range(min(self.field(node, "pglist_data", "nr_zones"), count or 16)):
