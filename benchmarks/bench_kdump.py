@@ -1,6 +1,6 @@
 """The page-table walk of kdumps in each compression, beside decompressing the same pages with all processors.
 
-    python benchmarks/bench_kdump.py [--gib 256] [--directory /dev/shm] [CODEC...]
+    python benchmarks/bench_kdump.py [--gib 1024] [--directory /dev/shm] [CODEC...]
 
 The tables map a linear map of pages.  The yardstick is a process for each processor; each reads its share of the file
 and calls the library for one page after the other.  Prints times, CPU times, and the peak resident size of the walk,
@@ -80,7 +80,7 @@ def walk_only(dump: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("codecs", nargs="*", choices=[[], *PACKERS])
-    parser.add_argument("--gib", type=int, default=256)
+    parser.add_argument("--gib", type=int, default=1024)
     parser.add_argument("--directory", type=Path, default=Path("/dev/shm"))
     parser.add_argument("--walk-only", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -5,16 +5,17 @@ in blocks of 64 KiB, the file is flattened), and libkdumpfile maps files, so tha
 one ends the process with SIGBUS.  Layout from makedumpfile's ``diskdump_mod.h`` and ``IMPLEMENTATION`` (header versions
 1 to 6) and QEMU's ``dump/dump.c`` (7.2).
 
-Blocks that follow each other in the file are read at once, and decompressed by as many threads as there are processors.
+Blocks that follow each other in the file are read at once, and decompressed by as many threads as there are processors,
+or processes where there are many.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import threading
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field
 from typing import Any, BinaryIO
 
@@ -27,7 +28,9 @@ from parsers.mapping import I64, U8, U64, Bool
 from parsers.records import dataclass
 from parsers.vmcore.bitmap import Bitmap
 from parsers.vmcore.flattened import FLAT_MAGIC, Flattened, PlainFile
-from parsers.vmcore.memory import UNIT, PhysicalMemory
+from parsers.vmcore.memory import UNIT, PhysicalMemory, units_of
+from parsers.vmcore.page_codecs import PACKED, Codecs
+from parsers.vmcore.readers import Problems, Readers
 from parsers.vmcore.workers import Workers
 
 __all__ = ["FLAT_MAGIC", "MAGICS", "Header", "KdumpMemory", "read_header"]
@@ -46,6 +49,7 @@ _GAP = 128  # descriptors that are read and not used, rather than read apart
 _GAP_BYTES = 16 << 10  # the same for blocks
 _RUN_BYTES = 1 << 20
 _SHARE = 32  # blocks that are worth a thread
+_MANY = 4096  # pages that are worth processes
 _MAX_PACKED = 2 * _MAX_BLOCK_SIZE
 _MAX_PROBLEMS = 16  # kinds of damage that are counted apart
 
@@ -79,9 +83,6 @@ _SUB_HEADER = c.Struct(
 )
 _DESCRIPTOR = np.dtype([("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])
 Descriptors = NDArray[np.void]
-Buffer = bytes | bytearray | memoryview
-_ZLIB, _LZO, _SNAPPY, _ZSTD = 0x1, 0x2, 0x4, 0x20
-_PACKED = _ZLIB | _LZO | _SNAPPY | _ZSTD
 _BITMAP_STEP = 1 << 18
 _MAX_EDGES = 1 << 20
 _BEYOND = 0xFFFF_FFFF
@@ -208,6 +209,11 @@ class _File:
         """What could not be read so far, counted in blocks."""
         return tuple(Diagnostic(f"{count} {what}", self._path) for what, count in sorted(self._problems.items()))
 
+    def taken(self) -> list[tuple[str, int]]:
+        """What could not be read since this was called last."""
+        problems, self._problems = self._problems, {}
+        return list(problems.items())
+
     def find(self, pfns: U64) -> tuple[I64, Descriptors]:
         """Which of the ascending ``pfns`` the file has, and where their data is; _BEYOND where descriptors end."""
         inside = np.flatnonzero((pfns >= np.uint64(self._first)) & (pfns < np.uint64(self._end)))
@@ -230,7 +236,7 @@ class _File:
     def blocks(self, entries: Descriptors, out: U8) -> Bool:
         """Put the data of blocks into ``out``, ``(n, block_size)``; which there are, the others are counted."""
         present = np.zeros(len(entries), dtype=np.bool_)
-        codecs = _Codecs()
+        codecs = Codecs()
         offset, size = entries["offset"].astype(np.int64), entries["size"].astype(np.int64)
         end = offset + size
         far = (offset[1:] < offset[:-1]) | (offset[1:] - end[:-1] > _GAP_BYTES) | (size[1:] > _MAX_PACKED)
@@ -240,16 +246,23 @@ class _File:
             self._run(list(zip(*columns, strict=True)), codecs, out[rows], present[rows])
         return present
 
-    def _run(self, entries: list[tuple[int, int, int]], codecs: _Codecs, out: U8, present: Bool) -> None:
+    def _run(self, entries: list[tuple[int, int, int]], codecs: Codecs, out: U8, present: Bool) -> None:
         """Blocks that are near each other in the file, ascending."""
         block_size, begin, room = self.header.block_size, entries[0][0], out.data.cast("B")
         fit = [at + size for at, size, flags in entries if flags != _BEYOND and 0 < size <= 2 * block_size]
         try:
             data = memoryview(self.header.reader(begin, max(fit, default=begin) - begin))
         except InputError as error:
-            self._count(f"pages: {error.message} (the first at offset {begin:#x})", len(entries))
+            self.count(f"pages: {error.message} (the first at offset {begin:#x})", len(entries))
             return
-        for number, (offset, size, flags) in enumerate(entries):
+        places = [room[at : at + block_size] for at in range(0, len(room), block_size)]
+        whole = len(fit) == len(entries) and len(data) == max(fit) - begin
+        if whole and codecs.unpack_all(
+            [(flags & PACKED, data[at - begin : at - begin + size]) for at, size, flags in entries], places
+        ):
+            present[:] = True
+            return
+        for number, (offset, size, flags) in enumerate(entries):  # again, to say what is wrong with which
             packed, why = data[offset - begin : offset - begin + size], ""
             if flags == _BEYOND or (0 < size <= 2 * block_size and len(packed) < size):
                 why = "pages are beyond the end of the truncated dump"
@@ -257,18 +270,17 @@ class _File:
                 why = "page descriptors are damaged"
             else:
                 try:
-                    plain = codecs.unpack(packed, flags & _PACKED, block_size)
-                    if len(plain) == block_size:
-                        room[number * block_size : (number + 1) * block_size] = plain
+                    if codecs.unpack(flags & PACKED, packed, places[number]):
                         present[number] = True
                     else:
                         why = "pages have a wrong size"
                 except ValueError as error:
                     why = f"pages are damaged ({error})"
             if why:
-                self._count(why, 1)
+                self.count(why, 1)
 
-    def _count(self, why: str, number: int) -> None:
+    def count(self, why: str, number: int) -> None:
+        """Count blocks that could not be read."""
         with self._lock:
             if why not in self._problems and len(self._problems) >= _MAX_PROBLEMS:
                 why = "pages are damaged (in other ways)"
@@ -281,68 +293,8 @@ def _runs(breaks: Bool, size: int) -> list[slice]:
     return [slice(first, last) for first, last in itertools.pairwise(begins)]
 
 
-class _Codecs:
-    """Decompressors of pages, for one thread: those of zstd keep what they allocated."""
-
-    def __init__(self) -> None:
-        self._zstd: Any = None
-
-    def unpack(self, data: memoryview, codec: int, size: int) -> Buffer:
-        """A page of ``size`` bytes, or a little more or less of a damaged one; ValueError if it cannot be unpacked."""
-        unpack = _CODECS.get(codec)
-        if unpack is None:
-            raise ValueError(f"unknown compression {codec:#x}")
-        try:
-            return unpack(self, data, size)
-        except Exception as error:  # each library has its own
-            raise ValueError(str(error) or type(error).__name__) from error
-
-    def plain(self, data: memoryview, _: int) -> Buffer:
-        """As it is."""
-        return data
-
-    def zlib(self, data: memoryview, size: int) -> Buffer:
-        """zlib, as makedumpfile -c and QEMU write."""
-        return zlib.decompressobj().decompress(data, size + 1)
-
-    def lzo(self, data: memoryview, size: int) -> Buffer:
-        """LZO1X, as makedumpfile -l."""
-        import lzallright  # noqa: PLC0415  # only where such a page is read, here and below
-
-        return lzallright.LZOCompressor.decompress(data, output_size_hint=size)
-
-    def snappy(self, data: memoryview, size: int) -> Buffer:
-        """Raw Snappy, as makedumpfile -p."""
-        import cramjam  # noqa: PLC0415
-
-        page = bytearray(size)
-        return memoryview(page)[: cramjam.snappy.decompress_raw_into(data, page)]
-
-    def zstd(self, data: memoryview, size: int) -> Buffer:
-        """zstd, as makedumpfile -z."""
-        import zstandard  # noqa: PLC0415
-
-        if zstandard.frame_content_size(data) > size:
-            raise ValueError("a page that unpacks to more than a page")
-        if self._zstd is None:
-            self._zstd = zstandard.ZstdDecompressor()
-        page: bytes = self._zstd.decompress(data, max_output_size=size)
-        return page
-
-
-_CODECS: dict[int, Callable[[_Codecs, memoryview, int], Buffer]] = {
-    0: _Codecs.plain,
-    _ZLIB: _Codecs.zlib,
-    _LZO: _Codecs.lzo,
-    _SNAPPY: _Codecs.snappy,
-    _ZSTD: _Codecs.zstd,
-}
-
-
 class KdumpMemory(PhysicalMemory):
     """Physical memory in one kdump, or in the several files of a split one."""
-
-    concurrent = True
 
     def __init__(self, headers: Sequence[Header], paths: Sequence[str]) -> None:
         self._files = [_File(header, path) for header, path in zip(headers, paths, strict=True)]
@@ -352,6 +304,7 @@ class KdumpMemory(PhysicalMemory):
         self._block_size = sizes.pop()
         self._max_pfn = max(header.max_mapnr for header in headers)
         self._workers = Workers()
+        self._readers: Readers | None = None
         self._cached = functools.lru_cache(maxsize=_CACHED_BLOCKS)(self._one_block)
 
     @property
@@ -381,6 +334,41 @@ class KdumpMemory(PhysicalMemory):
                 self._gather(units, order[first : first + _SLICE], out, present)
         out[~present] = 0
         return present
+
+    def scan(self, pas: U64, room: U8) -> Iterator[tuple[slice, U8, Bool]]:
+        step, per_page = len(room), room.shape[1] // UNIT
+        readers = self._many_readers(step * per_page) if pas.size >= _MANY else None
+        if readers is None:
+            yield from super().scan(pas, room)
+            return
+        pieces = [units_of(pas[at : at + step], room.shape[1]) for at in range(0, pas.size, step)]
+        at = 0
+        try:
+            for units, (pages, known, problems) in zip(pieces, readers.read(pieces), strict=True):
+                present = self.read_into(units, pages) if known is None else known
+                for (number, why), count in problems.items():
+                    self._files[number].count(why, count)
+                there = np.asarray(present.reshape(-1, per_page).all(axis=1), dtype=np.bool_)
+                yield slice(at, at + there.size), pages.reshape(-1, room.shape[1]), there
+                at += there.size
+        finally:
+            if at < pas.size:  # answers are left
+                readers.close()
+                self._readers = None
+
+    def _many_readers(self, most: int) -> Readers | None:
+        """Processes that read at most so many pages of 4096 bytes at a time; None where there cannot be any."""
+        if self._readers is None and self._workers.number > 1:
+            with contextlib.suppress(OSError):
+                self._readers = Readers(self._workers.number, most, self._read_in_process)
+        return self._readers if self._readers is not None and most <= self._readers.most else None
+
+    def _read_in_process(self, units: U64, out: U8) -> tuple[Bool, Problems]:
+        """`read_into` without threads, and what went wrong by number of the file."""
+        self._workers.number = 1
+        present = self.read_into(units, out)
+        problems = {(number, why): count for number, file in enumerate(self._files) for why, count in file.taken()}
+        return present, problems
 
     def _gather(self, units: U64, rows: I64, out: U8, present: Bool) -> None:
         """Read ``units[rows]``, ascending, by way of the blocks that they are in."""

@@ -20,7 +20,16 @@ from parsers.errors import Diagnostic, InputError
 from parsers.mapping import I64, U8, U64, Bool
 from parsers.records import dataclass
 
-__all__ = ["UNIT", "ElfMemory", "MissingMemoryError", "PhysicalMemory", "RecordingMemory", "Segment", "page_runs"]
+__all__ = [
+    "UNIT",
+    "ElfMemory",
+    "MissingMemoryError",
+    "PhysicalMemory",
+    "RecordingMemory",
+    "Segment",
+    "page_runs",
+    "units_of",
+]
 
 _CUT = "the file ends before them, and did not when it was opened"
 UNIT = 4096
@@ -76,7 +85,7 @@ class PhysicalMemory(ABC):
 
     def read_pages_into(self, pas: U64, out: U8) -> Bool:
         """As `read_pages`, into an array of the caller's, ``(n, page_size)``, contiguous; which are present."""
-        units, per_page = _units(pas, out.shape[1]), out.shape[1] // UNIT
+        units, per_page = units_of(pas, out.shape[1]), out.shape[1] // UNIT
         present = self.read_into(units, out.reshape(-1, UNIT))
         return np.asarray(present.reshape(-1, per_page).all(axis=1))
 
@@ -153,7 +162,7 @@ class ElfMemory(PhysicalMemory):
         return present
 
     def scan(self, pas: U64, room: U8) -> Iterator[tuple[slice, U8, Bool]]:
-        units, per_page = _units(pas, room.shape[1]), room.shape[1] // UNIT
+        units, per_page = units_of(pas, room.shape[1]), room.shape[1] // UNIT
         step, out = len(room) * per_page, room.reshape(-1, UNIT)
         present, runs = self._locate(units, step)
         at = 0
@@ -237,7 +246,7 @@ class ElfMemory(PhysicalMemory):
         )
 
 
-def _units(pas: U64, page_size: int) -> U64:
+def units_of(pas: U64, page_size: int) -> U64:
     """Numbers of the page frames of 4096 bytes in pages at physical addresses."""
     units, per_page = pas.astype(np.uint64) // np.uint64(UNIT), page_size // UNIT
     return units if per_page == 1 else (units[:, None] + np.arange(per_page).astype(np.uint64)).ravel()
@@ -286,6 +295,14 @@ class RecordingMemory(PhysicalMemory):
         present = self._memory.read_into(units, out)
         self._note(units[present])
         return present
+
+    def scan(self, pas: U64, room: U8) -> Iterator[tuple[slice, U8, Bool]]:
+        if room.shape[1] != UNIT:
+            yield from super().scan(pas, room)
+            return
+        for piece, pages, present in self._memory.scan(pas, room):
+            self._note(pas[piece][present] // np.uint64(UNIT))
+            yield piece, pages, present
 
     def _note(self, units: U64) -> None:
         with self._lock:
