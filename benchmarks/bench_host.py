@@ -84,7 +84,7 @@ def host(tib: int) -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tib", type=int, default=16)
+    parser.add_argument("--tib", type=int, default=20)
     tib = parser.parse_args().tib
     numbers = np.random.default_rng(0).integers(0, 1 << 62, 10_000_000)
     times: dict[str, float] = {}
