@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import cache
 from io import BytesIO
 from itertools import groupby, pairwise
+from os.path import commonprefix
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -70,10 +71,11 @@ def alternation(words: list[str]) -> str:
     rest = sorted({word for word in words if word})
     if not rest:
         return ""
-    parts = [
-        re.escape(first) + alternation([word[1:] for word in group])
-        for first, group in groupby(rest, lambda word: word[0])
-    ]
+    parts = []
+    for _, same in groupby(rest, lambda word: word[0]):
+        group = list(same)
+        shared = commonprefix(group)  # noqa: RUF071 characters are meant
+        parts.append(re.escape(shared) + alternation([word[len(shared) :] for word in group]))
     joined = parts[0] if len(parts) == 1 and not ends else f"(?:{'|'.join(parts)})"
     return joined + ("?" if ends else "")
 
