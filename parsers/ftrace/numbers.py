@@ -44,7 +44,7 @@ def _accumulate(matrix: NDArray[np.uint8], skip: NDArray[np.intp], base: Bool, t
     lengths = np.where(matrix != 0, np.arange(1, width + 1), 0).max(axis=1, initial=0)
     good = ~too_long & (lengths > skip)
     radix = np.where(base, 16, 10).astype(np.uint64)
-    for column in range(width):
+    for column in range(int(lengths.max(initial=0))):
         used = (column >= skip) & (column < lengths)
         digit = _DIGIT[matrix[:, column]]
         good &= ~used | (digit < radix)
