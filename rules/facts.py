@@ -12,15 +12,7 @@ from parsers.mapping import Mapping
 from parsers.records import dataclass
 from parsers.uname import KernelRelease
 from parsers.vmcore.moment import CHANGED
-from parsers.vmcore.rows import (
-    BlockRows,
-    HugetlbRows,
-    ListedMemory,
-    SectionRows,
-    SelfHostedRows,
-    StructPageRows,
-    ZoneRows,
-)
+from parsers.vmcore.rows import RECORDS
 from rules.model.log_events import LogEvents
 from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.resources import Resources
@@ -66,13 +58,7 @@ _MADE: dict[type, _Made] = {
     Timeline: _Made("a trace of hotplug operations", ("trace",)),
     PrintedTables: _Made("a page-table dump beside a crash dump", ("ptdump",)),
     ListedSections: _Made("the section table of /proc/iomem and the memory blocks", ("iomem", "memory_blocks")),
-    SectionRows: _Made("mem_section (a crash dump)", _CRASH_DUMP),
-    StructPageRows: _Made("struct pages (a crash dump)", _CRASH_DUMP),
-    BlockRows: _Made("struct memory_block (a crash dump)", _CRASH_DUMP),
-    ListedMemory: _Made("the list of memory of a crash dump", _CRASH_DUMP),
-    SelfHostedRows: _Made("struct pages of self-hosted pages (a crash dump)", _CRASH_DUMP),
-    ZoneRows: _Made("the zones (a crash dump)", _CRASH_DUMP),
-    HugetlbRows: _Made("the huge page pools (a crash dump)", _CRASH_DUMP),
+    **{record.fact: _Made(record.described, _CRASH_DUMP) for record in RECORDS},
     PageWalk: _Made("output addresses (a crash dump)", _CRASH_DUMP),
 }
 """Facts that no parser returns; all others are in `parsers.kinds.KINDS`."""

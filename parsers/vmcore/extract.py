@@ -37,6 +37,7 @@ from parsers.vmcore.pagetable import Walk, walk_page_tables
 from parsers.vmcore.printed import Boundary, as_printed, read_boundaries
 from parsers.vmcore.resources import read_iomem
 from parsers.vmcore.rows import (
+    RECORDS,
     BlockRows,
     HugetlbRows,
     ListedMemory,
@@ -60,12 +61,7 @@ _ATTEMPTS = 4
 _PAUSE = 1  # seconds before the second attempt, twice as many before each further one
 
 _KINDS: Dict[str, type] = {
-    "section table": SectionRows,
-    "struct pages": StructPageRows,
-    "memory blocks": BlockRows,
-    "self-hosted pages": SelfHostedRows,
-    "zones": ZoneRows,
-    "huge pages": HugetlbRows,
+    **{record.what: record.fact for record in RECORDS},
     "resources": Iomem,
     "kernel release": KernelRelease,
     "command line": CommandLine,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import field
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,10 +15,12 @@ from parsers.mapping import I64, U64, Bool
 from parsers.records import dataclass
 
 __all__ = [
+    "RECORDS",
     "BlockRows",
     "HugetlbRows",
     "ListedMemory",
     "PageKind",
+    "Record",
     "SectionRows",
     "SelfHostedRows",
     "StructPageRows",
@@ -207,3 +210,27 @@ class HugetlbRows:
 
     def __len__(self) -> int:
         return len(self.name)
+
+
+class Record(NamedTuple):
+    """A table of this module: a fact that only a crash dump gives."""
+
+    fact: type
+    attribute: str
+    """Of `parsers.vmcore.extract.VmcoreFacts`."""
+    what: str
+    """What diagnostics of a dump call it."""
+    described: str
+    """What a person calls it where it is missing."""
+
+
+RECORDS = (
+    Record(SectionRows, "sections", "section table", "mem_section (a crash dump)"),
+    Record(StructPageRows, "struct_pages", "struct pages", "struct pages (a crash dump)"),
+    Record(BlockRows, "blocks", "memory blocks", "struct memory_block (a crash dump)"),
+    Record(SelfHostedRows, "self_hosted", "self-hosted pages", "struct pages of self-hosted pages (a crash dump)"),
+    Record(ZoneRows, "zones", "zones", "the zones (a crash dump)"),
+    Record(HugetlbRows, "hugetlb", "huge pages", "the huge page pools (a crash dump)"),
+    Record(ListedMemory, "listed", "listed memory", "the list of memory of a crash dump"),
+)
+"""All of them: what a dump is asked for, what rules may require, and what is said where it is missing."""

@@ -12,7 +12,7 @@ from parsers.iomem import Iomem
 from parsers.layout import Precision
 from parsers.memory_blocks import BlockState, MemoryBlocks
 from parsers.vmcore.moment import Flux
-from parsers.vmcore.rows import BlockRows
+from parsers.vmcore.rows import RECORDS, BlockRows
 from rules.facts import what_it_is
 from rules.model.memory.resources import Resources
 from rules.model.memory.walk import PageWalk
@@ -97,13 +97,10 @@ def exact_facts(vmcore: VmcoreFacts) -> dict[type, Any]:
             walk.diagnostics,
             lambda va: list(vmcore.explain(va)),
         )
-    everything = (
-        *(vmcore.sections, vmcore.struct_pages, vmcore.blocks, vmcore.self_hosted, vmcore.zones, vmcore.hugetlb),
-        vmcore.listed,
-    )
-    for rows in everything:
+    for record in RECORDS:
+        rows = getattr(vmcore, record.attribute)
         if rows is not None:
-            facts[type(rows)] = rows
+            facts[record.fact] = rows
     return facts
 
 

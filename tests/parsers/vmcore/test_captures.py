@@ -7,6 +7,7 @@ from parsers import ptdump
 from parsers.arm64 import Attr, MemType
 from parsers.iomem import parse_iomem
 from parsers.vmcore.extract import extract
+from parsers.vmcore.rows import RECORDS
 from tests.parsers.vmcore.conftest import AFTER, BEFORE, FIXTURES, SELF_HOSTED
 
 CORES = [BEFORE, AFTER, SELF_HOSTED]
@@ -34,6 +35,12 @@ def test_the_resource_tree_is_that_of_proc_iomem(core):
 def test_nothing_is_lost_in_a_whole_dump(after, before, self_hosted):
     assert [facts.diagnostics for facts in (after, before, self_hosted)] == [(), (), ()]
     assert {facts.types for facts in (after, before, self_hosted)} == {"BTF"}
+
+
+def test_every_table_of_a_dump_is_listed(after, self_hosted):
+    for record in RECORDS:
+        found = [getattr(facts, record.attribute) for facts in (after, self_hosted)]
+        assert {type(rows) for rows in found if rows is not None} == {record.fact}
 
 
 def test_texts_of_the_kernel(after):
