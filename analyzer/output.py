@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -103,6 +102,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def _replace(target: Path, data: bytes) -> None:
     # The name ends in .tmp, so that a collector of *.prom files does not read it.
+    import tempfile  # noqa: PLC0415 for a file only
+
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
     temporary = Path(name)
     try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -222,6 +221,8 @@ class Reading:
 
     def _core_of_archive(self, found: Found, data: bytes) -> None:
         """The small core that was collected with the texts; it is read from a file without a name."""
+        import tempfile  # noqa: PLC0415 for the core in an archive only
+
         with tempfile.NamedTemporaryFile(prefix="ptaudit-") as file:
             file.write(data)
             file.flush()

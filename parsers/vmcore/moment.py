@@ -18,11 +18,11 @@ from parsers.mapping import I64, U64, Bool
 from parsers.ranges import Ranges
 from parsers.records import dataclass
 from parsers.vmcore.addresses import MASK, AddressMap
-from parsers.vmcore.pagetable import Walk
 from parsers.vmcore.rows import BlockRows, SectionRows, SelfHostedRows, ZoneRows
 
 if TYPE_CHECKING:
     from parsers.vmcore.extract import VmcoreFacts
+    from parsers.vmcore.pagetable import Walk
 
 __all__ = ["CHANGED", "Flux", "find_flux", "of_no_section", "struct_pages_of", "without_flux"]
 
