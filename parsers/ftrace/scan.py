@@ -90,11 +90,11 @@ def wanted() -> re.Pattern[bytes]:
         + [system + name for system, name in _PAGE_MIGRATION for system in ("", system)]
     )
     return re.compile(
-        rf"{BEFORE_EVENT}(?:(?:mhp:)?(?:mhp_)?(?:{names}(?:{'|'.join(NAME_ENDS)})?: |tlbi)"
-        rf"|(?:(?:probe:)?p_|kprobes:[pr]_|r_|probe:)?{functions}|{others}"
-        # the second colon of `NAME: (SYMBOL+0x0/0x150)` or of `NAME: (CALLER <- FUNCTION)`
-        rf"|\((?:{functions}|[^()\n]*<- {functions})"
-        rf"|func(?:tion: +|graph_entry: [^\n]{{0,256}}?){functions}"
+        rf"{BEFORE_EVENT}(?:(?:mhp:)?(?:mhp_)?(?:{names}(?:{'|'.join(NAME_ENDS)})?: |tlbi)|{others}"
+        # a function, after "p_" and the like, or after the second colon of `NAME: (SYMBOL+0x0/0x150)` or of
+        # `NAME: (CALLER <- FUNCTION)`; once, for its thousands of characters are what takes time to compile
+        r"|(?:(?:probe:)?p_|kprobes:[pr]_|r_|probe:|\((?:[^()\n]*<- )??"
+        rf"|func(?:tion: +|graph_entry: [^\n]{{0,256}}?))?{functions}"
         # Android writes commands of one letter to the marker all the time: `B|pid|name`
         r"|(?:tracing_mark_write|print): (?! *(?:\w*: )?[BECSFGHIN](?:\||\n)))[^\n]*".encode()
     )
