@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from analyzer.whatif.answer import Break, Kind
 from analyzer.whatif.harm import Harm, missing_linear, missing_struct_pages
+from parsers.dmesg import Dmesg
 from parsers.ftrace.functions import Kind as CallKind
 from parsers.kconfig import Kconfig
 from parsers.memory_blocks import MemoryBlocks
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["PAGE_4K", "Case", "Outcome"]
 
 PAGE_4K = 4096
+COUNTS_POISON = (6, 2)
+"""The first series whose memory blocks count their poisoned pages: 5033091de814."""
 _DMESG = "dmesg from the start of the boot (journalctl -k -b): what memory there was at boot"
 
 
@@ -301,9 +306,24 @@ class Case:
             return Outcome(
                 kind=Kind.BREAKS, why=why, breaks=(lost,), instead="leave it offline; remove it, add it again"
             )
+        poisoned = self._poisoned(unit)
+        if poisoned and (self.release is None or self.release.series >= COUNTS_POISON):
+            why = (
+                f"PFN {int(poisoned.start[0]):#x} in it was poisoned: the kernel refuses to bring such a block online "
+                "(-EHWPOISON, memory_block_online() since 6.2), unless it was removed and added again since"
+            )
+            return Outcome(kind=Kind.UNKNOWN, why=why, collect="a log and a trace from when the block was added")
         after = run_forward(machine, [Call(CallKind.ONLINE_PAGES, unit.start_pfn, unit.end_pfn)]).after
         why = "its struct pages and its linear mapping are there; page tables do not change"
         return Outcome(kind=Kind.SAFE, why=why, after=after)
+
+    def _poisoned(self, unit: Unit) -> Ranges:
+        """The page frames of a block that the log names as poisoned."""
+        dmesg = self.facts.get(Dmesg)
+        if dmesg is None:
+            return EMPTY
+        pfn = dmesg.boot.poison.pfn.astype(np.int64)
+        return Ranges.of(pfn, pfn + 1) & unit.pfns
 
     def units_of(self, pfns: Ranges) -> list[Unit]:
         """What a range of PFNs holds: devices, then RAM, each clipped to the range."""

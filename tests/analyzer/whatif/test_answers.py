@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -263,6 +264,24 @@ def test_a_namespace_that_was_system_ram_becomes_a_device_again() -> None:
     assert "claimed already" in ram_again.why
     _, elsewhere = what_if(facts, [f"remove:{ram}", "add:0x80000000-0x80200000"], in_sequence=True)
     assert "claimed already" in elsewhere.why, "the header alone is a range that somebody else claims"
+
+
+@pytest.mark.parametrize(
+    ("release", "pfn", "kind"),
+    [
+        ("", 0x80010, Kind.UNKNOWN),
+        ("", 0x98000, Kind.SAFE),
+        ("Linux h 6.1.176 #1 SMP aarch64 GNU/Linux", 0x80010, Kind.SAFE),
+    ],
+)
+def test_a_block_with_a_poisoned_page_may_not_come_online(tmp_path, release: str, pfn: int, kind: Kind) -> None:
+    copy = tmp_path / "capture"
+    shutil.copytree(CAPTURES / "dimm-6.12" / "03-two-blocks-offline", copy)
+    with (copy / "dmesg").open("a") as log:
+        log.write(f"[  159.835364] Memory failure: {pfn:#x}: recovery action for free buddy page: Recovered\n")
+    (answer,) = what_if(facts_of(copy, release=release), ["online:memory16"])
+    assert answer.kind is kind
+    assert ("-EHWPOISON" in answer.why) == (kind is Kind.UNKNOWN)
 
 
 def test_units_are_asked_by_any_of_their_names() -> None:
