@@ -1,4 +1,4 @@
-"""Dataclasses that are made without compiling source.
+"""Dataclasses whose methods are not compiled from source.
 
 `dataclasses.dataclass` writes the source of a class's methods and compiles it, 0.6 ms a class: of two hundred classes
 that was a quarter of an audit.  Here the standard library still collects the fields, so that `fields`, `replace`,
