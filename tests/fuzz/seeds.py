@@ -57,6 +57,16 @@ def cores() -> tuple[bytes, ...]:
 
 
 @cache
+def descriptions() -> tuple[bytes, ...]:
+    """VMCOREINFO of the first of `cores`, as it is and with everything that the layout can be made of."""
+    root = tables().root_pa
+    more = {"NUMBER(VA_BITS)": 48, "NUMBER(TCR_EL1_T1SZ)": "0x10", "NUMBER(PHYS_OFFSET)": "0x40000000"}
+    more |= {"NUMBER(VMEMMAP_START)": "0xfffffdffc0000000", "NUMBER(VMEMMAP_END)": "0xfffffdffffe00000"}
+    more |= {"NUMBER(SECTION_SIZE_BITS)": 27, "NUMBER(MAX_PHYSMEM_BITS)": 48, "SIZE(page)": 64, "KERNELOFFSET": "0"}
+    return vmcoreinfo(root_pa=root), vmcoreinfo(root_pa=root, **more)
+
+
+@cache
 def kdumps() -> tuple[bytes, ...]:
     """kdumps as makedumpfile and as hypervisors write them, flattened, split, of several compressions."""
     made = tables()

@@ -322,6 +322,37 @@ def single(data: bytes) -> object:
     return [(one.kind, len(one.diagnostics)) for one in read.sources]
 
 
+def several(data: bytes) -> object:
+    """A text that holds several kinds of evidence: each part has its lines where the text has them."""
+    from parsers.parts import parts_of
+    from parsers.transport import carried
+
+    lines = carried(data).split(b"\n")
+    parts = parts_of(b"\n".join(lines))
+    for part in parts:
+        own = part.data.split(b"\n")
+        if any(line not in (b"", lines[at]) for at, line in enumerate(own)):
+            raise AssertionError(f"{part.kind.name} has a line that is not there in the text")
+        if part.data.strip() and part.line - 1 != next(at for at, line in enumerate(own) if line.strip()):
+            raise AssertionError(f"{part.kind.name} does not begin on line {part.line}")
+    return [(part.kind.name, part.line) for part in parts], single(data)
+
+
+@cache
+def mixed() -> tuple[bytes, ...]:
+    """Terminal sessions, support files and mails of several kinds of evidence."""
+    home = FIXTURES / "captures/pmem-6.12-vuln/02-one-removed"
+    names = ("uname", "iomem", "memory_blocks", "zoneinfo", "meminfo", "kernel_page_tables", "dmesg", "cmdline")
+    texts = {name: b"".join((home / name).read_bytes()[:1500].splitlines(keepends=True)[:-1]) for name in names}
+    texts |= {name: (home / name).read_bytes() for name in ("uname", "cmdline")}
+    session = b"".join(b"root@host:~# cat /proc/%b\n%b" % (name.encode(), text) for name, text in texts.items())
+    support = b"".join(b"*** /proc/%b\n%b\n" % (name.encode(), text) for name, text in texts.items())
+    android = b"".join(b"------ %b (cat /proc/%b) ------\n%b" % (n.encode(), n.encode(), t) for n, t in texts.items())
+    mail = b"Subject: oops\n\nHello,\n" + b"\n\nand\n\n".join(texts[name] for name in ("dmesg", "iomem", "zoneinfo"))
+    quoted = b"\n".join(b"> " + line for line in mail.split(b"\n"))
+    return session, support, android, mail, quoted, b"".join(texts.values())
+
+
 def archive(data: bytes) -> object:
     """An archive as a source, and all that is in it, whether it has a name that says something or not."""
     from analyzer.sources.archive import read_archive
@@ -400,10 +431,31 @@ _CORE = FIXTURES / "vmcore" / "pmem-6.12-vuln-after.core.zst"
 
 
 @cache
+def _plain_core() -> Path:
+    """The core, unpacked once."""
+    import zstandard
+
+    path = scratch() / "plain.core"
+    with _CORE.open("rb") as packed, path.open("wb") as plain:
+        zstandard.ZstdDecompressor().copy_stream(packed, plain)
+    return path
+
+
+@cache
+def _small_core() -> Path:
+    """A core of a few pages: page tables and nothing else."""
+    from tests.fuzz.seeds import cores
+
+    path = scratch() / "small.core"
+    path.write_bytes(cores()[0])
+    return path
+
+
+@cache
 def _core() -> Any:
     from parsers.vmcore.opening import open_dump
 
-    return open_dump(_CORE)
+    return open_dump(_plain_core())
 
 
 def core(data: bytes) -> object:
@@ -439,14 +491,18 @@ def beside(data: bytes) -> object:
     return capture(b"".join([*parts, b"@@ vmcoreinfo\n", _SEPARATOR.sub(b"", data)]))
 
 
-def described(data: bytes) -> object:
+def described(dump: Callable[[], Path]) -> Callable[[bytes], object]:
     """VMCOREINFO of a dump, which is walked by it and audited."""
-    from parsers.vmcore.extract import extract_facts
-    from parsers.vmcore.opening import open_dump
-    from rules.model.captured import Captured
 
-    facts = extract_facts(open_dump(_CORE, vmcoreinfo=as_file(data)))
-    return extracted(facts), verdicts(Captured(vmcore=facts))
+    def run(data: bytes) -> object:
+        from parsers.vmcore.extract import extract_facts
+        from parsers.vmcore.opening import open_dump
+        from rules.model.captured import Captured
+
+        facts = extract_facts(open_dump(dump(), vmcoreinfo=as_file(data)))
+        return extracted(facts), verdicts(Captured(vmcore=facts))
+
+    return run
 
 
 @cache
@@ -562,10 +618,12 @@ TARGETS: dict[str, Target] = {
         Target("printk", log_reader("RING"), made("ring_of_descriptors"), binary=True),
         Target("printk_records", log_reader("RECORDS"), made("ring_of_records"), binary=True),
         Target("single", single, kinds, short=150, binary=True),
+        Target("several", several, mixed, short=80, binary=True),
         Target("capture", capture, captures, short=20, binary=True),
         Target("core", core, core_patches, short=2, limit=14 * 64, binary=True),
         Target("beside", beside, both(files(f"{_BESIDE[1]}/vmcoreinfo"), descriptions), short=10, binary=True),
-        Target("described", described, descriptions, short=10, binary=True),
+        Target("described", described(_plain_core), descriptions, short=10, binary=True),
+        Target("described_small", described(_small_core), made("descriptions"), short=60, binary=True),
     )
 }
 
