@@ -81,7 +81,7 @@ class AddressMap:
             kimage_voffset=voffset,
             swapper_pg_dir=swapper,
             image_start=min(stext, swapper) & ~0x1FFFFF,
-            image_end=max(stext, swapper) + _MAX_IMAGE,
+            image_end=min(max(stext, swapper) + _MAX_IMAGE, MASK),
         )
 
     @property

@@ -143,7 +143,7 @@ def _program(dump: Dump) -> drgn.Program:
     try:
         prog = drgn.Program(drgn.Platform(drgn.Architecture.AARCH64, flags), vmcoreinfo=info)
         prog.set_linux_kernel_custom(info, False)
-    except (drgn.BadDataError, ValueError, LookupError) as error:
+    except (drgn.BadDataError, ValueError, LookupError, ArithmeticError) as error:
         raise FormatError(f"VMCOREINFO is not usable: {error}", path=dump.path) from error
 
     def read(address: int, count: int, _offset: int, physical: bool) -> bytes:
