@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
+from analyzer.temporary import file_beside
 from parsers.errors import UsageError
 from parsers.expressions import expression
 
@@ -101,21 +102,13 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def _replace(target: Path, data: bytes) -> None:
-    # The name ends in .tmp, so that a collector of *.prom files does not read it.
-    import tempfile  # noqa: PLC0415 for a file only
-
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    temporary = Path(name)
-    try:
+    with file_beside(target) as (handle, temporary):
         with open(handle, "wb") as file:  # noqa: PTH123 a descriptor, not a path
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(_mode(target))
         temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _mode(target: Path) -> int:

@@ -1,30 +1,27 @@
 """Exit statuses, and the one place where whatever goes wrong becomes one of them and one line on standard error.
 
 0 nothing found, 1 findings, 2 usage or input, 3 undecided under ``--strict``, 4 something failed inside, 130
-interrupted.  A status that a command sets itself (`click` or ``sys.exit``) passes through.
+interrupted, 128 and its number after another signal.  A status that a command sets itself (`click` or ``sys.exit``)
+passes through.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from enum import IntEnum
-from types import FrameType
-from typing import NoReturn
 
 import click
 
-from analyzer.interrupt import prompt_interrupt
+from analyzer.interrupt import Terminated, prompt_signals
+from analyzer.memory import allowed_bytes, at_most
 from parsers.errors import PtauditError
 
 __all__ = ["Status", "status_of"]
 
 _UNPRINTABLE_OUTPUT = "standard output is closed"
-_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Status(IntEnum):
@@ -38,15 +35,7 @@ class Status(IntEnum):
     INTERRUPTED = 130
 
 
-class _Terminated(BaseException):
-    """A signal asks the program to end: temporary files are removed on the way out."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-_EXPECTED = (KeyboardInterrupt, click.Abort, click.ClickException, click.exceptions.Exit, _Terminated)
+_EXPECTED = (KeyboardInterrupt, click.Abort, click.ClickException, click.exceptions.Exit, Terminated)
 
 
 def status_of(run: Callable[[list[str]], object]) -> int:
@@ -58,7 +47,7 @@ def status_of(run: Callable[[list[str]], object]) -> int:
     if sys.flags.optimize > 1:
         return _say("python -OO removes the texts that rules are made of: run it without", Status.FAILED)
     try:
-        with _signals(), prompt_interrupt():
+        with prompt_signals(), at_most(allowed_bytes()):
             done = run(arguments)
             sys.stdout.flush()
     except SystemExit as end:
@@ -90,7 +79,7 @@ def _failed(error: BaseException) -> int:  # noqa: PLR0911 one line a kind
         return Status.USAGE
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return _say("interrupted", Status.INTERRUPTED)
-    if isinstance(error, _Terminated):
+    if isinstance(error, Terminated):
         return 128 + error.number
     if isinstance(error, PtauditError):
         return _say(str(error), Status.USAGE)
@@ -98,7 +87,9 @@ def _failed(error: BaseException) -> int:  # noqa: PLR0911 one line a kind
         _forget_output()
         return Status.FAILED
     if isinstance(error, MemoryError):
-        return _say("out of memory", Status.FAILED)
+        most = allowed_bytes()
+        bound = "" if most is None else f" (at most {most >> 20} MiB, three quarters of what this host has)"
+        return _say(f"out of memory{bound}", Status.FAILED)
     words = " ".join(str(error).split())[:500]
     if isinstance(error, OSError):
         _forget_output()
@@ -120,21 +111,3 @@ def _forget_output() -> None:
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, sys.stdout.fileno())
         os.close(nothing)
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind the program as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, _terminate) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 the signature is Python's
-    raise _Terminated(number)

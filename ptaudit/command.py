@@ -26,7 +26,10 @@ def main() -> None:
     if hidden := _hidden():
         _stop(hidden)
     try:
-        from analyzer.cli import main as run  # noqa: PLC0415 it may not be ours
+        from analyzer.interrupt import die_of_interrupt  # noqa: PLC0415 it may not be ours
+
+        die_of_interrupt()
+        from analyzer.cli import main as run  # noqa: PLC0415 as above
 
         run()
     except (ImportError, AttributeError):

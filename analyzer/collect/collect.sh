@@ -19,7 +19,7 @@ Kernel addresses and host name are in it; -r leaves out the host name, the audit
 EOF
 }
 
-out='' dry='' redact='' limit=60 mebibytes=256
+out='' dry='' redact='' limit=60 mebibytes=256 running=''
 while getopts 'nrt:m:o:h' option; do
     case $option in
         n) dry=1 ;;
@@ -140,12 +140,20 @@ cpu() { grep -E '^(CPU |Features)' /proc/cpuinfo | sort | uniq -c; }
 
 #@ITEMS@
 
-# Calls "$1 NAME ROOT WHAT COMMAND" for every line of $2; what does not exist here is left out.
+# Calls "$1 NAME ROOT WHAT COMMAND" for every line of $2; what does not exist here is left out. In the background, for
+# a shell acts on a signal while it waits, and not before a command that it runs has ended.
 each() {
-    printf '%s\n' "$2" | while IFS=';' read -r name root what command only_if; do
-        [ -z "$only_if" ] || eval "$only_if" || continue
-        $1 "$name" "$root" "$what" "$command" </dev/null
-    done
+    printf '%s\n' "$2" | {
+        reader=''
+        trap '[ -z "$reader" ] || kill "$reader" 2>/dev/null; exit 2' TERM
+        while IFS=';' read -r name root what command only_if; do
+            [ -z "$only_if" ] || eval "$only_if" || continue
+            $1 "$name" "$root" "$what" "$command" </dev/null
+        done
+    } &
+    running=$!
+    wait "$running"
+    running=''
 }
 
 announce() { printf '  %-19s %-32s %s%s\n' "$1" "$3" "$4" "$([ "$2" = root ] && echo '   (root)')"; }
@@ -286,7 +294,7 @@ else
     [ ! -d "$out" ] || { say "collect: $out is a folder"; exit 2; }
 fi
 private=$(mktemp -d "$beside/.ptaudit.XXXXXX") || { say "collect: nothing can be written to $beside"; exit 2; }
-trap 'rm -rf "$private"; [ -z "$made" ] || rmdir "$beside" 2>/dev/null' EXIT
+trap '[ -z "$running" ] || { kill "$running"; wait "$running"; } 2>/dev/null; rm -rf "$private"; [ -z "$made" ] || rmdir "$beside" 2>/dev/null' EXIT
 trap 'exit 2' HUP INT TERM
 work=$private/capture
 mkdir "$work" || exit 2

@@ -9,7 +9,6 @@ import shlex
 import shutil
 import subprocess
 import tarfile
-import tempfile
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -21,6 +20,7 @@ import click
 
 from analyzer.sources.crashdump import Symbols, distill_vmcore
 from analyzer.sources.running import HOST_CORE, KCORE, kcore_refusal, memory_generation, read_running
+from analyzer.temporary import folder
 from parsers.errors import InputError, MissingDependencyError, PtauditError
 from parsers.expressions import expression
 from parsers.image.code import CALLED, FUNCTIONS
@@ -40,6 +40,8 @@ _NICE = 10
 _IDLE = "3"
 """The class of ``ionice`` that is served when nobody else wants the disk."""
 _ATTEMPTS = 3
+_CLEANING = 5.0
+"""Seconds that the script has to remove what it made, when it is told to end."""
 _PARTS = ("kernel.py", "small_core.py", "collector.py")
 _OWN_IMPORT = expression(r"^from analyzer\..*\n", re.MULTILINE)
 _SHELL = expression(r"[^\w\s/.,:+=@%-]")
@@ -95,8 +97,15 @@ def collect(arguments: Sequence[str]) -> int:
     shell = shutil.which("sh")
     if shell is None:
         raise MissingDependencyError("collecting needs a shell, and sh was not found")
-    done = subprocess.run([shell, "-s", "--", *arguments], input=script(), text=True, check=False)  # noqa: S603 our own script
-    return done.returncode
+    reader = subprocess.Popen([shell, "-s", "--", *arguments], stdin=subprocess.PIPE, text=True)  # noqa: S603 our own script
+    try:
+        reader.communicate(script())
+    except BaseException:  # a signal: the script removes what it made
+        with suppress(OSError, subprocess.TimeoutExpired):
+            reader.terminate()
+            reader.wait(_CLEANING)
+        raise
+    return reader.returncode
 
 
 def collect_with_memory(arguments: Sequence[str], output: str | None, *, redact: bool) -> int:
@@ -119,11 +128,11 @@ def collect_with_memory(arguments: Sequence[str], output: str | None, *, redact:
     if not target.name.endswith((".tar.gz", ".tgz")):
         target = target.with_name(f"{target.name}.tar.gz")
     try:
-        with tempfile.TemporaryDirectory(prefix=".ptaudit-", dir=target.parent) as temporary:
-            home = Path(temporary) / "capture"
+        with folder(beside=target.parent) as temporary:
+            home = temporary / "capture"
             status = collect([*arguments, "-o", f"{home}/"]) or _add_core(home)
             if status == 0:
-                _pack(home, Path(temporary) / "bundle", target)
+                _pack(home, temporary / "bundle", target)
     except OSError as error:
         raise InputError(f"cannot write: {error.strerror or error}", path=str(target)) from error
     return status
@@ -173,7 +182,7 @@ def live(request: Request, keep: Path | None) -> Iterator[Request]:
     Both are of one moment, or are taken again, a bounded number of times; lists of memory are then left out.  ``keep``,
     if given, is where the capture stays.
     """
-    with tempfile.TemporaryDirectory(prefix="ptaudit-") as temporary:
+    with folder() as temporary:
         home = Path(f"{keep or temporary}/{CAPTURE}")
         _give_way()
         for attempt in range(_ATTEMPTS):

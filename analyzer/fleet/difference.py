@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from analyzer.fleet.store import connect, open_tables
+from analyzer.fleet.store import in_database, open_tables
 from parsers.errors import UsageError
 from rules.finding import Severity
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["COLUMNS", "difference"]
 
@@ -44,9 +47,12 @@ def difference(old: Path, new: Path) -> list[tuple[Any, ...]]:
     Hosts are matched by the bundle's path below what each run was asked for.  UsageError where a run has two bundles
     of one host.
     """
-    with connect() as database:
-        for prefix, folder in (("old_", old), ("new_", new)):
-            open_tables(database, folder, prefix)
-            if twice := database.execute(_TWICE.format(prefix)).fetchone():
-                raise UsageError(f"several bundles are of the host {twice[0]}", path=str(folder))
-        return database.execute(_SQL, {"levels": [str(level) for level in Severity]}).fetchall()
+    return in_database(lambda database: _difference(database, old, new))
+
+
+def _difference(database: duckdb.DuckDBPyConnection, old: Path, new: Path) -> list[tuple[Any, ...]]:
+    for prefix, folder in (("old_", old), ("new_", new)):
+        open_tables(database, folder, prefix)
+        if twice := database.execute(_TWICE.format(prefix)).fetchone():
+            raise UsageError(f"several bundles are of the host {twice[0]}", path=str(folder))
+    return database.execute(_SQL, {"levels": [str(level) for level in Severity]}).fetchall()

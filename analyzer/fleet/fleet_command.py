@@ -122,22 +122,25 @@ def run(
     help="The results to ask.",
 )
 @click.option("--format", "form", type=click.Choice(["text", *TABLE_FORMATS]), default="text", help="Output format.")
-def query(sql: str, output: Path, form: str) -> None:
+@click.option("--timeout", type=click.FloatRange(1), default=60.0, show_default=True, help="Seconds for the query.")
+@click.option("--memory", type=click.IntRange(64), default=1024, show_default=True, help="MiB for the query.")
+def query(sql: str, output: Path, form: str, timeout: float, memory: int) -> None:
     """Ask the results in SQL: tables bundles, findings, undecided, units.
 
     \b
     Example:
       ptaudit fleet query "SELECT bundle FROM findings WHERE rule = 'VMM-01'"
     """
-    from analyzer.fleet.store import query as ask  # noqa: PLC0415 DuckDB is an extra
-    from analyzer.fleet.store import query_frame  # noqa: PLC0415
+    from analyzer.fleet.store import QueryBounds, query_frame  # noqa: PLC0415 DuckDB is an extra
+    from analyzer.fleet.store import query as ask  # noqa: PLC0415
     from analyzer.output import printable  # noqa: PLC0415
     from analyzer.text_table import table  # noqa: PLC0415
 
+    bounds = QueryBounds(timeout, memory << 20)
     if form in TABLE_FORMATS:
-        emit(query_frame(output, sql), form, None)
+        emit(query_frame(output, sql, bounds), form, None)
         return
-    columns, rows = ask(output, sql)
+    columns, rows = ask(output, sql, bounds)
     for line in table(columns, (["" if cell is None else str(cell) for cell in row] for row in rows)):
         click.echo(printable(line))
 

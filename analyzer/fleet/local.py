@@ -43,7 +43,7 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop()
+        self._stop(at_once=kind is not None)
 
     @property
     def answers(self) -> IO[bytes]:
@@ -72,8 +72,10 @@ class Server:
         result: BundleResult = json.loads(line)
         return result
 
-    def _stop(self) -> int:
-        """Closing its input ends the server and what it runs."""
+    def _stop(self, *, at_once: bool = False) -> int:
+        """Closing its input ends the server and what it runs; ``at_once`` also while it starts."""
+        if at_once:
+            self.process.terminate()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 with suppress(BrokenPipeError):

@@ -15,13 +15,17 @@ import resource
 import select
 import signal
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypedDict
+from typing import TYPE_CHECKING, NoReturn, TypedDict
 
 from analyzer.fleet.unit import BundleResult, audit_bundle, failure
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 __all__ = ["Request", "serve"]
 
@@ -40,6 +44,7 @@ class Request(TypedDict):
 
 def serve() -> None:
     """Answer requests until standard input ends."""
+    signal.signal(signal.SIGTERM, _terminate)
     _warm_up()
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is not an answer
@@ -48,11 +53,15 @@ def serve() -> None:
             answers.flush()
 
 
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 the signature is Python's
+    sys.exit(128 + number)
+
+
 def _warm_up() -> None:
     """Audit a sample of every kind of evidence, so that no child has to import or compile what its bundle needs."""
     from parsers.kinds import KINDS  # noqa: PLC0415 not in the coordinator
 
-    with suppress(OSError), TemporaryDirectory() as folder:
+    with suppress(OSError), TemporaryDirectory(prefix="ptaudit-") as folder:
         for kind in KINDS.values():
             if kind.sample:
                 (Path(folder) / (kind.file or kind.name)).write_bytes(kind.sample)
@@ -61,11 +70,18 @@ def _warm_up() -> None:
 
 
 def _answer(request: Request) -> BundleResult:
+    """What came of one bundle; what its child leaves in the folder of temporary files goes with it."""
+    with TemporaryDirectory(prefix="ptaudit-", ignore_cleanup_errors=True) as temporary:
+        return _answer_within(request, temporary)
+
+
+def _answer_within(request: Request, temporary: str) -> BundleResult:
     begin = time.monotonic()
     receiver, sender = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(receiver)
+        tempfile.tempdir = temporary
         _work(request, sender)
     os.close(sender)
     data = _receive(receiver, child, begin + request["seconds"])
@@ -85,6 +101,7 @@ def _answer(request: Request) -> BundleResult:
 
 def _work(request: Request, sender: int) -> None:
     """In the child: end with the server, limit the memory, audit, send the result."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     limit = request["memory_bytes"]

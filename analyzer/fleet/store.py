@@ -12,13 +12,18 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from analyzer.memory import at_most, more_than_now
 from analyzer.tables.frames import of_masked
+from analyzer.temporary import folder as temporary_folder
 from parsers.errors import InputError, MissingDependencyError, UsageError
+from parsers.records import dataclass
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -29,12 +34,13 @@ if TYPE_CHECKING:
     from analyzer.fleet.find import Bundle
     from analyzer.fleet.unit import BundleResult
 
-__all__ = ["TABLES", "State", "connect", "open_tables", "query", "query_frame"]
+__all__ = ["TABLES", "QueryBounds", "State", "in_database", "open_tables", "query", "query_frame"]
 
 TABLES = ("bundles", "findings", "undecided", "units", "timings")
 YOUNGER = frozenset({"units"})
 """Tables that results of older versions do not have."""
 BATCH = 512
+_TICK = 0.2
 RESULTS = 2
 """Which fields a result has: kept ones of another number are audited again."""
 T = TypeVar("T")
@@ -150,7 +156,7 @@ class State:
                     "SELECT host, document FROM wanted JOIN results USING (bundle)"
                 ):
                     file.write(b'{"host":' + json.dumps(host).encode() + b"," + document[1:] + b"\n")
-            _write_tables(self.folder, lines)
+            in_database(lambda database: _write_tables(database, self.folder, lines))
         finally:
             lines.unlink(missing_ok=True)
 
@@ -167,8 +173,44 @@ def _document(result: BundleResult) -> bytes:
     return text.encode("utf-8", "replace")
 
 
-def connect() -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB; MissingDependencyError where it is not installed."""
+def in_database(work: Callable[[duckdb.DuckDBPyConnection], T], seconds: float | None = None) -> T:
+    """The result of ``work`` with an in-memory DuckDB, in a thread, which ends when this one is interrupted.
+
+    DuckDB looks for signals by itself, and makes another exception of the one that they raise, or ends the process; in
+    a thread it does not.  TimeoutError where it takes longer; MissingDependencyError where it is not installed.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+    opened: list[duckdb.DuckDBPyConnection] = []
+    ended = threading.Event()
+
+    def run() -> None:
+        try:
+            with _connect() as database:
+                opened.append(database)
+                results.append(work(database))
+        except BaseException as error:
+            errors.append(error)
+        ended.set()
+
+    thread = threading.Thread(target=run, name="ptaudit-duckdb")
+    thread.start()
+    try:
+        if not ended.wait(seconds):
+            raise TimeoutError
+    finally:
+        while not ended.is_set():  # what it does between two statements is not interrupted
+            for database in opened:
+                with suppress(Exception):  # it may have been closed a moment ago
+                    database.interrupt()
+            ended.wait(_TICK)
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _connect() -> duckdb.DuckDBPyConnection:
     try:
         import duckdb  # noqa: PLC0415 an extra
     except ImportError as error:
@@ -176,23 +218,22 @@ def connect() -> duckdb.DuckDBPyConnection:
     return duckdb.connect()
 
 
-def _write_tables(folder: Path, lines: Path) -> None:
+def _write_tables(database: duckdb.DuckDBPyConnection, folder: Path, lines: Path) -> None:
     columns = ", ".join(f"{name}: '{kind}'" for name, kind in _COLUMNS.items())
-    with connect() as database:
-        for setting in (
-            "threads = 1",  # row groups in one order
-            "memory_limit = '1GB'",
-            f"temp_directory = {_quoted(folder / 'spill')}",
-        ):
-            database.execute(f"SET {setting}")
-        database.execute(
-            f"CREATE VIEW results AS SELECT * FROM read_json({_quoted(lines)}, format = 'newline_delimited', "  # noqa: S608
-            f"columns = {{{columns}}}, maximum_object_size = 268435456)"
-        )
-        for table, sql in _QUERIES.items():
-            part = folder / f"{table}.parquet.part"
-            database.execute(f"COPY ({sql}) TO {_quoted(part)} (FORMAT parquet, COMPRESSION zstd)")
-            part.replace(folder / f"{table}.parquet")
+    for setting in (
+        "threads = 1",  # row groups in one order
+        "memory_limit = '1GB'",
+        f"temp_directory = {_quoted(folder / 'spill')}",
+    ):
+        database.execute(f"SET {setting}")
+    database.execute(
+        f"CREATE VIEW results AS SELECT * FROM read_json({_quoted(lines)}, format = 'newline_delimited', "  # noqa: S608
+        f"columns = {{{columns}}}, maximum_object_size = 268435456)"
+    )
+    for table, sql in _QUERIES.items():
+        part = folder / f"{table}.parquet.part"
+        database.execute(f"COPY ({sql}) TO {_quoted(part)} (FORMAT parquet, COMPRESSION zstd)")
+        part.replace(folder / f"{table}.parquet")
 
 
 def open_tables(database: duckdb.DuckDBPyConnection, folder: Path, prefix: str = "") -> None:
@@ -211,28 +252,72 @@ def open_tables(database: duckdb.DuckDBPyConnection, folder: Path, prefix: str =
             raise
 
 
-def query(folder: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Column names and rows of one SELECT over the tables of a folder; it can read nothing else, and write nothing."""
-    return _ask(folder, sql, lambda result: ([column[0] for column in result.description or []], result.fetchall()))
+@dataclass(frozen=True)
+class QueryBounds:
+    """What a query may take."""
+
+    seconds: float = 60.0
+    memory_bytes: int = 1 << 30
+    """For rows and what they are made of; what does not fit goes to a temporary folder, at most four times as much."""
+    rows: int = 1_000_000
 
 
-def query_frame(folder: Path, sql: str) -> pd.DataFrame:
+def query(folder: Path, sql: str, bounds: QueryBounds | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Column names and rows of one SELECT over the tables of a folder; it can read nothing else, and write nothing.
+
+    UsageError for a query that cannot be answered, or takes more than its bounds.
+    """
+    bounds = bounds or QueryBounds()
+
+    def rows_of(result: duckdb.DuckDBPyConnection) -> tuple[list[str], list[tuple[Any, ...]]]:
+        rows: list[tuple[Any, ...]] = []
+        while some := result.fetchmany(BATCH):
+            rows += some
+            _refuse_rows(len(rows), bounds)
+        return [column[0] for column in result.description or []], rows
+
+    return _ask(folder, sql, rows_of, bounds)
+
+
+def query_frame(folder: Path, sql: str, bounds: QueryBounds | None = None) -> pd.DataFrame:
     """`query` as a DataFrame; integers stay integers where some are missing."""
-    return _ask(folder, sql, lambda result: of_masked(result.fetchnumpy()))
+    bounds = bounds or QueryBounds()
+    table = _ask(folder, sql, lambda result: of_masked(result.fetchnumpy()), bounds)
+    _refuse_rows(len(table), bounds)
+    return table
 
 
-def _ask(folder: Path, sql: str, take: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+def _refuse_rows(count: int, bounds: QueryBounds) -> None:
+    if count > bounds.rows:
+        raise UsageError(f"query: more than {bounds.rows} rows: add a LIMIT, or count them")
+
+
+def _ask(folder: Path, sql: str, take: Callable[[duckdb.DuckDBPyConnection], T], bounds: QueryBounds) -> T:
     """What ``take`` makes of the result of one SELECT over the tables of a folder."""
-    with connect() as database:
-        return _asked(database, folder, sql, take)
+    room = more_than_now(2 * bounds.memory_bytes)  # text that a function makes is not in DuckDB's own limit
+    with temporary_folder() as home, at_most(room):
+        try:
+            return in_database(lambda database: _asked(database, folder, sql, take, bounds, home), bounds.seconds)
+        except TimeoutError:
+            raise UsageError(f"query: no answer after {bounds.seconds:g} s (--timeout)") from None
+        except MemoryError as error:
+            raise UsageError(f"query: takes more than {bounds.memory_bytes >> 20} MiB of memory") from error
 
 
 def _asked(
-    database: duckdb.DuckDBPyConnection, folder: Path, sql: str, take: Callable[[duckdb.DuckDBPyConnection], T]
+    database: duckdb.DuckDBPyConnection,
+    folder: Path,
+    sql: str,
+    take: Callable[[duckdb.DuckDBPyConnection], T],
+    bounds: QueryBounds,
+    home: Path,
 ) -> T:
     open_tables(database, folder)
     paths = ", ".join(_quoted(folder / f"{table}.parquet") for table in TABLES)
     for setting in (
+        f"memory_limit = '{bounds.memory_bytes}B'",
+        f"temp_directory = {_quoted(home)}",
+        f"max_temp_directory_size = '{4 * bounds.memory_bytes}B'",
         f"allowed_paths = [{paths}]",
         "autoinstall_known_extensions = false",
         "autoload_known_extensions = false",
@@ -247,6 +332,8 @@ def _asked(
         return take(database.execute(sql))
     except Exception as error:
         if type(error).__module__.startswith(("duckdb", "_duckdb")):
+            if "OutOfMemory" in type(error).__name__:
+                raise MemoryError(str(error)) from error
             raise UsageError(f"query: {str(error).splitlines()[0]}") from error
         raise
 

@@ -20,7 +20,7 @@ from analyzer.sources.found import MAX_FILE_BYTES, UNENDED, Found, digest, head_
 from analyzer.sources.identity import doubt_of_names, own_configs, refuse_strangers
 from analyzer.sources.parsing import parsed_by
 from analyzer.sources.recognise import Document, Look, documents_of, not_searched
-from analyzer.sources.running import is_host_core, is_proc_kcore
+from analyzer.sources.running import HOST_CORE, is_host_core, is_proc_kcore
 from analyzer.sources.sniff import is_kernel_dump, is_vmcore
 from analyzer.sources.tree import (
     NOT_LISTED,
@@ -32,6 +32,7 @@ from analyzer.sources.tree import (
     walk,
 )
 from analyzer.sources.unread import NOT_RECOGNISED, Unread, bounded
+from analyzer.temporary import folder
 from parsers import ftrace
 from parsers.encodings import decoded
 from parsers.errors import Diagnostic, InputError, PtauditError, WrongFormatError
@@ -220,14 +221,11 @@ class Reading:
     # Single files.
 
     def _core_of_archive(self, found: Found, data: bytes) -> None:
-        """The small core that was collected with the texts; it is read from a file without a name."""
-        import tempfile  # noqa: PLC0415 for the core in an archive only
-
-        with tempfile.NamedTemporaryFile(prefix="ptaudit-") as file:
-            file.write(data)
-            file.flush()
+        """The small core that was collected with the texts; it is read from a file."""
+        with folder() as home:
+            (home / HOST_CORE).write_bytes(data)
             try:
-                facts = read_vmcore((Path(file.name),), self.symbols, found.name)
+                facts = read_vmcore((home / HOST_CORE,), self.symbols, found.name)
             except PtauditError as error:
                 self._failed("vmcore", error, found)
                 return

@@ -7,18 +7,19 @@ Both formats have plain columns: categories become text, ``timedelta64`` becomes
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from analyzer.output import visible, write_bytes
+from analyzer.temporary import folder
 from parsers.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    import duckdb
     import pandas as pd
 
 __all__ = ["TABLE_FORMATS", "emit", "form_of", "table_options", "write_lines"]
@@ -83,11 +84,15 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _parquet(table: pd.DataFrame) -> bytes:
-    from analyzer.fleet.store import connect  # noqa: PLC0415 DuckDB is an extra
+    from analyzer.fleet.store import in_database  # noqa: PLC0415 DuckDB is an extra
 
-    with connect() as database, tempfile.TemporaryDirectory(prefix="ptaudit-") as folder:
-        path = f"{folder}/table.parquet"
-        database.execute("SET threads = 1")  # row groups in one order
-        database.register("written", table)
-        database.execute(f"COPY written TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
+    with folder() as home:
+        path = f"{home}/table.parquet"
+
+        def write(database: duckdb.DuckDBPyConnection) -> None:
+            database.execute("SET threads = 1")  # row groups in one order
+            database.register("written", table)
+            database.execute(f"COPY written TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
+
+        in_database(write)
         return Path(path).read_bytes()

@@ -5,9 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import shutil
 import signal
+import subprocess
 import sys
+import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +28,8 @@ from tests.analyzer.conftest import CAPTURES
 from tests.analyzer.fleets import bundle, digests, end_all, misbehaving_rule, servers, start, until
 
 QUICK = Limits(60.0, 4 << 30)
+ROOT = CAPTURES.parents[1]
+ENDLESS = f"SELECT count(*) FROM {', '.join(f'findings t{n}' for n in range(30))}"
 SOUND = "dimm-6.12/02-dimm-online"
 
 
@@ -275,6 +281,62 @@ def test_query_reaches_nothing_else(ptaudit, results: Path, sql: str) -> None:
     assert (done.status, done.out) == (2, "")
     assert done.err.startswith("ptaudit: query: ")
     assert (results / "findings.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("sql", "option", "value", "said"),
+    [
+        (
+            f"SELECT count(*) FROM {', '.join(f'findings t{n}' for n in range(30))}",
+            "--timeout",
+            2,
+            "no answer after 2 s",
+        ),
+        ("SELECT repeat('x', 1200000000) AS a", "--memory", 128, "takes more than 128 MiB of memory"),
+        ("SELECT string_agg(repeat('y', 1000), '') FROM range(2000000)", "--memory", 128, "takes more than 128 MiB"),
+        ("SELECT * FROM range(100000000)", "--memory", 256, "more than 1000000 rows: add a LIMIT"),
+    ],
+    ids=["time", "memory of one text", "memory of many rows", "rows"],
+)
+def test_query_is_bounded(
+    ptaudit,
+    results: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sql: str,
+    option: str,
+    value: int,
+    said: str,
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.chdir(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    begin = time.monotonic()
+    done = ptaudit("fleet", "query", sql, "-o", results, option, value)
+    assert (done.status, done.out) == (2, ""), done.err
+    assert said in done.err
+    assert time.monotonic() - begin < 60
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_query_ends_on_a_signal(results: Path, tmp_path: Path, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "analyzer.cli", "fleet", "query", ENDLESS, "-o", str(results)], cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"TMPDIR": str(tmp_path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )  # fmt: skip
+    end = time.monotonic() + 60
+    while not list(tmp_path.iterdir()) and time.monotonic() < end:
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (128 + number, "")
+    assert err == ("ptaudit: interrupted\n" if number == signal.SIGINT else "")
+    assert not list(tmp_path.iterdir())
 
 
 def test_query_without_results(ptaudit, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import glob
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -144,7 +145,12 @@ def collect(shell: str, home: str, options: argparse.Namespace) -> int:
     command += ["-t", options.timeout] if options.timeout else []
     command += ["-m", options.max_size] if options.max_size else []
     reader = subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603 our own script
-    reader.communicate(TEXT_SOURCES.encode())
+    try:
+        reader.communicate(TEXT_SOURCES.encode())
+    except BaseException:  # a signal: the script removes what it made
+        reader.terminate()
+        reader.wait()
+        raise
     if reader.returncode == 0 and options.redact and not options.no_kcore:
         say(f"  host.core: left out, for whole pages of {KCORE} cannot be redacted")
     elif reader.returncode == 0 and options.dry_run and not options.no_kcore:
@@ -154,5 +160,13 @@ def collect(shell: str, home: str, options: argparse.Namespace) -> int:
     return reader.returncode
 
 
+def end(number: int, _: object) -> None:
+    """End by a signal, and remove what is not finished on the way."""
+    sys.exit(128 + number)
+
+
 if __name__ == "__main__":
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(one) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(one, end)
     sys.exit(main(sys.argv[1:]))
