@@ -6,12 +6,14 @@ translated through them.  Formulas: arch/arm64/include/asm/memory.h, 4.14 to 6.1
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
 
 from parsers.arm64 import GRANULES, Granule
 from parsers.errors import FormatError, LayoutError
+from parsers.layout import ERAS, regions
 from parsers.mapping import U64, Bool
 from parsers.records import dataclass
 from parsers.vmcoreinfo import VmcoreInfo
@@ -40,6 +42,8 @@ class AddressMap:
     """Virtual address, in the kernel image."""
     image_start: int
     image_end: int
+    vmemmap: tuple[int, int] | None = None
+    """First address of the struct pages and the end, exclusive; None where VMCOREINFO and the release do not say."""
 
     @classmethod
     def from_vmcoreinfo(cls, info: VmcoreInfo) -> AddressMap:
@@ -82,6 +86,7 @@ class AddressMap:
             swapper_pg_dir=swapper,
             image_start=min(stext, swapper) & ~0x1FFFFF,
             image_end=min(max(stext, swapper) + _MAX_IMAGE, MASK),
+            vmemmap=_vmemmap(info, page_size, va_bits, va_actual),
         )
 
     @property
@@ -117,6 +122,16 @@ class AddressMap:
         kernel = (va >> np.uint64(55)) & np.uint64(1) != 0
         return np.where(kernel, va | np.uint64(0xFF << 56), va).astype(np.uint64)
 
+    def of_memory(self, start: U64, last: U64) -> Bool:
+        """Which ranges, inclusive at the end, touch the linear map or the struct pages."""
+        areas = [(self.page_offset, (self.linear_end - 1) & MASK)]
+        if self.vmemmap is not None:
+            areas.append((self.vmemmap[0], (self.vmemmap[1] - 1) & MASK))
+        touched = np.zeros(start.size, dtype=np.bool_)
+        for low, high in areas:
+            touched |= (start <= np.uint64(high)) & (last >= np.uint64(low))
+        return touched
+
     def physical(self, va: U64) -> tuple[U64, Bool]:
         """Physical addresses of addresses in the linear map and the kernel image, and which those are."""
         va = self.canonical(va)
@@ -127,3 +142,24 @@ class AddressMap:
         )
         known = linear | image
         return np.where(known, va + offset, 0).astype(np.uint64), known
+
+
+def _vmemmap(info: VmcoreInfo, page_size: int, va_bits: int, va_actual: int) -> tuple[int, int] | None:
+    """The struct pages of what the linear map can hold at run time.
+
+    VMCOREINFO has their bounds since 2369f171d5c5 (6.0); before, they follow from the release.
+    """
+    size, shift = info.size("page"), page_size.bit_length() - 1
+    start, end = info.number("VMEMMAP_START"), info.number("VMEMMAP_END")
+    if size is None:
+        return None
+    if start is not None and end is not None:
+        unused = ((1 << va_bits) - (1 << va_actual)) >> shift
+        first, end = (start + unused * size) & MASK, end & MASK
+        return (first, end) if first < end else None
+    release = re.match(r"(\d{1,3})\.(\d{1,3})", info.osrelease or "")
+    era = next((one for one in ERAS if release is not None and one.has((int(release[1]), int(release[2])))), None)
+    if era is None:
+        return None
+    found = regions(era, shift, va_bits, size, va_actual)
+    return found.vmemmap_used, found.vmemmap_end

@@ -15,6 +15,7 @@ from parsers.errors import FormatError
 from parsers.mapping import U64, Bool
 from parsers.vmcore.addresses import MASK
 from parsers.vmcore.dump import Dump
+from parsers.vmcore.memory import MissingMemoryError
 from parsers.vmcore.rows import BlockRows
 from parsers.vmcore.xarray import xarray_entries
 
@@ -51,8 +52,8 @@ def read_blocks(dump: Dump) -> BlockRows:
     pointers = _pointers(dump)
     section, known = _field(dump, pointers, "memory_block", "start_section_nr")
     if not known.all():
-        dump.say(f"{int((~known).sum())} memory blocks are not in the dump")
-        pointers, section = pointers[known], section[known]
+        lost = int((~known).sum())
+        raise MissingMemoryError(f"{lost} of {known.size} memory blocks are not in the dump, or read as zeros")
     order = np.argsort(section, kind="stable")
     pointers, section = pointers[order], section[order]
     state, state_known = _field(dump, pointers, "memory_block", "state")
@@ -85,7 +86,7 @@ def _pointers(dump: Dump) -> U64:
     head = dump.field(blocks, "xarray", "xa_head")
     _, pointers, lost = xarray_entries(dump, head)
     if lost:
-        dump.say(f"the list of memory blocks is incomplete: {lost} of its words are not in the dump")
+        raise MissingMemoryError(f"{lost} words of the list of memory blocks are not in the dump, or read as zeros")
     if pointers.size > _MAX_BLOCKS:
         raise FormatError(f"{pointers.size} memory blocks")
     return pointers
@@ -119,7 +120,7 @@ def _field(dump: Dump, structures: U64, type_name: str, member: str) -> tuple[U6
         return values, known
     address = structures[rows] + np.uint64(at)
     shift = address % np.uint64(8)
-    words, got = dump.read_words(address - shift)
+    words, got = dump.read_words(address - shift, in_use=True)
     values[rows] = (words >> (shift * np.uint64(8))) & np.uint64((1 << (8 * size)) - 1)
     known[rows] = got & (shift + np.uint64(size) <= 8)
     return values, known

@@ -155,20 +155,27 @@ class Dump:
         return data.reshape(-1)[va - first : min(end, va - first + size)].tobytes()
 
     def string(self, va: int, limit: int = 256) -> bytes:
-        """The NUL-terminated string at ``va``, of at most ``limit`` bytes."""
+        """The NUL-terminated string at ``va``, of at most ``limit`` bytes.
+
+        MissingMemoryError where the dump lacks it, or has a page of zeros for it.
+        """
         page = self.addresses.granule.page_size
         text = b""
         while len(text) < limit and b"\0" not in text:
             at = va + len(text)
+            self._need_used(at)
             text += self.read(at, page - at % page)
         return text[:limit].split(b"\0", 1)[0]
 
-    def read_words(self, va: U64) -> tuple[U64, Bool]:
-        """64-bit words at virtual addresses (multiples of 8): values (0 where unknown) and which are known."""
+    def read_words(self, va: U64, *, in_use: bool = False) -> tuple[U64, Bool]:
+        """64-bit words at virtual addresses (multiples of 8): values (0 where unknown) and which are known.
+
+        ``in_use`` as for `PhysicalMemory.read_words`.
+        """
         pa, known = self.physical(va)
         known &= pa % np.uint64(8) == 0
         values = np.zeros(va.size, dtype=np.uint64)
-        values[known], present = self.memory.read_words(pa[known])
+        values[known], present = self.memory.read_words(pa[known], in_use=in_use)
         known[known] = present
         return values, known
 
@@ -220,8 +227,20 @@ class Dump:
         return self.structures.known
 
     def number(self, va: int, size: int) -> int:
-        """The unsigned integer of ``size`` bytes at ``va``; MissingMemoryError where the dump lacks it."""
-        return int.from_bytes(self.read(va, size), "little")
+        """The unsigned integer of ``size`` bytes at ``va``; MissingMemoryError where the dump lacks it.
+
+        Of structures that the kernel uses: a page of zeros is taken to be left out of the dump.
+        """
+        value = int.from_bytes(self.read(va, size), "little")
+        if not value:
+            self._need_used(va)
+        return value
+
+    def _need_used(self, va: int) -> None:
+        """MissingMemoryError where all of a page reads as zeros, and not because the kernel's memory holds them."""
+        page = self._page(va & -self.addresses.granule.page_size)
+        if not self.memory.zeros_are_read and page.count(0) == len(page):
+            raise MissingMemoryError(f"the page at {va:#x} reads as zeros", address=va)
 
     def field(self, va: int, type_name: str, path: str) -> int:
         """An unsigned integer or pointer member of the structure at ``va``.

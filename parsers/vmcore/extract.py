@@ -50,7 +50,7 @@ from parsers.vmcore.self_hosted import read_self_hosted
 from parsers.vmcore.sparsemem import read_sections
 from parsers.vmcore.struct_pages import read_struct_pages
 from parsers.vmcore.texts import Texts, read_nodename
-from parsers.vmcore.zeros import voucher
+from parsers.vmcore.zeros import no_memory, voucher
 from parsers.vmcore.zones import read_zones
 from parsers.vmcoreinfo import VmcoreInfo
 
@@ -205,12 +205,13 @@ def extract_facts(
     if isinstance(raw.memory, KcoreMemory):
         _trust_zeros(dump, raw.memory)
     generation = None if raw.kind != "kcore" else read_generation(dump)
-    walk = walk_page_tables(dump.memory, dump.addresses, source=raw.path)
 
     def fact(what: str, read: Callable[[Dump], T]) -> T | None:
         return dump.attempt(what, lambda: read(dump))
 
     sections = fact("section table", read_sections)
+    believed = None if sections is None else no_memory(dump, sections)
+    walk = walk_page_tables(dump.memory, dump.addresses, source=raw.path, no_memory=believed)
     struct_pages = fact("struct pages", lambda dump: read_struct_pages(dump, sections, walk))
     blocks = (
         fact("memory blocks", read_blocks) if generation is None or generation.blocks is None else generation.blocks

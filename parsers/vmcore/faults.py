@@ -25,6 +25,7 @@ class Fault(StrEnum):
     ELSEWHERE = "the table page is in use at another level"
     SHARED = "the table page is shared too often"
     MISSING = "the table page is not in the dump"
+    BLANK = "the table page reads as zeros, as it may where the dump left it out"
     ROWS = "too many distinct ranges, not walked further"
     TABLES = "too many table pages, not walked further"
 

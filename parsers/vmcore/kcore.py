@@ -69,6 +69,8 @@ def image_segments(loads: NDArray[np.void], addresses: AddressMap | None) -> lis
 class KcoreMemory(ElfMemory):
     """RAM of the running kernel; pages of zeros are missing unless confirmed."""
 
+    zeros_are_read = True
+
     def __init__(self, fileno: int, segments: Sequence[Segment], image: Sequence[Segment] = ()) -> None:
         super().__init__(fileno, segments)
         self._mapped_image = ElfMemory(fileno, image)

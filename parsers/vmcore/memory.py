@@ -55,6 +55,9 @@ class PhysicalMemory(ABC):
         out[:], present = self.read_units(units)
         return present
 
+    zeros_are_read = False
+    """Whether a page of zeros that is present is known to be what the kernel has, and no page that was left out."""
+
     @property
     @abstractmethod
     def extents(self) -> tuple[U64, U64]:
@@ -113,11 +116,17 @@ class PhysicalMemory(ABC):
         offset = pa - first * UNIT
         return data.reshape(-1)[offset : offset + size].tobytes()
 
-    def read_words(self, pas: U64) -> tuple[U64, Bool]:
-        """The little-endian 64-bit words at ``pas`` (multiples of 8): values (0 where missing) and present."""
+    def read_words(self, pas: U64, *, in_use: bool = False) -> tuple[U64, Bool]:
+        """The little-endian 64-bit words at ``pas`` (multiples of 8): values (0 where missing) and present.
+
+        With ``in_use`` they are of structures that the kernel uses, which fill no page with zeros: a dump that has
+        such a page has left it out (`zeros_are_read`).
+        """
         units, where = np.unique(pas // np.uint64(UNIT), return_inverse=True)
         data, present = self.read_units(units)
         words = data.view("<u8")
+        if in_use and not self.zeros_are_read:
+            present = present & words.any(axis=1)
         index = ((pas % np.uint64(UNIT)) // np.uint64(8)).astype(np.intp)
         return words[where, index].astype(np.uint64), present[where]
 
@@ -272,7 +281,7 @@ class RecordingMemory(PhysicalMemory):
         self._memory = memory
         self._seen: list[U64] = []
         self._lock = threading.Lock()
-        self.concurrent = memory.concurrent
+        self.concurrent, self.zeros_are_read = memory.concurrent, memory.zeros_are_read
 
     @property
     def extents(self) -> tuple[U64, U64]:

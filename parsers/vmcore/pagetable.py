@@ -6,10 +6,15 @@ ranges, not of entries.  How entries become rows: :mod:`parsers.vmcore.table_row
 The tables may be corrupt.  A page that is a table at one level is not entered at another, which excludes cycles;
 tables that are referred to repeatedly are entered a bounded number of times; what is not
 entered, or not in the dump, is *unobserved*, with a diagnostic, and never a hole.
+
+A dump may also hold zeros where memory was left out of it (holes of a file, pages that the writer could not read).
+A table of zeros in the linear map or the vmemmap area is empty only where the section table has no memory for it;
+otherwise it was left out, and the other tables of zeros, which vmalloc may well keep, are not believed either.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import field
 
 import numpy as np
@@ -18,6 +23,7 @@ from parsers.arm64 import PTE
 from parsers.errors import Diagnostic
 from parsers.mapping import I64, U8, U64, Bool, Mapping, TablePages
 from parsers.progress import step
+from parsers.ranges import Ranges, distinct
 from parsers.records import dataclass
 from parsers.vmcore.addresses import MASK, AddressMap
 from parsers.vmcore.descriptors import DescriptorFormat, Kind, memory_types
@@ -128,12 +134,18 @@ class _State:
 
 
 def walk_page_tables(
-    memory: PhysicalMemory, addresses: AddressMap, *, source: str, pages_of: tuple[U64, U64] | None = None
+    memory: PhysicalMemory,
+    addresses: AddressMap,
+    *,
+    source: str,
+    pages_of: tuple[U64, U64] | None = None,
+    no_memory: Callable[[U64, U64], Bool] | None = None,
 ) -> Walk:
     """Walk all of ``swapper_pg_dir``; ``source`` names the dump in evidence and diagnostics.
 
     With ``pages_of``, sorted first and last addresses of ranges, tables of the last level are read where they map
-    these, and the rest of them is unobserved.
+    these, and the rest of them is unobserved.  ``no_memory`` says which ranges, inclusive at the end, the section table
+    has no memory for (`parsers.vmcore.zeros.no_memory`); without it, no table of zeros there is believed.
     """
     granule = addresses.granule
     form = DescriptorFormat(granule, addresses.lpa2)
@@ -145,6 +157,8 @@ def walk_page_tables(
         if level == PTE and pages_of is not None:
             frontier = _only(state, frontier, pages_of)
         frontier = _visit_level(state, frontier, level)
+    if not memory.zeros_are_read:
+        _doubt_zeros(state, no_memory)
     return _result(state)
 
 
@@ -160,6 +174,10 @@ def _root(state: _State, level: int) -> Tables:
     except MissingMemoryError:
         state.lost.append((base, np.array([(1 << addresses.va_bits) & MASK], dtype=np.uint64)))
         state.say(f"swapper_pg_dir at {addresses.root_pa:#x} is not in the dump: the page tables are unknown")
+        return joined_tables([])
+    if not entries.any():
+        state.lost.append((base, np.array([(1 << addresses.va_bits) & MASK], dtype=np.uint64)))
+        state.say(f"swapper_pg_dir at {addresses.root_pa:#x} reads as zeros: the page tables are unknown")
         return joined_tables([])
     state.visited = root.pa
     return state.add(state.decode(root, entries.reshape(1, -1), level), level)
@@ -311,6 +329,43 @@ def _result(state: _State) -> Walk:
         faults=state.faults.table(),
         diagnostics=tuple(state.diagnostics),
     )
+
+
+def _doubt_zeros(state: _State, no_memory: Callable[[U64, U64], Bool] | None) -> None:
+    """Make all tables of zeros unobserved where one of them cannot be empty."""
+    blank = [np.equal(used, 0) for used in state.used]
+    false = False
+    for tables, level, mine in zip(state.tables, state.levels, blank, strict=True):
+        start = tables.va[mine]
+        last = start + (tables.repeat[mine] * np.uint64(table_span(state.addresses, level)) - np.uint64(1))
+        doubtful = state.addresses.of_memory(start, last)
+        if no_memory is not None and doubtful.any():
+            doubtful[doubtful] = ~no_memory(start[doubtful], last[doubtful])
+        false |= bool(doubtful.any())
+    if not false:
+        return
+    gone: list[tuple[U64, U64]] = []
+    for number, mine in enumerate(blank):
+        tables, level = state.tables[number][mine], state.levels[number]
+        state.lose(tables, level, Fault.BLANK)
+        gone.append((tables.va, tables.repeat * np.uint64(table_span(state.addresses, level))))
+        state.tables[number], state.used[number] = state.tables[number][~mine], state.used[number][~mine]
+    start, size = (np.concatenate(column) for column in zip(*gone, strict=True))
+    state.rows = [_without_holes(joined_rows(state.rows), start, size)]
+
+
+def _without_holes(rows: Rows, start: U64, size: U64) -> Rows:
+    """The rows, their holes without some ranges.  Addresses of the kernel are negative and ordered as int64, too."""
+    hole = rows.descriptor == 0
+    gone = Ranges.of(start.view(np.int64), (start + size).view(np.int64))
+    parts = [rows[~hole]]
+    for level in distinct(rows.level[hole]).tolist():
+        some = rows[hole & (rows.level == level)]
+        left = Ranges.of(some.va.view(np.int64), (some.va + some.size).view(np.int64)) - gone
+        count, zero = len(left), np.zeros(len(left), dtype=np.uint64)
+        levels, repeated = np.full(count, level, dtype=np.int8), np.zeros(count, dtype=np.bool_)
+        parts.append(Rows(left.start.view(np.uint64), (left.end - left.start).view(np.uint64), zero, levels, repeated))
+    return joined_rows(parts)
 
 
 def _above(rows: Rows, lowest: np.uint64) -> Rows:

@@ -15,6 +15,7 @@ __all__ = ["read_iomem"]
 
 _MAX_RESOURCES = 1 << 20
 _MAX_DEPTH = 64
+_UNREAD = "?"
 _MEMBERS = ("start", "end", "name", "sibling", "child", "parent")
 
 
@@ -50,6 +51,9 @@ def read_iomem(dump: Dump) -> Iomem:
         pending.append((child, depth + 1, len(rows)))
         rows.append((start, end, depth, parent))
         names.append(_name(dump, name))
+        if names[-1] == _UNREAD:
+            dump.say(f"resources are incomplete: the name of the one at {address:#x} is not in the dump")
+            lost = True
     columns = [np.array(column) for column in zip(*rows, strict=True)] or [np.empty(0)] * 4
     start_column = np.array([row[0] for row in rows], dtype=np.uint64)
     last_column = np.array([row[1] for row in rows], dtype=np.uint64)
@@ -91,4 +95,4 @@ def _name(dump: Dump, address: int) -> str:
     try:
         return dump.string(address).decode("utf-8", "replace") if address else "<BAD>"
     except MissingMemoryError:
-        return "?"
+        return _UNREAD

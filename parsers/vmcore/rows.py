@@ -55,6 +55,9 @@ class SectionRows:
     unknown_start: U64
     """First section numbers of ranges about which the dump says nothing."""
     unknown_end: U64
+    blank_start: U64 = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
+    """First section numbers of ranges whose part of the table is in the dump, a page of zeros each."""
+    blank_end: U64 = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
 
     def __len__(self) -> int:
         return int(self.section_nr.size)

@@ -48,10 +48,12 @@ def read_sections(dump: Dump) -> SectionRows:
     if usage_at is None:
         usage_at = 8  # after the only word that every version has
     per_root = page // size
-    roots, known = dump.read_words(np.uint64(roots_va) + np.arange(nr_roots, dtype=np.uint64) * np.uint64(8))
-    if not known.any():
-        raise MissingMemoryError("the mem_section array is not in the dump", address=roots_va)
+    places = np.uint64(roots_va) + np.arange(nr_roots, dtype=np.uint64) * np.uint64(8)
+    roots, known = dump.read_words(places)
     used = np.flatnonzero(known & (roots != 0))
+    if not used.size:
+        why = "reads as zeros" if known.all() else "is not in the dump"
+        raise MissingMemoryError(f"the mem_section array {why}", address=roots_va)
     if used.size * per_root > _MAX_SECTIONS:
         raise FormatError(f"impossible section table: {used.size} roots are in use")
     inside = np.arange(per_root, dtype=np.uint64)
@@ -60,6 +62,11 @@ def read_sections(dump: Dump) -> SectionRows:
     words, words_known = dump.read_words(entries + np.uint64(word_at))
     usage, usage_known = dump.read_words(entries + np.uint64(usage_at))
     unknown = _unknown(np.flatnonzero(~known), number[~(words_known & usage_known)], per_root)
+    some = ((words | usage) != 0) | ~(words_known & usage_known)
+    empty = used[~some.reshape(-1, per_root).any(axis=1)]
+    array_page = places // np.uint64(page)
+    unused = np.flatnonzero(known & ~np.isin(array_page, array_page[used]))  # no root in the whole page
+    blank = Ranges.of(*(np.concatenate((empty, unused)) * per_root + edge for edge in (0, per_root)))
     rows = np.flatnonzero(words_known & usage_known & ((words != 0) | (usage != 0)))
     number, (pa, _) = number[rows], dump.physical(entries[rows])
     section_size_bits = info.number("SECTION_SIZE_BITS") or _DEFAULT_SECTION_SIZE_BITS
@@ -88,6 +95,8 @@ def read_sections(dump: Dump) -> SectionRows:
         section_size_bits=section_size_bits,
         unknown_start=unknown.start.astype(np.uint64),
         unknown_end=unknown.end.astype(np.uint64),
+        blank_start=blank.start.astype(np.uint64),
+        blank_end=blank.end.astype(np.uint64),
     )
 
 
@@ -120,9 +129,11 @@ def _subsections(dump: Dump, usage: U64, words: U64, section_size_bits: int) -> 
     if at is None or not known.any():
         return result, np.zeros(usage.size, dtype=np.bool_)
     addresses = usage[known, None] + np.uint64(at) + np.arange(nr_words, dtype=np.uint64) * np.uint64(8)
-    values, got = dump.read_words(addresses.ravel())
+    values, got = dump.read_words(addresses.ravel(), in_use=True)
     result[known] = values.reshape(-1, nr_words)
-    known[known] = got.reshape(-1, nr_words).all(axis=1)
+    # A section that loses its last subsection is no longer present (section_deactivate() in mm/sparse.c).
+    some = result[known].any(axis=1) | (words[known] & np.uint64(1) == 0)
+    known[known] = got.reshape(-1, nr_words).all(axis=1) & some
     return result, known
 
 

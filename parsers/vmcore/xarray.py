@@ -34,12 +34,12 @@ def xarray_entries(dump: Dump, head: int) -> tuple[U64, U64, int]:
             break
         if nodes.size > _MAX_NODES:
             raise FormatError("more XArray nodes than memory can have blocks")
-        headers, known = dump.read_words(nodes)  # shift is the first byte
+        headers, known = dump.read_words(nodes, in_use=True)  # shift is the first byte
         lost += int((~known).sum())
         nodes, base, shift = nodes[known], base[known], headers[known] & np.uint64(0x3F)
         number = np.arange(slots, dtype=np.uint64)
         addresses = nodes[:, None] + np.uint64(slots_at) + number * np.uint64(8)
-        values, known = dump.read_words(addresses.ravel())
+        values, known = dump.read_words(addresses.ravel(), in_use=True)
         lost += int((~known).sum())
         keep = known & (values != 0)
         base = (base[:, None] + (number[None, :] << shift[:, None])).ravel()[keep]

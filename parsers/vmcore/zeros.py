@@ -1,4 +1,8 @@
-"""Which pages of zeros the kernel really read from its memory, and which it only returned as zeros.
+"""Which zeros are what the kernel's memory holds, and which only stand for what was not read.
+
+A dump has zeros where its writer left memory out: the holes of a sparse file, ranges that a hypervisor or a disk could
+not give.  Hot-remove frees each table that it empties (free_empty_tables() in arch/arm64/mm/mmu.c, since 5.7), so a
+table of zeros for memory that has a section is hardly ever what the kernel had.
 
 /proc/kcore gives zeros for pages that are not online, that are PageOffline (a balloon, virtio-mem) or poisoned
 (read_kcore_iter() in fs/proc/kcore.c, 5.15 to 7.3).  The section table and the struct page of the frame say which of
@@ -12,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 
 from parsers.mapping import U64, Bool
+from parsers.ranges import Ranges
 from parsers.vmcore.addresses import MASK
 from parsers.vmcore.dump import Dump
 from parsers.vmcore.explain import explain
@@ -19,9 +24,41 @@ from parsers.vmcore.memory import UNIT, PhysicalMemory
 from parsers.vmcore.page_flags import TYPE_BYTE
 from parsers.vmcore.rows import SectionRows
 
-__all__ = ["voucher"]
+__all__ = ["no_memory", "voucher"]
 
+_MAX_ARRAYS = 16
 _FLAG_BITS = 6  # below the memmap pointer of a section, see parsers.vmcore.struct_pages
+
+
+def no_memory(dump: Dump, sections: SectionRows) -> Callable[[U64, U64], Bool]:
+    """A function that says of ranges of addresses, inclusive at the end, whether no section has its memory there.
+
+    The ranges are of the linear map or of struct pages.  Sections that the dump does not show count as memory.
+    """
+    addresses, size = dump.addresses, dump.size("page")
+    shift, page = sections.section_size_bits, addresses.granule.page_size
+    there = sections.section_nr[sections.present]
+    doubt = Ranges.of(sections.unknown_start.astype(np.int64), sections.unknown_end.astype(np.int64))
+    doubt |= Ranges.of(sections.blank_start.astype(np.int64), sections.blank_end.astype(np.int64))
+    reach = (addresses.phys_offset + addresses.linear_end - addresses.page_offset) & MASK
+    number = Ranges.of(there.astype(np.int64), there.astype(np.int64) + 1) | doubt
+    number &= Ranges.one(0, -(-reach >> shift))  # no address stands for memory beyond the linear map
+    first, end = number.start.astype(np.uint64) << np.uint64(shift), number.end.astype(np.uint64) << np.uint64(shift)
+    to_linear = np.uint64((addresses.page_offset - addresses.phys_offset) & MASK)
+    pointers = sections.section_mem_map[sections.present] & ~np.uint64((1 << _FLAG_BITS) - 1)
+    low, high = [first + to_linear], [end + to_linear]
+    if size and pointers.size:  # the pointers are biased: all the same with one array of struct pages
+        for base in np.unique(pointers)[:_MAX_ARRAYS].tolist():
+            low.append(first // np.uint64(page) * np.uint64(size) + np.uint64(base))
+            high.append(end // np.uint64(page) * np.uint64(size) + np.uint64(base))
+    used = Ranges.of(*(np.concatenate(column).view(np.int64) for column in (low, high)))
+
+    def silent(start: U64, last: U64) -> Bool:
+        if not size or not pointers.size:
+            return np.zeros(start.size, dtype=np.bool_)
+        return np.asarray(~used.touches(start.view(np.int64), last.view(np.int64) + 1), dtype=np.bool_)
+
+    return silent
 
 
 def voucher(dump: Dump, sections: SectionRows, memory: PhysicalMemory) -> Callable[[U64], Bool]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from parsers.vmcore.rows import StructPageRows
     from rules.model.memory.sections import SectionTable
 
-__all__ = ["blank_struct_pages"]
+__all__ = ["blank_struct_pages", "unproven_blanks"]
 
 
 def blank_struct_pages(rows: StructPageRows | None, sections: SectionTable) -> Ranges:
@@ -26,13 +26,29 @@ def blank_struct_pages(rows: StructPageRows | None, sections: SectionTable) -> R
     """
     if rows is None or not rows.blank.any():
         return EMPTY
+    end = rows.pfn[_in_use(rows, sections) & _beside_others(rows, sections)] + 1
+    return Ranges.of(end - rows.pages_per_subsection, end)
+
+
+def unproven_blanks(rows: StructPageRows | None, sections: SectionTable) -> int:
+    """Number of subsections in use whose struct pages are zero, as all others of the section that were read are."""
+    if rows is None or not rows.blank.any():
+        return 0
+    return int((_in_use(rows, sections) & ~_beside_others(rows, sections)).sum())
+
+
+def _in_use(rows: StructPageRows, sections: SectionTable) -> Bool:
+    """Blank rows of memory that was added after boot and is online, or a driver's."""
     online = sections.online & sections.hotadded
     units = sections.device_units
-    lost = rows.blank & (online.contains(rows.pfn) | _inside(rows, units.start_pfn, units.end_pfn))
+    inside = online.contains(rows.pfn) | _inside(rows, units.start_pfn, units.end_pfn)
+    return np.asarray(rows.blank & inside, dtype=np.bool_)
+
+
+def _beside_others(rows: StructPageRows, sections: SectionTable) -> Bool:
+    """Rows of sections of which another row is not blank."""
     section = rows.pfn // sections.pages_per_section
-    lost &= np.isin(section, section[~rows.blank])
-    end = rows.pfn[lost] + 1
-    return Ranges.of(end - rows.pages_per_subsection, end)
+    return np.isin(section, section[~rows.blank])
 
 
 def _inside(rows: StructPageRows, start: I64, end: I64) -> Bool:

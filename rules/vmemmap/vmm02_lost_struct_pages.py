@@ -17,7 +17,7 @@ from rules.model.plausibility import struct_page_standing
 from rules.model.replay.timeline import Timeline, Trouble
 from rules.rule import UndecidedError, rule
 from rules.trace.anomalies import places
-from rules.vmemmap.blank import blank_struct_pages
+from rules.vmemmap.blank import blank_struct_pages, unproven_blanks
 from rules.vmemmap.devices import need_boot_memmap
 from rules.vmemmap.skipped import populate_skipped
 
@@ -98,6 +98,8 @@ def lost_struct_pages(
         zeros = int(struct_page_rows.blank.sum())
         message = f"the struct pages of {zeros} subsections are zero: whether a driver left them so is not known"
         raise UndecidedError(message, "iomem")
+    if zeros := unproven_blanks(struct_page_rows, section_table):
+        raise UndecidedError(f"all struct pages in the sections of {zeros} subsections in use are zero", "vmcore")
     if unseen:
         raise UndecidedError(f"the struct pages of {unseen.total} valid pages are not in the dump", Vmemmap)
     if struct_page_rows is not None and _left_out(struct_page_rows, section_table):

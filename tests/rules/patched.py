@@ -23,8 +23,8 @@ FIXTURES = Path(__file__).parents[2] / "fixtures" / "vmcore"
 class Patched(PhysicalMemory):
     """Another memory with words changed (by physical address), pages added and pages gone."""
 
-    def __init__(self, memory, words, pages, missing):
-        self.memory, self.words, self.missing = memory, words, missing
+    def __init__(self, memory, words, pages, missing, *, zeros_are_read=False):
+        self.memory, self.words, self.missing, self.zeros_are_read = memory, words, missing, zeros_are_read
         self.pages = {pa // UNIT: bytes(page) for pa, page in pages.items()}
 
     @property
@@ -63,13 +63,15 @@ class Machine:
         """The word at a physical address."""
         return struct.unpack("<Q", self.raw.memory.read(pa, 8))[0]
 
-    def dump(self, words=(), pages=(), missing=()):
+    def dump(self, words=(), pages=(), missing=(), *, zeros_are_read=False):
         """Facts of the dump when its memory is changed."""
-        return extract_facts(self.raw, memory=Patched(self.raw.memory, dict(words), dict(pages), missing))
+        changed = Patched(self.raw.memory, dict(words), dict(pages), missing, zeros_are_read=zeros_are_read)
+        return extract_facts(self.raw, memory=changed)
 
-    def audit(self, words=(), pages=(), missing=(), release=None, **captured):
+    def audit(self, words=(), pages=(), missing=(), release=None, *, zeros_are_read=False, **captured):
         """Verdicts by code; ``release`` stands in for the dump's own."""
-        facts = build_facts(Captured(vmcore=self.dump(words, pages, missing), **captured))
+        dump = self.dump(words, pages, missing, zeros_are_read=zeros_are_read)
+        facts = build_facts(Captured(vmcore=dump, **captured))
         if release is not None:
             facts.known[KernelRelease] = parse_uname(release.encode(), "uname")
         return {verdict.rule.code: verdict for verdict in run(builtin_rules(), facts)}

@@ -108,6 +108,8 @@ class SectionTable:
     """PFNs added after boot, in the linear map, that neither /proc/iomem nor a memory block names: a list is cut.
     Those that are not in the linear map were added by halves (VMM-14).
     """
+    unread: Ranges = EMPTY
+    """PFNs of present sections added after boot whose subsection maps are not in the dump: some or all are valid."""
     contested: Ranges = EMPTY
     """PFNs of sections that /proc/iomem and the memory blocks, taken one after the other, disagree about (SEC-04)."""
 
@@ -121,7 +123,13 @@ class SectionTable:
         return Claim.PROVEN if self.precision is Precision.EXACT else Claim.PROBABLE
 
     def need_whole_lists(self) -> None:
-        """UndecidedError where a list that this table is derived from has less than the other, or the page tables."""
+        """UndecidedError where a list that this table is derived from has less than the other, or the page tables.
+
+        Also where a dump lacks parts of ``mem_section`` or of what belongs to it.
+        """
+        if self.unread:
+            number = self.unread.total // self.pages_per_section
+            raise UndecidedError(f"the subsection maps of {number} sections are not in the dump", "vmcore")
         if self.precision is Precision.EXACT and (self.contested or not self.valid):
             lacking = f"{self.contested.total} pages that are RAM" if self.contested else "any memory"
             raise UndecidedError(f"mem_section has no section for {lacking}: zeros in the dump?", "vmcore")
@@ -243,16 +251,19 @@ class _Reading:
         rows, resources, page = self.rows, self.resources, self.layout.page_size
         usable = rows.present & rows.has_memmap
         early = self._whole(usable & rows.early)
-        bits = self._subsections(usable & ~rows.early)
+        known = rows.subsections_known
+        bits = self._subsections(usable & ~rows.early & known)
+        unread = self._whole(usable & ~rows.early & ~known)
         # Without iomem it is not known which part of a boot section is memory; only RAM is ever online.
         ram = resources.pfns(resources.ram, page) if resources else self._whole(usable & rows.online & ~rows.early)
         nomap = resources.pfns(resources.nomap, page) if resources else EMPTY
         unknown = Ranges.of(rows.unknown_start.astype(np.int64), rows.unknown_end.astype(np.int64)).scale(self.section)
+        unknown |= unread | self._doubtful()
         online = self._whole(usable & rows.online)
         block_pfns = Ranges.of(self.blocks.start_pfn, self.blocks.end_pfn)
         # Only sections that device memory shares are marked, since 5.12: whole ones are known by who claims them.
         claimed = resources.pfns(resources.claimed, page) if resources else EMPTY
-        device = self._subsections(usable & rows.device) | ((bits & claimed) - online - block_pfns)
+        device = self._subsections(usable & rows.device & known) | ((bits & claimed) - online - block_pfns)
         device -= ram
         hotadded = bits - early
         return SectionTable(
@@ -274,8 +285,23 @@ class _Reading:
             source=self.source,
             unlisted=self._unlisted(early | bits | unknown),
             unnamed=self._unnamed(bits),
+            unread=unread,
             contested=EMPTY if resources is None else ram - early - bits - unknown,
         )
+
+    def _doubtful(self) -> Ranges:
+        """PFNs of parts of the table that read as zeros, unless the linear map was seen to have nothing there either.
+
+        The kernel keeps such a part of the table when the last section in it is removed.
+        """
+        blank = Ranges.of(self.rows.blank_start.astype(np.int64), self.rows.blank_end.astype(np.int64))
+        blank = blank.scale(self.section)
+        if self.linear is None or not self.layout.knows("phys_offset"):
+            return blank
+        linear = self.linear
+        reach = linear.pfns(Ranges.one(linear.first, linear.size).divide(linear.page_bytes, outward=False))
+        other = reach - linear.pfns(linear.pages_observed - linear.pages_mapped)
+        return Ranges.pairs((lo, hi) for lo, hi in blank.tuples() if Ranges.one(lo, hi) & other)
 
     def _unlisted(self, sections: Ranges) -> Ranges:
         """PFNs in the linear map without a section."""
@@ -301,11 +327,10 @@ class _Reading:
         return Ranges.of(self.start[chosen], self.start[chosen] + self.section)
 
     def _subsections(self, chosen: Bool) -> Ranges:
-        """PFNs of the subsections whose bit is set; the whole section where the map could not be read."""
+        """PFNs of the subsections whose bit is set in the chosen sections."""
         unit = self.layout.pages_per_subsection
         bits = subsection_bits(self.rows.subsections)
-        bits = bits[:, : self.section // unit] | ~self.rows.subsections_known[:, None]
-        row, bit = np.nonzero(bits & chosen[:, None])
+        row, bit = np.nonzero(bits[:, : self.section // unit] & chosen[:, None])
         start = self.start[row] + bit * unit
         return Ranges.of(start, start + unit)
 
