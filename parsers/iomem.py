@@ -66,7 +66,7 @@ class Iomem:
     privileged: bool
     """False if every address is zero: the file was read without privilege, and where memory is, is unknown."""
     cut_short: bool = False
-    """The file ends in the middle of a line, or begins below a resource that it does not have: the rest is unknown."""
+    """The file ends in the middle of a line, or lacks the resource that another one lies in: the rest is unknown."""
     diagnostics: tuple[Diagnostic, ...] = ()
 
     @property
@@ -101,7 +101,7 @@ def parse_iomem(data: bytes, path: str) -> Iomem:
     lines = [line for line, _ in rows]
     start = np.array([int(match[2], 16) for _, match in rows], dtype=np.uint64)
     last = np.array([int(match[3], 16) for _, match in rows], dtype=np.uint64)
-    parent, depth, diagnostics = _tree([len(match[1]) for _, match in rows], start, last, lines, path)
+    parent, depth, torn, diagnostics = _tree([len(match[1]) for _, match in rows], start, last, lines, path)
     return Iomem(
         path=path,
         start=start,
@@ -111,7 +111,7 @@ def parse_iomem(data: bytes, path: str) -> Iomem:
         parent=parent,
         line=np.array(lines, dtype=np.uint32),
         privileged=bool(last.any()),
-        cut_short=_ends_in_a_line(data) or len(rows[0][1][1]) > min(len(match[1]) for _, match in rows),
+        cut_short=torn or _ends_in_a_line(data) or len(rows[0][1][1]) > min(len(match[1]) for _, match in rows),
         diagnostics=(
             *at_lines("the range ends before it starts, left out", sorted(set(every_line) - set(lines)), path),
             *diagnostics,
@@ -130,8 +130,11 @@ def _ends_in_a_line(data: bytes) -> bool:
 
 def _tree(
     indents: Sequence[int], start: U64, last: U64, lines: Sequence[int], path: str
-) -> tuple[I64, I64, tuple[Diagnostic, ...]]:
-    """Parent and depth of each row: by indentation, or by containment where a copy lost the indentation."""
+) -> tuple[I64, I64, bool, tuple[Diagnostic, ...]]:
+    """Parent and depth of each row: by indentation, or by containment where a copy lost the indentation.
+
+    Also whether lines are missing: __request_resource() in kernel/resource.c has no child leave its parent.
+    """
     spans = list(zip(start.tolist(), last.tolist(), strict=True))
     flat = bool(last.any()) and len(set(indents)) == 1 and any(_within(b, a) for a, b in pairwise(spans))
     parent, depth, outside = [], [], []
@@ -146,9 +149,9 @@ def _tree(
         stack.append(row)
     diagnostics = (
         *at_lines("indentation is lost, nesting taken from the ranges", lines[:1] if flat else (), path),
-        *at_lines("the range leaves its parent's", outside, path),
+        *at_lines("the range leaves its parent's: lines before it are missing", outside, path),
     )
-    return np.array(parent, dtype=np.int64), np.array(depth, dtype=np.int64), diagnostics
+    return np.array(parent, dtype=np.int64), np.array(depth, dtype=np.int64), bool(outside), diagnostics
 
 
 def _within(inner: tuple[int, int], outer: tuple[int, int]) -> bool:

@@ -101,7 +101,8 @@ def parse_zoneinfo(data: bytes, path: str) -> Zoneinfo:
         raise FormatError("no line 'Node N, zone NAME', no /proc/zoneinfo", path=path)
     counts = {key: np.array(column, dtype=np.int64) for key, column in columns.items()}
     line_numbers = np.array([line for *_, line in headers], dtype=np.uint32)
-    countless = line_numbers[(counts["spanned"] < 0) | (counts["present"] < 0) | (counts["managed"] < 0)]
+    missing = (counts["spanned"] < 0) | (counts["present"] < 0) | (counts["managed"] < 0)
+    countless = line_numbers[missing | ((counts["present"] > 0) & (counts["start_pfn"] < 0))]
     return Zoneinfo(
         path=path,
         node=np.array([node for node, *_ in headers], dtype=np.int64),

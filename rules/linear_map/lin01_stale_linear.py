@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from parsers.ranges import Ranges, distinct
+from parsers.ranges import EMPTY, Ranges, distinct
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.memory.regions import LinearMap
+from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.resources import Resources
 from rules.model.memory.sections import SectionTable
 from rules.rule import rule
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     impact=Impact.LATENT,
     references=("Linux commit bbd6ec605c0f (v5.7): before it arch_remove_memory() left the linear map in place",),
 )
-def stale_linear(linear: LinearMap, resources: Resources, sections: SectionTable) -> Iterator[Hit]:
+def stale_linear(
+    linear: LinearMap, resources: Resources, sections: SectionTable, *, vmemmap: Vmemmap | None
+) -> Iterator[Hit]:
     """The linear map still maps page frames of memory that is gone.
 
     What it means:
@@ -36,7 +38,9 @@ def stale_linear(linear: LinearMap, resources: Resources, sections: SectionTable
 
     When it is not a problem:
     Unplugged sub-blocks of virtio-mem stay mapped on purpose and are inside of System RAM. A leaf
-    that only rounds the end of memory is another matter (LIN-08). Poisoned pages stay mapped.
+    that only rounds the end of memory is another matter (LIN-08). Poisoned pages stay mapped. Removal takes the struct
+    pages too (since 5.7): memory that has them may only be missing in a copy of /proc/iomem that lost lines, and is
+    suspected.
 
     What to do:
     Find the removal in the trace or log, report it, and reboot before the platform reuses the range.
@@ -46,8 +50,15 @@ def stale_linear(linear: LinearMap, resources: Resources, sections: SectionTable
     # RAM whose section lost its memmap is not a device's: SEC-06 is about that.
     owned = resources.pfns(resources.ram | resources.nomap | resources.claimed, page) | sections.valid
     gone = _whole_leaves_outside(linear, known)
+    described = EMPTY if vmemmap is None else gone & linear.offsets(vmemmap.pages_mapped)
     parts = {
-        "": (gone, Severity.HIGH, sections.claim, "no resource in /proc/iomem and no memory block"),
+        "": (gone - described, Severity.HIGH, sections.claim, "no resource in /proc/iomem and no memory block"),
+        "described": (
+            described,
+            Severity.MEDIUM,
+            Claim.SUSPECTED,
+            "no resource in /proc/iomem and no memory block, but have struct pages: a list may have lost lines",
+        ),
         "unclaimed": (
             _whole_leaves_outside(linear, owned) - gone,
             Severity.MEDIUM,

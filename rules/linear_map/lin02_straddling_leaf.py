@@ -55,6 +55,8 @@ def straddling_leaf(linear: LinearMap, sections: SectionTable) -> Iterator[Hit]:
     for leaf_start, leaf_end, row in straddled:
         pfns = linear.pfns(linear.pages(Ranges.one(leaf_start, leaf_end)))
         under = np.flatnonzero(pfns.touches(units.start_pfn, units.end_pfn))
+        if under.size < 2 and pfns & sections.unlisted:
+            continue  # what else the leaf covers is in no list: it may be of the same unit
         separate = bool(sections.device.touches(units.start_pfn[under], units.end_pfn[under]).any())
         yield Hit(
             title=f"One linear-map leaf covers {under.size} removable ranges",

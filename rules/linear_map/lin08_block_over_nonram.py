@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from parsers.layout import Precision
 from parsers.ranges import Ranges, distinct
-from rules.finding import Hit, Impact, Severity
+from rules.finding import Claim, Hit, Impact, Severity
 from rules.model.memory.regions import LinearMap
 from rules.model.memory.resources import Resources
 from rules.model.memory.sections import SectionTable
@@ -33,7 +34,9 @@ def block_over_nonram(linear: LinearMap, resources: Resources, sections: Section
     Leaves larger than a page of which one part is known memory and another is in no resource at all.
 
     When it is not a problem:
-    /proc/iomem lists every memory range page by page; a driver's memory that it does not list is unknown here.
+    /proc/iomem lists every memory range page by page; a driver's memory that it does not list is unknown here. A copy
+    of it may have lost a line. The resource tree of a crash dump is whole, and a boot log that lists the memory shows
+    that it is; without them this is suspected, and of medium severity.
 
     What to do:
     Find out who owns the physical addresses named below before touching them; report the leaf.
@@ -47,13 +50,16 @@ def block_over_nonram(linear: LinearMap, resources: Resources, sections: Section
         for lo, hi in partly.tuples():
             beyond = Ranges.one(lo, hi) & outside
             pfns = linear.pfns(linear.pages(beyond))
+            # Boot memory is known from a log only if /proc/iomem has all of it.
+            sure = sections.precision is Precision.EXACT or not pfns - sections.early
             yield Hit(
                 title="A linear-map block reaches past the end of memory",
                 message=(
                     f"Leaves of {leaf >> 10} KiB at {linear.va(lo):#x} also cover PFNs "
                     f"{', '.join(f'{a:#x}-{b:#x}' for a, b in pfns.tuples()[:4])}, which /proc/iomem does not list."
                 ),
-                claim=sections.claim,
+                claim=sections.claim if sure else Claim.SUSPECTED,
+                severity=None if sure else Severity.MEDIUM,
                 pfns=pfns,
                 vas=linear.va_ranges(beyond),
                 evidence=linear.quote_at(beyond),

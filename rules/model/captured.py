@@ -266,7 +266,7 @@ class _Building:
             self.missing[Resources] = "/proc/iomem was read without privilege: all its addresses are zero"
             self.missing[SectionTable] = self.missing[Resources]
         elif self.captured.iomem.cut_short:
-            self.missing[Resources] = "/proc/iomem is cut short: it ends before all memory is listed"
+            self.missing[Resources] = "/proc/iomem is cut short: lines of it are missing"
         else:
             self.known[Resources] = resources
 

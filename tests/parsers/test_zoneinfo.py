@@ -94,3 +94,12 @@ def test_parse_undoes_print(rows):
 def test_any_bytes_parse_or_raise_format_error(data):
     with suppress(FormatError):
         assert len(parse_zoneinfo(data, "z")) > 0
+
+
+def test_a_zone_with_pages_and_no_start_is_cut_short():
+    """The kernel leaves the start out for zones without pages only."""
+    zone = b"Node 0, zone  Movable\n  pages free     9\n        spanned  99\n        present  %d\n        managed  %d\n"
+    assert parse_zoneinfo(zone % (0, 0), "zoneinfo").complete
+    cut = parse_zoneinfo(zone % (99, 90), "zoneinfo")
+    assert not cut.complete
+    assert parse_zoneinfo(zone % (99, 90) + b"  start_pfn:           16384\n", "zoneinfo").complete

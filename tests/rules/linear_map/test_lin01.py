@@ -13,7 +13,7 @@ from rules.finding import Claim, Severity
 from rules.model.memory.sections import SectionTable
 from tests.rules.captures import report_of
 from tests.rules.drawn import BLOCK, NORMAL, memory_blocks
-from tests.rules.linear_map.machines import all_pfns, mib, with_more
+from tests.rules.linear_map.machines import all_pfns, at, mib, with_more
 
 
 def test_leaves_of_every_size_are_kept_by_a_byte_and_gone_without(tmp_path):
@@ -68,3 +68,15 @@ def test_ram_whose_section_is_not_valid_is_not_memory_that_no_driver_claims() ->
     rule = next(one for one in builtin_rules() if one.code == "LIN-01")
     (verdict,) = run([rule], Facts({**facts.known, SectionTable: less}, facts.missing))
     assert (verdict.outcome, verdict.findings) == (Outcome.PASSED, ())
+
+
+def test_memory_with_struct_pages_is_missing_in_the_list_rather_than_gone(tmp_path):
+    """Hot-remove takes both; a copy of /proc/iomem loses lines."""
+    linear = ((0, 128, "PMD", BLOCK), (128, 256, "PMD", BLOCK))
+    machine = with_more(linear=linear)
+    first = replace(machine, pages=(*machine.pages, (at(0), at(128), "PMD", BLOCK)))
+    verdict = first.verdict(tmp_path, "LIN-01")
+    assert [(one.hit.pfns.tuples(), one.severity, one.hit.claim) for one in verdict.findings] == [
+        (mib((128, 256)), Severity.HIGH, Claim.PROBABLE),
+        (mib((0, 128)), Severity.MEDIUM, Claim.SUSPECTED),
+    ]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from rules.engine import Outcome
-from tests.rules.drawn import BLOCK, NORMAL
+from rules.finding import Claim, Severity
+from tests.rules.drawn import BLOCK, GIB, MIB, NORMAL, RAM, Drawn
 from tests.rules.linear_map.machines import all_pfns, mib, with_more
 
 
@@ -20,3 +23,18 @@ def test_pages_that_reach_past_the_end_of_memory(tmp_path):
     linear = ((0, 2, "PTE", NORMAL), (2, 4, "PMD", BLOCK))
     machine = with_more(linear=linear, iomem=((0, 1, "pmem0"), (2, 4, "pmem1")))
     assert machine.verdict(tmp_path, "LIN-08").outcome is Outcome.PASSED
+
+
+@pytest.mark.parametrize(
+    ("boot", "severity", "claim"),
+    [
+        (((RAM, RAM + GIB - MIB),), Severity.HIGH, Claim.PROBABLE),
+        (((RAM, RAM + GIB),), Severity.MEDIUM, Claim.SUSPECTED),  # the list has less than there was at boot
+        ((), Severity.MEDIUM, Claim.SUSPECTED),
+    ],
+    ids=["the log has no more", "the log has more", "no log"],
+)
+def test_one_list_alone_does_not_prove_where_memory_ends(tmp_path, boot, severity, claim):
+    iomem = ((RAM, RAM + GIB - MIB, "System RAM"),)
+    verdict = Drawn(linear=((RAM, RAM + GIB, "PMD", BLOCK),), iomem=iomem, boot=boot).verdict(tmp_path, "LIN-08")
+    assert [(one.severity, one.hit.claim) for one in verdict.findings] == [(severity, claim)]
