@@ -1,9 +1,9 @@
-"""The whole law: every file of every fixture with a severe finding, every damage.  Minutes to an hour of CPU time.
+"""Both laws: every file of every fixture, every damage.  Hours of CPU time.
 
     python -m tests.law [-j N] [--in DIRECTORY]... [PART OF A NAME...]
 
-``--in`` tries it on the captures below a directory instead of on the fixtures.  Exit status 1, and a line a violation,
-where the law is broken.
+``--in`` tries them on the captures below a directory instead of on the fixtures.  Exit status 1, and a line a
+violation, where one is broken.
 """
 
 from __future__ import annotations
@@ -11,22 +11,33 @@ from __future__ import annotations
 import argparse
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.law.damage import Case, Violation, severe_rules, violations
+from tests.law.damage import Case, Violation, severe_rules, trials
 from tests.law.fixtures import captures_below, fixtures
 
 if TYPE_CHECKING:
     from tests.law.fixtures import Fixture
 
 
-def _judge(fixture: Fixture) -> tuple[int, list[Violation]]:
+@dataclass(frozen=True)
+class _Tally:
+    """What was tried on one fixture."""
+
+    severe: bool = False
+    files: int = 0
+    trials: int = 0
+    broken: tuple[Violation, ...] = ()
+
+
+def _judge(fixture: Fixture) -> _Tally:
     fired = severe_rules(fixture)
-    if not fired:
-        return 0, []
-    cases = [Case(fixture, file) for file in fixture.files]
-    return len(cases), [one for case in cases for one in violations(case, fired)]
+    if fired is None:
+        return _Tally()
+    tried = [broken for file in fixture.damaged for _, broken in trials(Case(fixture, file), fired)]
+    return _Tally(bool(fired), len(fixture.damaged), len(tried), tuple(one for broken in tried for one in broken))
 
 
 def main() -> int:
@@ -37,20 +48,22 @@ def main() -> int:
     given = parser.parse_args()
     every = [one for root in given.roots for one in captures_below(root)] if given.roots else list(fixtures())
     wanted = [one for one in every if not given.parts or any(part in one.name for part in given.parts)]
-    files, sets = 0, 0
-    found: list[Violation] = []
+    tallies: list[_Tally] = []
     with ProcessPoolExecutor(given.j) as pool:
-        for count, broken in pool.map(_judge, wanted):
-            files += count
-            sets += count > 0
-            found += broken
-            for one in broken:
+        for tally in pool.map(_judge, wanted):
+            tallies.append(tally)
+            for one in tally.broken:
                 sys.stdout.write(f"{one}\n")
                 sys.stdout.flush()
-    kinds = {(str(one.case), one.rule) for one in found}
-    sys.stderr.write(
-        f"{files} files of {sets} fixtures damaged: {len(found)} violations in {len(kinds)} groups of file and rule\n"
-    )
+    for name, law in (("severe findings", True), ("no severe finding", False)):
+        mine = [one for one in tallies if one.files and one.severe is law]
+        found = [one for tally in mine for one in tally.broken]
+        sys.stderr.write(
+            f"{len(mine)} fixtures with {name}: {sum(one.files for one in mine)} files, "
+            f"{sum(one.trials for one in mine)} damages, {len(found)} violations in "
+            f"{len({(str(one.case), one.rule) for one in found})} groups of file and rule\n"
+        )
+    found = [one for tally in tallies for one in tally.broken]
     return 1 if found else 0
 
 

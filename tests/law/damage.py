@@ -1,4 +1,4 @@
-"""Evidence taken away from a capture, in every way that transport does it, and what becomes of the rules that fired."""
+"""Evidence taken away from a capture, in every way that transport does it, and what the rules say of what is left."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from parsers.errors import PtauditError
 from rules.engine import Outcome
 from rules.finding import Severity
 from tests.law.dumps import damaged_dumps
+from tests.law.fixtures import AFTER, BEFORE, Fixture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from tests.law.fixtures import Fixture
-
     Damage = Callable[[bytes], bytes]
 
-__all__ = ["DAMAGES", "Case", "Violation", "severe_rules", "violations"]
+__all__ = ["DAMAGES", "Case", "Violation", "severe_rules", "trials", "violations"]
 
 EARLIER = "earlier_page_tables"
-REASSURING = frozenset({Outcome.PASSED, Outcome.NOT_APPLICABLE, Outcome.ERROR})
+REASSURING = frozenset({Outcome.PASSED, Outcome.NOT_APPLICABLE})
 
 _ERROR_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>\n"
 
@@ -85,7 +84,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A rule that fired, and reassures or fails when a file is damaged; the whole audit failed if ``rule`` is empty."""
+    """What a rule says when a file is damaged, and must not; the whole audit failed if ``rule`` is empty."""
 
     case: Case
     damage: str
@@ -98,6 +97,8 @@ class Violation:
 
 def _request(home: Path) -> Request:
     earlier = home / EARLIER
+    if (home / BEFORE).is_dir():
+        return Request(tuple(one for one in (home / BEFORE, home / AFTER) if one.is_dir()))
     return Request((earlier, home) if earlier.exists() else (home,))
 
 
@@ -109,13 +110,13 @@ def _put_together(fixture: Fixture, home: Path) -> Path:
     return home
 
 
-def severe_rules(fixture: Fixture) -> set[str]:
-    """Rules that report something of high severity or above in the whole fixture; none where it is refused."""
+def severe_rules(fixture: Fixture) -> set[str] | None:
+    """Rules that report something of high severity or above in the whole fixture; None where it is refused."""
     with tempfile.TemporaryDirectory(prefix="law-") as folder:
         try:
             report = audit(_request(_put_together(fixture, Path(folder) / "capture")))
         except PtauditError:
-            return set()
+            return None
     return {one.rule.code for one in report.findings if one.severity >= Severity.HIGH}
 
 
@@ -132,7 +133,16 @@ def _damaged(source: Path, damages: Iterable[str]) -> Iterator[tuple[str, bytes 
 
 
 def violations(case: Case, fired: set[str], damages: Iterable[str] = ()) -> Iterator[Violation]:
-    """What the law forbids, for one file.  An audit that refuses the evidence reassures nobody.
+    """What the laws forbid, for one file: see `trials`."""
+    for _, broken in trials(case, fired, damages):
+        yield from broken
+
+
+def trials(case: Case, fired: set[str], damages: Iterable[str] = ()) -> Iterator[tuple[str, list[Violation]]]:
+    """Each damage that was done to one file, and what it made the rules say that the laws forbid.
+
+    Rules that ``fired`` in the whole fixture must not reassure.  Where none did, none may report anything of high
+    severity or above.  An audit that refuses the evidence breaks neither law.
 
     ``damages`` are some of the names of `DAMAGES`; without any, each is done that leaves something else than another.
     """
@@ -148,7 +158,7 @@ def violations(case: Case, fired: set[str], damages: Iterable[str] = ()) -> Iter
                     continue
                 done.add(digest)
                 (home / case.file).write_bytes(data)
-            yield from _judged(case, name, home, fired)
+            yield name, list(_judged(case, name, home, fired))
 
 
 def _judged(case: Case, damage: str, home: Path, fired: set[str]) -> Iterator[Violation]:
@@ -160,5 +170,9 @@ def _judged(case: Case, damage: str, home: Path, fired: set[str]) -> Iterator[Vi
         yield Violation(case, damage, "", f"{type(error).__name__}: {error}")
         return
     for verdict in report.verdicts:
-        if verdict.outcome in REASSURING:
-            yield Violation(case, damage, verdict.rule.code, verdict.outcome)
+        if verdict.outcome is Outcome.ERROR or (fired and verdict.outcome in REASSURING):
+            yield Violation(case, damage, verdict.rule.code, f"{verdict.outcome} {verdict.reason}".rstrip())
+    if not fired:
+        created = {one.rule.code: one for one in reversed(report.findings) if one.severity >= Severity.HIGH}
+        for code, one in sorted(created.items()):
+            yield Violation(case, damage, code, f"reports {one.severity.name.lower()}: {one.hit.title}")

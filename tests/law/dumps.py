@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from parsers.arm64 import PTE
 from parsers.vmcore.blocks import read_blocks
 from parsers.vmcore.distilled import write_core
 from parsers.vmcore.dump import Dump
@@ -56,13 +57,13 @@ def damaged_dumps(path: Path) -> Iterator[tuple[str, bytes]]:
     units = np.concatenate([np.arange(lo, hi, dtype=np.uint64) for lo, hi in zip(starts, ends, strict=True)])
     if units.size > 1 << 17:
         return  # of a whole machine: distil it first
-    parts = [*_kinds(raw), *_places(units)]
+    parts = [*_kinds(raw), *_tables(raw), *_places(units)]
     for name, gone in parts:
         left = np.setdiff1d(units, gone)
         if 0 < left.size < units.size:
             yield f"{name} excluded", _core(raw.memory, left, raw)
             yield f"{name} zeroed", _core(_Zeroed(raw.memory, gone), units, raw)
-    for name, gone in parts[:4]:
+    for name, gone in parts[:2]:
         left = np.setdiff1d(units, gone)
         if left.size:
             small = {"machine": "aarch64", "block_size": UNIT}
@@ -99,6 +100,28 @@ def _kinds(raw: RawDump) -> Iterator[tuple[str, U64]]:
         seen = np.union1d(seen, found)
         if found.size:
             yield name, found
+
+
+def _tables(raw: RawDump) -> Iterator[tuple[str, U64]]:
+    """Table pages of the linear map and of the struct pages, level by level, one of them, and subsection maps."""
+    dump = Dump(raw)
+    tables = walk_page_tables(dump.memory, dump.addresses, source=dump.path).mapping.tables
+    assert tables is not None
+    page, root = dump.addresses.granule.page_size, dump.addresses.granule.first_level(dump.addresses.va_bits)
+    mine = dump.addresses.of_memory(tables.va, tables.va)
+    for level in range(root, PTE + 1):
+        yield f"tables of level {level}", _units(tables.pa[(tables.level == level) & (mine | (level == root))], page)
+    yield "the last table", _units(tables.pa[mine][-1:], page)
+    sections = dump.attempt("section table", lambda: read_sections(dump))
+    if sections is not None:
+        pa, known = dump.physical(sections.usage)
+        yield "subsection maps", np.unique(pa[known]) // np.uint64(UNIT)
+
+
+def _units(pages: U64, page_size: int) -> U64:
+    """Page frames of 4096 bytes of pages."""
+    first = np.unique(pages) // np.uint64(UNIT)
+    return np.asarray((first[:, None] + np.arange(page_size // UNIT, dtype=np.uint64)).ravel())
 
 
 def _read_struct_pages(dump: Dump) -> object:
