@@ -209,7 +209,7 @@ def test_a_section_that_changes_meanwhile_is_noticed(kcore: Path, monkeypatch) -
 
 @on_linux
 def test_a_bundle_of_the_printed_script_is_audited_as_the_dump(ptaudit, kcore: Path, tmp_path: Path) -> None:
-    done = run(printed(tmp_path, kcore), "-o", "home")
+    done = run(printed(tmp_path, kcore), "-o", "home/")
     assert (done.returncode, done.stdout) == (0, "")
     home = tmp_path / "home"
     assert home.stat().st_mode & 0o077 == 0
@@ -235,16 +235,16 @@ def test_folders_of_others_are_refused_and_a_kcore_that_does_not_exist_is_in_the
     path = printed(tmp_path, tmp_path / "none")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").write_text("mine")
-    assert run(path, "-o", "full").returncode == 2
+    assert run(path, "-o", "full/").returncode == 2
     assert [one.name for one in (tmp_path / "full").iterdir()] == ["mine"]
     (tmp_path / "link").symlink_to(tmp_path / "full")
-    assert run(path, "-o", "link").returncode == 2
-    done = run(path, "-o", "home")
+    assert run(path, "-o", "link/").returncode == 2
+    done = run(path, "-o", "home/")
     assert done.returncode == 0
     assert "does not exist (CONFIG_PROC_KCORE)" in done.stderr
     assert not (tmp_path / "home" / "host.core").exists()
     assert "does not exist" in parse_manifest((tmp_path / "home" / "manifest").read_bytes(), "m").why_not("host.core")
-    assert run(path, "-o", "text", "--no-kcore").returncode == 0
+    assert run(path, "-o", "text/", "--no-kcore").returncode == 0
     assert "host.core" not in (tmp_path / "text" / "manifest").read_text()
 
 
@@ -265,9 +265,20 @@ def test_an_archive_is_written_where_one_is_named(kcore: Path, tmp_path: Path, n
 
 
 @on_linux
+def test_what_names_no_directory_is_an_archive_as_it_is_for_the_shell_script(kcore: Path, tmp_path: Path) -> None:
+    path = printed(tmp_path, kcore)
+    assert run(path, "-o", "mine").returncode == 0
+    assert run(path).returncode == 0
+    (one,) = [one.name for one in tmp_path.iterdir() if one.name not in {"collect.py", "mine.tar.gz"}]
+    assert re.fullmatch(r"ptaudit-.*-\d{8}-\d{6}\.tar\.gz", one)
+    with tarfile.open(tmp_path / "mine.tar.gz") as archive:
+        assert "host.core" in archive.getnames()
+
+
+@on_linux
 def test_dry_run_and_bad_options(tmp_path: Path, kcore: Path) -> None:
     path = printed(tmp_path, kcore)
-    done = run(path, "-n", "-o", "home")
+    done = run(path, "-n", "-o", "home/")
     assert done.returncode == 0
     assert re.search(r"host\.core .*\(root\)", done.stderr)
     assert run(path, "-t", "x").returncode == 2
@@ -276,7 +287,7 @@ def test_dry_run_and_bad_options(tmp_path: Path, kcore: Path) -> None:
 
 @on_linux
 def test_a_redacted_folder_has_no_core(tmp_path: Path, kcore: Path) -> None:
-    done = run(printed(tmp_path, kcore), "-r", "-o", "home")
+    done = run(printed(tmp_path, kcore), "-r", "-o", "home/")
     assert done.returncode == 0
     assert "host.core: left out, for whole pages of" in done.stderr
     assert not (tmp_path / "home" / "host.core").exists()

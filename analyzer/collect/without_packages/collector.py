@@ -19,11 +19,11 @@ from analyzer.collect.without_packages.small_core import take_core
 
 KCORE = "/proc/kcore"
 TEXT_SOURCES = ""  # the shell script, where this is printed
-ABOUT = """Collects what ptaudit audits from an arm64 Linux host into a new folder: reads only, writes nothing else.
+ABOUT = """Collects what ptaudit audits from an arm64 Linux host into one archive: reads only, writes nothing else.
 Run it as root. The text sources are those of ptaudit's shell script; host.core is an ELF core with the
 page tables, section table, memory blocks, zones, resources, symbols and types of the running kernel, from
-/proc/kcore: no memory of a process, no page cache, no kernel log. The manifest in the folder names what
-could not be read. Then, where ptaudit is: ptaudit audit FOLDER"""
+/proc/kcore: no memory of a process, no page cache, no kernel log. The manifest in it names what
+could not be read. Then, where ptaudit is: ptaudit audit OUT.tar.gz"""
 
 
 def generation() -> bytes:
@@ -102,7 +102,9 @@ def main(arguments: List[str]) -> int:
     """Collect; the exit status."""
     parser = argparse.ArgumentParser(description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "-o", "--output", metavar="OUT", help="OUT.tar.gz, or a new or empty folder (ptaudit-HOST-TIME)"
+        *("-o", "--output"),
+        metavar="OUT",
+        help="OUT.tar.gz, or a new or empty directory if OUT ends in / (ptaudit-HOST-TIME.tar.gz here)",
     )
     parser.add_argument("-n", "--dry-run", action="store_true", help="say what would be read, and read nothing")
     parser.add_argument(
@@ -119,9 +121,11 @@ def main(arguments: List[str]) -> int:
     os.umask(0o077)
     give_way()
     host = "host" if options.redact else "".join(c if c.isalnum() or c in "._-" else "_" for c in platform.node())
-    home = options.output or "ptaudit-{}-{}".format(host, time.strftime("%Y%m%d-%H%M%S"))
-    if not home.endswith((".tar.gz", ".tgz")):
+    home = options.output or "ptaudit-{}-{}.tar.gz".format(host, time.strftime("%Y%m%d-%H%M%S"))
+    if home.endswith("/"):
         return collect(shell, home, options)
+    if not home.endswith((".tar.gz", ".tgz")):
+        home += ".tar.gz"
     if os.path.isdir(home):
         say(f"collect: {home} is a folder")
         return 2

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Collects what ptaudit audits from an arm64 Linux host, the small core of its memory included.
 
-One file for Python 3.6 to 3.14 without packages. It only reads, and writes nothing but the folder that it is given.
+One file for Python 3.6 to 3.14 without packages. It only reads, and writes nothing but its own archive or directory.
 The text sources are those of a POSIX shell script that is part of it. host.core is an ELF core that holds pages of
 /proc/kcore: page tables, section table, the struct pages of hot-added memory that an audit looks at, memory blocks,
 zones, resources, huge pages, symbols (kallsyms) and types (BTF). No memory of a process and no page cache is in it,
