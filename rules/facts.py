@@ -59,7 +59,7 @@ _MADE: dict[type, _Made] = {
     PrintedTables: _Made("a page-table dump beside a crash dump", ("ptdump",)),
     ListedSections: _Made("the section table of /proc/iomem and the memory blocks", ("iomem", "memory_blocks")),
     **{record.fact: _Made(record.described, _CRASH_DUMP) for record in RECORDS},
-    PageWalk: _Made("output addresses (a crash dump)", _CRASH_DUMP),
+    PageWalk: _Made("output addresses (a crash dump or /proc/kcore)", _CRASH_DUMP),
 }
 """Facts that no parser returns; all others are in `parsers.kinds.KINDS`."""
 

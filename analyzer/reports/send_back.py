@@ -39,17 +39,22 @@ def send_back(report: Report) -> list[str]:
         return []
     files = [(name, command, rules) for name, command, rules in _files(wanted) if rules]
     commands = {kind.step for kind in in_order() if kind.command}
-    others = sorted((step for step in wanted if step not in commands), key=lambda step: step != STEP_OF_RUNNING)
+    others = [step for step in wanted if step not in commands and step != STEP_OF_RUNNING]
     lines = ["To decide the rest, collect:"]
+    if STEP_OF_RUNNING in wanted:  # of a running host it gives everything that the files below do
+        lines += _note(f"{STEP_OF_RUNNING} ({_few(wanted[STEP_OF_RUNNING])}){'; or, file by file:' if files else ''}")
     if files:
         lines += [f"  mkdir -p {DIRECTORY} && cd {DIRECTORY}    # as root, on the host", *_block(files)]
         lines += [f"  tar -czf ../{DIRECTORY}.tar.gz ."]
     notes = {kind.step: kind.note for kind in in_order() if kind.note}
     notes |= dict.fromkeys([*how_to_collect(Earlier), *report.facts.collect(Earlier)], _SECOND_CAPTURE)
     for step in others:
-        note = f"# {'also ' if files else ''}{notes.get(step, step)} ({_few(wanted[step])})"
-        lines += textwrap.wrap(note, WIDTH, initial_indent="  ", subsequent_indent="  #   ")
+        lines += _note(f"{'also ' if files else ''}{notes.get(step, step)} ({_few(wanted[step])})")
     return [*lines, *([ALL_AT_ONCE] if files else [])]
+
+
+def _note(text: str) -> list[str]:
+    return textwrap.wrap(f"# {text}", WIDTH, initial_indent="  ", subsequent_indent="  #   ")
 
 
 def _files(wanted: dict[str, list[str]]) -> Iterator[tuple[str, str, list[str]]]:

@@ -228,12 +228,17 @@ class Record(NamedTuple):
 
 
 RECORDS = (
-    Record(SectionRows, "sections", "section table", "mem_section (a crash dump)"),
-    Record(StructPageRows, "struct_pages", "struct pages", "struct pages (a crash dump)"),
-    Record(BlockRows, "blocks", "memory blocks", "struct memory_block (a crash dump)"),
-    Record(SelfHostedRows, "self_hosted", "self-hosted pages", "struct pages of self-hosted pages (a crash dump)"),
-    Record(ZoneRows, "zones", "zones", "the zones (a crash dump)"),
-    Record(HugetlbRows, "hugetlb", "huge pages", "the huge page pools (a crash dump)"),
+    Record(SectionRows, "sections", "section table", "mem_section (a crash dump or /proc/kcore)"),
+    Record(StructPageRows, "struct_pages", "struct pages", "struct pages (a crash dump or /proc/kcore)"),
+    Record(BlockRows, "blocks", "memory blocks", "struct memory_block (a crash dump or /proc/kcore)"),
+    Record(
+        SelfHostedRows,
+        "self_hosted",
+        "self-hosted pages",
+        "struct pages of self-hosted pages (a crash dump or /proc/kcore)",
+    ),
+    Record(ZoneRows, "zones", "zones", "the zones (a crash dump or /proc/kcore)"),
+    Record(HugetlbRows, "hugetlb", "huge pages", "the huge page pools (a crash dump or /proc/kcore)"),
     Record(ListedMemory, "listed", "listed memory", "the list of memory of a crash dump"),
 )
 """All of them: what a dump is asked for, what rules may require, and what is said where it is missing."""
