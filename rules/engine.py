@@ -153,7 +153,7 @@ def _evaluate(rule: Rule, facts: Facts) -> Verdict:
     if isinstance(why, UndecidedError):
         missing = (facts.missing.get(kind, "") for kind in why.collect if isinstance(kind, type))
         reason = "; ".join(dict.fromkeys((why.reason, *filter(None, missing))))
-        return _with_hits(rule, facts, hits, reason, _steps(facts, why.collect))
+        return _with_hits(rule, facts, hits, reason, _to_decide(facts, why.collect))
     if isinstance(why, LayoutError):
         if not hits:
             return _fall_back(rule, facts, str(why), facts.collect(KernelLayout))
@@ -185,6 +185,14 @@ def _fall_back(rule: Rule, facts: Facts, reason: str, collect: tuple[str, ...]) 
             hits += found
             reasons += [why.reason] if isinstance(why, UndecidedError) else []
     return _with_hits(rule, facts, hits, "; ".join(dict.fromkeys(reasons)), collect)
+
+
+def _to_decide(facts: Facts, kinds: tuple[type | str, ...]) -> tuple[str, ...]:
+    """What to do to get what a rule lacks, of what changed while it was read too."""
+    flux = facts.get(Flux)
+    if flux is not None and flux.named and not _OF_SECTIONS.isdisjoint(kinds):
+        return (AUDIT_AGAIN,)
+    return _steps(facts, kinds)
 
 
 def _steps(facts: Facts, kinds: Iterable[type | str]) -> tuple[str, ...]:

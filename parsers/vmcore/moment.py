@@ -234,7 +234,8 @@ def without_flux(facts: VmcoreFacts, flux: Flux) -> VmcoreFacts:
 def _blocks_without(blocks: BlockRows, flux: Flux) -> BlockRows:
     """The blocks that hold no section in flux."""
     number = blocks.start_section_nr.astype(np.int64) // blocks.sections_per_block
-    return _rows(blocks, ~np.isin(number, flux.sections // blocks.sections_per_block))
+    stay = ~np.isin(number, flux.sections // blocks.sections_per_block)
+    return replace(_rows(blocks, stay), in_flux=int((~stay).sum()))
 
 
 def _rows(table: R, kept: Bool) -> R:

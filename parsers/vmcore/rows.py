@@ -120,6 +120,8 @@ class BlockRows:
     address: U64
     """Virtual address of each ``struct memory_block``: the evidence."""
     sections_per_block: int
+    in_flux: int = 0
+    """Blocks that have no row because they changed while a running kernel was read."""
 
     def __len__(self) -> int:
         return int(self.start_section_nr.size)

@@ -86,7 +86,7 @@ def _online(rows: I64, blocks: BlockRows) -> I64:
     states = [blocks.state[row] for row in rows.tolist()]
     online = rows[[state == "online" for state in states]]
     if not online.size:
-        if any(state != "offline" for state in states):
+        if blocks.in_flux or any(state != "offline" for state in states):
             raise UndecidedError("blocks that hold their own struct pages are going on- or offline", BlockRows)
         raise NotApplicableError("no online memory block holds its own struct pages")
     return online

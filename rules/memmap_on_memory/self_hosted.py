@@ -8,15 +8,15 @@ import numpy as np
 
 from parsers.ranges import distinct
 from parsers.records import dataclass
+from parsers.vmcore.rows import BlockRows
 from rules.finding import Hit, Severity
 from rules.model.memory.quotes import block_pfns, quote_blocks
 from rules.model.memory.walk import Outputs
-from rules.rule import NotApplicableError
+from rules.rule import NotApplicableError, UndecidedError
 
 if TYPE_CHECKING:
     from parsers.mapping import I64, Bool
     from parsers.ranges import Ranges
-    from parsers.vmcore.rows import BlockRows
     from rules.model.memory.regions import Vmemmap
     from rules.model.memory.sections import SectionTable
     from rules.model.memory.walk import PageWalk
@@ -25,8 +25,16 @@ __all__ = ["Backing", "hosts"]
 
 
 def hosts(blocks: BlockRows) -> I64:
-    """Rows of blocks whose first pages hold their own struct pages; NotApplicableError where there are none."""
+    """Rows of blocks whose first pages hold their own struct pages.
+
+    NotApplicableError where there are none, UndecidedError where one may be among those that changed while they were
+    read.
+    """
     rows = np.flatnonzero(blocks.nr_vmemmap_pages)
+    if not rows.size and blocks.in_flux:
+        raise UndecidedError(
+            "the memory blocks that changed while they were read may hold their struct pages", BlockRows
+        )
     if not rows.size:
         raise NotApplicableError("no memory block holds its own struct pages")
     return rows

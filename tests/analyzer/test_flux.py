@@ -15,6 +15,7 @@ from parsers.vmcore import extract as extracting
 from parsers.vmcore.extract import extract
 from parsers.vmcore.moment import find_flux, without_flux
 from rules.engine import Outcome, builtin_rules, run
+from rules.facts import AUDIT_AGAIN
 from rules.model.captured import Captured, build_facts
 from tests.parsers.vmcore.conftest import FIXTURES
 from tests.parsers.vmcore.kcores import room_for_kcore
@@ -90,6 +91,19 @@ def test_a_wrong_state_is_found_beside_memory_in_flux() -> None:
     left = without_flux(changed, without(whole, int(whole.blocks.start_section_nr[-1])))
     verdicts = {one.rule.code: one for one in run(builtin_rules(), build_facts(Captured(vmcore=left)))}
     assert verdicts["SEC-02"].outcome is Outcome.FIRED
+
+
+def test_blocks_in_flux_may_be_those_that_hold_their_own_struct_pages() -> None:
+    whole = extract(HOSTED)
+    per_block, start = whole.blocks.sections_per_block, whole.blocks.start_section_nr
+    hosting = start[whole.blocks.nr_vmemmap_pages > 0].astype(np.int64)
+    moved = (hosting[:, None] + np.arange(per_block)).ravel()
+    flux = find_flux((whole.walk, whole.sections), (whole.walk, whole.sections), whole.addresses, 64, per_block, moved)
+    left = without_flux(whole, flux)
+    assert left.blocks.in_flux == hosting.size > 0
+    verdicts = {one.rule.code: one for one in run(builtin_rules(), build_facts(Captured(vmcore=left)))}
+    for code in ("MOM-01", "MOM-08"):
+        assert (verdicts[code].outcome, verdicts[code].collect) == (Outcome.UNDECIDED, (AUDIT_AGAIN,)), code
 
 
 def test_all_sections_of_a_block_are_in_flux_with_one() -> None:
