@@ -87,6 +87,7 @@ def test_a_running_host_is_asked_for_kcore_first_and_for_no_crash_dump(ptaudit, 
     assert "crash dump" not in out.splitlines()[0]
     notes = [line for line in block(out) if line.startswith("  # ")]
     assert "ptaudit audit --live" in notes[0]
+    assert notes[0] == block(out)[0], "before the commands for single files"
     assert "/proc/vmcore" not in "\n".join(notes)
     report = json.loads(ptaudit("audit", running, "--format", "json").out)
     steps = {step for rule in report["rules"] for step in rule["collect"]}
