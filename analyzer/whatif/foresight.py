@@ -7,15 +7,18 @@ from functools import cached_property
 from itertools import permutations
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from analyzer.whatif.adding import Adding, described_by_a_leaf
 from analyzer.whatif.answer import Answer, Kind
 from analyzer.whatif.case import PAGE_4K, Case, Outcome
 from analyzer.whatif.operation import Operation, Verb, parse_operation
 from parsers.errors import LayoutError, UsageError
 from parsers.layout import KernelLayout
-from parsers.ranges import Ranges
+from parsers.ranges import EMPTY, Ranges
 from parsers.records import dataclass
-from rules.facts import Facts, how_to_collect
+from parsers.vmcore.moment import Flux
+from rules.facts import AUDIT_AGAIN, Facts
 from rules.finding import Claim
 from rules.model.memory.resources import Resources
 from rules.model.memory.units import Unit, UnitKind
@@ -126,9 +129,8 @@ class Foresight:
         known = self.known
         if known is None or self.blind:
             reason = self.blind or self.undecided[0].reason
-            steps = [
-                step for kind in (self.undecided[0].collect if not self.blind else ()) for step in how_to_collect(kind)
-            ]
+            lacking = self.undecided[0].collect if not self.blind else ()
+            steps = [step for kind in lacking for step in self.facts.collect(kind)]
             return Answer(
                 operation=operation,
                 kind=Kind.UNKNOWN,
@@ -136,13 +138,21 @@ class Foresight:
                 claim=Claim.SUSPECTED,
                 collect="; ".join(steps) or None,
             )
-        units = self._units(operation, known)
-        outcomes = [self._outcome(Case(self.facts, known, machine), operation, units) for machine in known.machines]
+        flux = self.facts.get(Flux)
+        try:
+            units = self._units(operation, known)
+        except UsageError:
+            if flux is None or not flux.named:
+                raise
+            return self._changed(operation, f"no such unit is in what did not change while it was read ({flux.named})")
         pfns = Ranges.pairs((unit.start_pfn, unit.end_pfn) for unit in units)
-        first = outcomes[0]
         if operation.verb is Verb.ADD and operation.span is not None:
             page = known.layout.page_size
             pfns = Ranges.one(operation.span[0] // page, -(-operation.span[1] // page))
+        if flux is not None and pfns & self._in_flux(flux, known):
+            return self._changed(operation, f"{flux.named} changed while they were read", pfns)
+        outcomes = [self._outcome(Case(self.facts, known, machine), operation, units) for machine in known.machines]
+        first = outcomes[0]
         if len({one.kind for one in outcomes}) > 1:
             why = "; or ".join(dict.fromkeys(f"{one.kind}: {one.why}" for one in outcomes))
             return Answer(
@@ -162,6 +172,21 @@ class Foresight:
             notes=(*known.assumptions, *first.notes),
             oops=first.oops,
         )
+
+    @staticmethod
+    def _changed(operation: Operation, why: str, pfns: Ranges = EMPTY) -> Answer:
+        return Answer(
+            operation=operation, kind=Kind.UNKNOWN, why=why, claim=Claim.SUSPECTED, collect=AUDIT_AGAIN, pfns=pfns
+        )
+
+    @staticmethod
+    def _in_flux(flux: Flux, known: Known) -> Ranges:
+        """The page frames of sections that changed while they were read, and of their neighbours.
+
+        A leaf of the page tables may hold the struct pages of both.
+        """
+        sections = Ranges.of(np.maximum(flux.sections - 1, 0), flux.sections + 2)
+        return sections.scale(known.layout.pages_per_section)
 
     def _units(self, operation: Operation, known: Known) -> list[Unit]:
         """The units that an operation names; UsageError if there are none."""

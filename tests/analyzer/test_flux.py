@@ -11,6 +11,8 @@ import pytest
 from analyzer.audit import audit
 from analyzer.sources.read import Request
 from analyzer.verdict import State
+from analyzer.whatif.answer import Kind
+from analyzer.whatif.foresight import what_if
 from parsers.vmcore import extract as extracting
 from parsers.vmcore.extract import extract
 from parsers.vmcore.moment import find_flux, without_flux
@@ -104,6 +106,21 @@ def test_blocks_in_flux_may_be_those_that_hold_their_own_struct_pages() -> None:
     verdicts = {one.rule.code: one for one in run(builtin_rules(), build_facts(Captured(vmcore=left)))}
     for code in ("MOM-01", "MOM-08"):
         assert (verdicts[code].outcome, verdicts[code].collect) == (Outcome.UNDECIDED, (AUDIT_AGAIN,)), code
+
+
+def test_what_an_operation_on_memory_in_flux_would_do_is_unknown() -> None:
+    whole = extract(HOSTED)
+    last = int(whole.blocks.start_section_nr[-1])
+    number = last // whole.blocks.sections_per_block
+    iomem = whole.iomem
+    left = replace(without_flux(whole, without(whole, last)), iomem=iomem)
+    facts = build_facts(Captured(vmcore=left))
+    answer, other = what_if(facts, [f"offline:memory{number}", "offline:memory8"])
+    assert (answer.kind, answer.collect) == (Kind.UNKNOWN, AUDIT_AGAIN)
+    assert f"sections {last}" in answer.why
+    assert other.kind is Kind.REFUSED, "memory of the boot"
+    (before,) = what_if(build_facts(Captured(vmcore=whole)), [f"offline:memory{number}"])
+    assert before.kind is not Kind.UNKNOWN
 
 
 def test_all_sections_of_a_block_are_in_flux_with_one() -> None:
