@@ -26,6 +26,7 @@ MOMENTS = {
         [{"start": hex(pfn), "end": hex(pfn + 1)} for pfn in IN_THE_DIMM],
     ),
     "one-removed": ("VMM-02", "critical", "proven", [{"start": "0x20480", "end": "0x20500"}]),
+    "one-removed-7.3": ("VMM-02", "critical", "proven", [{"start": "0x20480", "end": "0x20500"}]),
 }
 
 
