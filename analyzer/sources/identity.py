@@ -18,7 +18,10 @@ from parsers.kinds import is_of_an_earlier_boot
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["doubt_of_names", "own_configs", "refuse_strangers"]
+__all__ = ["doubt_of_names", "own_configs", "own_releases", "refuse_strangers"]
+
+_ARM64 = ("aarch64", "armv8")
+"""As ``uname -m`` says it, in a 32-bit shell too."""
 
 
 _SERIES = expression(r"\d+\.\d+")
@@ -123,6 +126,13 @@ def own_configs(parsed: Mapping[str, Sequence[Any]]) -> list[Any]:
 
 _ATTRIBUTED = {"uname", "dmesg"}
 """A mail may quote a log besides: each oops is decoded by the release that it prints."""
+
+
+def own_releases(parsed: Mapping[str, Sequence[Any]]) -> list[Any]:
+    """The releases without those of another architecture, ``uname`` of the wrong host, if anything else was read."""
+    found = parsed.get("uname", ())
+    alone = set(parsed) == {"uname"}
+    return [one for one in found if alone or not one.arch or one.arch.startswith(_ARM64)]
 
 
 def refuse_strangers(parsed: Mapping[str, Sequence[Any]]) -> None:

@@ -17,7 +17,7 @@ from analyzer.sources.archive import archive_format, plain_name, read_archive
 from analyzer.sources.budget import Budget
 from analyzer.sources.crashdump import Symbols, digest_of_dump, read_vmcore
 from analyzer.sources.found import MAX_FILE_BYTES, UNENDED, Found, digest, head_of
-from analyzer.sources.identity import doubt_of_names, own_configs, refuse_strangers
+from analyzer.sources.identity import doubt_of_names, own_configs, own_releases, refuse_strangers
 from analyzer.sources.parsing import parsed_by
 from analyzer.sources.recognise import Document, Look, documents_of, not_searched
 from analyzer.sources.running import HOST_CORE, is_host_core, is_proc_kcore
@@ -443,23 +443,23 @@ class Reading:
                 raise InputError("; ".join(note.message for note in self.notes))
             why = [one.path if one.reason == NOT_RECOGNISED else f"{one.path} ({one.reason})" for one in self.unread()]
             raise InputError("no file that ptaudit knows (empty?)" + (f": {', '.join(why[:8])}" if why else ""))
-        if "config" in self.parsed and not self._own_config():
-            del self.parsed["config"]
+        self._keep("uname", own_releases(self.parsed), "the release of another architecture: arm64 is audited")
+        self._keep("config", own_configs(self.parsed), "the configuration of another kernel that is installed")
         refuse_strangers(self.parsed)
         if (doubt := doubt_of_names(self.parsed)) is not None:
             self._note(doubt)
         self._superseded()
         return self.parsed
 
-    def _own_config(self) -> bool:
-        """Leaves out the configurations of other kernels that are installed; whether one is left."""
-        own = own_configs(self.parsed)
-        others = [config.path for config in self.parsed["config"] if config not in own]
+    def _keep(self, kind: str, own: list[Any], reason: str) -> None:
+        """Leave out what is of a kind and not this host's own."""
+        others = [one.path for one in self.parsed.get(kind, ()) if one not in own]
         self.ignored += others
-        self.left_out += [Unread(path, "the configuration of another kernel that is installed") for path in others]
-        self.parsed["config"] = own
-        self.named["config"] = [config.path for config in own]
-        return bool(own)
+        self.left_out += [Unread(path, reason) for path in others]
+        if own:
+            self.parsed[kind], self.named[kind] = own, [one.path for one in own]
+        elif others:
+            del self.parsed[kind], self.named[kind]
 
     def _superseded(self) -> None:
         """Name the files that another one of their kind makes useless."""
@@ -472,7 +472,10 @@ class Reading:
                 reason, unused = f"{used} is used, which has more events", [name for name in names if name != used]
             else:
                 reason, unused = f"superseded by {names[-1]}", [] if kind in _MANY else names[:-1]
-            self.left_out += [Unread(name, reason) for name in unused]
+            content = {one.path: one.sha256 for one in self.sources if one.kind == kind}
+            for name in unused:
+                same = kind not in _MANY and content.get(name) == content.get(names[-1])
+                self.left_out.append(Unread(name, f"the same content as {names[-1]}" if same else reason))
 
     def _note(self, note: Diagnostic) -> None:
         """Say what is odd about a source when others were read too."""

@@ -21,6 +21,7 @@ from analyzer.sources.recognise import documents_of
 from parsers.errors import InputError, UsageError
 from parsers.layout import KernelLayout
 from parsers.parts import parts_of
+from parsers.uname import KernelRelease
 from rules.engine import Outcome
 from rules.model.captured import build_facts
 from tests.analyzer.conftest import CAPTURES
@@ -318,3 +319,20 @@ def test_a_text_that_is_too_long_to_be_searched_is_said(tmp_path: Path, monkeypa
     (tmp_path / "text").write_bytes(OOPS + b"# cat /proc/iomem\n40000000-7fffffff : System RAM\n" * 40)
     (source,) = read_sources(Request((tmp_path / "text",))).sources
     assert any("not searched for other evidence" in one.message for one in source.diagnostics)
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "riscv64", "ppc64le"])
+def test_release_of_another_architecture_is_left_out_and_named(tmp_path: Path, machine: str) -> None:
+    home = tmp_path / "capture"
+    shutil.copytree(CAPTURES / "dimm-6.12/02-dimm-online", home)
+    (home / "uname").write_text(f"Linux pc 6.1.55 #1 SMP {machine} GNU/Linux\n")
+    assert unread(home)["uname"] == "the release of another architecture: arm64 is audited"
+    release = build_facts(read_sources(Request((home,))).captured).get(KernelRelease)
+    assert release is None or release.raw != "6.1.55"
+
+
+def test_identical_files_are_not_called_superseded(tmp_path: Path) -> None:
+    home = tmp_path / "capture"
+    shutil.copytree(CAPTURES / "dimm-6.12/02-dimm-online", home)
+    shutil.copy(home / "iomem", tmp_path / "iomem")
+    assert unread(home, tmp_path / "iomem")["iomem"] == f"the same content as {tmp_path / 'iomem'}"
