@@ -88,6 +88,10 @@ def write_kcore(path, memory, info, addresses, *, old=False, hidden=False):
     if hidden:
         first = addresses.image_start & -4096
         loads = [(first, first - addresses.kimage_voffset & MASK, (addresses.image_end - first) & -4096)]
+        low, high = loads[0][1] - 4096, loads[0][1] + loads[0][2] + 4096
+        apart = (starts >= high) | (ends <= low)  # one run of RAM holds the image, and more
+        low, high = min(low, *starts[~apart].tolist()), max(high, *ends[~apart].tolist())
+        starts, ends = np.append(starts[apart], np.uint64(low)), np.append(ends[apart], np.uint64(high))
     loads.append((0xFFFFFDFF00000000, MASK, 4096))  # vmalloc: no physical address
     linear = [(int(pa) - addresses.phys_offset + addresses.page_offset & MASK, int(pa), int(end - pa))
               for pa, end in zip(starts, ends, strict=True)]  # fmt: skip
