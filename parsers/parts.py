@@ -21,11 +21,10 @@ from parsers.expressions import expression
 from parsers.kinds import KINDS, SNIFF_BYTES, Kind, kind_of_content, kind_of_path
 from parsers.log_scan import report_starts
 from parsers.records import dataclass
+from parsers.transport import MAX_BYTES
 
-__all__ = ["MAX_BYTES", "Part", "parts_of"]
+__all__ = ["Part", "parts_of"]
 
-MAX_BYTES = 128 << 20
-"""Longer texts are of one kind: traces and page-table dumps of large hosts."""
 MAX_RUNS = 50_000
 """Of a text in which kinds alternate more often than this, nothing is believed."""
 

@@ -21,7 +21,7 @@ from parsers.lines import without_transport
 __all__ = ["MAX_BYTES", "carried"]
 
 MAX_BYTES = 128 << 20
-"""Longer texts did not come by mail."""
+"""Longer texts did not come by mail, and are of one kind: traces and page-table dumps of large hosts."""
 _BINARY_BYTES = 4096
 _MARKS = (b"\xff\xfe", b"\xfe\xff")
 _MAX_PIECES = 4

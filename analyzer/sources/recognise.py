@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from parsers.encodings import decoded
 from parsers.errors import Diagnostic
 from parsers.kinds import SNIFF_BYTES, kind_of_content
-from parsers.parts import MAX_BYTES, parts_of
-from parsers.transport import carried
+from parsers.parts import parts_of
+from parsers.transport import MAX_BYTES, carried
 
 if TYPE_CHECKING:
     from analyzer.sources.budget import Budget
