@@ -128,4 +128,4 @@ def _write_all(report: Report, directory: Path, *, verbose: bool) -> None:
     for form, suffix in FORMATS.items():
         _write(report, directory / f"report.{suffix}", _rendered(report, form, verbose=verbose))
     click.echo(printable(report.overall.text))
-    click.echo(f"{directory}/report.{{{','.join(FORMATS.values())}}}: {summary(report)}")
+    click.echo(printable(f"{directory}/report.{{{','.join(FORMATS.values())}}}: {summary(report)}"))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import click
 
+from analyzer.output import printable
 from parsers.errors import InputError
 from parsers.expressions import expression
 from parsers.kinds import kind_of_path
@@ -90,7 +91,7 @@ def _listing(path: Path) -> tuple[list[str], list[str]]:
         with os.scandir(path) as entries:
             named = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
     except OSError as error:
-        click.echo(f"ptaudit: {path}: {error.strerror or error}", err=True)
+        click.echo(printable(f"ptaudit: {path}: {error.strerror or error}"), err=True)
         return [], []
     return [name for name, folder in named if folder], [name for name, folder in named if not folder]
 

@@ -81,7 +81,7 @@ def run(
     from analyzer.fleet.progress import Progress  # noqa: PLC0415
     from analyzer.fleet.run import run_fleet  # noqa: PLC0415
     from analyzer.fleet.summary import as_html, as_text, failed_rules, headline, summarize, worst_of  # noqa: PLC0415
-    from analyzer.output import write_text  # noqa: PLC0415
+    from analyzer.output import printable, write_text  # noqa: PLC0415
 
     begin = time.monotonic()
     try:
@@ -98,7 +98,8 @@ def run(
     click.echo(f"{headline(output)}\n")
     click.echo(as_text(summaries))
     counts = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
-    click.echo(f"{counts} in {seconds:.1f} s ({statuses.total() / seconds:.1f}/s); {output}/summary.html, *.parquet")
+    where = printable(f"{output}/summary.html, *.parquet")
+    click.echo(f"{counts} in {seconds:.1f} s ({statuses.total() / seconds:.1f}/s); {where}")
     broken = failed_rules(output)
     for rule, count in broken:
         click.echo(f"ptaudit: rule {rule} failed inside on {count} bundle{'' if count == 1 else 's'}", err=True)

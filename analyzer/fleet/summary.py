@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from analyzer.fleet.store import query
-from analyzer.output import printable
+from analyzer.output import printable, visible
 from analyzer.text_table import table
 from parsers.records import dataclass
 
@@ -136,4 +136,5 @@ def as_html(folder: Path, summaries: list[Summary]) -> str:
     columns, rows = query(folder, f"{ALL_BUNDLES} {MAX_ROWS}")
     total = query(folder, "SELECT count(*) FROM bundles")[1][0][0]
     page = environment.get_template("fleet.html.j2")
-    return page.render(headline=headline(folder), summaries=[*summaries, Summary("All bundles", columns, rows, total)])
+    text = page.render(headline=headline(folder), summaries=[*summaries, Summary("All bundles", columns, rows, total)])
+    return visible(text, "html")

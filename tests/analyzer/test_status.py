@@ -268,6 +268,21 @@ def test_nor_in_other_views(ptaudit, tmp_path: Path, command: tuple[str, ...]) -
     assert not {char for char in done.out + done.err if char in set(EVIL) - set("31m[2J0")}
 
 
+def test_nor_of_file_names(ptaudit, tmp_path: Path) -> None:
+    hosts = tmp_path / f"hosts{EVIL}"
+    shutil.copytree(SOUND, hosts / f"host{EVIL}")
+    said = []
+    for arguments in (
+        ("audit", hosts / f"host{EVIL}", "--output", f"{tmp_path}/all{EVIL}/"),
+        ("fleet", hosts, "-o", tmp_path / f"r{EVIL}"),
+    ):
+        done = ptaudit(*arguments)
+        assert done.status == 0
+        said.append(done.out + done.err)
+    said.append((tmp_path / f"r{EVIL}" / "summary.html").read_text())
+    assert not {char for text in said for char in text if char in set(EVIL) - set("31m[2J0")}
+
+
 def test_errors_are_printable(ptaudit, tmp_path: Path) -> None:
     done = ptaudit("audit", tmp_path / f"no{EVIL}thing")
     assert done.status == 2
