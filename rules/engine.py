@@ -223,7 +223,8 @@ def _unseen(rule: Rule, facts: Facts) -> str:
     if Mapping in rule.needs and not _is_whole(mapping, facts.get(KernelLayout)):
         parts.append("parts of the page tables")
     sections = facts.get(SectionTable) if SectionTable in rule.needs and flux is None else None
-    if sections is not None and sections.precision is Precision.EXACT and sections.possible - sections.valid:
+    exact = sections is not None and sections.precision is Precision.EXACT
+    if sections is not None and exact and sections.possible - sections.valid - sections.unread:
         parts.append("parts of the section table")
     if flux is not None:
         if flux.named and not _OF_SECTIONS.isdisjoint(rule.needs):

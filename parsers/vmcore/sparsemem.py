@@ -131,9 +131,7 @@ def _subsections(dump: Dump, usage: U64, words: U64, section_size_bits: int) -> 
     addresses = usage[known, None] + np.uint64(at) + np.arange(nr_words, dtype=np.uint64) * np.uint64(8)
     values, got = dump.read_words(addresses.ravel(), in_use=True)
     result[known] = values.reshape(-1, nr_words)
-    # A section that loses its last subsection is no longer present (section_deactivate() in mm/sparse.c).
-    some = result[known].any(axis=1) | (words[known] & np.uint64(1) == 0)
-    known[known] = got.reshape(-1, nr_words).all(axis=1) & some
+    known[known] = got.reshape(-1, nr_words).all(axis=1)
     return result, known
 
 

@@ -74,10 +74,11 @@ def iomem_against_blocks(
     pages = blocks.block_size_bytes // page
     start = blocks.block * pages
     bare = blocks.online & ~resources.pfns(memory, page).touches(start, start + pages)
-    listed = int(resources.everything.end[-1])
+    first, listed = int(resources.everything.start[0]), int(resources.everything.end[-1])
     for row in np.flatnonzero(bare).tolist():
         beyond = int(start[row]) * page >= listed
-        lone = not beyond and not Ranges.one(int(start[row]), int(start[row]) + pages) - unmapped
+        within = first <= int(start[row]) * page and not beyond  # the list may have lost its head as well
+        lone = within and not Ranges.one(int(start[row]), int(start[row]) + pages) - unmapped
         yield Hit(
             title=f"Online memory block {int(blocks.block[row])} without System RAM",
             message=f"memory{int(blocks.block[row])} is online, and /proc/iomem has no RAM there"
