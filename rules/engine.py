@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import rules as package
 from parsers.errors import LayoutError, UsageError
-from parsers.layout import KernelLayout, Precision
+from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
 from parsers.memory_blocks import MemoryBlocks
 from parsers.ranges import Ranges
@@ -223,8 +223,7 @@ def _unseen(rule: Rule, facts: Facts) -> str:
     if Mapping in rule.needs and not _is_whole(mapping, facts.get(KernelLayout)):
         parts.append("parts of the page tables")
     sections = facts.get(SectionTable) if SectionTable in rule.needs and flux is None else None
-    exact = sections is not None and sections.precision is Precision.EXACT
-    if sections is not None and exact and sections.possible - sections.valid - sections.unread:
+    if sections is not None and sections.unshown:
         parts.append("parts of the section table")
     if flux is not None:
         if flux.named and not _OF_SECTIONS.isdisjoint(rule.needs):

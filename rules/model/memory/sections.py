@@ -110,6 +110,8 @@ class SectionTable:
     """
     unread: Ranges = EMPTY
     """PFNs of present sections added after boot whose subsection maps are not in the dump: some or all are valid."""
+    unshown: Ranges = EMPTY
+    """PFNs of parts of ``mem_section`` that are not in the dump."""
     contested: Ranges = EMPTY
     """PFNs of sections that /proc/iomem and the memory blocks, taken one after the other, disagree about (SEC-04)."""
 
@@ -123,10 +125,7 @@ class SectionTable:
         return Claim.PROVEN if self.precision is Precision.EXACT else Claim.PROBABLE
 
     def need_whole_lists(self) -> None:
-        """UndecidedError where a list that this table is derived from has less than the other, or the page tables.
-
-        Also where a dump lacks parts of ``mem_section`` or of what belongs to it.
-        """
+        """UndecidedError where a list or a dump that this table is made from has less than the other, or the tables."""
         if self.unread:
             number = self.unread.total // self.pages_per_section
             raise UndecidedError(f"the subsection maps of {number} sections are not in the dump", "vmcore")
@@ -286,6 +285,7 @@ class _Reading:
             unlisted=self._unlisted(early | bits | unknown),
             unnamed=self._unnamed(bits),
             unread=unread,
+            unshown=unknown - unread,
             contested=EMPTY if resources is None else ram - early - bits - unknown,
         )
 
