@@ -244,7 +244,12 @@ def _check(name: str, start: int, end: int) -> None:
 
 
 def cut(mapping: Mapping, base: int, first: int, size: int) -> tuple[I64, I64, I64, Ranges]:
-    """Row numbers, and byte offsets from ``base`` of rows and of what was observed, in ``[first, size)`` of them."""
+    """Row numbers, and byte offsets from ``base`` of rows and of what was observed, in ``[first, size)`` of them.
+
+    LayoutError where ``first`` lies before the area: evidence may say anything.
+    """
+    if first < 0:
+        raise LayoutError(f"the area from {base:#x} cannot begin {-first:#x} bytes before itself")
     first = min(first, size)
     rows, start, end = clip(mapping.start, mapping.last, base + first, size - first)
     _, seen_start, seen_end = clip(mapping.observed_start, mapping.observed_last, base + first, size - first)
