@@ -5,6 +5,7 @@ Commands are imported only when they run, so that ``ptaudit --help`` does not pa
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import os
@@ -78,9 +79,8 @@ def main() -> None:
     """Run the command line and end with its exit status (`analyzer.status`)."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # no product of matrices here is worth starting threads
     gc.set_threshold(100_000)  # what an import makes stays
-    status = status_of(_run)
-    gc.freeze()  # the collections at the end of the interpreter would look at every object for nothing
-    sys.exit(status)
+    atexit.register(gc.freeze)  # the collections at the end of the interpreter would look at every object for nothing
+    sys.exit(status_of(_run))
 
 
 def _run(arguments: list[str]) -> object:

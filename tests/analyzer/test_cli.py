@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -189,3 +190,9 @@ def test_control_characters_of_a_dump_do_not_reach_the_terminal(ptaudit, damaged
         path.chmod(path.stat().st_mode | stat.S_IWUSR)
     (capture / "uname").write_text("Linux h\x1b]0;owned\x07 6.12.117 #1 SMP aarch64\n")
     assert "\x1b" not in ptaudit("audit", capture).out
+
+
+def test_a_caller_of_main_can_still_collect_its_garbage(ptaudit, damaged: Path) -> None:
+    frozen = gc.get_freeze_count()
+    ptaudit("audit", damaged)
+    assert gc.get_freeze_count() == frozen
