@@ -31,7 +31,7 @@ MAX_EXTRA = 200 << 20
 APART = {
     **{("Mapping", name): "observed" for name in ("observed_start", "observed_last")},
     **{("ZoneRows", f"node_{name}"): "node" for name in ("id", "start_pfn", "spanned", "present")},
-    **{("SectionRows", name): "unknown" for name in ("unknown_start", "unknown_end")},
+    **{("SectionRows", f"{name}_{edge}"): name for name in ("unknown", "blank") for edge in ("start", "end")},
 }
 """Columns that are not as long as the others of their class, by the group that they belong to."""
 WITHOUT_ROWS = {"SectionRows": {"subsections"}, "Walk": {"repeated"}}

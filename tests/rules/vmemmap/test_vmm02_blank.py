@@ -169,7 +169,7 @@ def test_struct_pages_that_are_not_mapped_are_not_blank(layout):
 
 
 def blanks(layout, blank, units, *, online=(), early=()):
-    """What is said of subsections 0, 1, 2...: 0 for a blank one, _ for one that was not read."""
+    """What is said of subsections 0, 1, 2...: 0 for a blank one, _ for one that was not read; None: undecided."""
     read = [number for number, one in enumerate(blank) if one != "_"]
     rows = StructPageRows(
         pfn=np.array([place(number) + SUBSECTION - 1 for number in read]),
@@ -189,7 +189,9 @@ def blanks(layout, blank, units, *, online=(), early=()):
     }
     known = facts(layout, [struct_pages(PFN, PFN, blocks=16)], rows, **machine)
     (verdict,) = run([lost_struct_pages], known)
-    assert verdict.outcome in {Outcome.FIRED, Outcome.PASSED}, verdict.reason
+    if verdict.outcome is Outcome.UNDECIDED:
+        assert "all struct pages in the sections of" in verdict.reason
+        return None
     assert all(one.hit.title == "Struct pages of valid memory are blank" for one in verdict.findings)
     found = Ranges.pairs(pair for one in verdict.findings for pair in one.hit.pfns.tuples())
     return [number for number in range(len(blank)) if found.contains([place(number)])[0]]
@@ -210,9 +212,9 @@ def last_page(_, hi):
         ("0011", [(0, 4)], []),
         ("1110", [(0, 4)], [(3, 4)]),
         ("0101", [(0, 4)], [(2, 3)]),
-        ("0000", [(0, 4)], []),
+        ("0000", [(0, 4)], None),  # nothing else in the section is in use: the dump may be full of zeros
         ("00001111", [(0, 4), (4, 8)], [(0, 4)]),
-        ("0000000011111111", [(0, 8), (8, 16)], []),
+        ("0000000011111111", [(0, 8), (8, 16)], None),
         ("0000000010000000", [(0, 8), (8, 16)], [(9, 16)]),
         ("0011", [(0, 2), (2, 4)], [(0, 2)]),
         ("1101", [(0, 2), (2, 4)], []),
@@ -226,7 +228,8 @@ def last_page(_, hi):
     ],
 )
 def test_an_altmap_is_at_the_start_of_its_range(layout, blank, units, expected):
-    assert blanks(layout, blank, units) == [number for lo, hi in expected for number in range(lo, hi)]
+    found = None if expected is None else [number for lo, hi in expected for number in range(lo, hi)]
+    assert blanks(layout, blank, units) == found
 
 
 def test_memory_that_is_online_has_no_blank_struct_pages(layout):

@@ -22,7 +22,7 @@ def with_large_pages(folder, *ranges, end=0x5E000000):
     shutil.copytree(PAGED, folder)
     base, virtual = 0x40000000, 0xFFFF000000000000
     iomem = [
-        line for line in (folder / "iomem").read_text().splitlines(keepends=True) if int(line[:8].strip(), 16) < end
+        line for line in (folder / "iomem").read_text().splitlines(keepends=True) if int(line.split("-")[0], 16) < end
     ]
     iomem += [f"{base + lo * MIB:08x}-{base + hi * MIB - 1:08x} : dax0.{at}\n" for at, (lo, hi) in enumerate(ranges)]
     (folder / "iomem").write_text("".join(iomem))
