@@ -67,8 +67,9 @@ class Readers:
             other.close()
             return pid
         try:  # in the new process
-            for name in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(name, signal.SIG_DFL)
+            for name in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(name) is not signal.SIG_IGN:  # as nohup leaves SIGHUP
+                    signal.signal(name, signal.SIG_DFL)
             gc.disable()
             for pipe in self._pipes:
                 pipe.close()

@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -74,11 +75,28 @@ def test_pages_and_their_presence(tmp_path, tables, codec, block_size, forked):
             os.kill(pid, 0)
 
 
-def test_a_process_that_dies_costs_nothing_but_time(tmp_path, tables, forked):
+@pytest.fixture
+def handled():
+    """Signals have a handler in this process, as they have while a command runs."""
+    before = {name: signal.signal(name, lambda *_: None) for name in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for name, handler in before.items():
+        signal.signal(name, handler)
+
+
+@pytest.mark.usefixtures("handled")
+@pytest.mark.parametrize("name", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_a_process_that_dies_costs_nothing_but_time(tmp_path, tables, forked, name):
     memory, pas = opened(tmp_path, tables)
     expected, held = memory.read_pages(pas)
     scanned(memory, pas)
-    os.kill(forked[0], signal.SIGKILL)
+    os.kill(forked[0], name)
+    for _ in range(500):
+        if ended := os.waitid(os.P_PID, forked[0], os.WEXITED | os.WNOWAIT | os.WNOHANG):
+            break
+        time.sleep(0.01)
+    assert ended is not None
+    assert ended.si_status == name
     pages, present = scanned(memory, pas)
     np.testing.assert_array_equal(pages, expected)
     assert present.tolist() == held.tolist()
