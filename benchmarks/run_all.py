@@ -220,7 +220,7 @@ BENCHMARKS = {
             )
             for codec in ("zlib", "lzo", "snappy", "zstd")
         ),
-        ("--gib", "26"),
+        ("--gib", "102"),
     ),
     "fleet": Benchmark(
         "bench_fleet.py",
