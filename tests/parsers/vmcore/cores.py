@@ -166,6 +166,14 @@ CODECS = {
 }
 
 
+def forty_tables() -> Tables:
+    """Forty tables of the last level, each with one page of the linear map."""
+    made = Tables()
+    for number in range(40):
+        made.leaf(0xFFFF000000000000 + (number << 21), 3, 0x8000_0000 + (number << 12))
+    return made
+
+
 def kdump(memory, units, info, *, machine="Unknown", block_size=65536, codec="zlib", split=None, listed=None):
     """A kdump of the blocks that hold ``units``; ``split`` is (start, end) of the blocks that this file describes.
 

@@ -7,17 +7,14 @@ from parsers.errors import FormatError, InputError, PtauditError, WrongFormatErr
 from parsers.vmcore.extract import extract
 from parsers.vmcore.opening import open_dump
 from tests.parsers.vmcore import cores
-from tests.parsers.vmcore.cores import PatchedMemory, Tables, flattened, kdump, vmcoreinfo
+from tests.parsers.vmcore.cores import PatchedMemory, flattened, forty_tables, kdump, vmcoreinfo
 
 VMEMMAP = 0xFFFFFDFFC0000000
 
 
 @pytest.fixture(scope="module")
 def tables():
-    made = Tables()
-    for number in range(40):
-        made.leaf(0xFFFF000000000000 + (number << 21), 3, 0x8000_0000 + (number << 12))
-    return made
+    return forty_tables()
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,12 @@ from parsers.vmcore import kdump as kdump_module
 from parsers.vmcore import readers
 from parsers.vmcore.opening import open_dump
 from tests.parsers.vmcore import cores
-from tests.parsers.vmcore.cores import Tables, kdump, vmcoreinfo
+from tests.parsers.vmcore.cores import forty_tables, kdump, vmcoreinfo
 
 
 @pytest.fixture(scope="module")
 def tables():
-    made = Tables()
-    for number in range(40):
-        made.leaf(0xFFFF000000000000 + (number << 21), 3, 0x8000_0000 + (number << 12))
-    return made
+    return forty_tables()
 
 
 @pytest.fixture(autouse=True)
