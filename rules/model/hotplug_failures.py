@@ -92,7 +92,8 @@ FAILURES: tuple[Failure, ...] = (
         Severity.INFO,
         Kind.HOTPLUG,
         r"migrating pfn (?P<pfn>[0-9a-f]{1,13}) failed ret:(?P<errno>-?\d+)"
-        r"|failed to isolate pfn (?P<pfn_>[0-9a-f]{1,13})",
+        r"|failed to isolate pfn (?P<pfn_>[0-9a-f]{1,13})"
+        r"|page dumped because: (?P<why>isolation failed|migration failure|unmovable page|\w+ page isolation)",
         "A page could not be moved away",
         "The page stays where it is, and its memory block stays online.",
         "The page dump beside the message says what the page is; unpin or free it.",
@@ -228,8 +229,15 @@ class Failed:
     @property
     def key(self) -> str:
         """Identifies a failed operation: the kind and the place, or the reason."""
+        if self.failure.name == "isolate":  # the message and the dump of the page after it are one story
+            return "isolate"
         place = f"{self.bytes_range[0]:x}-{self.bytes_range[1]:x}" if self.bytes_range else self.details
         return f"{self.failure.name} {self.device or place}"
+
+    @property
+    def is_page_dump(self) -> bool:
+        """Whether the message is the reason of a page dump, which may follow one that names the page."""
+        return self.failure.name == "isolate" and self.pfn is None
 
     def describe(self) -> str:
         """The operation with its range and reason, as a sentence."""

@@ -157,11 +157,13 @@ def _hex(value: int | None) -> str | None:
 def events_of(oopses: Oopses) -> tuple[LogEvent, ...]:
     """Every event of a log, by line."""
     rows = [_of_report(oops) for oops in oopses.all]
+    reported = {row.line for row in rows}
     for boot in oopses.dmesg.boots:
         layout = oopses.layout if boot is oopses.dmesg.boot else None
         rows += _memory_failures(boot, oopses.dmesg.path, layout)
         rows += _hardware_errors(boot, oopses.dmesg.path, layout)
-        rows += _failed_operations(boot, oopses, layout)
+        failed = _failed_operations(boot, oopses, layout)
+        rows += [row for row in failed if row.line not in reported]  # the dump of a page that stays is a report
     return tuple(sorted(rows, key=lambda row: row.line))
 
 

@@ -58,8 +58,9 @@ def operation_failed(oopses: Oopses) -> Iterator[Hit]:
     page_size = oopses.layout.get("page_size")
     kept = list(groups.items())[:MAX_PLACES]
     for number, (key, group) in enumerate(kept, 1):
-        first = group[0]
-        times = f" {len(group)} times." if len(group) > 1 else ""
+        first, dumps = group[0], sum(failed.is_page_dump for failed in group)
+        count = max(dumps, len(group) - dumps)
+        times = f" {count} times." if count > 1 else ""
         left_out = len(groups) - len(kept) if number == MAX_PLACES else 0
         more = f" {left_out} more operations failed elsewhere." if left_out else ""
         yield Hit(

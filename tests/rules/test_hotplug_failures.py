@@ -43,6 +43,35 @@ def test_dimm_that_could_not_be_unplugged(tmp_path: Path) -> None:
     assert "memory54" in message
 
 
+PAGE = """page: refcount:1 mapcount:0 mapping:0000000000000000 index:0x0 pfn:0x1b041d
+[   29.980268] flags: 0x400000000000000(node=0|zone=2)
+[   29.980269] raw: 0400000000000000 0000000000000000 dead000000000122 0000000000000000
+[   29.980270] page dumped because: """
+
+
+@pytest.mark.parametrize("reason", ["isolation failed", "migration failure", "unmovable page"])
+def test_dump_of_a_page_that_stays_is_explained(tmp_path: Path, reason: str) -> None:
+    ((title, message),) = said(tmp_path, f"{PAGE}{reason}")
+    assert title == "A page could not be moved away"
+    assert reason in message
+    assert "memory block stays online" in message
+
+
+@pytest.mark.parametrize("reason", ["nonzero mapcount", "VM_BUG_ON_PAGE(PagePoisoned(page))"])
+def test_dump_of_a_page_for_another_reason_is_no_failed_operation(tmp_path: Path, reason: str) -> None:
+    assert said(tmp_path, f"{PAGE}{reason}") == []
+
+
+def test_message_and_page_dump_are_one_story(tmp_path: Path) -> None:
+    text = f"failed to isolate pfn 1b041d\n[   29.980267] {PAGE}isolation failed"
+    (tmp_path / "dmesg").write_text(f"{BOOT}[   29.980266] {text}\n")
+    report = audit(Request((tmp_path / "dmesg",)), only=("OOP-24",))
+    (finding,) = report.findings
+    assert "PFN 0x1b041d" in finding.hit.message
+    assert "times" not in finding.hit.message
+    assert [one.line for one in finding.hit.evidence] == [3, 7]
+
+
 @pytest.mark.parametrize(
     "text",
     [
