@@ -315,3 +315,12 @@ def test_sequence_ends_when_the_time_is_over():
     walk = Operation("walk")
     assert before(time.monotonic() + 60, choosing([walk], None, 1))(World()) == walk
     assert before(time.monotonic() - 1, choosing([walk], None, 1))(World()) is None
+
+
+def test_time_is_counted_by_what_it_was_spent_on(tmp_path):
+    one = played(tmp_path, [CREATE, TEAR])
+    assert {"perform", "capture", "look"} <= set(one.spent)
+    assert sum(one.spent.values()) <= one.seconds
+    atlas = Atlas(tmp_path / "explored", "toy")
+    atlas.enter(one, "pmem", 1, tmp_path / "run")
+    assert "perform" in atlas.summary()
