@@ -82,14 +82,14 @@ def best_of(repeats: int, work: Callable[[], object]) -> float:
 
 
 def peak_memory(path: Path) -> int:
-    """Peak memory, in bytes, of a process that does nothing but read and parse, less an idle one's."""
+    """Peak memory, in bytes, of a process that does nothing but parse a file, less an idle one's."""
     # VmHWM and not ru_maxrss: the latter is handed down from the process that starts this one.
     script = (
-        "import sys; from parsers.ptdump import parse\n"
+        "import sys; from pathlib import Path; from parsers.ptdump import parse_file\n"
         "def peak():\n"
         "    return next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
         "idle = peak()\n"
-        "parse(open(sys.argv[1], 'rb').read(), sys.argv[1])\n"
+        "parse_file(Path(sys.argv[1]), sys.argv[1])\n"
         "print(peak() - idle)\n"
     )
     root = Path(__file__).resolve().parent.parent

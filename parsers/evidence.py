@@ -6,11 +6,16 @@ import re
 from collections.abc import Callable
 from enum import IntEnum
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from parsers.records import dataclass
 
-__all__ = ["Configuration", "Kind", "Row", "Tree", "When"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from parsers.errors import Diagnostic
+
+__all__ = ["Configuration", "Kind", "OnlyRows", "Row", "Tree", "When"]
 
 
 class When(IntEnum):
@@ -21,6 +26,17 @@ class When(IntEnum):
     TABLES = 1
     BEFORE = 2
     AFTER = 3
+
+
+class OnlyRows(Protocol):
+    """What ``parse_file`` returns."""
+
+    @property
+    def only_rows(self) -> bool:
+        """Whether no line of the text can be evidence of another kind."""
+
+    @property
+    def diagnostics(self) -> tuple[Diagnostic, ...]: ...
 
 
 class Configuration(Protocol):
@@ -94,6 +110,9 @@ class Kind:
     """None, where ``read`` is None too: the file is known and the audit does not use it."""
     read: Callable[..., object] | None = None
     """Instead of ``parse`` for files that are too large to hold: takes a Path or bytes, and ``path``."""
+    parse_file: Callable[[Path, str, Callable[[memoryview], object]], OnlyRows] | None = None
+    """Besides ``parse``, for files on disk whose text is not held: takes what is called with all bytes as they are
+    read, in order."""
     tree: Tree | None = None
     """The same evidence in a copied /sys."""
     sample: bytes = b""

@@ -128,6 +128,7 @@ _ROWS: tuple[Kind, ...] = (
             b"---[ ",
         ),
         parse=ptdump.parse,
+        parse_file=ptdump.parse_file,
         sample=b"---[ vmemmap start ]---\n"
         b"0xfffffdffc0000000-0xfffffdffc1000000          16M PMD       RW NX SHD AF        BLK UXN    MEM/NORMAL\n",
         file="kernel_page_tables",

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from analyzer.sources.archive import archive_format, plain_name, read_archive
 from analyzer.sources.budget import Budget
 from analyzer.sources.crashdump import Symbols, digest_of_dump, read_vmcore
-from analyzer.sources.found import MAX_FILE_BYTES, UNENDED, Found, digest, head_of
+from analyzer.sources.found import MAX_FILE_BYTES, Found, digest, head_of
 from analyzer.sources.identity import doubt_of_names, own_configs, own_releases, refuse_strangers
+from analyzer.sources.in_pieces import Pieced, alone, in_pieces
 from analyzer.sources.parsing import parsed_by
 from analyzer.sources.recognise import Document, Look, documents_of, not_searched
 from analyzer.sources.running import HOST_CORE, is_host_core, is_proc_kcore
@@ -25,10 +26,12 @@ from analyzer.sources.sniff import is_kernel_dump, is_vmcore
 from analyzer.sources.tree import (
     NOT_LISTED,
     attribute_of,
+    digest_of_tree,
     is_archive,
     is_wanted,
     other_captures,
     refuse_several_dumps,
+    unended_files,
     walk,
 )
 from analyzer.sources.unread import NOT_RECOGNISED, Unread, bounded
@@ -39,7 +42,6 @@ from parsers.errors import Diagnostic, InputError, PtauditError, WrongFormatErro
 from parsers.expressions import expression
 from parsers.kconfig import Kconfig
 from parsers.kinds import KINDS, SNIFF_BYTES, kind_of_path
-from parsers.lines import at_lines
 from parsers.records import dataclass
 
 if TYPE_CHECKING:
@@ -188,7 +190,7 @@ class Reading:
             if (tree := KINDS[kind_name].tree) is not None and contents:
                 name = f"{root}{between}{tree.root}"
                 parsed = tree.parse(contents, name)
-                self._parsed(kind_name, parsed, name, _digest_of_tree(contents), _unended(contents, name))
+                self._parsed(kind_name, parsed, name, digest_of_tree(contents), unended_files(contents, name))
         for found in unnamed:
             self._unnamed(found)
 
@@ -267,6 +269,10 @@ class Reading:
         if isinstance(found.where, Path) and found.size() > SPLIT_BYTES and trace.sniff(found.head(SNIFF_BYTES)):
             self.file(found, trace)  # a trace is read from the disk, piece by piece
             return
+        if (pieced := alone(found, self.budget)) is not None:
+            if not (isinstance(found.where, Path) and self._again(found.where)):
+                self._pieced(pieced, found.name)
+            return
         content = found.content()
         documents = documents_of(content)
         if [one.data for one in documents] == [content] or not documents:
@@ -292,6 +298,9 @@ class Reading:
             if kind.read is not None:
                 self._parsed(kind.name, parsed_by(kind, found.where, name), name, found.digest(), found.unended())
                 return
+            if (pieced := in_pieces(kind, found, self.budget)) is not None:
+                self._pieced(pieced, name)
+                return
             data = found.content()
             self.budget.keep(len(data) if isinstance(found.where, Path) else 0, name)
             others = documents_of(data) if not strict and len(data) <= SPLIT_BYTES else []
@@ -305,6 +314,9 @@ class Reading:
             if strict:
                 raise
             self._failed(kind.name, error, found)
+
+    def _pieced(self, pieced: Pieced, name: str) -> None:
+        self._parsed(pieced.kind.name, pieced.parsed, name, pieced.digest, pieced.notes)
 
     def _documents(self, found: Found, documents: Sequence[Document], *, strict: bool) -> None:
         """What a file holds that is recognised by content."""
@@ -486,13 +498,3 @@ class Reading:
 def readable_kinds() -> str:
     """The names of all kinds that are read, as a list for people."""
     return ", ".join(kind.name for kind in KINDS.values() if kind.is_read)
-
-
-def _unended(files: dict[str, bytes], path: str) -> tuple[Diagnostic, ...]:
-    """Warn of files of sysfs that lack the newline at their end."""
-    names = sorted(name for name, data in files.items() if data and not data.endswith(b"\n"))
-    return at_lines(f"{names[0]}: {UNENDED}", [0] * len(names), path) if names else ()
-
-
-def _digest_of_tree(files: dict[str, bytes]) -> str:
-    return digest(b"".join(name.encode() + b"\0" + files[name] for name in sorted(files)))

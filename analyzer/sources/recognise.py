@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from analyzer.sources.budget import Budget
     from parsers.evidence import Kind
 
-__all__ = ["Document", "Look", "documents_of"]
+__all__ = ["Document", "Look", "documents_of", "not_searched", "read_alone"]
 
 _TEXT_BYTES = 4096
 _LOG_ROWS = 3
@@ -43,8 +43,13 @@ def not_searched(document: Document, name: str) -> tuple[Diagnostic, ...]:
     """A note where a text is too long to be searched for other kinds of evidence."""
     if document.part or len(document.data) <= MAX_BYTES or b"\0" in document.data[:_TEXT_BYTES]:
         return ()
-    said = f"longer than {MAX_BYTES >> 20} MiB: read as {document.kind.what} alone, not searched for other evidence"
-    return (Diagnostic(said, name),)
+    return (read_alone(document.kind, name),)
+
+
+def read_alone(kind: Kind, name: str) -> Diagnostic:
+    """The note for a text of more than `parsers.transport.MAX_BYTES` that may hold other evidence."""
+    said = f"longer than {MAX_BYTES >> 20} MiB: read as {kind.what} alone, not searched for other evidence"
+    return Diagnostic(said, name)
 
 
 class Look:

@@ -11,26 +11,30 @@ from typing import TYPE_CHECKING, NamedTuple
 from analyzer.sources.archive import HEAD_BYTES, archive_format, inner_format, plain_name
 from analyzer.sources.crashdump import whole_dumps
 from analyzer.sources.folder import below
-from analyzer.sources.found import head_of
+from analyzer.sources.found import UNENDED, digest, head_of
 from analyzer.sources.unread import Unread
 from parsers.compressed import first_bytes
 from parsers.errors import InputError, UsageError
 from parsers.expressions import expression
 from parsers.kinds import KINDS, kind_of_path
+from parsers.lines import at_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from parsers.errors import Diagnostic
     from parsers.evidence import Kind
 
 __all__ = [
     "NOT_LISTED",
     "Attribute",
     "attribute_of",
+    "digest_of_tree",
     "is_archive",
     "is_wanted",
     "other_captures",
     "refuse_several_dumps",
+    "unended_files",
     "walk",
 ]
 
@@ -108,3 +112,14 @@ def refuse_several_dumps(root: Path, dumps: list[Path]) -> None:
     if len(several) > 1:
         names = ", ".join(str(path.relative_to(root)) for path in several)
         raise UsageError(f"holds several crash dumps, name one, or the earlier and the later: {names}", path=str(root))
+
+
+def unended_files(files: dict[str, bytes], path: str) -> tuple[Diagnostic, ...]:
+    """Warn of files of sysfs that lack the newline at their end."""
+    names = sorted(name for name, data in files.items() if data and not data.endswith(b"\n"))
+    return at_lines(f"{names[0]}: {UNENDED}", [0] * len(names), path) if names else ()
+
+
+def digest_of_tree(files: dict[str, bytes]) -> str:
+    """SHA-256 of all files of a tree, with their paths."""
+    return digest(b"".join(name.encode() + b"\0" + files[name] for name in sorted(files)))

@@ -7,11 +7,8 @@ memory does not grow with the file.
 
 from __future__ import annotations
 
-import os
 import re
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from functools import cache
 from io import BytesIO
 from itertools import groupby, pairwise
@@ -24,6 +21,7 @@ import numpy as np
 from parsers.errors import FormatError, InputError
 from parsers.expressions import expression
 from parsers.ftrace.naming import BASE_NAMES, EVENT_NAMES, NAME_ENDS, SYMBOLS
+from parsers.kept import Kept
 from parsers.mapping import I64
 from parsers.records import dataclass
 
@@ -245,40 +243,15 @@ class Block:
 
 
 class KeptLines:
-    """The lines of a source, to be quoted after it was read: in memory, or in a file that is kept open.
-
-    A file that is moved or removed meanwhile is still read; of one that was written to since, nothing is quoted.
-    """
+    """The lines of a source, to be quoted after it was read (`parsers.kept.Kept`)."""
 
     def __init__(self, source: Source) -> None:
-        self._data = source.data
-        self._descriptor = -1
-        if self._data is None:
-            with suppress(OSError):
-                self._descriptor = os.open(source.path, os.O_RDONLY)
-                weakref.finalize(self, os.close, self._descriptor)
-            self._state = _state(self._descriptor)
+        self._kept = Kept(source.data, source.path)
 
     def line_at(self, offset: int) -> str | None:
         """The line that begins at a byte offset, its first 4 KiB; None if the file is not what was read."""
-        raw = self._data[offset : offset + _QUOTED] if self._data is not None else self._read(offset)
+        raw = self._kept.read(offset, _QUOTED)
         return raw.split(b"\n", 1)[0].decode(errors="replace").strip() if raw else None
-
-    def _read(self, offset: int) -> bytes:
-        try:
-            raw = os.pread(self._descriptor, _QUOTED, offset)
-        except OSError:
-            return b""
-        return raw if self._state and _state(self._descriptor) == self._state else b""
-
-
-def _state(descriptor: int) -> tuple[int, int] | None:
-    """What changes when a file is written to; None for what the kernel generates for each reader (tracefs)."""
-    try:
-        now = os.fstat(descriptor)
-    except OSError:
-        return None
-    return (now.st_size, now.st_mtime_ns) if now.st_size else None
 
 
 @dataclass(frozen=True, slots=True)

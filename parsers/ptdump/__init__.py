@@ -18,8 +18,8 @@ in the dump itself and never concluded from a version.
 """
 
 from parsers.ptdump.foreign import looks_like
-from parsers.ptdump.read import parse
+from parsers.ptdump.read import parse, parse_file
 from parsers.ptdump.render import AttributeColumns, render
 from parsers.ptdump.table import PageTableDump, UnknownWord, WxLine
 
-__all__ = ["AttributeColumns", "PageTableDump", "UnknownWord", "WxLine", "looks_like", "parse", "render"]
+__all__ = ["AttributeColumns", "PageTableDump", "UnknownWord", "WxLine", "looks_like", "parse", "parse_file", "render"]

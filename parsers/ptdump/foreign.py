@@ -13,6 +13,7 @@ import numpy as np
 
 from parsers.errors import FormatError, WrongFormatError
 from parsers.expressions import expression
+from parsers.ptdump.pieces import Text
 from parsers.ptdump.rows import Rows, below_kernel_half
 
 __all__ = ["SNIFFED", "looks_like", "refuse_binary", "refuse_by_rows", "refuse_by_text", "refuse_hidden_addresses"]
@@ -76,9 +77,9 @@ def looks_like(data_prefix: bytes) -> bool:
     return bool(_ANY_ROW.search(sample) or _ANY_MARKER.search(sample))
 
 
-def refuse_binary(data: bytes, path: str) -> None:
+def refuse_binary(text: Text, path: str) -> None:
     """FormatError for data that is not text."""
-    sample = data[:SNIFFED]
+    sample = text.head(SNIFFED)
     if sample.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise FormatError("UTF-16 text: convert it to UTF-8 first (iconv -f UTF-16 -t UTF-8)", path=path, offset=0)
     control = np.flatnonzero(_IS_CONTROL[np.frombuffer(sample, np.uint8)])
@@ -86,13 +87,13 @@ def refuse_binary(data: bytes, path: str) -> None:
         raise FormatError("binary data, not the text of a page-table dump", path=path, offset=int(control[0]))
 
 
-def refuse_by_text(data: bytes, path: str, first_line: int = 1) -> None:
-    """WrongFormatError where ``data`` begins with rows of something else and has no rows of an arm64 kernel."""
-    sample = data[:SNIFFED]
+def refuse_by_text(text: Text, path: str, first_line: int = 1) -> None:
+    """WrongFormatError where a text begins with rows of something else and has no rows of an arm64 kernel."""
+    sample = text.head(SNIFFED)
     if _ARM64_ROW.search(sample):
         return
     for kind in _KINDS:
-        if (found := kind.sign.search(sample)) and not _ARM64_ROW.search(data, SNIFFED):
+        if (found := kind.sign.search(sample)) and not text.holds(_ARM64_ROW, SNIFFED):
             line = sample.count(b"\n", 0, found.start()) + first_line
             raise WrongFormatError(f"this is {kind.what}; {_COLLECT}", path=path, line=line)
 

@@ -40,6 +40,11 @@ class MarkerLine:
 
     name: str
 
+    @property
+    def printed(self) -> bytes:
+        """The line as the kernel prints it."""
+        return f"---[ {self.name} ]---".encode()
+
 
 @dataclass(frozen=True, slots=True)
 class WxText:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -9,12 +10,13 @@ import numpy as np
 from parsers.errors import DiagnosticLog, FormatError
 from parsers.mapping import Marker
 from parsers.ptdump import foreign
+from parsers.ptdump.pieces import Each, Text
 from parsers.ptdump.rows import Settled, by_tail, parts, settle
 from parsers.ptdump.scan import Scan, scan
 from parsers.ptdump.table import PageTableDump, UnknownWord
 from parsers.ptdump.tails import Tails
 
-__all__ = ["parse"]
+__all__ = ["parse", "parse_file"]
 
 
 def parse(data: bytes, path: str) -> PageTableDump:
@@ -24,9 +26,21 @@ def parse(data: bytes, path: str) -> PageTableDump:
     A row that cannot be used becomes a diagnostic.  WrongFormatError for dumps of other tables or architectures,
     FormatError for a text without a readable row.
     """
-    foreign.refuse_binary(data, path)
-    foreign.refuse_by_text(data, path)
-    found = scan(data, path)
+    return _parse(Text(data), path)
+
+
+def parse_file(file: Path, path: str, each: Each | None = None) -> PageTableDump:
+    """The same of a file that is on disk, whose text is never held: what is quoted of it later is read again.
+
+    ``each`` is called with all bytes, in order.  InputError where the file cannot be read.
+    """
+    return _parse(Text(None, str(file), each), path)
+
+
+def _parse(text: Text, path: str) -> PageTableDump:
+    foreign.refuse_binary(text, path)
+    foreign.refuse_by_text(text, path)
+    found = scan(text, path)
     rows = found.rows.rows()
     if not len(rows):
         _refuse(found, path)
@@ -55,7 +69,7 @@ def parse(data: bytes, path: str) -> PageTableDump:
         wx_check=tuple(found.wx_check),
         unknown_words=unknown,
         diagnostics=found.log.result(),
-        data=data,
+        only_rows=found.only_rows and not unknown,
         line_index=found.line_index,
     )
 
@@ -66,7 +80,7 @@ def _refuse(found: Scan, path: str) -> NoReturn:
     if found.first_fault is None:
         raise FormatError(message, path=path)
     line = found.first_fault.line or 1
-    foreign.refuse_by_text(b"\n".join(found.bad_lines), path, line)
+    foreign.refuse_by_text(Text(b"\n".join(found.bad_lines)), path, line)
     foreign.refuse_hidden_addresses(found.bad_lines, path)
     raise FormatError(f"{message} ({found.first_fault.message})", path=path, line=line)
 

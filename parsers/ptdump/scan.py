@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +12,7 @@ from parsers.expressions import expression
 from parsers.mapping import I64, U8, U16, U32, U64, Bool
 from parsers.ptdump.columns import ADDRESS_COLUMNS, WINDOW, decode, starts_with_0x
 from parsers.ptdump.lines import LINE_LIMIT, BadRow, MarkerLine, RowLine, WxText, read_line
+from parsers.ptdump.pieces import PIECE_BYTES, Text
 from parsers.ptdump.rows import Rows, RowStore, concatenate
 from parsers.ptdump.table import LineIndex, WxLine
 from parsers.ptdump.tails import Tails
@@ -20,8 +20,6 @@ from parsers.records import dataclass
 
 __all__ = ["Scan", "scan"]
 
-_BLOCK_BYTES = 1 << 20
-"""Large enough to drown the cost of a numpy call, small enough for its arrays to stay in the cache."""
 _TOP = 1 << 64
 _BAD_LINES_KEPT = 200
 _MARKERS_KEPT = 10_000
@@ -31,6 +29,9 @@ _NEWLINE, _RETURN = b"\n\r"
 
 # What some vendors append: the symbol differs from row to row and is not an attribute.
 _CALLER = expression(rb"(?<=\tcaller:)[^\r\n]+")
+
+# The beginning of a row, as it is where a text is cut.
+_CUT_ROW = expression(rb"0x[0-9a-fx-]{0,36}(?: {1,16}\d{1,9}[KMGTPE]?)?[A-Zorx/_ -]{0,120}")
 
 # Bytes that cannot directly precede a row: it would be part of a word, a bracket or an assignment.
 _WITHIN_TEXT = np.zeros(256, np.bool_)
@@ -47,7 +48,7 @@ class _Block:
     ``text`` begins at ``raw[at]`` and goes on for ``WINDOW`` bytes after the ``size`` bytes of the lines.
     """
 
-    raw: bytes
+    raw: bytes | bytearray
     at: int
     text: U8
     size: int
@@ -55,53 +56,41 @@ class _Block:
     starts: I64
     stops: I64
     ends_with_newline: bool
+    as_printed: bool
+    """The lines have no line ends or blanks but the kernel's."""
 
     def line(self, index: int, limit: int) -> bytes:
         """Line number ``index`` of this block, at most ``limit`` bytes of it."""
         start = int(self.starts[index])
-        return self.raw[self.at + start : self.at + min(int(self.stops[index]), start + limit)]
+        return bytes(self.raw[self.at + start : self.at + min(int(self.stops[index]), start + limit)])
 
     def places(self, byte: int) -> I64:
         """Offsets of ``byte`` in the lines."""
         return np.flatnonzero(self.text[: self.size] == byte)
 
 
-def scan(data: bytes, path: str) -> Scan:
-    """All lines of ``data``."""
-    found = Scan(path, len(data))
-    offset, line = 0, 1
-    for stop in _cuts(data):
-        found.line_index.add(line, offset)
-        if stop - offset <= _BLOCK_BYTES:
-            block = _block(data, offset, stop, line)
+def scan(text: Text, path: str) -> Scan:
+    """All lines of ``text``."""
+    found = Scan(path, text)
+    line = 1
+    for piece in text.pieces():
+        found.line_index.add(line, piece.offset)
+        if piece.raw is not None:
+            block = _block(piece.raw, piece.at, piece.size, line)
             found.read(block)
             line += block.starts.size
         else:
             found.too_long(line)
             line += 1
-        offset = stop
     return found
 
 
-def _cuts(data: bytes) -> Iterator[int]:
-    """Where blocks of whole lines end; one of more than ``_BLOCK_BYTES`` is a single line."""
-    offset = 0
-    while offset < len(data):
-        stop = min(offset + _BLOCK_BYTES, len(data))
-        if stop < len(data):
-            stop = data.rfind(b"\n", offset, stop) + 1
-        if stop == 0:
-            stop = data.find(b"\n", offset + _BLOCK_BYTES) + 1 or len(data)
-        yield stop
-        offset = stop
-
-
-def _block(data: bytes, at: int, stop: int, line: int) -> _Block:
-    raw, size, ends_with_newline = data, stop - at, data[stop - 1] == _NEWLINE
-    non_breaking = data.find(b"\xa0", at, stop) >= 0  # in UTF-8 or Latin-1, as web pages and mailers leave them
-    caller = data.find(b"\t", at, stop) >= 0 and data.find(b"\tcaller:", at, stop) >= 0
-    if non_breaking or caller or stop + WINDOW > len(data):
-        raw, at = data[at:stop], 0
+def _block(raw: bytes | bytearray, at: int, size: int, line: int) -> _Block:
+    stop, ends_with_newline = at + size, raw[at + size - 1] == _NEWLINE
+    non_breaking = raw.find(b"\xa0", at, stop) >= 0  # in UTF-8 or Latin-1, as web pages and mailers leave them
+    caller = raw.find(b"\t", at, stop) >= 0 and raw.find(b"\tcaller:", at, stop) >= 0
+    if non_breaking or caller:
+        raw, at = raw[at:stop], 0
         if non_breaking:
             raw = raw.replace(b"\xc2\xa0", b" ").replace(b"\xa0", b" ")
         if caller:
@@ -115,32 +104,36 @@ def _block(data: bytes, at: int, stop: int, line: int) -> _Block:
     starts = np.empty_like(stops)
     starts[0] = 0
     starts[1:] = stops[:-1] + 1
-    if raw.find(b"\r", at, at + size) >= 0:
+    returns = raw.find(b"\r", at, at + size) >= 0
+    if returns:
         for _ in range(2):  # serial consoles end lines with two
             stops = stops - ((text[stops - 1] == _RETURN) & (stops > starts))
-    return _Block(raw, at, text, size, line, starts, stops, ends_with_newline)
+    as_printed = not (non_breaking or caller or returns)
+    return _Block(raw, at, text, size, line, starts, stops, ends_with_newline, as_printed)
 
 
 class Scan:
     """Rows, markers, W+X lines and diagnostics of all blocks read so far."""
 
-    def __init__(self, path: str, text_bytes: int) -> None:
+    def __init__(self, path: str, text: Text) -> None:
         self.log = DiagnosticLog(path)
         self.tails = Tails()
-        self.rows = RowStore(text_bytes)
+        self.rows = RowStore(text.size)
         self.markers: list[tuple[int, str]] = []
         self.wx_check: list[WxLine] = []
         self.bad_lines: list[bytes] = []
         """The first unusable rows, for a guess at what the text is."""
         self.first_fault: Diagnostic | None = None
-        self.line_index = LineIndex()
+        self.line_index = LineIndex(text.kept)
+        self.only_rows = True
+        """Every line so far is a row or a marker as the kernel prints it, but for the end of a last row that is cut."""
         self._lost = self._prose = False
         """Something was lost, or other text was seen, after the last row."""
 
     def too_long(self, line: int) -> None:
         """Pass over a line."""
-        self._lost = True
-        self.log.add(f"a line of more than {_BLOCK_BYTES} bytes is not read", line)
+        self._lost, self.only_rows = True, False
+        self.log.add(f"a line of more than {PIECE_BYTES} bytes is not read", line)
 
     def read(self, block: _Block) -> None:
         """Take in the lines of ``block``."""
@@ -160,6 +153,7 @@ class Scan:
         uncounted = misfits[self.log.room :]  # what is wrong with each of them is not reported
         others[uncounted] = False
         self.log.count(uncounted.size)
+        self.only_rows &= block.as_printed and not misfits.size and np.array_equal(at[lines], block.starts[lines])
         self.rows.add(self._with_others(regular, block, np.flatnonzero(others), uncounted))
 
     def _with_others(self, regular: Rows, block: _Block, others: I64, misfits: I64) -> Rows:
@@ -183,9 +177,12 @@ class Scan:
                 bad.append(index)
             elif line is not None:
                 self._note(line, block.first_line + index)
+            is_last = not block.ends_with_newline and index == block.starts.size - 1
+            self.only_rows &= _is_printed(line, text) or (is_last and _CUT_ROW.fullmatch(text) is not None)
             prose[position] = line is None
         rows = _merge(regular, self._irregular(found)) if found else regular
         prose_lines = others[prose]
+        self.only_rows &= not prose_lines.size
         bad_lines = np.sort(np.append(misfits, np.array(bad, np.int64)))
         lost, self._lost = _between(bad_lines, rows.line, already=self._lost)
         among, self._prose = _between(prose_lines, rows.line, already=self._prose)
@@ -223,6 +220,13 @@ class Scan:
             self.wx_check.append(WxLine(number, line.text))
         elif len(self.markers) < _MARKERS_KEPT:
             self.markers.append((number, line.name))
+
+
+def _is_printed(line: RowLine | MarkerLine | WxText | BadRow | None, text: bytes) -> bool:
+    """Whether a line is a row or a marker and nothing else."""
+    return (
+        text.startswith(b"0x") if isinstance(line, RowLine) else isinstance(line, MarkerLine) and text == line.printed
+    )
 
 
 def _rows(lines: I64, start: U64, size: U64, inclusive: Bool, tail: U16) -> Rows:

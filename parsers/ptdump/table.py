@@ -13,9 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parsers.arm64 import PMD, PTE, Attr, Granule, LevelWord, granule
+from parsers.arm64 import ATTRIBUTE_FIELDS, LEVEL_WORDS, PMD, PTE, Attr, Granule, LevelWord, MemType, granule
 from parsers.errors import Diagnostic
+from parsers.kept import Kept
 from parsers.mapping import I8, I64, U8, U16, U32, U64, Bool, Mapping, Marker
+from parsers.ptdump.pieces import PIECE_BYTES
 from parsers.records import dataclass
 
 __all__ = ["LineIndex", "PageTableDump", "UnknownWord", "WxLine"]
@@ -40,29 +42,34 @@ class WxLine(NamedTuple):
 
 
 class LineIndex:
-    """Where the lines of a text are: the first line of each block, and all lines of the block asked for last."""
+    """Where the lines of a text are: the first line of each piece, and all lines of the piece asked for last."""
 
-    def __init__(self) -> None:
+    def __init__(self, text: Kept) -> None:
+        self._text = text
         self._first: list[int] = []
         self._offset: list[int] = []
-        self._block = -1
+        self._at = -1
+        self._piece = b""
         self._starts: I64 = np.empty(0, np.int64)
 
     def add(self, first_line: int, offset: int) -> None:
-        """Note the next part of the text: the number of its first line and where it begins."""
+        """Note the next piece of the text: the number of its first line and where it begins."""
         self._first.append(first_line)
         self._offset.append(offset)
 
-    def line(self, data: bytes, number: int, limit: int) -> bytes:
-        """Line ``number`` (1-based) of the text, ``data``; at most ``limit`` bytes of it."""
-        block = bisect_right(self._first, number) - 1
-        if block != self._block:
-            begin, end = self._offset[block], [*self._offset[block + 1 : block + 2], len(data)][0]
-            newlines = np.flatnonzero(np.frombuffer(data, np.uint8, end - begin, begin) == _NEWLINE)
-            self._block, self._starts = block, np.concatenate(([begin], newlines + (begin + 1)))
-        start = int(self._starts[number - self._first[block]])
-        stop = data.find(b"\n", start, start + limit)
-        return data[start : start + limit if stop < 0 else stop]
+    def line(self, number: int, limit: int) -> bytes | None:
+        """Line ``number`` (1-based) of the text, at most ``limit`` bytes of it; None if the text is gone."""
+        at = bisect_right(self._first, number) - 1
+        if at != self._at:
+            begin, end = self._offset[at], [*self._offset[at + 1 : at + 2], self._text.size][0]
+            self._piece = self._text.read(begin, min(end - begin, PIECE_BYTES))
+            newlines = np.flatnonzero(np.frombuffer(self._piece, np.uint8) == _NEWLINE)
+            self._at, self._starts = at, np.concatenate(([0], newlines + 1))
+        if not self._piece:
+            return None
+        start = int(self._starts[number - self._first[at]])
+        stop = self._piece.find(b"\n", start, start + limit)
+        return self._piece[start : start + limit if stop < 0 else stop]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -91,18 +98,29 @@ class PageTableDump:
     wx_check: tuple[WxLine, ...]
     unknown_words: dict[str, UnknownWord]
     diagnostics: tuple[Diagnostic, ...]
-    data: bytes = field(repr=False)
-    """The whole text."""
+    only_rows: bool
+    """The text has nothing but rows and markers as the kernel prints them; the last row may be cut."""
     line_index: LineIndex = field(repr=False)
-    """Where the lines of ``data`` are."""
+    """Where the lines of the text are."""
 
     def __len__(self) -> int:
         return int(self.start.size)
 
     def quote(self, row: int) -> str:
-        """The line of row number ``row`` as it is in the file, without its line end."""
-        text = self.line_index.line(self.data, int(self.line[row]), _QUOTE_LIMIT)
-        return text.decode("utf-8", "backslashreplace").rstrip("\r")
+        """The line of row number ``row`` as it is in the file, without its line end.
+
+        It is written out where the file was written to since it was read.
+        """
+        text = self.line_index.line(int(self.line[row]), _QUOTE_LIMIT)
+        return self._describe(row) if text is None else text.decode("utf-8", "backslashreplace").rstrip("\r")
+
+    def _describe(self, row: int) -> str:
+        start, size, attrs = int(self.start[row]), int(self.size[row]), int(self.attrs[row])
+        words = [f"{start:#018x}-{(start + size) % (1 << 64):#018x} {size >> 10}K", LEVEL_WORDS[self.word[row]]]
+        if attrs:
+            words += [each.word(attrs) for each in ATTRIBUTE_FIELDS]
+            words.append(MemType(int(self.memtype[row])).name)
+        return " ".join(filter(None, words))
 
     def to_mapping(self, va_bits: int, page_size: int) -> Mapping:
         """The rows with Arm levels, for a kernel with ``va_bits`` in use and pages of ``page_size`` bytes.
