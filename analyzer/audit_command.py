@@ -64,8 +64,8 @@ def command(
     strict: bool,
     verbose: bool,
 ) -> None:
-    """Audit what was captured from one arm64 host.
-    Example: ptaudit audit captured-host/ --output report.json
+    """Audit evidence of one arm64 host.
+    Example: ptaudit audit captured-host/
     """
     directory = Path(output) if output is not None and is_directory(output) else None
     if on_this_host:

@@ -15,11 +15,25 @@ from parsers.errors import UsageError
 from parsers.layout import LAYOUT_KEYS
 from rules.finding import Severity
 
-__all__ = ["SEVERITY", "codes", "evidence_options", "parse_kinds", "parse_layout", "severity", "symbol_options"]
+__all__ = [
+    "SEVERITY",
+    "budget_option",
+    "codes",
+    "evidence_options",
+    "parse_kinds",
+    "parse_layout",
+    "severity",
+    "symbol_options",
+]
 
 SEVERITY = click.Choice([str(level) for level in Severity])
 
 _FILE = click.Path(path_type=Path)
+
+
+budget_option = click.option(
+    "--budget", type=click.IntRange(1, 64), default=1, metavar="N", help="Read up to N times as much evidence."
+)
 
 
 def symbol_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,15 +65,18 @@ def evidence_options(command: Callable[..., Any]) -> Callable[..., Any]:
         sources: tuple[Path, ...],
         kinds: tuple[str, ...],
         layout: tuple[str, ...],
+        budget: int,
         symbols: Symbols,
         **options: Any,  # noqa: ANN401 the command's own options
     ) -> Any:  # noqa: ANN401
         if not sources and not kinds and not options.get("on_this_host"):
             raise UsageError("nothing to read: name a directory or a file")
-        return command(request=Request(sources, parse_kinds(kinds), parse_layout(layout), symbols), **options)
+        request = Request(sources, parse_kinds(kinds), parse_layout(layout), symbols, budget=budget)
+        return command(request=request, **options)
 
     with_options = symbol_options(with_request)
     for option in (
+        budget_option,
         click.option("--layout", "layout", multiple=True, metavar="KEY=VALUE", help="A layout value that is known."),
         click.option(
             "--kind", "kinds", multiple=True, metavar="KIND=PATH", help="A file whose kind is not to be guessed."

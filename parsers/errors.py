@@ -7,9 +7,15 @@ offset or address.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from parsers.records import dataclass
 
+if TYPE_CHECKING:
+    from typing import Self
+
 __all__ = [
+    "BudgetError",
     "Diagnostic",
     "DiagnosticLog",
     "FormatError",
@@ -110,6 +116,11 @@ class PtauditError(Exception):
     def __str__(self) -> str:
         return f"{location(self.path, self.line, self.column, self.offset)}{self.message}"
 
+    def without_frames(self) -> Self:
+        """Itself without its traceback, whose frames hold what was read: for an error that is kept."""
+        self.__traceback__ = self.__context__ = self.__cause__ = None
+        return self
+
 
 class UsageError(PtauditError):
     """The command line asks for something that cannot be."""
@@ -117,6 +128,10 @@ class UsageError(PtauditError):
 
 class InputError(PtauditError):
     """An input cannot be read or holds nothing usable."""
+
+
+class BudgetError(InputError):
+    """An input does not fit into what one audit reads; the rest of the evidence is read without it."""
 
 
 class FormatError(InputError):

@@ -109,7 +109,8 @@ class Kind:
     parse: Callable[[bytes, str], object] | None = None
     """None, where ``read`` is None too: the file is known and the audit does not use it."""
     read: Callable[..., object] | None = None
-    """Instead of ``parse`` for files that are too large to hold: takes a Path or bytes, and ``path``."""
+    """Instead of ``parse`` for files that are too large to hold: takes a Path or bytes, ``path``, and ``progress``,
+    which is called with the bytes that are done and those in all."""
     parse_file: Callable[[Path, str, Callable[[memoryview], object]], OnlyRows] | None = None
     """Besides ``parse``, for files on disk whose text is not held: takes what is called with all bytes as they are
     read, in order."""

@@ -46,13 +46,15 @@ def open_evidence(
     vmlinux: _Path | None = None,
     system_map: _Path | None = None,
     vmcoreinfo: _Path | None = None,
+    budget: int = 1,
 ) -> Evidence:
     """Open what was captured of one machine, as ``ptaudit audit`` does.
 
     ``source`` is a path or several (a capture directory, an archive, a crash dump, a trace, a log: whatever the
     command line takes), ``"live"`` for the host this runs on, which needs root, or a ``drgn.Program`` that is open
     on a kernel.  ``kinds`` names files whose kind is not to be guessed, ``layout`` layout values that are known;
-    ``vmlinux``, ``system_map`` and ``vmcoreinfo`` belong to a crash dump.
+    ``vmlinux``, ``system_map`` and ``vmcoreinfo`` belong to a crash dump.  ``budget`` is how many times as much as
+    usual is read; what does not fit is in ``read.unread``.
 
     Everything is read now.  Raises :class:`ptaudit.PtauditError` where nothing can be read.
     """
@@ -62,6 +64,7 @@ def open_evidence(
         kinds={name: Path(path) for name, path in (kinds or {}).items()},
         layout={name: int(value) & (2**64 - 1) for name, value in (layout or {}).items()},
         symbols=symbols,
+        budget=budget,
     )
     keep = ExitStack()
     try:
@@ -92,7 +95,7 @@ def _is_program(source: Any) -> bool:  # noqa: ANN401
 def _with_paths(request: Request, paths: list[Any]) -> Request:
     if not paths and not request.kinds:
         raise UsageError("nothing to read: name a directory or a file")
-    return Request(tuple(Path(one) for one in paths), request.kinds, request.layout, request.symbols)
+    return replace(request, paths=tuple(Path(one) for one in paths))
 
 
 class Evidence:

@@ -10,7 +10,7 @@ import click
 from analyzer.audit import audit
 from analyzer.diff.capture_diff import diff, worst_hazard
 from analyzer.diff.diff_text import lines
-from analyzer.options import SEVERITY, parse_layout, severity
+from analyzer.options import SEVERITY, budget_option, parse_layout, severity
 from analyzer.output import as_json
 from analyzer.sources.read import Request
 from analyzer.tables.change_frames import diff_frame
@@ -24,11 +24,18 @@ _PATH = click.Path(path_type=Path)
 @click.command(name="diff")
 @click.argument("before", type=_PATH)
 @click.argument("after", type=_PATH)
+@budget_option
 @click.option("--layout", multiple=True, metavar="KEY=VALUE", help="A layout value that is known, of both.")
 @table_options
 @click.option("--fail-on", type=SEVERITY, metavar="SEVERITY", default="high", help="Exit with 1 from this on (high).")
 def command(
-    before: Path, after: Path, layout: tuple[str, ...], form: str | None, output: Path | None, fail_on: str
+    before: Path,
+    after: Path,
+    budget: int,
+    layout: tuple[str, ...],
+    form: str | None,
+    output: Path | None,
+    fail_on: str,
 ) -> None:
     """Show what changed between two captures, and which changes are hazards.
 
@@ -42,7 +49,7 @@ def command(
     Exit status: 0 no hazard from --fail-on up, 1 hazards or new findings, 2 not comparable.
     """
     values = parse_layout(layout)
-    document = diff(*(audit(Request((path,), layout=values)) for path in (before, after)))
+    document = diff(*(audit(Request((path,), layout=values, budget=budget)) for path in (before, after)))
     form = form_of(form, output)
     if form in TABLE_FORMATS:
         emit(diff_frame(document), form, output)

@@ -2,7 +2,7 @@
 
 What is inside is hostile until shown otherwise.  Members are only ever read, so a name that leads out of the archive,
 a link or a device can do no harm, and is left out and named; what grows without limit is refused (`Limits`).
-Archives in archives are opened on the way.
+Archives in archives are opened on the way; one that is damaged is left out and named.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from analyzer.sources.budget import Budget
 from analyzer.sources.sniff import is_vmcore
 from parsers.compressed import DAMAGE, SUFFIXES, Forward, Growth, Stream, compression, decompressed, first_bytes
-from parsers.errors import Diagnostic, InputError
+from parsers.errors import BudgetError, Diagnostic, InputError
 from parsers.expressions import expression
 from parsers.records import dataclass
 
@@ -44,11 +44,9 @@ _TARBALLS = {".tgz", ".tbz", ".tbz2", ".txz", ".tzst"}
 
 @dataclass(frozen=True)
 class Limits:
-    """What one archive may grow to; all of them together draw on the `Budget`."""
+    """What one archive may grow to, however large the `Budget` is on which all of them draw."""
 
     members: int = 2_000_000
-    member_bytes: int = 1 << 30
-    """Of one member that is read."""
     ratio: int = 250
     ratio_from: int = 64 << 20
     """A compressed file may grow by more than ``ratio`` up to here."""
@@ -124,16 +122,25 @@ def read_archive(
 ) -> Contents:
     """Read the members whose path ``keep`` accepts, and those in which ``look`` finds evidence.
 
-    A single compressed file counts as an archive of one member, which is always read.  Raises `InputError` where
-    the archive cannot be read, is damaged, or exceeds the limits or the budget; the message names the member.
+    A single compressed file counts as an archive of one member, which is always read.  Members that do not fit into
+    the budget are left out.  Raises `InputError` where the archive cannot be read, is damaged, or exceeds the limits;
+    the message names the member.
     """
     reading = _Reading(keep, limits or Limits(), look, budget or Budget())
+    kept = reading.budget.kept
     try:
         with path.open("rb") as file:
-            reading.stream(file, str(path), "", 0)
+            try:
+                reading.stream(file, str(path), "", 0)
+            except BudgetError as error:
+                reading.failed(error, str(path))
+        return reading.finish(str(path))
     except OSError as error:
+        reading.budget.kept = kept
         raise InputError(error.strerror or str(error), path=str(path)) from error
-    return reading.finish(str(path))
+    except InputError:
+        reading.budget.kept = kept
+        raise
 
 
 class _Reading:
@@ -147,9 +154,13 @@ class _Reading:
         self.contents = Contents()
         self.names: set[str] = set()
         self.seen = 0
+        self.failures: list[InputError] = []
+        """Of members, while others can be read."""
 
     def finish(self, path: str) -> Contents:
-        """The contents, with one note for each reason to leave members out."""
+        """The contents, with one note for each reason to leave members out; raises where failures left nothing."""
+        if self.failures and not self.contents.members:
+            raise self.failures[0]
         for reason, names in self.contents.left_out.items():
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             self.contents.notes.append(Diagnostic(f"{names[0]}{more}: {reason}", path))
@@ -158,6 +169,11 @@ class _Reading:
     def leave_out(self, name: str, reason: str) -> None:
         """A member that is not read."""
         self.contents.left_out.setdefault(reason, []).append(name)
+
+    def failed(self, error: InputError, name: str) -> None:
+        """A member that cannot be read."""
+        self.failures.append(error.without_frames())
+        self.leave_out(error.path or name, error.message)
 
     def stream(self, source: Stream, name: str, relative: str, depth: int) -> None:
         """An archive or compressed file, from its first byte; it is known to be one."""
@@ -178,7 +194,7 @@ class _Reading:
         except InputError:
             raise
         except _DAMAGE as error:
-            raise InputError(f"damaged or cut short: {error or type(error).__name__}", path=name) from error
+            raise _damaged(error, name) from error
 
     def compressed(self, form: str, source: Stream, name: str, relative: str, depth: int) -> None:
         counted = _Counted(source)
@@ -215,7 +231,13 @@ class _Reading:
     def zip(self, seekable: IO[bytes] | None, source: Stream, name: str, relative: str, depth: int) -> None:
         """A zip has its directory at the end: one inside of another archive is held in memory."""
         if seekable is None:
-            seekable = io.BytesIO(self.whole(source, name))
+            data = self.whole(source, name)
+            self.budget.keep(len(data), name)
+            try:
+                self.zip(io.BytesIO(data), source, name, relative, depth)
+            finally:
+                self.budget.kept -= len(data)
+            return
         with zipfile.ZipFile(seekable) as archive:
             members = archive.infolist()
             if sum(info.compress_size for info in members) > seekable.seek(0, io.SEEK_END):
@@ -231,7 +253,16 @@ class _Reading:
                 elif mode not in {0, 8}:
                     self.leave_out(full, "no plain file, not followed")
                 else:
-                    self.packed(archive, info, full, path, depth)
+                    self.apart(archive, info, full, path, depth)
+
+    def apart(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, relative: str, depth: int) -> None:
+        """A member of a zip, which has its own place there: what is wrong with it is not wrong with others."""
+        try:
+            self.packed(archive, info, name, relative, depth)
+        except InputError as error:
+            self.failed(error, name)
+        except _DAMAGE as error:
+            self.failed(_damaged(error, name), name)
 
     def packed(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, relative: str, depth: int) -> None:
         """A member of a zip; zipfile reads bzip2 and LZMA without bounds, so those are decompressed here."""
@@ -263,16 +294,16 @@ class _Reading:
     def file(self, file: Stream, size: int, name: str, relative: str, depth: int) -> None:
         """A plain file of an archive: kept if it is wanted, opened if it is an archive."""
         if self.keep(relative):
-            if size > self.limits.member_bytes:
-                self.leave_out(name, f"larger than {self.limits.member_bytes >> 20} MiB, not read")
-            else:
-                self.take(file, name, relative)
+            self.take(file, name, relative)
             return
         head = file.read(HEAD_BYTES)
         if is_vmcore(head):
             self.leave_out(name, _DUMP)
         elif inner_format(head) in {"tar", "zip"} or (archive_format(head) and self.keep(plain_name(relative))):
-            self.stream(_Replay(head, file), name, relative, depth + 1)
+            try:
+                self.stream(_Replay(head, file), name, relative, depth + 1)
+            except InputError as error:  # of an exhausted budget the next member says so again
+                self.failed(error, name)
         elif compression(head) and self.look is not None:
             self.compressed(compression(head), _Replay(head, file), name, relative, depth)
         else:
@@ -288,29 +319,39 @@ class _Reading:
             return
         most = self.budget.bounds.look_bytes
         data = b"".join(self.pieces(source, most + 1))
+        if len(data) > most:
+            self.leave_out(name, self.budget.too_large_to_look)
         if len(data) > most or not self.look.documents(data):
             self.contents.ignored.append(name)
             return
-        self.keep_member(Member(name, relative, data, named=False))
+        try:
+            self.keep_member(Member(name, relative, data, named=False))
+        except BudgetError as error:
+            self.failed(error, name)
 
     def take(self, source: Stream, name: str, relative: str) -> None:
-        """Read a member."""
-        self.keep_member(Member(name, relative, self.whole(source, name)))
+        """Read a member, if it fits into the budget."""
+        try:
+            self.keep_member(Member(name, relative, self.whole(source, name)))
+        except BudgetError as error:
+            self.failed(error, name)
 
     def keep_member(self, member: Member) -> None:
         """Keep a member; of two with the same name the last is the file, as when the archive is unpacked."""
+        self.budget.keep(len(member.data), member.name)
         if member.relative in self.names:
             self.leave_out(member.name, "more than once in the archive: the last one is read")
             self.contents.members = [one for one in self.contents.members if one.relative != member.relative]
         self.names.add(member.relative)
-        self.budget.keep(len(member.data), member.name)
         self.contents.members.append(member)
 
     def whole(self, source: Stream, name: str) -> bytes:
-        limit = min(self.limits.member_bytes, self.budget.bounds.kept_bytes - self.budget.kept)
-        data = b"".join(self.pieces(source, limit + 1))
-        if len(data) > limit:
-            raise InputError(f"more than {limit >> 20} MiB to read", path=name)
+        """All of a member; BudgetError for one that is too large, of which no more than may be held is read."""
+        bounds = self.budget.bounds
+        room = max(bounds.kept_bytes - self.budget.kept, 0)
+        data = b"".join(self.pieces(source, min(bounds.member_bytes, room) + 1))
+        if len(data) > bounds.member_bytes:
+            raise BudgetError(f"larger than {bounds.member_bytes >> 20} MiB: {self.budget.raise_it}", path=name)
         return data
 
     def pieces(self, source: Stream, most: int) -> Iterator[bytes]:
@@ -321,6 +362,10 @@ class _Reading:
 
 
 _DUMP = "a crash dump: extract it and give it by itself"
+
+
+def _damaged(error: BaseException, name: str) -> InputError:
+    return InputError(f"damaged or cut short: {error or type(error).__name__}", path=name)
 
 
 def _stored(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
@@ -417,7 +462,7 @@ class _Guarded(Forward):
         data = self.inner.read(_CHUNK if size < 0 else min(size, _CHUNK))
         limits = self.reading.limits
         self.total += len(data)
-        self.reading.budget.unpack(len(data), self.name)
+        self.reading.budget.go_through(len(data), self.name)
         self.tail = (self.tail + data)[-_BLOCK:]
         self.ends += not data
         if self.ends > _MAX_ENDS:

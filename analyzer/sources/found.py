@@ -1,4 +1,4 @@
-"""A file of a capture, wherever it lies: on disk, or in an archive that was read."""
+"""A file of a capture, wherever it lies: on disk, or in an archive that was read; and one that was used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from parsers.errors import Diagnostic, InputError
 from parsers.progress import step
 from parsers.records import dataclass
 
-__all__ = ["MAX_FILE_BYTES", "UNENDED", "Found", "digest", "head_of"]
+__all__ = ["MAX_FILE_BYTES", "UNENDED", "Found", "Source", "digest", "head_of"]
 
 MAX_FILE_BYTES = 8 << 30
 UNENDED = "the last line has no end: perhaps it is cut short"
@@ -68,6 +68,18 @@ class Found:
                 hashed.update(memoryview(room)[:size])
                 progress.advance(size)
         return hashed.hexdigest()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that was read: its kind, its hash, what was odd about it."""
+
+    kind: str
+    path: str
+    sha256: str
+    diagnostics: tuple[Diagnostic, ...] = ()
+    whole: bool = True
+    """Whether the hash is of the whole file, see `analyzer.sources.crashdump.digest_of_dump`."""
 
 
 def _is_binary(head: bytes) -> bool:

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from analyzer.sources.found import MAX_FILE_BYTES
+from analyzer.sources.budget import size_in_memory
 from analyzer.sources.recognise import read_alone
 from parsers.errors import PtauditError
 from parsers.kinds import SNIFF_BYTES, kind_of_content
@@ -36,11 +36,12 @@ class Pieced(NamedTuple):
 def in_pieces(kind: Kind, found: Found, budget: Budget) -> Pieced | None:
     """A file of a known kind; None if it is small, not on disk, or of a kind whose parser needs all of it.
 
-    Raises what the parser raises, and InputError where that is too much to read.
+    Raises what the parser raises, and BudgetError where that is too much to read, or to keep.
     """
-    if kind.parse_file is None or not isinstance(found.where, Path) or not _LARGE < found.size() <= MAX_FILE_BYTES:
+    if kind.parse_file is None or not isinstance(found.where, Path) or found.size() <= _LARGE:
         return None
-    budget.keep(found.size(), found.name)
+    budget.go_through(found.size(), found.name)
+    budget.keep(0, found.name)
     hashed = hashlib.sha256()
     with step(f"reading {found.name}", found.size()) as progress:
 
@@ -49,6 +50,7 @@ def in_pieces(kind: Kind, found: Found, budget: Budget) -> Pieced | None:
             progress.advance(len(piece))
 
         parsed = kind.parse_file(found.where, found.name, each)
+    budget.keep(size_in_memory(parsed), found.name)
     notes = found.unended()
     if not parsed.only_rows and found.size() > MAX_BYTES:
         notes += (read_alone(kind, found.name),)

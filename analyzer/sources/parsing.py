@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parsers import ftrace
 from parsers.progress import step
 
 if TYPE_CHECKING:
@@ -18,9 +17,8 @@ def parsed_by(kind: Kind, where: Path | bytes, name: str) -> Any:  # noqa: ANN40
     """What the parser of a kind makes of a file or its content."""
     if kind.read is not None:
         with step(f"reading {name}") as progress:
-            more = {"progress": progress.reach} if kind.read is ftrace.read else {}
-            return kind.read(where, path=name, **more)
+            return kind.read(where, path=name, progress=progress.reach)
     assert kind.parse is not None  # noqa: S101 only kinds that are read come here
-    assert isinstance(where, bytes)  # noqa: S101 only traces are read from the disk
+    assert isinstance(where, bytes)  # noqa: S101 kinds with a parser of bytes are held in memory
     with step(f"reading {name}"):
         return kind.parse(where, name)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analyzer.sources.crashdump import Symbols, whole_dumps
-from analyzer.sources.found import Found
-from analyzer.sources.reading import Reading, Source, readable_kinds
+from analyzer.sources.found import Found, Source
+from analyzer.sources.reading import Reading
+from analyzer.sources.recognise import readable_kinds
 from analyzer.sources.unread import Unread
 from parsers.errors import UsageError
 from parsers.kinds import KINDS
@@ -48,29 +49,34 @@ class Request:
     symbols: Symbols = field(default_factory=Symbols)
     running: VmcoreFacts | None = None
     """What the memory of the kernel that runs here showed."""
+    budget: int = 1
+    """How many times as much as usual is read, see `analyzer.sources.budget.Bounds`."""
 
 
 def read_sources(request: Request) -> Sources:
     """Read everything that is asked for into one evidence set.
 
     Raises `InputError` where a path cannot be read or holds no file that ptaudit knows, `UsageError` for
-    a directory with several captures.
+    a directory with several captures.  What does not fit into the budget is left out and named.
     """
-    reading = Reading(request.symbols)
+    reading = Reading(request.symbols, request.budget)
     for path in request.paths:
-        if str(path) == STANDARD_INPUT:
-            reading.standard_input()
-        elif os.path.isdir(path):  # noqa: PTH112 never raises, however long the name
-            reading.directory(path)
-        else:
-            reading.single(path)
+        with reading.within_budget(path):
+            if str(path) == STANDARD_INPUT:
+                reading.standard_input()
+            elif os.path.isdir(path):  # noqa: PTH112 never raises, however long the name
+                reading.directory(path)
+            else:
+                reading.single(path)
     if request.running is not None:
         reading.running(request.running)
     for name, path in request.kinds.items():
         if name not in KINDS or not KINDS[name].is_read:
             raise UsageError(f"no such kind {name!r}; known: {readable_kinds()}")
-        reading.file(Found(str(path), path), KINDS[name])
+        with reading.within_budget(path):
+            reading.file(Found(str(path), path), KINDS[name])
     for dump in whole_dumps(reading.dumps) if reading.dumps else ():
-        reading.vmcore(dump)
+        with reading.within_budget(dump[0]):
+            reading.vmcore(dump)
     evidence = reading.finish()
     return Sources(Captured.of(evidence, request.layout), reading.sources, reading.ignored, reading.unread())

@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analyzer.sources.archive import archive_format, plain_name, read_archive
-from analyzer.sources.budget import Budget
+from analyzer.sources.budget import Bounds, Budget, size_in_memory
 from analyzer.sources.crashdump import Symbols, digest_of_dump, read_vmcore
-from analyzer.sources.found import MAX_FILE_BYTES, Found, digest, head_of
+from analyzer.sources.found import Found, Source, digest, head_of
 from analyzer.sources.identity import doubt_of_names, own_configs, own_releases, refuse_strangers
 from analyzer.sources.in_pieces import Pieced, alone, in_pieces
 from analyzer.sources.parsing import parsed_by
-from analyzer.sources.recognise import Document, Look, documents_of, not_searched
+from analyzer.sources.recognise import Document, Look, documents_of, not_searched, readable_kinds
 from analyzer.sources.running import HOST_CORE, is_host_core, is_proc_kcore
 from analyzer.sources.sniff import is_kernel_dump, is_vmcore
+from analyzer.sources.superseded import superseded
 from analyzer.sources.tree import (
     NOT_LISTED,
     attribute_of,
@@ -38,19 +39,18 @@ from analyzer.sources.unread import NOT_RECOGNISED, Unread, bounded
 from analyzer.temporary import folder
 from parsers import ftrace
 from parsers.encodings import decoded
-from parsers.errors import Diagnostic, InputError, PtauditError, WrongFormatError
+from parsers.errors import BudgetError, Diagnostic, InputError, PtauditError, WrongFormatError
 from parsers.expressions import expression
 from parsers.kconfig import Kconfig
 from parsers.kinds import KINDS, SNIFF_BYTES, kind_of_path
-from parsers.records import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from parsers.evidence import Kind
     from parsers.vmcore.extract import VmcoreFacts
 
-__all__ = ["Reading", "Source", "readable_kinds"]
+__all__ = ["Reading"]
 
 MAX_SYSTEM_MAPS = 4
 _STDIN = "standard input"
@@ -58,31 +58,17 @@ SPLIT_BYTES = 4 << 20
 """A file whose name shows its kind is searched for other kinds up to here."""
 _KCORE = expression(r"(?:^|/)proc/kcore$")  # the running kernel's memory, without end
 _KERNEL_FILE = expression(r"(?:^|/)(?:vmlinux|(System\.map))(?:-[^/]+?)?(?:\.debug)?(?:\.(?:gz|xz|zst))?$")
-_MANY = {"dmesg", "trace", "log", "ptdump", "vmcore", "memory_nodes"}
-"""Kinds with several files that count, or are chosen from by `Captured.of`."""
 _TABLES = {"ptdump", "trace", "vmcoreinfo"}
 _MOMENTS = {"ptdump", "vmcore", "dmesg", "trace"}
 """Kinds whose content must not count twice when it is given twice."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """A file that was read: its kind, its hash, what was odd about it."""
-
-    kind: str
-    path: str
-    sha256: str
-    diagnostics: tuple[Diagnostic, ...] = ()
-    whole: bool = True
-    """Whether the hash is of the whole file, see `analyzer.sources.crashdump.digest_of_dump`."""
-
-
 class Reading:
     """What was read so far."""
 
-    def __init__(self, symbols: Symbols) -> None:
+    def __init__(self, symbols: Symbols, budget: int = 1) -> None:
         self.symbols = symbols
-        self.budget = Budget()
+        self.budget = Budget(Bounds().times(budget))
         self.look = Look(self.budget)
         self.parsed: dict[str, list[Any]] = {}
         self.named: dict[str, list[str]] = {}
@@ -117,6 +103,25 @@ class Reading:
         self.seen.add(resolved)
         return known
 
+    def _content(self, found: Found) -> bytes:
+        """The content of a file, within the budget; members of archives were counted when they were read."""
+        if isinstance(found.where, bytes):
+            return found.where
+        size = found.size()
+        self.budget.keep(size, found.name)
+        data = found.content()
+        self.budget.keep(len(data) - size, found.name)  # files of /proc have no size
+        return data
+
+    @contextlib.contextmanager
+    def within_budget(self, path: Path) -> Iterator[None]:
+        """Leave out what a user named and what does not fit into the budget."""
+        try:
+            yield
+        except BudgetError as error:
+            self.failures.append(error.without_frames())
+            self.left_out.append(Unread(error.path or str(path), error.message))
+
     # Directories and archives.
 
     def directory(self, root: Path) -> None:
@@ -146,7 +151,7 @@ class Reading:
         try:
             members = self._opened(path)
         except PtauditError as error:
-            self.failures.append(error)
+            self.failures.append(error.without_frames())
             self.left_out.append(Unread(str(path), error.message))
             return {}
         return {f"{relative}/{inner}": found for inner, found in members.items()}
@@ -196,7 +201,7 @@ class Reading:
 
     def _attribute(self, tree: dict[str, bytes], path: str, found: Found) -> None:
         try:
-            tree[path] = found.content()
+            tree[path] = self._content(found)
         except InputError as error:
             self.left_out.append(Unread(found.name, error.message))
 
@@ -210,7 +215,7 @@ class Reading:
                 return
             refused = self.look.refused(head, found.size())
             if refused is None:
-                documents = self.look.documents(found.content())
+                documents = self.look.documents(self._content(found))
             elif refused:
                 self.left_out.append(Unread(found.name, refused))
         except InputError as error:
@@ -255,9 +260,8 @@ class Reading:
 
     def standard_input(self) -> None:
         """Text of any kind on standard input; InputError for archives and dumps, which are read in any order."""
-        data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
-        if len(data) > MAX_FILE_BYTES:
-            raise InputError(f"more than {MAX_FILE_BYTES} bytes on standard input", path=_STDIN)
+        data = sys.stdin.buffer.read(self.budget.bounds.kept_bytes - self.budget.kept + 1)
+        self.budget.keep(len(data), _STDIN)
         if not data.strip():
             raise InputError("nothing on standard input", path=_STDIN)
         if is_vmcore(data[:SNIFF_BYTES]) or archive_format(data[:SNIFF_BYTES]):
@@ -273,7 +277,7 @@ class Reading:
             if not (isinstance(found.where, Path) and self._again(found.where)):
                 self._pieced(pieced, found.name)
             return
-        content = found.content()
+        content = self._content(found)
         documents = documents_of(content)
         if [one.data for one in documents] == [content] or not documents:
             kind = documents[0].kind if documents else kind_of_path(plain_name(found.name))
@@ -281,11 +285,11 @@ class Reading:
                 raise InputError(
                     f"not recognised; name its kind with --kind (one of {readable_kinds()})", path=found.name
                 )
-            self.file(found, kind)
+            self.file(found, kind, content=content)
         elif not (isinstance(found.where, Path) and self._again(found.where)):
             self._documents(found, documents, strict=True)
 
-    def file(self, found: Found, kind: Kind, *, strict: bool = True) -> None:
+    def file(self, found: Found, kind: Kind, *, strict: bool = True, content: bytes | None = None) -> None:
         """A file of a known kind; in a directory, one bad file is a diagnostic and the rest is read."""
         name = found.name
         if not kind.is_read:
@@ -296,13 +300,12 @@ class Reading:
             return
         try:
             if kind.read is not None:
-                self._parsed(kind.name, parsed_by(kind, found.where, name), name, found.digest(), found.unended())
+                self._piece_by_piece(found, kind)
                 return
             if (pieced := in_pieces(kind, found, self.budget)) is not None:
                 self._pieced(pieced, name)
                 return
-            data = found.content()
-            self.budget.keep(len(data) if isinstance(found.where, Path) else 0, name)
+            data = self._content(found) if content is None else content
             others = documents_of(data) if not strict and len(data) <= SPLIT_BYTES else []
             if any(one.part and one.kind is not kind for one in others):
                 self._documents(found, others, strict=False)
@@ -317,6 +320,14 @@ class Reading:
 
     def _pieced(self, pieced: Pieced, name: str) -> None:
         self._parsed(pieced.kind.name, pieced.parsed, name, pieced.digest, pieced.notes)
+
+    def _piece_by_piece(self, found: Found, kind: Kind) -> None:
+        """A file of a kind that is not held in memory: what is kept of it counts."""
+        self.budget.go_through(found.size(), found.name)
+        self.budget.keep(0, found.name)
+        parsed = parsed_by(kind, found.where, found.name)
+        self.budget.keep(size_in_memory(parsed), found.name)
+        self._parsed(kind.name, parsed, found.name, found.digest(), found.unended())
 
     def _documents(self, found: Found, documents: Sequence[Document], *, strict: bool) -> None:
         """What a file holds that is recognised by content."""
@@ -337,7 +348,7 @@ class Reading:
                     and not _TABLES & {one.kind.name for one in documents}
                 ):
                     raise  # a log of another architecture: the lines beside it are of the same machine
-                failures.append(error)
+                failures.append(error.without_frames())
                 self.left_out.append(Unread(found.name, f"{kind.what}: {error.message}"))
         if len(failures) == len(documents):
             if strict:
@@ -356,21 +367,28 @@ class Reading:
 
     def _failed(self, kind: str, error: PtauditError, found: Found) -> None:
         """A file that was not named by the user and cannot be read."""
-        self.failures.append(error)
+        self.failures.append(error.without_frames())
         self.left_out.append(Unread(found.name, error.message))
         if isinstance(found.where, Path):
             self.seen.discard(found.where.resolve())
+        if isinstance(error, BudgetError):
+            return  # what is refused for its size is not hashed either
         note = Diagnostic(error.message, error.path or found.name, error.line, error.column, error.offset)
         with contextlib.suppress(InputError, OSError):
             if kind == "vmcore" and isinstance(found.where, Path):
                 sha256, whole = digest_of_dump(found.where, None)
                 self.sources.append(Source(kind, found.name, sha256, (note,), whole))
-            elif found.size() <= MAX_FILE_BYTES:  # what is refused for its size is not hashed either
+            elif found.size() <= self.budget.bounds.kept_bytes:
                 self.sources.append(Source(kind, found.name, found.digest(), (note,)))
 
     def _events_of_log(self, data: bytes, name: str) -> None:
         """The events of hotplug that a kernel log names in its own words, or as a ring buffer dumped into it."""
-        events = ftrace.read(decoded(data), path=name)
+        try:
+            events = ftrace.read(decoded(data), path=name)
+            self.budget.keep(size_in_memory(events), name)
+        except InputError as error:
+            self.left_out.append(Unread(name, f"events of hotplug in the log: {error.message}"))
+            return
         if len(events):
             self.parsed.setdefault("log", []).append(events)
 
@@ -398,6 +416,7 @@ class Reading:
     def vmcore(self, paths: tuple[Path, ...]) -> None:
         """A crash dump, in several files if it is a split one; one that was only found may be unreadable."""
         only_found = paths[0] in self.found_dumps
+        self.budget.keep(0, str(paths[0]))
         try:
             facts = read_vmcore(paths, self.symbols)
         except PtauditError as error:
@@ -407,6 +426,7 @@ class Reading:
             return
         if only_found and facts.vmcoreinfo.symbol("kallsyms_names") is None:
             facts = self._with_system_map(paths) or facts
+        self.budget.keep(size_in_memory(facts), str(paths[0]))
         notes = facts.diagnostics
         unknown = [] if facts.types != "VMCOREINFO" else ["structures"]
         unknown += [] if facts.has_symbols else ["symbols"]
@@ -460,7 +480,7 @@ class Reading:
         refuse_strangers(self.parsed)
         if (doubt := doubt_of_names(self.parsed)) is not None:
             self._note(doubt)
-        self._superseded()
+        self.left_out += superseded(self.parsed, self.named, self.sources)
         return self.parsed
 
     def _keep(self, kind: str, own: list[Any], reason: str) -> None:
@@ -473,28 +493,7 @@ class Reading:
         elif others:
             del self.parsed[kind], self.named[kind]
 
-    def _superseded(self) -> None:
-        """Name the files that another one of their kind makes useless."""
-        for kind, names in self.named.items():
-            if kind in {"ptdump", "vmcore"}:
-                reason = f"only the first and the last {KINDS[kind].what.removeprefix('a ')} are compared"
-                unused = names[1:-1]
-            elif kind == "trace":
-                used = max(zip(self.parsed[kind], names, strict=True), key=lambda pair: len(pair[0]))[1]
-                reason, unused = f"{used} is used, which has more events", [name for name in names if name != used]
-            else:
-                reason, unused = f"superseded by {names[-1]}", [] if kind in _MANY else names[:-1]
-            content = {one.path: one.sha256 for one in self.sources if one.kind == kind}
-            for name in unused:
-                same = kind not in _MANY and content.get(name) == content.get(names[-1])
-                self.left_out.append(Unread(name, f"the same content as {names[-1]}" if same else reason))
-
     def _note(self, note: Diagnostic) -> None:
         """Say what is odd about a source when others were read too."""
         at = next(number for number, one in enumerate(self.sources) if one.path == note.path)
         self.sources[at] = replace(self.sources[at], diagnostics=(*self.sources[at].diagnostics, note))
-
-
-def readable_kinds() -> str:
-    """The names of all kinds that are read, as a list for people."""
-    return ", ".join(kind.name for kind in KINDS.values() if kind.is_read)

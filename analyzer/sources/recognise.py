@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from parsers.encodings import decoded
 from parsers.errors import Diagnostic
-from parsers.kinds import SNIFF_BYTES, kind_of_content
+from parsers.kinds import KINDS, SNIFF_BYTES, kind_of_content
 from parsers.parts import parts_of
 from parsers.transport import MAX_BYTES, carried
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from analyzer.sources.budget import Budget
     from parsers.evidence import Kind
 
-__all__ = ["Document", "Look", "documents_of", "not_searched", "read_alone"]
+__all__ = ["Document", "Look", "documents_of", "not_searched", "read_alone", "readable_kinds"]
 
 _TEXT_BYTES = 4096
 _LOG_ROWS = 3
@@ -80,3 +80,8 @@ def _is_plain(document: Document) -> bool:
     lines = b"\n" + document.data
     least = _LOG_ROWS if document.kind.name == "dmesg" else row.least
     return sum(match[0].count(b"\n") for match in row.runs.finditer(lines)) >= least
+
+
+def readable_kinds() -> str:
+    """The names of all kinds that are read, as a list for people."""
+    return ", ".join(kind.name for kind in KINDS.values() if kind.is_read)

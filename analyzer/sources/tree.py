@@ -114,12 +114,12 @@ def refuse_several_dumps(root: Path, dumps: list[Path]) -> None:
         raise UsageError(f"holds several crash dumps, name one, or the earlier and the later: {names}", path=str(root))
 
 
-def unended_files(files: dict[str, bytes], path: str) -> tuple[Diagnostic, ...]:
+def unended_files(files: Mapping[str, bytes], path: str) -> tuple[Diagnostic, ...]:
     """Warn of files of sysfs that lack the newline at their end."""
     names = sorted(name for name, data in files.items() if data and not data.endswith(b"\n"))
     return at_lines(f"{names[0]}: {UNENDED}", [0] * len(names), path) if names else ()
 
 
-def digest_of_tree(files: dict[str, bytes]) -> str:
-    """SHA-256 of all files of a tree, with their paths."""
+def digest_of_tree(files: Mapping[str, bytes]) -> str:
+    """SHA-256 of the files of a tree of sysfs, by path."""
     return digest(b"".join(name.encode() + b"\0" + files[name] for name in sorted(files)))

@@ -9,6 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import click
+from bounds import bounds_page
 
 from analyzer.catalogue.rule_page import rule_parts
 from analyzer.cli import ptaudit
@@ -43,6 +44,7 @@ def generated_pages() -> dict[str, str]:
     pages["rules/index.md"] = rules_index(rules)
     pages["reference/commands.md"] = commands_page()
     pages["reference/known-bugs.md"] = known_bugs_page(rules)
+    pages["reference/bounds.md"] = bounds_page()
     pages["reference/evidence.md"] = evidence_page(rules)
     pages["reference/report.schema.json"] = SCHEMA.read_text()
     return pages

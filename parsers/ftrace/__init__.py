@@ -59,19 +59,28 @@ def read(source: bytes | str | Path, *, path: str = "", progress: Progress | Non
 
     ``source`` is the bytes or the path of a file; ``path`` names bytes in messages; ``progress`` is called with (bytes
     done, bytes in all).  Raises InputError for a file that cannot be read, FormatError for a trace that is
-    damaged or of a format that leaves out what is needed.
+    damaged, has too many events, or is of a format that leaves out what is needed.
     """
+    from parsers.ftrace.scan import Source  # noqa: PLC0415
+
+    data = source if isinstance(source, bytes) else None
+    opened = Source(path or ("" if data is not None else str(source)), data)
+    try:
+        return _read(opened, source, progress)
+    except FormatError as error:
+        error.path = error.path or opened.path
+        raise
+
+
+def _read(opened: Source, source: bytes | str | Path, progress: Progress | None) -> Trace:
     from parsers.ftrace.chrome import looks_like_chrome  # noqa: PLC0415
     from parsers.ftrace.foreign import REFUSED, looks_like_other_tracer  # noqa: PLC0415
     from parsers.ftrace.graph import looks_like_graph, read_graph  # noqa: PLC0415
     from parsers.ftrace.health import examine  # noqa: PLC0415
     from parsers.ftrace.log import looks_like_log, read_log  # noqa: PLC0415
     from parsers.ftrace.report_graph import is_reported_graph  # noqa: PLC0415
-    from parsers.ftrace.scan import Source  # noqa: PLC0415
     from parsers.ftrace.text import HEAD_SIZE, read_text  # noqa: PLC0415
 
-    data = source if isinstance(source, bytes) else None
-    opened = Source(path or ("" if data is not None else str(source)), data)
     head = opened.head(HEAD_SIZE)
     if looks_like_chrome(head):
         opened = _of_chrome(opened, source)

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from parsers.errors import FormatError
 from parsers.ftrace.events import NO_TIME, Arguments, Events, Origin, Phase, Stacks, Strings
 from parsers.ftrace.functions import FUNCTION_OF_KIND, Kind
 from parsers.ftrace.naming import column_of
 from parsers.mapping import I64, U8, U64, Bool
 from parsers.records import dataclass
 
-__all__ = ["ROW_DTYPES", "Column", "Interned", "TableBuilder"]
+__all__ = ["MAX_ROWS", "ROW_DTYPES", "Column", "Interned", "TableBuilder"]
 
 Column = NDArray[Any]
 """A column whose dtype is that of its name in `ROW_DTYPES`."""
@@ -37,6 +38,8 @@ ROW_DTYPES: dict[str, type[np.generic]] = {
     "line": np.int64,
     "offset": np.int64,
 }
+MAX_ROWS = 2_000_000
+"""Events of hotplug that are read of one trace: each takes up to a kilobyte meanwhile."""
 _ABSENT = {"time_ns": NO_TIME, "cpu": -1, "pid": -1, "comm": -1, "symbol": -1, "caller": -1, "name": -1}
 _ABSENT |= {"stack": -1, "user_stack": -1, "offset": -1}
 
@@ -78,7 +81,9 @@ class TableBuilder:
         return self._stack_ids.setdefault(frames, len(self._stack_ids)) if frames else -1
 
     def add(self, count: int, rows: Mapping[str, Column]) -> None:
-        """Append ``count`` rows; columns that are not given are absent."""
+        """Append ``count`` rows; columns that are not given are absent.  FormatError for more than ``MAX_ROWS``."""
+        if self.nr_rows + count > MAX_ROWS:
+            raise FormatError(f"more than {MAX_ROWS} events of memory hotplug: cut the trace in parts")
         for name, dtype in ROW_DTYPES.items():
             given = rows.get(name)
             absent = np.full(count, _ABSENT.get(name, 0), dtype=dtype) if given is None else given.astype(dtype)

@@ -21,6 +21,8 @@ from parsers.vmcore.kallsyms import Kallsyms
 from parsers.vmcore.memory import MissingMemoryError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from parsers.mapping import U8
 
 __all__ = ["read_kernel"]
@@ -36,12 +38,16 @@ _PROGRAM_HEADER = np.dtype(
 )
 
 
-def read_kernel(where: Path | bytes, *, path: str) -> KernelCode:
+def read_kernel(where: Path | bytes, *, path: str, progress: Callable[[int, int], None] | None = None) -> KernelCode:
     """Read an arm64 kernel: Image, compressed or EFI zboot image, vmlinux, .deb or .rpm.
 
-    Raises FormatError for what is damaged, is not an arm64 kernel, or has no kallsyms.
+    ``progress`` is called with (bytes done, bytes in all).  Raises FormatError for what is damaged, is not an arm64
+    kernel, or has no kallsyms.
     """
-    data, path = unpack(where if isinstance(where, bytes) else _content(where, path), path)
+    packed = where if isinstance(where, bytes) else _content(where, path)
+    if progress is not None:
+        progress(len(packed), len(packed))
+    data, path = unpack(packed, path)
     image = _flat(data, path)
     banner = _BANNER.search(image.data)
     tables = find_kallsyms(image)

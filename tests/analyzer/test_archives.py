@@ -19,7 +19,6 @@ import zstandard
 
 from analyzer.audit import audit
 from analyzer.reports.json import document
-from analyzer.sources import archive as archives
 from analyzer.sources.archive import Limits, archive_format, plain_name, read_archive
 from analyzer.sources.budget import Bounds, Budget
 from analyzer.sources.read import Request
@@ -275,14 +274,23 @@ def test_too_many_members(tmp_path: Path) -> None:
 
 def test_too_much_in_all(tmp_path: Path) -> None:
     files = {f"{number}/iomem": bytes([number]) * 100_000 for number in range(30)}
-    refused(tmp_path / "a", tar_of(files), "MiB to read", Budget(Bounds(kept_bytes=1 << 20)))
-    refused(tmp_path / "b", tar_of(files), "unpacks to more than", Budget(Bounds(unpacked_bytes=1 << 20)))
+    (tmp_path / "a").write_bytes(tar_of(files))
+    for bounds, reason in (
+        (Bounds(kept_bytes=1 << 20), "does not fit into the 1 MiB that one audit holds: --budget 2 allows twice"),
+        (Bounds(passed_bytes=1 << 20), "more than the 1 MiB that one audit goes through: --budget 2 allows twice"),
+    ):
+        contents = read_archive(tmp_path / "a", lambda name: name.endswith("iomem"), budget=Budget(bounds))
+        assert 8 <= len(contents.members) <= 10
+        (said,) = contents.left_out
+        assert reason in said
+    refused(tmp_path / "b", tar_of(files), "larger than the 0 MiB", Budget(Bounds(kept_bytes=1 << 10)))
+    refused(tmp_path / "c", tar_of(files), "goes through", Budget(Bounds(passed_bytes=1 << 16)))
 
 
 def test_member_that_is_too_large_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(tar_of({"0/iomem": bytes(5000), "1/iomem": b"y"}))
-    contents = read_archive(path, lambda _: True, Limits(member_bytes=4096))
+    contents = read_archive(path, lambda _: True, budget=Budget(Bounds(member_bytes=4096)))
     assert [member.relative for member in contents.members] == ["1/iomem"]
     assert "0/iomem: larger than" in contents.notes[0].message
 
@@ -355,7 +363,7 @@ def test_names_without_their_compression() -> None:
 
 
 def test_limits_are_wide_enough_for_a_bundle_of_ours() -> None:
-    assert archives.Limits().member_bytes >= 256 << 20
+    assert Bounds().member_bytes >= 256 << 20
 
 
 # One machine, one boot.

@@ -54,8 +54,8 @@ def test_other_evidence_in_a_large_dump_is_found(tmp_path: Path, compressed: boo
 def test_what_is_too_much_to_read_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "kernel_page_tables"
     path.write_bytes(ROWS)
-    with pytest.raises(InputError, match="1 MiB to read in all"):
-        in_pieces(KINDS["ptdump"], Found(path.name, path), Budget(Bounds(kept_bytes=1 << 20)))
+    with pytest.raises(InputError, match="more than the 1 MiB that one audit goes through"):
+        in_pieces(KINDS["ptdump"], Found(path.name, path), Budget(Bounds(passed_bytes=1 << 20)))
 
 
 def test_the_same_dump_under_two_names_is_read_once(tmp_path: Path) -> None:

@@ -107,6 +107,18 @@ def test_every_known_bug_is_in_its_table(generated) -> None:
         assert bug.cve in page
 
 
+def test_every_bound_is_on_its_page(generated) -> None:
+    from dataclasses import fields
+
+    from analyzer.sources.budget import Bounds
+
+    page = generated["reference/bounds.md"]
+    for bound in fields(Bounds):
+        assert bound.name == "factor" or f"| {bound.metadata['what']} | " in page
+    assert f"| {Bounds().kept_bytes >> 30} GiB |" in page
+    assert "| the boot log | 2 GiB |" in page
+
+
 def test_evidence_names_every_rule_that_needs_something(generated) -> None:
     page = generated["reference/evidence.md"]
     for rule in RULES:
