@@ -132,13 +132,23 @@ class Dump:
         first = va & -page
         if va + size <= first + page:
             return self._page(first)[va - first : va - first + size]
-        return b"".join(self._page(at) for at in range(first, va + size, page))[va - first : va - first + size]
+        return self._read_pages(first, -(-(va + size - first) // page))[va - first : va - first + size]
 
     def _read_page(self, va: int) -> bytes:
         pa, known = self.physical(np.array([va], dtype=np.uint64))
         if not known[0]:
             raise MissingMemoryError(f"{va:#x} is not mapped, as far as the dump shows", address=va)
         return self.memory.read(int(pa[0]), self.addresses.granule.page_size)
+
+    def _read_pages(self, va: int, count: int) -> bytes:
+        """Pages that follow each other, read at once and not cached."""
+        page = self.addresses.granule.page_size
+        pa, known = self.physical(va + np.arange(count, dtype=np.uint64) * np.uint64(page))
+        data, present = self.memory.read_pages(pa[known], page)
+        if known.all() and present.all():
+            return data.tobytes()
+        known[known] = present
+        return self._read_page(va + int(np.argmin(known)) * page)  # raises, and says why
 
     def peek(self, va: int, size: int) -> bytes:
         """Up to ``size`` bytes at a virtual address, fewer where the dump has no more in a row; not recorded.

@@ -52,6 +52,7 @@ class Structures:
     def __init__(self, providers: Iterable[Types], info: VmcoreInfo) -> None:
         self._providers = tuple(providers)
         self._info = info
+        self._members: dict[tuple[str, str], Member | None] = {}
 
     @property
     def source(self) -> str:
@@ -70,6 +71,11 @@ class Structures:
 
     def member(self, type_name: str, path: str) -> Member | None:
         """A member; its size is unknown where only VMCOREINFO has it."""
+        if (type_name, path) not in self._members:
+            self._members[type_name, path] = self._look_up(type_name, path)
+        return self._members[type_name, path]
+
+    def _look_up(self, type_name: str, path: str) -> Member | None:
         for one in self._providers:
             if (found := one.member(type_name, path)) is not None:
                 return found
