@@ -1,8 +1,9 @@
 """Memory blocks as ``struct memory_block`` has them, with altmap and group.
 
 drivers/base/memory.c (4.14 to 6.19): since 4fb6eabf1037 (5.8) the blocks are in the XArray ``memory_blocks``, before
-that on the klist of the bus ``memory_subsys``.  ``state`` was an unsigned long of bit values and is an enum since 6.19
-(and in stable); the memmap_on_memory pages were ``nr_vmemmap_pages`` (5.13) and are ``altmap->free`` since 6.6.
+that on the klist of the bus ``memory_subsys``.  Where no symbol names either (CONFIG_KALLSYMS_ALL=n) the directories of
+sysfs lead to them.  ``state`` was an unsigned long of bit values and is an enum since 6.19 (and in stable); the
+memmap_on_memory pages were ``nr_vmemmap_pages`` (5.13) and are ``altmap->free`` since 6.6.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from parsers.errors import FormatError
 from parsers.mapping import U64, Bool
 from parsers.vmcore.addresses import MASK
 from parsers.vmcore.dump import Dump
+from parsers.vmcore.kernfs import kobjects_in
 from parsers.vmcore.memory import MissingMemoryError
 from parsers.vmcore.rows import BlockRows
 from parsers.vmcore.xarray import xarray_entries
@@ -81,8 +83,11 @@ def read_blocks(dump: Dump) -> BlockRows:
 def _pointers(dump: Dump) -> U64:
     """Addresses of all ``struct memory_block``."""
     blocks = dump.symbol("memory_blocks")
-    if blocks is None:
+    if blocks is None and dump.symbol("memory_subsys") is not None:
         return _on_the_bus(dump)
+    if blocks is None:
+        objects = kobjects_in(dump, "devices", "system", "memory")
+        return objects - np.uint64(dump.member("memory_block", "dev.kobj").offset)
     head = dump.field(blocks, "xarray", "xa_head")
     _, pointers, lost = xarray_entries(dump, head)
     if lost:

@@ -23,6 +23,7 @@ from parsers.vmcore.addresses import MASK, AddressMap
 from parsers.vmcore.btf import BTF_HEADER_SIZE, Btf, btf_size
 from parsers.vmcore.container import open_plain
 from parsers.vmcore.explain import Step, explain
+from parsers.vmcore.exports import EXPORTED, find_exports
 from parsers.vmcore.kallsyms import Kallsyms, SymbolAddress, kallsyms, system_map
 from parsers.vmcore.memory import MissingMemoryError, PhysicalMemory
 from parsers.vmcore.opening import RawDump
@@ -194,7 +195,18 @@ class Dump:
     def symbol(self, name: str) -> int | None:
         """Run-time address of a symbol, or None."""
         found = None if self._debuginfo is None else self._debuginfo.symbol(name)
-        return self._symbols(name) if found is None and self._symbols is not None else found
+        if found is None and self._symbols is not None:
+            found = self._symbols(name)
+        return self._exports.get(name) if found is None and name in EXPORTED else found
+
+    @cached_property
+    def _exports(self) -> dict[str, int]:
+        """Exported variables, which are searched for where the symbols are those of functions only, or none."""
+        try:
+            known = self._symbols is not None and self._symbols("iomem_resource") is not None
+            return {} if known else find_exports(self)
+        except MissingMemoryError:
+            return {}
 
     @property
     def kallsyms(self) -> Kallsyms | None:

@@ -6,7 +6,8 @@ from array import array
 from contextlib import suppress
 from typing import Callable, Dict, Iterator, List, Tuple
 
-from analyzer.collect.without_packages.kernel import MASK, UNIT, WORDS, CannotReadError, Kcore, Kernel
+from analyzer.collect.without_packages.exports import Exports
+from analyzer.collect.without_packages.kernel import MASK, UNIT, WORDS, CannotReadError, Kcore
 
 ONES = sum(1 << (64 * number) for number in range(WORDS))
 RAMP = sum(number << (64 * number) for number in range(WORDS))
@@ -22,7 +23,7 @@ ATTEMPTS = 3
 AT_A_TIME = 64
 
 
-class SmallCore(Kernel):
+class SmallCore(Exports):
     """The pages that an audit reads."""
 
     def take(self) -> None:
@@ -37,6 +38,7 @@ class SmallCore(Kernel):
             ("symbols", self.read_symbols),
             ("kernel code", self.read_code),
             ("types", self.read_types),
+            ("exported variables", self.read_exports),
             ("counters of zones", self.read_counters),
             ("page tables", self.read_tables),
             ("section table", self.read_sections),
@@ -278,7 +280,12 @@ class SmallCore(Kernel):
     # Metadata
 
     def read_blocks(self) -> None:
-        """Memory blocks: the XArray memory_blocks, since 5.8; altmaps and zone names."""
+        """Memory blocks: the XArray memory_blocks, since 5.8, or their directories in sysfs; altmaps and zone names."""
+        if "memory_blocks" not in self.symbols and "kernel_kobj" in self.symbols:
+            within = self.member("memory_block", "dev")[0] + self.member("device", "kobj")[0]
+            for block in self.kobjects_in(b"devices", b"system", b"memory"):
+                self.read_block(block - within)
+            return
         self.attempt("memory blocks", lambda: self.number(self.symbol("sections_per_block")))
         slots_at, size, _ = self.member("xa_node", "slots")
         entries = [self.field(self.symbol("memory_blocks"), "xarray", "xa_head")]
