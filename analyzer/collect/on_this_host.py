@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import re
@@ -195,6 +196,9 @@ def live(request: Request, keep: Path | None) -> Iterator[Request]:
             settled = _is_settled(memory, before)
             if settled or (not isinstance(memory, str) and memory.flux is not None and memory.flux.matters):
                 break  # what is in flux was read several times already
+            if attempt < _ATTEMPTS - 1:
+                del memory
+                gc.collect()  # it is full of cycles, and as large as the next one
         if isinstance(memory, str):
             click.echo(f"ptaudit: {memory}: only text sources are audited", err=True)
         elif not settled:

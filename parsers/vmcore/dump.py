@@ -56,6 +56,8 @@ _SHADOW_SCALES = {"__asan_load8_noabort": 3, "__hwasan_load8_noabort": 4}  # mm/
 class Dump:
     """One opened dump, with what is known of the kernel in it.
 
+    ``like`` is an earlier reading of the same running kernel, whose symbols and types are taken over.
+
     Raises FormatError or InputError for a ``vmlinux`` or ``system_map`` that does not fit, MissingDependencyError
     for a ``vmlinux`` without drgn; what the dump itself lacks becomes a diagnostic.
     """
@@ -67,6 +69,7 @@ class Dump:
         memory: PhysicalMemory | None = None,
         vmlinux: Path | None = None,
         system_map_path: Path | None = None,
+        like: Dump | None = None,
     ) -> None:
         self.path = raw.path
         self.vmcoreinfo = raw.vmcoreinfo
@@ -77,6 +80,11 @@ class Dump:
         self.unreadable: dict[str, str] = {}
         """What is there and damaged, or lies in memory that is not in the dump, and why."""
         self._page = lru_cache(maxsize=_CACHED_PAGES)(self._read_page)
+        self._is_of_image = False
+        """Whether symbols and types are the kernel's own, which do not change while it runs."""
+        if like is not None and like._is_of_image and like.vmcoreinfo_bytes == raw.vmcoreinfo_bytes:
+            self._take_over(like)
+            return
         self._debuginfo = None if vmlinux is None else self._load_debuginfo(vmlinux)
         self._symbols = self._find_symbols(system_map_path)
         self._bound_image()
@@ -88,6 +96,16 @@ class Dump:
         if self._debuginfo is not None and with_types is None and vmlinux is not None:
             self.say("this vmlinux has no debuginfo")
         self.structures = Structures([one for one in (with_types, self._btf) if one is not None], raw.vmcoreinfo)
+        self._is_of_image = self._debuginfo is None
+        self._said_of_image = tuple(self.diagnostics)
+
+    def _take_over(self, like: Dump) -> None:
+        self._debuginfo, self._symbols, self._btf = None, like._symbols, like._btf
+        self.addresses, self.structures = like.addresses, like.structures
+        self._is_of_image, self._said_of_image = True, like._said_of_image
+        self.diagnostics = list(like._said_of_image)
+        if "_exports" in like.__dict__:  # they were looked for
+            self._exports = like._exports
 
     @property
     def types(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Dict
@@ -57,8 +58,8 @@ from parsers.vmcoreinfo import VmcoreInfo
 __all__ = ["Distilled", "VmcoreFacts", "distill", "extract", "extract_facts"]
 
 T = TypeVar("T")
-_ATTEMPTS = 4
-_PAUSE = 1  # seconds before the second attempt, twice as many before each further one
+_PAUSES = 1, 2, 4
+"""Seconds between attempts at a running kernel of whose memory some came or went."""
 
 _KINDS: Dict[str, type] = {
     **{record.what: record.fact for record in RECORDS},
@@ -139,13 +140,23 @@ def extract(
 
     Raises the errors of :func:`parsers.vmcore.opening.open_dump` and :class:`parsers.vmcore.dump.Dump`.
     """
-    for attempt in range(_ATTEMPTS):
+    dump: Dump | None = None
+
+    def read() -> VmcoreFacts:
+        nonlocal dump
         raw = open_dump(path, vmcoreinfo=vmcoreinfo, name=name)  # the kernel lists its RAM again
-        facts = extract_facts(raw, vmlinux=vmlinux, system_map=system_map, with_dmesg=with_dmesg)
+        dump = Dump(raw, vmlinux=vmlinux, system_map_path=system_map, like=dump)
+        facts = _facts_of(dump, raw, with_dmesg=with_dmesg, with_nodename=True)
+        return facts if facts.flux is None else without_flux(facts, facts.flux)
+
+    for pause in _PAUSES:
+        facts = read()
         if facts.flux is None or not facts.flux.matters:
-            break
-        time.sleep(_PAUSE << attempt)
-    return facts if facts.flux is None else without_flux(facts, facts.flux)
+            return facts
+        del facts
+        gc.collect()  # it is full of cycles, and as large as the next one
+        time.sleep(pause)
+    return read()
 
 
 def _listed(raw: RawDump, page_size: int) -> ListedMemory:
@@ -202,6 +213,10 @@ def extract_facts(
     Of a running kernel's memory they are of one moment, but for what `VmcoreFacts.flux` names.
     """
     dump = Dump(raw, memory=memory, vmlinux=vmlinux, system_map_path=system_map)
+    return _facts_of(dump, raw, with_dmesg=with_dmesg, with_nodename=with_nodename)
+
+
+def _facts_of(dump: Dump, raw: RawDump, *, with_dmesg: bool, with_nodename: bool) -> VmcoreFacts:
     if isinstance(raw.memory, KcoreMemory):
         _trust_zeros(dump, raw.memory)
     generation = None if raw.kind != "kcore" else read_generation(dump)
@@ -280,7 +295,7 @@ def distill(
     Of a running kernel, pages are kept as they were read last, and read again where memory came or went meanwhile.
     InputError, and no file, where it does so each time: a small core cannot say which parts were in flux.
     """
-    for attempt in range(_ATTEMPTS):
+    for pause in (*_PAUSES, None):
         raw = open_dump(path, vmcoreinfo=vmcoreinfo)
         recorder = RecordingMemory(raw.memory)
         facts = extract_facts(
@@ -290,9 +305,11 @@ def distill(
         size = write_core(output, raw.memory, units, raw.vmcoreinfo_bytes, changing=facts.recheck is not None)
         if facts.recheck is None or not facts.recheck().matters:  # equal before and after the pages were written
             break
-        time.sleep(_PAUSE << attempt)
-    else:
-        output.unlink(missing_ok=True)
-        raise InputError("memory came and went while it was read: try again when hotplug is quiet", path=raw.path)
+        del facts
+        gc.collect()
+        if pause is None:
+            output.unlink(missing_ok=True)
+            raise InputError("memory came and went while it was read: try again when hotplug is quiet", path=raw.path)
+        time.sleep(pause)
     starts, ends = raw.memory.extents
     return Distilled(units.size, size, int((ends - starts).sum()))

@@ -163,22 +163,30 @@ def offline(facts):
     return words
 
 
-def reads_of(raw) -> int:
-    memory = Moving(raw.memory, {}, 0, 0)
-    extracting.extract_facts(replace(raw, memory=memory, kind="kcore"))
-    return memory.reads
+@pytest.fixture(scope="module")
+def reads():
+    """Reads of symbols and types, which only a first attempt needs, and those of everything else in any attempt."""
+    raw = open_dump(DIMM)
+    image, memory = Moving(raw.memory, {}, 0, 0), Moving(raw.memory, {}, 0, 0)
+    first = Dump(replace(raw, memory=image, kind="kcore"))
+    alone = image.reads
+    again = replace(raw, memory=memory, kind="kcore")
+    extracting._facts_of(Dump(again, like=first), again, with_dmesg=True, with_nodename=True)
+    return alone, memory.reads
 
 
 @pytest.fixture
-def moved(monkeypatch, offline):
-    """An audit of memory whose last block is offline between two reads, by their share of all reads."""
+def moved(monkeypatch, offline, reads):
+    """An audit of memory whose last block is offline between two reads, by their share of those of an attempt."""
     raw = replace(open_dump(DIMM), kind="kcore")
-    total = reads_of(raw)
+    image, total = reads
     monkeypatch.setattr(extracting.time, "sleep", lambda _: None)
     memories = []
 
     def opened(*_, **__):
-        memories.append(Moving(raw.memory, offline, *window) if len(memories) < times else raw.memory)
+        before = 0 if memories else image
+        moving = Moving(raw.memory, offline, *(before + share for share in window))
+        memories.append(moving if len(memories) < times else raw.memory)
         return replace(raw, memory=memories[-1])
 
     def variable(dump, name, _):
@@ -229,3 +237,23 @@ def test_it_is_read_again_and_judged_when_it_is_quiet(moved, quiet):
     report, findings = moved(0.5, 0.6, attempts=1)
     assert findings == quiet
     assert not report.sources.captured.vmcore.flux.matters
+
+
+def test_a_second_attempt_takes_symbols_and_types_over(facts):
+    """They are of the kernel's image, which does not change while it runs."""
+    raw = replace(open_dump(DIMM), kind="kcore")
+    first = Dump(raw)
+    memory = Moving(raw.memory, {}, 0, 0)
+    again = Dump(replace(raw, memory=memory), like=first)
+    assert memory.reads == 0
+    assert (again.types, again.has_symbols, again.addresses) == (first.types, first.has_symbols, first.addresses)
+    assert again.diagnostics == first.diagnostics
+    assert read_generation(again).blocks.state == facts.blocks.state
+
+
+def test_another_kernel_is_read_from_its_start():
+    raw = replace(open_dump(DIMM), kind="kcore")
+    memory = Moving(raw.memory, {}, 0, 0)
+    other = replace(raw, memory=memory, vmcoreinfo_bytes=raw.vmcoreinfo_bytes + b"CRASHTIME=1\n")
+    assert Dump(other, like=Dump(raw)).has_symbols
+    assert memory.reads > 0
