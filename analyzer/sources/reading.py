@@ -21,7 +21,7 @@ from analyzer.sources.identity import doubt_of_names, own_configs, own_releases,
 from analyzer.sources.in_pieces import Pieced, alone, in_pieces
 from analyzer.sources.parsing import parsed_by
 from analyzer.sources.recognise import Document, Look, documents_of, not_searched, readable_kinds
-from analyzer.sources.running import HOST_CORE, is_host_core, is_proc_kcore
+from analyzer.sources.running import HOST_CORE, is_host_core, is_proc_kcore, read_kcore
 from analyzer.sources.sniff import is_kernel_dump, is_vmcore
 from analyzer.sources.superseded import superseded
 from analyzer.sources.tree import (
@@ -242,7 +242,7 @@ class Reading:
     def single(self, path: Path) -> None:
         """One file of any kind that its content, or else its name, shows."""
         if is_proc_kcore(path):
-            self.dumps.append(path)
+            self.running(read_kcore(self.symbols))
             return
         head = head_of(path, SNIFF_BYTES)
         if not head.strip():

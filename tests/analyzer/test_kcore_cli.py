@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from analyzer.collect import on_this_host
-from analyzer.sources import running
+from analyzer.sources import reading, running
 from analyzer.sources.crashdump import Symbols
 from analyzer.sources.read import Request, read_sources
 from parsers.vmcore.extract import VmcoreFacts
@@ -81,9 +81,28 @@ def test_lockdown_and_missing_capabilities_are_distinguished(monkeypatch, tmp_pa
     monkeypatch.setattr(running.os, "open", refuse)
     lockdown = tmp_path / "lockdown"
     monkeypatch.setattr(running, "_LOCKDOWN", lockdown)
-    for text, why in (("none [integrity] confidentiality", "CAP_SYS_RAWIO"), ("[confidentiality]", "lockdown")):
-        lockdown.write_text(text)
+    status = tmp_path / "status"
+    monkeypatch.setattr(running, "_STATUS", status)
+    needs, closed = "needs root with CAP_SYS_RAWIO, which containers lack", "is closed by kernel lockdown"
+    for text, capabilities, why in (
+        ("none [integrity] confidentiality", "00000000a80425fb", needs),
+        ("none integrity [confidentiality]", "000001ffffffffff", closed),
+        (None, "00000000a80425fb", needs),
+        (None, "000001ffffffffff", "is closed to root with CAP_SYS_RAWIO, as kernel lockdown"),
+    ):
+        lockdown.unlink(missing_ok=True)
+        if text is not None:
+            lockdown.write_text(text)
+        status.write_text(f"Name:\tpython3\nCapEff:\t{capabilities}\n")
         assert why in (running.kcore_refusal(tmp_path) or "")
+
+
+def test_an_audit_of_the_file_itself_says_why_it_cannot_be_read(ptaudit, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(reading, "is_proc_kcore", lambda path: path == tmp_path / "kcore")
+    monkeypatch.setattr(reading, "read_kcore", lambda symbols: running.read_kcore(symbols, Path("/dev/null")))
+    done = ptaudit("audit", tmp_path / "kcore")
+    assert (done.status, done.out) == (2, "")
+    assert done.err == "ptaudit: /dev/null is masked, as in a container\n"
 
 
 # Bundles with a small core --------------------------------------------------------------------------------------------
