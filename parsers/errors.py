@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 __all__ = [
+    "ArchitectureError",
     "BudgetError",
     "Diagnostic",
     "DiagnosticLog",
@@ -140,6 +141,10 @@ class FormatError(InputError):
 
 class WrongFormatError(InputError):
     """An input is recognised, and is something else than what is audited here (an x86 dump, stage 2)."""
+
+
+class ArchitectureError(WrongFormatError):
+    """An input is of a machine of another architecture than arm64."""
 
 
 class LayoutError(PtauditError):

@@ -13,7 +13,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from parsers.errors import Diagnostic, FormatError, WrongFormatError
+from parsers.architecture import foreign_resource
+from parsers.errors import ArchitectureError, Diagnostic, FormatError, WrongFormatError
 from parsers.expressions import expression
 from parsers.lines import at_lines, numbered, text_of, unread_lines
 from parsers.mapping import I64, U32, U64
@@ -87,13 +88,19 @@ class Iomem:
 
 
 def parse_iomem(data: bytes, path: str) -> Iomem:
-    """Read ``/proc/iomem``; FormatError where nothing is a resource, WrongFormatError for ``/proc/ioports``."""
+    """Read ``/proc/iomem``; FormatError where nothing is a resource.
+
+    WrongFormatError for ``/proc/ioports``, ArchitectureError where it has resources of another architecture.
+    """
     data = text_of(data, path, limit=MAX_BYTES, what="/proc/iomem")
     rows = list(numbered(_ROW, data))
     if not rows:
         raise FormatError("no line 'start-end : name', no /proc/iomem", path=path)
     if all(len(match[3]) == _IOPORT_DIGITS for _, match in rows):
         raise WrongFormatError("four-digit addresses: this is /proc/ioports", path=path, line=rows[0][0])
+    if (foreign := foreign_resource(data)) is not None:
+        line = data.count(b"\n", 0, foreign[0]) + 1
+        raise ArchitectureError(f"/proc/iomem of {foreign[1]}, not of arm64", path=path, line=line)
     every_line = [line for line, _ in rows]
     rows = [row for row in rows if int(row[1][2], 16) <= int(row[1][3], 16)]
     if not rows:

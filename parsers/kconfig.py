@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from parsers.errors import Diagnostic, FormatError, WrongFormatError
+from parsers.errors import ArchitectureError, Diagnostic, FormatError
 from parsers.expressions import expression
 from parsers.lines import at_lines, numbered, text_of
 from parsers.records import dataclass
@@ -103,7 +103,7 @@ class Kconfig:
 def parse_kconfig(data: bytes, path: str) -> Kconfig:
     """Read a kernel configuration, gzip or plain.
 
-    FormatError if no symbol is in it, WrongFormatError where its header names another architecture.
+    FormatError if no symbol is in it, ArchitectureError where its header names another architecture.
     """
     text, diagnostics = _decompressed(data.removeprefix(_IKCONFIG_MAGIC), path)
     text = text_of(text, path, limit=MAX_BYTES, what="kernel configuration")
@@ -128,7 +128,7 @@ def parse_kconfig(data: bytes, path: str) -> Kconfig:
     arch = header[1].decode() if header else ""
     if header and arch != "arm64":
         line = text.count(b"\n", 0, header.start(1)) + 1
-        raise WrongFormatError(f"the configuration of a kernel for {arch}, not for arm64", path=path, line=line)
+        raise ArchitectureError(f"the configuration of a kernel for {arch}, not for arm64", path=path, line=line)
     return Kconfig(
         path=path,
         options=MappingProxyType(options),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from parsers import ftrace, ptdump
 from parsers.boot_id import BootId, parse_boot_id
 from parsers.cmdline import CommandLine, parse_cmdline
+from parsers.cpuinfo import looks_like_cpuinfo, parse_cpuinfo
 from parsers.dmesg import Dmesg, parse_dmesg
 from parsers.evidence import Kind, Row, Tree, When
 from parsers.expressions import expression
@@ -387,14 +388,17 @@ _ROWS: tuple[Kind, ...] = (
         how="a crash dump (/proc/vmcore, or dump-guest-memory from the hypervisor)",
         note="a crash dump: /proc/vmcore, or dump-guest-memory from the hypervisor",
     ),
-    # What is collected for people, and not audited.
     Kind(
         name="cpuinfo",
         what="CPU models and features",
-        paths=_paths("cpuinfo"),
+        paths=_paths(r"(?:proc_)?cpuinfo(?:\.txt)?"),
+        sniff=looks_like_cpuinfo,
+        parse=parse_cpuinfo,
+        sample=b"processor\t: 0\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU part\t: 0xd0c\n",
         function="cpu",
         when=When.BEFORE,
     ),
+    # What is collected for people, and not audited.
     Kind(
         name="modules",
         what="the loaded modules",

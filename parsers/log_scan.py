@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.architecture import FOREIGN_WORDS, foreign_architecture
-from parsers.errors import Diagnostic, WrongFormatError
+from parsers.errors import ArchitectureError, Diagnostic
 from parsers.expressions import expression
 from parsers.journal import without_json
 from parsers.lines import without_transport
@@ -100,13 +100,13 @@ def report_starts(data: bytes) -> list[int]:
 
 
 def scan_log(data: bytes, path: str, max_messages: int) -> Scan:
-    """Look through a log whose transport is undone; WrongFormatError where it is of another architecture's kernel."""
+    """Look through a log whose transport is undone; ArchitectureError where it is of another architecture's kernel."""
     at, number = _WORDS.places(data)
     strange = number >= _FOREIGN_AT
     foreign = foreign_architecture(data, _pairs(at[strange], number[strange] - _FOREIGN_AT, MAX_FOREIGN))
     if foreign is not None:
         line = data.count(b"\n", 0, foreign[0]) + 1
-        raise WrongFormatError(f"the log of a kernel for {foreign[1]}, not for arm64", path=path, line=line)
+        raise ArchitectureError(f"the log of a kernel for {foreign[1]}, not for arm64", path=path, line=line)
     own = np.flatnonzero(number < _STARTS_AT)
     skipped = max(len(own) - max_messages - max_messages // SPARE, 0)  # of a flood the end is looked at
     own = own[skipped:]

@@ -11,14 +11,16 @@ from collections.abc import Callable
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from parsers.errors import Diagnostic, UsageError
+from parsers.errors import ArchitectureError, Diagnostic, UsageError
 from parsers.expressions import expression
 from parsers.kinds import is_of_an_earlier_boot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["doubt_of_names", "own_configs", "own_releases", "refuse_strangers"]
+    from parsers.errors import PtauditError
+
+__all__ = ["doubt_of_names", "own_configs", "own_releases", "refuse_other_architectures", "refuse_strangers"]
 
 _ARM64 = ("aarch64", "armv8")
 """As ``uname -m`` says it, in a 32-bit shell too."""
@@ -129,10 +131,39 @@ _ATTRIBUTED = {"uname", "dmesg"}
 
 
 def own_releases(parsed: Mapping[str, Sequence[Any]]) -> list[Any]:
-    """The releases without those of another architecture, ``uname`` of the wrong host, if anything else was read."""
-    found = parsed.get("uname", ())
-    alone = set(parsed) == {"uname"}
-    return [one for one in found if alone or not one.arch or one.arch.startswith(_ARM64)]
+    """The releases without those of another architecture: ``uname`` of the wrong host."""
+    return [one for one in parsed.get("uname", ()) if not _is_foreign(one)]
+
+
+def _is_foreign(release: Any) -> bool:  # noqa: ANN401 parsers.uname.KernelRelease
+    return bool(release.arch) and not release.arch.startswith(_ARM64)
+
+
+_SHOWS_ARM64: Mapping[str, Callable[[Any], bool]] = {
+    "ptdump": lambda _: True,
+    "vmcore": lambda _: True,
+    "kernel": lambda _: True,
+    "cpuinfo": lambda _: True,
+    "config": lambda one: one.is_enabled("ARM64") is True,
+    "vmcoreinfo": lambda one: one.number("kimage_voffset") is not None,
+    "uname": lambda one: one.arch.startswith(_ARM64),
+    "dmesg": lambda one: (
+        bool(one.reports.reports)
+        or any(boot.release is not None and boot.release.arch.startswith(_ARM64) for boot in one.boots)
+    ),
+}
+"""Whether evidence of a kind can only be of arm64; parsers of most refuse other architectures."""
+
+
+def refuse_other_architectures(parsed: Mapping[str, Sequence[Any]], failures: Sequence[PtauditError]) -> None:
+    """ArchitectureError where evidence is of another architecture, and none that was read is of arm64."""
+    if any(shows(one) for kind, shows in _SHOWS_ARM64.items() for one in parsed.get(kind, ())):
+        return
+    for error in failures:
+        if isinstance(error, ArchitectureError):
+            raise error
+    for one in filter(_is_foreign, parsed.get("uname", ())):
+        raise ArchitectureError(f"the release of a kernel for {one.arch}, not for arm64", path=one.path, line=one.line)
 
 
 def refuse_strangers(parsed: Mapping[str, Sequence[Any]]) -> None:

@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analyzer.sources import identity
 from analyzer.sources.archive import archive_format, plain_name, read_archive
 from analyzer.sources.budget import Bounds, Budget, size_in_memory
 from analyzer.sources.crashdump import Symbols, digest_of_dump, read_vmcore
 from analyzer.sources.found import Found, Source, digest, head_of
-from analyzer.sources.identity import doubt_of_names, own_configs, own_releases, refuse_strangers
 from analyzer.sources.in_pieces import Pieced, alone, in_pieces
 from analyzer.sources.parsing import parsed_by
 from analyzer.sources.recognise import Document, Look, documents_of, not_searched, readable_kinds
@@ -475,10 +475,11 @@ class Reading:
                 raise InputError("; ".join(note.message for note in self.notes))
             why = [one.path if one.reason == NOT_RECOGNISED else f"{one.path} ({one.reason})" for one in self.unread()]
             raise InputError("no file that ptaudit knows (empty?)" + (f": {', '.join(why[:8])}" if why else ""))
-        self._keep("uname", own_releases(self.parsed), "the release of another architecture: arm64 is audited")
-        self._keep("config", own_configs(self.parsed), "the configuration of another kernel that is installed")
-        refuse_strangers(self.parsed)
-        if (doubt := doubt_of_names(self.parsed)) is not None:
+        identity.refuse_other_architectures(self.parsed, self.failures)
+        self._keep("uname", identity.own_releases(self.parsed), "the release of another architecture: arm64 is audited")
+        self._keep("config", identity.own_configs(self.parsed), "the configuration of another kernel that is installed")
+        identity.refuse_strangers(self.parsed)
+        if (doubt := identity.doubt_of_names(self.parsed)) is not None:
             self._note(doubt)
         self.left_out += superseded(self.parsed, self.named, self.sources)
         return self.parsed

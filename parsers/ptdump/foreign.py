@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parsers.errors import FormatError, WrongFormatError
+from parsers.errors import ArchitectureError, FormatError, WrongFormatError
 from parsers.expressions import expression
 from parsers.ptdump.pieces import Text
 from parsers.ptdump.rows import Rows, below_kernel_half
@@ -38,9 +38,14 @@ _ARM64_ROW = expression(
 )
 
 
+_STAGE_2 = "a stage-2 page-table dump (a guest's memory)"
+_FIRMWARE = "efi_page_tables, the firmware's page tables"
+
+
 class _Kind(NamedTuple):
     sign: re.Pattern[bytes]
     what: str
+    error: type[WrongFormatError] = ArchitectureError
 
 
 def _rows_with(rest: bytes) -> re.Pattern[bytes]:
@@ -48,9 +53,9 @@ def _rows_with(rest: bytes) -> re.Pattern[bytes]:
 
 
 _KINDS = (
-    _Kind(expression(rb"---\[ (?:Guest IPA|IPA start) \]---"), "a stage-2 page-table dump (a guest's memory)"),
-    _Kind(_rows_with(rb"\d+[KMGTPE] [0-4](?:\s|$)"), "a stage-2 page-table dump (a guest's memory)"),
-    _Kind(expression(rb"---\[ UEFI runtime start \]---"), "efi_page_tables, the firmware's page tables"),
+    _Kind(expression(rb"---\[ (?:Guest IPA|IPA start) \]---"), _STAGE_2, WrongFormatError),
+    _Kind(_rows_with(rb"\d+[KMGTPE] [0-4](?:\s|$)"), _STAGE_2, WrongFormatError),
+    _Kind(expression(rb"---\[ UEFI runtime start \]---"), _FIRMWARE, WrongFormatError),
     _Kind(
         _rows_with(rb"0x[0-9a-f]+\s+\d+[KMGTPE]\s.{0,300}\b(?:valid|present|pte|dirty)\b"), "a powerpc page-table dump"
     ),
@@ -95,7 +100,7 @@ def refuse_by_text(text: Text, path: str, first_line: int = 1) -> None:
     for kind in _KINDS:
         if (found := kind.sign.search(sample)) and not text.holds(_ARM64_ROW, SNIFFED):
             line = sample.count(b"\n", 0, found.start()) + first_line
-            raise WrongFormatError(f"this is {kind.what}; {_COLLECT}", path=path, line=line)
+            raise kind.error(f"this is {kind.what}; {_COLLECT}", path=path, line=line)
 
 
 def refuse_hidden_addresses(bad_lines: list[bytes], path: str) -> None:
@@ -110,7 +115,7 @@ def refuse_by_rows(rows: Rows, markers: set[str], path: str) -> None:
     """WrongFormatError where no row is in an arm64 kernel's half."""
     if len(rows) and below_kernel_half(rows).all():
         what = (
-            "efi_page_tables, the firmware's page tables"
+            _FIRMWARE
             if any("UEFI" in each for each in markers)
             else ("a dump of tables below the kernel's half (a process, firmware, a guest or another architecture)")
         )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from parsers.errors import Diagnostic, FormatError, InputError, WrongFormatError
+from parsers.errors import ArchitectureError, Diagnostic, FormatError, InputError, WrongFormatError
 from parsers.mapping import U8
 from parsers.records import dataclass
 from parsers.vmcore import kdump
@@ -184,7 +184,7 @@ def _find_note(stream: BinaryIO, headers: NDArray[np.void], wanted: bytes) -> by
 def _check_elf(header: Container, path: str) -> None:
     machine = header.e_machine
     if machine != "EM_AARCH64":
-        raise WrongFormatError(f"an ELF file for {machine}, not for arm64", path=path)
+        raise ArchitectureError(f"an ELF file for {machine}, not for arm64", path=path)
     if header.e_type != "ET_CORE":
         raise WrongFormatError(
             f"an arm64 ELF file of type {header.e_type}, not a core; a vmlinux goes with --vmlinux", path=path
@@ -229,7 +229,7 @@ def _open_kdump(streams: Sequence[BinaryIO], paths: Sequence[str]) -> _Opened:
     headers = [kdump.read_header(stream, path) for stream, path in zip(streams, paths, strict=True)]
     machine = headers[0].machine
     if machine not in _ARM64_NAMES | _HYPERVISOR_NAMES:
-        raise WrongFormatError(f"a kdump of a machine {machine!r}, not of arm64", path=paths[0])
+        raise ArchitectureError(f"a kdump of a machine {machine!r}, not of arm64", path=paths[0])
     if headers[0].split and len(paths) == 1:
         raise InputError("one file of a split kdump: give all of them", path=paths[0])
     if not all(header.split for header in headers):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, BinaryIO
 
-from parsers.errors import FormatError, InputError, WrongFormatError
+from parsers.errors import ArchitectureError, FormatError, InputError
 
 __all__ = ["check_vmlinux"]
 
@@ -24,7 +24,7 @@ def check_vmlinux(stream: BinaryIO, path: str, build_id: str | None) -> None:
     except Exception as error:  # pyelftools raises whatever its own parsing trips over
         raise FormatError(f"no usable ELF file: {error or type(error).__name__}", path=path) from error
     if machine != "EM_AARCH64":
-        raise WrongFormatError(f"this vmlinux is for {machine}, not for arm64", path=path)
+        raise ArchitectureError(f"this vmlinux is for {machine}, not for arm64", path=path)
     if not ids:
         raise InputError("this vmlinux has no build-id, so whether it fits is unknown", path=path)
     if build_id is not None and ids[0] != build_id:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from analyzer.collect.on_this_host import script
+from analyzer.sources import identity
 from parsers.kinds import kind_of_path
 
 ROOT = Path(__file__).parents[2]
@@ -229,11 +230,23 @@ def test_every_file_of_the_real_bundle_was_read_whole(bundle: Path) -> None:
 
 
 @on_linux
-def test_live_audit_keeps_the_capture_beside_its_reports(ptaudit, tmp_path: Path) -> None:
+def test_live_audit_keeps_the_capture_beside_its_reports(
+    ptaudit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "refuse_other_architectures", lambda *_: None)  # whatever runs the tests
     done = ptaudit("audit", "--live", "--output", f"{tmp_path}/now/")
     assert done.status in {0, 1}
     report = json.loads((tmp_path / "now" / "report.json").read_text())
     assert "uname" in {source["kind"] for source in report["sources"]}
+    assert (tmp_path / "now" / "capture" / "manifest").exists()
+
+
+@pytest.mark.skipif(platform.machine() in {"aarch64", "arm64"}, reason="this host may be audited")
+@on_linux
+def test_a_host_of_another_architecture_is_refused(ptaudit, tmp_path: Path) -> None:
+    done = ptaudit("audit", "--live", "--output", f"{tmp_path}/now/")
+    assert done.status == 2
+    assert "not for arm64" in done.err.splitlines()[-1]
     assert (tmp_path / "now" / "capture" / "manifest").exists()
 
 

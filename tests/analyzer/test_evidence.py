@@ -122,7 +122,7 @@ def test_a_new_row_is_collected(balloon: Kind, tmp_path: Path) -> None:
     assert "\nballoon;root;the balloon'\"'\"'s size;read_balloon;" in script()
     assert collect(["-o", f"{tmp_path}/capture/"]) == 0
     assert (tmp_path / "capture" / "balloon").read_text() == "balloon_pages: 77\n"
-    assert read_sources(Request((tmp_path / "capture",))).captured.others[Balloon].pages == 77
+    assert read_sources(Request((tmp_path / "capture" / "balloon",))).captured.others[Balloon].pages == 77
 
 
 def test_a_new_row_is_documented(balloon: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
