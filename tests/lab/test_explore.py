@@ -5,17 +5,20 @@ from __future__ import annotations
 import io
 import json
 import random
+import socket
 import subprocess
 import tarfile
+import threading
 import time
 from collections import Counter
 
 import pytest
 
+from fixtures.lab.explore import guest
 from fixtures.lab.explore.__main__ import MACHINES, before, choosing, granule
 from fixtures.lab.explore.atlas import Atlas, read_case
 from fixtures.lab.explore.draw import HIGH, LOW, Drawer, shape_of
-from fixtures.lab.explore.guest import HungError, Machine, Result, _result, _unpack
+from fixtures.lab.explore.guest import HungError, Machine, QemuGuest, Result, _result, _unpack
 from fixtures.lab.explore.kernels import HERE
 from fixtures.lab.explore.operations import VERBS, Operation, from_record, parse, script_of, smaller, to_record
 from fixtures.lab.explore.sequence import play, transitions
@@ -285,6 +288,40 @@ def test_result_says_what_the_kernel_let():
     found = _result("ndctl: x\n@done disable:namespace0.1\n@refused online:memory33\nstatus 0")
     assert found.done == {"disable:namespace0.1": True, "online:memory33": False}
     assert isinstance(found, Result)
+
+
+@pytest.fixture
+def silent(tmp_path, monkeypatch):
+    """A guest that has been asked and does not answer, and the other end of its port."""
+    monkeypatch.setattr(guest, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(guest, "OOPS_SECONDS", 0.05)
+    one = QemuGuest.__new__(QemuGuest)
+    one.folder, one.number = tmp_path, 0
+    one.port, other = socket.socketpair()
+    one.stream = one.port.makefile("rb")
+    yield one, other
+    for end in (one.stream, one.port, other):
+        end.close()
+
+
+def test_guest_that_oopsed_is_not_waited_for(silent, tmp_path):
+    one, _ = silent
+    (tmp_path / "serial.log").write_text("[ 1.0] WARNING: x\n[ 2.0] Internal error: Oops: 96000007 [#1]\n")
+    start = time.monotonic()
+    with pytest.raises(HungError, match="after an oops"):
+        one.ask("ndctl disable-namespace namespace0.0", 60)
+    assert time.monotonic() - start < 30
+
+
+def test_guest_that_is_slow_is_waited_for(silent, tmp_path):
+    one, other = silent
+    (tmp_path / "serial.log").write_text("[ 1.0] WARNING: x\n[ 1.0] ---[ end trace 0000000000000000 ]---\n")
+    timer = threading.Timer(0.2, other.sendall, (b"1 0 2\nok",))
+    timer.start()
+    assert one.ask("true", 60) == (0, b"ok")
+    timer.join()
+    with pytest.raises(HungError, match=r"^true$"):
+        one.ask("true", 0.1)
 
 
 def packed(name, content=b"x"):
