@@ -46,6 +46,7 @@ DAMAGE = {
     "two-dimms-one-offline-6.12-4k-80/01-both-there": ["VMM-05"],
     "two-dimms-one-offline-6.12-4k-80/03-one-removed": ["VMM-02"],
     "hvo-6.1-allocated.core.zst": ["HVO-01"],
+    "hvo-7.3-kasan-allocated.core.zst": ["HVO-01"],
     "pmem-6.12-64k-namespaces.core.zst": ["VMM-06"],
     "pmem-6.12-readded.core.zst": ["VMM-02", "VMM-01"],
     "pmem-6.12-vuln-after.core.zst": ["VMM-02"],

@@ -1,5 +1,7 @@
 """Two providers of types, BTF read here and drgn, on every core: whatever a dump is asked, both answer alike."""
 
+from pathlib import Path
+
 import pytest
 
 from parsers.vmcore.dump import Dump
@@ -10,6 +12,8 @@ from parsers.vmcoreinfo import parse_vmcoreinfo
 from tests.parsers.vmcore.conftest import FIXTURES
 
 CORES = sorted(FIXTURES.glob("*.core.zst"))
+PARTLY = {"hvo-7.3-kasan-allocated.core.zst"}
+"""Cores with those pages of kallsyms only that ptaudit reads; drgn reads all of them."""
 
 
 @pytest.fixture(params=CORES, ids=lambda core: core.name)
@@ -50,6 +54,8 @@ def test_symbols_are_those_that_drgn_finds(raw):
     drgn = pytest.importorskip("drgn", reason="drgn has wheels for x86-64 only")
     from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms  # noqa: PLC0415 as above
 
+    if Path(raw.path).name in PARTLY:
+        pytest.skip("this core has a part of kallsyms")
     dump = Dump(raw)
     found = [(one.name, one.address) for one in load_vmlinux_kallsyms(dump.prog)(dump.prog, None, None, False)]
     assert isinstance(dump.prog, drgn.Program)
