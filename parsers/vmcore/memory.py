@@ -19,6 +19,7 @@ import numpy as np
 from parsers.errors import Diagnostic, InputError
 from parsers.mapping import I64, U8, U64, Bool
 from parsers.records import dataclass
+from parsers.vmcore.compared import Compared, Room
 
 __all__ = [
     "UNIT",
@@ -101,6 +102,11 @@ class PhysicalMemory(ABC):
             some = pas[at : at + len(room)]
             pages = room[: some.size]
             yield slice(at, at + some.size), pages, self.read_pages_into(some, pages)
+
+    def compared(self, pas: U64, room: Room, may: Bool | None) -> Iterator[Compared]:
+        """The pages of `scan`, compared as they are read: those that ``may`` be are regular, none without it."""
+        for piece, pages, present in self.scan(pas, room.pages):
+            yield room.compare(piece, pages, present, may)
 
     def read(self, pa: int, size: int) -> bytes:
         """Exactly ``size`` bytes at ``pa``; MissingMemoryError when the dump lacks any of them."""
@@ -312,6 +318,14 @@ class RecordingMemory(PhysicalMemory):
         for piece, pages, present in self._memory.scan(pas, room):
             self._note(pas[piece][present] // np.uint64(UNIT))
             yield piece, pages, present
+
+    def compared(self, pas: U64, room: Room, may: Bool | None) -> Iterator[Compared]:
+        if room.pages.shape[1] != UNIT:
+            yield from super().compared(pas, room, may)
+            return
+        for one in self._memory.compared(pas, room, may):
+            self._note(pas[one.piece][one.present] // np.uint64(UNIT))
+            yield one
 
     def _note(self, units: U64) -> None:
         with self._lock:

@@ -2,7 +2,7 @@
 
 They are forked, so that they have what the reader of a dump has, and put pages into memory that is shared with them.
 Each has two places there: while one is used it fills the other.  A process that dies, or cannot read, costs time only:
-its pages are read here.
+its pages are read here.  What one process asks of another is its own: jobs and answers are pickled.
 """
 
 from __future__ import annotations
@@ -15,32 +15,30 @@ import signal
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from parsers.mapping import U8, U64, Bool
+from parsers.mapping import U8
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-__all__ = ["Problems", "Readers"]
+__all__ = ["Readers"]
 
-Problems = dict[tuple[int, str], int]
-"""What could not be read, by number of the file and reason, and how often."""
-Answer = tuple[Bool | None, Problems]
-Read = Callable[[U64, U8], tuple[Bool, Problems]]
+Job = TypeVar("Job")
+Answer = TypeVar("Answer")
 _ROOMS = 2
 
 
-class Readers:
+class Readers(Generic[Job, Answer]):
     """As many processes as ``number``; OSError where none can be made.
 
-    ``read`` puts the page frames of 4096 bytes that are asked for into an array ``(n, 4096)``, and returns which are
-    present and what went wrong; it is called in the processes, at most ``most`` page frames at a time.
+    ``read`` is called in them with a job and with room for ``most`` page frames of 4096 bytes, an array
+    ``(most, 4096)`` that both processes see.
     """
 
-    def __init__(self, number: int, most: int, read: Read) -> None:
+    def __init__(self, number: int, most: int, read: Callable[[Job, U8], Answer]) -> None:
         self.most = most
         shared = mmap.mmap(-1, number * _ROOMS * most * 4096)
         self._rooms: U8 = np.frombuffer(shared, dtype=np.uint8).reshape(number, _ROOMS, most, 4096)
@@ -53,7 +51,7 @@ class Readers:
         """End the processes."""
         self._end()
 
-    def _start(self, rooms: U8, read: Read) -> int:
+    def _start(self, rooms: U8, read: Callable[[Job, U8], Answer]) -> int:
         from multiprocessing.connection import Pipe  # noqa: PLC0415  # only where much is read
 
         mine, other = Pipe()
@@ -77,46 +75,45 @@ class Readers:
         finally:
             os._exit(0)
 
-    def read(self, pieces: Sequence[U64]) -> Iterator[tuple[U8, Bool | None, Problems]]:
-        """Page frames, which are present, and what went wrong, of one piece after the other.
+    def read(self, jobs: Sequence[Job]) -> Iterator[tuple[Answer | None, U8]]:
+        """What ``read`` answers to one job after the other, and the room that it had.
 
-        Instead of which are present, None where the process could not read them.  The page frames are valid until the
-        next piece is asked for.  Nobody may read anything else until all pieces were read.
+        None where the process could not read.  The room is valid until the next answer is asked for.  Nobody may
+        read anything else until all jobs are done.
         """
         number = len(self._pipes)
-        for at in range(min(number * _ROOMS, len(pieces))):
-            self._ask(at, pieces[at])
-        for at, piece in enumerate(pieces):
-            present, problems = _receive(self._pipes[at % number])
-            yield self._rooms[at % number, at // number % _ROOMS, : piece.size], present, problems
-            if at + number * _ROOMS < len(pieces):
-                self._ask(at, pieces[at + number * _ROOMS])
+        for at in range(min(number * _ROOMS, len(jobs))):
+            self._ask(at, jobs[at])
+        for at in range(len(jobs)):
+            answer: Answer | None = _receive(self._pipes[at % number])
+            yield answer, self._rooms[at % number, at // number % _ROOMS]
+            if at + number * _ROOMS < len(jobs):
+                self._ask(at, jobs[at + number * _ROOMS])
 
-    def _ask(self, at: int, piece: U64) -> None:
-        """Let a process read a piece to where piece ``at`` is."""
+    def _ask(self, at: int, job: Job) -> None:
+        """Let a process do a job with the room that job ``at`` had."""
         number = len(self._pipes)
         with contextlib.suppress(OSError):  # the process has died: nothing will be received
-            self._pipes[at % number].send((at // number % _ROOMS, piece))
+            self._pipes[at % number].send((at // number % _ROOMS, job))
 
 
-def _receive(pipe: Connection) -> Answer:
+def _receive(pipe: Connection) -> Any:  # noqa: ANN401 what the process answers
     try:
-        answer: Answer = pipe.recv()
+        return pipe.recv()
     except (OSError, EOFError):
-        return None, {}
-    return answer
+        return None
 
 
-def _serve(pipe: Connection, rooms: U8, read: Read) -> None:
+def _serve(pipe: Connection, rooms: U8, read: Callable[[Job, U8], Answer]) -> None:
     while True:
         try:
-            room, units = pipe.recv()
+            room, job = pipe.recv()
         except EOFError:
             return
         try:
-            answer: Answer = read(units, rooms[room, : units.size])
+            answer: Answer | None = read(job, rooms[room])
         except Exception:  # read there again, where it can be raised
-            answer = None, {}
+            answer = None
         pipe.send(answer)
 
 
