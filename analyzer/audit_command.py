@@ -11,7 +11,7 @@ import click
 
 from analyzer.audit import Report, audit
 from analyzer.baseline import read_baseline, render_baseline
-from analyzer.options import SEVERITY, codes, evidence_options, severity
+from analyzer.options import FILE, SEVERITY, codes, evidence_options, severity
 from analyzer.output import is_directory, make_directory, printable, refuse_evidence, visible, write_text
 from analyzer.reports.text import summary
 from analyzer.sources.read import Request
@@ -40,9 +40,18 @@ _BY_SUFFIX = {f".{suffix}": form for form, suffix in FORMATS.items()} | {".htm":
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), metavar="F", help=", ".join(FORMATS))
 @click.option("--output", metavar="FILE", help="Write there, as its suffix says; into DIR/, all.")
 @click.option(
-    "--baseline", "known", type=click.Path(path_type=Path), metavar="FILE", help="Findings that are accepted."
+    "--baseline",
+    "known",
+    type=FILE,
+    metavar="FILE",
+    help="Findings that are accepted.",
 )
-@click.option("--write-baseline", type=click.Path(path_type=Path), metavar="FILE", help="Accept what is found now.")
+@click.option(
+    "--write-baseline",
+    type=FILE,
+    metavar="FILE",
+    help="Accept what is found now.",
+)
 @click.option("--select", "only", multiple=True, metavar="CODES", help="Run only these rules or families.")
 @click.option("--ignore", multiple=True, metavar="CODES", help="Leave these rules or families out.")
 @click.option("--min-severity", type=SEVERITY, metavar="SEVERITY", default="info", help="Report nothing below this.")

@@ -16,6 +16,7 @@ from parsers.layout import LAYOUT_KEYS
 from rules.finding import Severity
 
 __all__ = [
+    "FILE",
     "SEVERITY",
     "budget_option",
     "codes",
@@ -28,7 +29,8 @@ __all__ = [
 
 SEVERITY = click.Choice([str(level) for level in Severity])
 
-_FILE = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, readable=False)
+"""A path; whoever opens it says what is wrong, in one line."""
 
 
 budget_option = click.option(
@@ -49,9 +51,9 @@ def symbol_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(symbols=Symbols(vmlinux, system_map, vmcoreinfo), **options)
 
     for option in (
-        click.option("--vmlinux", type=_FILE, help="The crash dump's kernel, with debug info."),
-        click.option("--system-map", type=_FILE, help="System.map, for crash dumps of kernels before 6.0."),
-        click.option("--vmcoreinfo", type=_FILE, help="VMCOREINFO text, for a crash dump that has none."),
+        click.option("--vmlinux", type=FILE, help="The crash dump's kernel, with debug info."),
+        click.option("--system-map", type=FILE, help="System.map, for crash dumps of kernels before 6.0."),
+        click.option("--vmcoreinfo", type=FILE, help="VMCOREINFO text, for a crash dump that has none."),
     ):
         with_symbols = option(with_symbols)
     return with_symbols
@@ -81,7 +83,7 @@ def evidence_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--kind", "kinds", multiple=True, metavar="KIND=PATH", help="A file whose kind is not to be guessed."
         ),
-        click.argument("sources", nargs=-1, type=_FILE, metavar="SOURCE..."),
+        click.argument("sources", nargs=-1, type=FILE, metavar="SOURCE..."),
     ):
         with_options = option(with_options)
     return with_options

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from analyzer.options import symbol_options
+from analyzer.options import FILE, symbol_options
 from analyzer.sources.crashdump import Symbols, distill_vmcore
 from analyzer.sources.running import is_proc_kcore, kcore_refusal
 from parsers.errors import InputError, UsageError
@@ -16,9 +16,16 @@ __all__ = ["command"]
 
 @click.command(name="distill")
 @symbol_options
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", required=True, help="The small core.")
+@click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    metavar="FILE",
+    required=True,
+    help="The small core.",
+)
 @click.option("--with-dmesg", is_flag=True, help="Keep the kernel's log, too.")
-@click.argument("vmcore", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="VMCORE...")
+@click.argument("vmcore", nargs=-1, required=True, type=FILE, metavar="VMCORE...")
 def command(vmcore: tuple[Path, ...], output: Path, with_dmesg: bool, symbols: Symbols) -> None:
     """Write the part of a crash dump that an audit reads: page tables, section table, symbols and types.
 

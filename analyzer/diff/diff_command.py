@@ -10,7 +10,7 @@ import click
 from analyzer.audit import audit
 from analyzer.diff.capture_diff import diff, worst_hazard
 from analyzer.diff.diff_text import lines
-from analyzer.options import SEVERITY, budget_option, parse_layout, severity
+from analyzer.options import FILE, SEVERITY, budget_option, parse_layout, severity
 from analyzer.output import as_json
 from analyzer.sources.read import Request
 from analyzer.tables.change_frames import diff_frame
@@ -18,12 +18,10 @@ from analyzer.tables.emit import TABLE_FORMATS, emit, form_of, table_options, wr
 
 __all__ = ["command"]
 
-_PATH = click.Path(path_type=Path)
-
 
 @click.command(name="diff")
-@click.argument("before", type=_PATH)
-@click.argument("after", type=_PATH)
+@click.argument("before", type=FILE)
+@click.argument("after", type=FILE)
 @budget_option
 @click.option("--layout", multiple=True, metavar="KEY=VALUE", help="A layout value that is known, of both.")
 @table_options

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from analyzer.options import SEVERITY, severity
+from analyzer.options import FILE, SEVERITY, severity
 from analyzer.status import Status
 from analyzer.tables.emit import TABLE_FORMATS, emit
 
@@ -53,7 +53,7 @@ def command() -> None:
 @click.option("--scheduler", metavar="ADDRESS", help="A dask.distributed scheduler to run on.")
 @click.option(
     "--expected",
-    type=click.Path(path_type=Path),
+    type=FILE,
     metavar="FILE",
     help="Hosts, one a line: those without a bundle are missing.",
 )

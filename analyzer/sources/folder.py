@@ -20,8 +20,8 @@ MAX_FILES = 2_000_000
 def below(root: Path) -> Iterator[tuple[str, Path]]:
     """Relative path and path of everything but directories, which are searched; links are not followed.
 
-    A directory that may not be listed comes as itself.  Raises `InputError` for one that cannot be listed, for more
-    than ``MAX_DEPTH`` directories in each other, and for more than ``MAX_FILES`` files.
+    A directory that cannot be listed, or lies in ``MAX_DEPTH`` others, comes as itself.  Raises `InputError` where
+    ``root`` cannot be listed, and for more than ``MAX_FILES`` files.
     """
     pending, count = [("", 0, True)], 0
     while pending:
@@ -34,13 +34,14 @@ def below(root: Path) -> Iterator[tuple[str, Path]]:
             yield relative, path
             continue
         if depth > MAX_DEPTH:
-            raise InputError(f"directories are nested more than {MAX_DEPTH} deep", path=str(root))
+            yield relative, path
+            continue
         try:
             with os.scandir(path) as entries:
                 found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
-        except PermissionError:
-            yield relative, path
         except OSError as error:
-            raise InputError(error.strerror or str(error), path=str(path)) from error
+            if not relative and not isinstance(error, PermissionError):
+                raise InputError(error.strerror or str(error), path=str(path)) from error
+            yield relative, path
         else:
             pending += [(f"{relative}/{name}".lstrip("/"), depth + 1, is_folder) for name, is_folder in reversed(found)]

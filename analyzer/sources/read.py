@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analyzer.sources.crashdump import Symbols, whole_dumps
-from analyzer.sources.found import Found, Source
+from analyzer.sources.found import Found, Source, head_of
 from analyzer.sources.reading import Reading
 from analyzer.sources.recognise import readable_kinds
 from analyzer.sources.unread import Unread
@@ -18,6 +18,8 @@ from parsers.records import dataclass
 from rules.model.captured import Captured
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from parsers.vmcore.extract import VmcoreFacts
 
 __all__ = ["Request", "Source", "Sources", "Unread", "read_sources"]
@@ -78,5 +80,14 @@ def read_sources(request: Request) -> Sources:
     for dump in whole_dumps(reading.dumps) if reading.dumps else ():
         with reading.within_budget(dump[0]):
             reading.vmcore(dump)
+    if "vmcore" not in reading.parsed:
+        reading.left_out += _without_dump(request.symbols)
     evidence = reading.finish()
     return Sources(Captured.of(evidence, request.layout), reading.sources, reading.ignored, reading.unread())
+
+
+def _without_dump(symbols: Symbols) -> Iterator[Unread]:
+    """Files of symbols where no crash dump was read; InputError for one that is not there."""
+    for path in filter(None, (symbols.vmlinux, symbols.system_map, symbols.vmcoreinfo)):
+        head_of(path, 1)
+        yield Unread(str(path), "no crash dump that it belongs to was read")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from analyzer.sources.archive import HEAD_BYTES, archive_format, inner_format, plain_name
 from analyzer.sources.crashdump import whole_dumps
-from analyzer.sources.folder import below
+from analyzer.sources.folder import MAX_DEPTH, below
 from analyzer.sources.found import UNENDED, digest, head_of
 from analyzer.sources.unread import Unread
 from parsers.compressed import first_bytes
@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 NOT_LISTED = "the directory cannot be listed"
+TOO_DEEP = f"directories are nested more than {MAX_DEPTH} deep"
 LEADS_OUT = "a link that leads out of the directory, not followed: name its target"
 _TEXT_BYTES = 4096
 _DUMP_HOME = expression(r"(?:^|/)sys/kernel/debug$")
@@ -68,7 +69,8 @@ def walk(root: Path, unread: list[Unread]) -> Iterator[tuple[str, Path]]:
     for relative, path in below(root):
         try:
             if path.is_dir() and not path.is_symlink():
-                unread.append(Unread(str(path), NOT_LISTED))
+                too_deep = relative.count("/") >= MAX_DEPTH
+                unread.append(Unread(str(path), TOO_DEEP if too_deep else NOT_LISTED))
             elif path.is_symlink() and base not in path.resolve().parents:
                 unread.append(Unread(str(path), LEADS_OUT))
             elif path.is_file():

@@ -1,6 +1,7 @@
 """What strangers send, through the command line: a clear word and status 2, or an ordinary audit, and soon."""
 
 import gzip
+import json
 import os
 import struct
 import time
@@ -72,6 +73,56 @@ def test_links_pipes_devices_and_unreadable_files(ptaudit, tmp_path):
     (folder / "dmesg").chmod(0)
     begin = time.monotonic()
     assert audited_in_time(ptaudit("audit", folder), begin).status in {0, 1}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize(
+    "name", ["kernel_page_tables", "trace", "dmesg", "config", "notes.txt", "bundle.tar.gz", "vmcore"]
+)
+def test_a_file_that_may_not_be_read_is_named_and_the_rest_is_audited(ptaudit, tmp_path, name):
+    folder = copy_of(PMEM, tmp_path / "capture")
+    path = folder / name
+    path.touch()
+    path.chmod(0)
+    begin = time.monotonic()
+    done = audited_in_time(ptaudit("audit", folder, "--format", "json"), begin)
+    assert done.status in {0, 1}
+    (reason,) = (one["reason"] for one in json.loads(done.out)["unread"] if one["path"] == str(path))
+    assert reason.endswith("Permission denied")
+    for command in ("audit", "sections", "timeline"):
+        begin = time.monotonic()
+        assert audited_in_time(ptaudit(command, path), begin).err.endswith("Permission denied\n")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")
+def test_a_directory_that_may_not_be_listed_is_named_and_the_rest_is_audited(ptaudit, tmp_path):
+    folder = copy_of(PMEM, tmp_path / "capture")
+    (folder / "closed").mkdir(mode=0)
+    begin = time.monotonic()
+    done = audited_in_time(ptaudit("audit", folder, "--format", "json"), begin)
+    assert done.status == 1
+    assert str(folder / "closed") in {one["path"] for one in json.loads(done.out)["unread"]}
+    begin = time.monotonic()
+    assert audited_in_time(ptaudit("audit", folder / "closed"), begin).status == 2
+
+
+def test_directories_nested_without_end_beside_a_capture(ptaudit, tmp_path):
+    folder = copy_of(PMEM, tmp_path / "capture")
+    (folder / ("d/" * 300)).mkdir(parents=True)
+    begin = time.monotonic()
+    done = audited_in_time(ptaudit("audit", folder, "--format", "json"), begin)
+    assert done.status == 1
+    (unread,) = json.loads(done.out)["unread"]
+    assert unread["reason"] == "directories are nested more than 200 deep"
+
+
+@pytest.mark.parametrize("option", ["--vmlinux", "--system-map", "--vmcoreinfo"])
+def test_symbols_without_a_dump_are_named(ptaudit, tmp_path, option):
+    assert ptaudit("audit", PMEM, option, tmp_path / "nothing").err.endswith("nothing: No such file or directory\n")
+    (tmp_path / "symbols").write_text("x")
+    done = ptaudit("audit", PMEM, option, tmp_path / "symbols", "--format", "json")
+    reason = "no crash dump that it belongs to was read"
+    assert {"path": str(tmp_path / "symbols"), "reason": reason} in json.loads(done.out)["unread"]
 
 
 @pytest.mark.parametrize("target", ["/dev/zero", "fifo", "loop", "nothing"])
