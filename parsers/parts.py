@@ -84,8 +84,7 @@ def parts_of(data: bytes) -> tuple[Part, ...]:
     if len(data) > MAX_BYTES or b"\0" in data[:4096]:
         return ()
     lines = b"\n" + data  # each line after a newline; an offset of it is one past the same of the text
-    sure = kind_of_content(data[:SNIFF_BYTES])
-    found = _runs(lines, len(data), sure)
+    found = _runs(lines, len(data))
     sections = list(_sections(lines))
     if found is None:
         return ()
@@ -101,8 +100,8 @@ def parts_of(data: bytes) -> tuple[Part, ...]:
     return tuple(sorted((_part(data, kind, spans) for kind, spans in documents), key=lambda part: part.line))
 
 
-def _runs(lines: bytes, size: int, sure: Kind | None) -> list[_Run] | None:
-    """The rows of every kind, few ones only of the ``sure`` kind; None if there are too many to be true.
+def _runs(lines: bytes, size: int) -> list[_Run] | None:
+    """The rows of every kind, few ones only of the kind that the text begins with; None if too many to be true.
 
     Of two kinds that claim a line the first in the table has it, unless it has too few of them.
     """
@@ -118,15 +117,13 @@ def _runs(lines: bytes, size: int, sure: Kind | None) -> list[_Run] | None:
         rows: Counter[str] = Counter()
         for run in found:
             rows[run.kind.name] += run.rows
-        few = {name for name in rows if rows[name] < _least(KINDS[name], sure)}
+        few = {name for name in rows if (row := KINDS[name].row) is not None and rows[name] < row.least}
+        if few and (sure := kind_of_content(lines[1 : SNIFF_BYTES + 1])) is not None:
+            few.discard(sure.name)
         if not few:
             return found
         names = tuple(name for name in names if name not in few)
     return []
-
-
-def _least(kind: Kind, sure: Kind | None) -> int:
-    return 1 if kind is sure or kind.row is None else kind.row.least
 
 
 @cache

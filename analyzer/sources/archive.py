@@ -15,9 +15,10 @@ from dataclasses import field
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from analyzer.sources.archive_format import HEAD_BYTES, archive_format, inner_format, plain_name
 from analyzer.sources.budget import Budget
 from analyzer.sources.sniff import is_vmcore
-from parsers.compressed import DAMAGE, SUFFIXES, Forward, Growth, Stream, compression, decompressed, first_bytes
+from parsers.compressed import DAMAGE, Forward, Growth, Stream, compression, decompressed
 from parsers.errors import BudgetError, Diagnostic, InputError
 from parsers.expressions import expression
 from parsers.records import dataclass
@@ -28,10 +29,8 @@ if TYPE_CHECKING:
 
     from analyzer.sources.recognise import Look
 
-__all__ = ["HEAD_BYTES", "Contents", "Limits", "Member", "archive_format", "inner_format", "plain_name", "read_archive"]
+__all__ = ["Contents", "Limits", "Member", "read_archive"]
 
-HEAD_BYTES = 16 << 10
-"""Enough to recognise what is inside of a compressed file."""
 _CHUNK = 1 << 20
 _BLOCK = 512
 _MAX_HEADER = 1 << 20
@@ -39,7 +38,6 @@ _PAX_DIGITS = 9
 _LONG_NUMBER = expression(rb"\d{1000}")
 _MAX_ENDS = 64
 """How often the end of an archive is met: tarfile skips in steps what a member claims to hold, where nothing is too."""
-_TARBALLS = {".tgz", ".tbz", ".tbz2", ".txz", ".tzst"}
 
 
 @dataclass(frozen=True)
@@ -75,41 +73,6 @@ class Contents:
     notes: list[Diagnostic] = field(default_factory=list)
     left_out: dict[str, list[str]] = field(default_factory=dict)
     """Names of members that were not read, by the reason."""
-
-
-def archive_format(head: bytes) -> str:
-    """What a file that begins like this is: ``tar``, ``zip``, the name of a compression, or an empty string."""
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return "zip"
-    return compression(head) or ("tar" if _is_tar(head) else "")
-
-
-def _is_tar(head: bytes) -> bool:
-    """The checksum of the first header is right: also in archives of tar's that write no magic."""
-    block = head[:_BLOCK]
-    if len(block) < _BLOCK or not block[0]:
-        return False
-    try:
-        stated = int(block[148:156].split(b"\0")[0].strip() or b"-", 8)
-    except ValueError:
-        return False
-    return stated == sum(block[:148]) + sum(block[156:]) + 8 * ord(" ")
-
-
-def plain_name(name: str) -> str:
-    """The name without the suffix of a compression: ``dmesg.gz`` is ``dmesg``."""
-    path = PurePosixPath(name)
-    if path.suffix in _TARBALLS:
-        return str(path.with_suffix(".tar"))
-    return str(path.with_suffix("")) if path.suffix in SUFFIXES and path.stem else name
-
-
-def inner_format(head: bytes) -> str:
-    """`archive_format` of what is inside of a compression; empty if the beginning does not show it."""
-    form = archive_format(head)
-    if form in {"", "tar", "zip"}:
-        return form
-    return archive_format(first_bytes(head, _BLOCK))
 
 
 def read_archive(

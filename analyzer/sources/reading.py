@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analyzer.sources import identity
-from analyzer.sources.archive import archive_format, plain_name, read_archive
+from analyzer.sources.archive_format import archive_format, plain_name
 from analyzer.sources.budget import Bounds, Budget, size_in_memory
 from analyzer.sources.crashdump import Symbols, digest_of_dump, read_vmcore
 from analyzer.sources.found import Found, Source, digest, head_of
-from analyzer.sources.in_pieces import Pieced, alone, in_pieces
+from analyzer.sources.in_pieces import alone, in_pieces
 from analyzer.sources.parsing import parsed_by
 from analyzer.sources.recognise import Document, Look, documents_of, not_searched, readable_kinds
 from analyzer.sources.running import HOST_CORE, is_host_core, is_proc_kcore, read_kcore
@@ -166,8 +166,10 @@ class Reading:
 
     def _opened(self, path: Path) -> dict[str, Found]:
         """What an archive holds for us, by path in it."""
-        wanted = lambda relative: is_wanted(relative) or is_host_core(relative)  # noqa: E731 two words
-        contents = read_archive(path, wanted, look=self.look, budget=self.budget)
+        from analyzer.sources.archive import read_archive  # noqa: PLC0415 most evidence is in none
+
+        keep = lambda one: is_wanted(one) or is_host_core(one)  # noqa: E731 two words
+        contents = read_archive(path, keep, look=self.look, budget=self.budget)
         self.ignored += contents.ignored
         self.notes += contents.notes
         self.left_out += [Unread(name, reason) for reason, names in contents.left_out.items() for name in names]
@@ -275,7 +277,7 @@ class Reading:
             return
         if (pieced := alone(found, self.budget)) is not None:
             if not (isinstance(found.where, Path) and self._again(found.where)):
-                self._pieced(pieced, found.name)
+                self._parsed(pieced.kind.name, pieced.parsed, found.name, pieced.digest, pieced.notes)
             return
         content = self._content(found)
         documents = documents_of(content)
@@ -303,10 +305,10 @@ class Reading:
                 self._piece_by_piece(found, kind)
                 return
             if (pieced := in_pieces(kind, found, self.budget)) is not None:
-                self._pieced(pieced, name)
+                self._parsed(kind.name, pieced.parsed, name, pieced.digest, pieced.notes)
                 return
             data = self._content(found) if content is None else content
-            others = documents_of(data) if not strict and len(data) <= SPLIT_BYTES else []
+            others = documents_of(data, kind) if not strict and len(data) <= SPLIT_BYTES else []
             if any(one.part and one.kind is not kind for one in others):
                 self._documents(found, others, strict=False)
             elif [one.kind for one in others] == [kind] and kind.name != "dmesg":
@@ -317,9 +319,6 @@ class Reading:
             if strict:
                 raise
             self._failed(kind.name, error, found)
-
-    def _pieced(self, pieced: Pieced, name: str) -> None:
-        self._parsed(pieced.kind.name, pieced.parsed, name, pieced.digest, pieced.notes)
 
     def _piece_by_piece(self, found: Found, kind: Kind) -> None:
         """A file of a kind that is not held in memory: what is kept of it counts."""

@@ -30,12 +30,16 @@ class Document(NamedTuple):
     """Whether the file holds others besides."""
 
 
-def documents_of(data: bytes) -> list[Document]:
-    """What a file that someone named holds, in order; nothing if it is not recognised."""
-    data = carried(data)
-    if parts := parts_of(data):
+def documents_of(data: bytes, known: Kind | None = None) -> list[Document]:
+    """What a file that someone named holds, in order; nothing if it is not recognised.
+
+    A file of a ``known`` kind is of that, if no mail has carried it, and it does not hold several.
+    """
+    plain = carried(data)
+    if parts := parts_of(plain):
         return [Document(part.kind, part.data, part=True) for part in parts]
-    kind = kind_of_content(data[:SNIFF_BYTES])
+    kind = kind_of_content(plain[:SNIFF_BYTES]) if known is None or plain != data else known
+    data = plain
     return [] if kind is None else [Document(kind, data, part=False)]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from analyzer.sources.archive import HEAD_BYTES, archive_format, inner_format, plain_name
+from analyzer.sources.archive_format import HEAD_BYTES, archive_format, inner_format, plain_name
 from analyzer.sources.crashdump import whole_dumps
 from analyzer.sources.folder import MAX_DEPTH, below
 from analyzer.sources.found import UNENDED, digest, head_of

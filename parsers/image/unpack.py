@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import struct
-import tarfile
 from typing import IO, TYPE_CHECKING, cast
 
 from parsers.compressed import DAMAGE, Forward, Growth, Stream, compression, decompressed
@@ -78,7 +77,7 @@ def unpack(data: bytes, path: str) -> tuple[bytes, str]:
                 data = _whole(decompressed(form, io.BytesIO(data)), len(data), path)
             else:
                 break
-        except (*DAMAGE, tarfile.TarError, struct.error) as error:
+        except (*DAMAGE, struct.error) as error:
             raise FormatError(f"damaged or truncated: {error or type(error).__name__}", path=path) from error
         except Exception as error:
             if type(error).__name__ != "ZstdError":
@@ -126,17 +125,22 @@ class _Bounded(Forward):
 
 def _in_deb(data: bytes, path: str) -> tuple[bytes, str]:
     """The kernel in the data.tar of a Debian package."""
+    import tarfile  # noqa: PLC0415 only where a kernel was packed
+
     for name, member in _members(data):
         if not name.startswith("data.tar"):
             continue
         form = compression(member[:64])
         plain: Stream = io.BytesIO(member) if not form else decompressed(form, io.BytesIO(member))
-        with tarfile.open(fileobj=cast(IO[bytes], _Bounded(plain, path)), mode="r|", errorlevel=2) as archive:
-            for info in archive:
-                file = archive.extractfile(info) if info.isreg() and _KERNEL_NAME.search(info.name) else None
-                if file is not None:
-                    return _whole(file, max(info.size, 1), path), f"{path}:{info.name.removeprefix('./')}"
-                archive.members.clear()  # type: ignore[attr-defined]  # else it remembers them all
+        try:
+            with tarfile.open(fileobj=cast(IO[bytes], _Bounded(plain, path)), mode="r|", errorlevel=2) as archive:
+                for info in archive:
+                    file = archive.extractfile(info) if info.isreg() and _KERNEL_NAME.search(info.name) else None
+                    if file is not None:
+                        return _whole(file, max(info.size, 1), path), f"{path}:{info.name.removeprefix('./')}"
+                    archive.members.clear()  # type: ignore[attr-defined]  # else it remembers them all
+        except tarfile.TarError as error:
+            raise ValueError(str(error) or type(error).__name__) from error
     raise InputError(
         "no kernel in this package: the kernel itself is in another one, linux-image or linux-binary", path=path
     )

@@ -19,7 +19,8 @@ import zstandard
 
 from analyzer.audit import audit
 from analyzer.reports.json import document
-from analyzer.sources.archive import Limits, archive_format, plain_name, read_archive
+from analyzer.sources.archive import Limits, read_archive
+from analyzer.sources.archive_format import archive_format, plain_name
 from analyzer.sources.budget import Bounds, Budget
 from analyzer.sources.read import Request
 from parsers.errors import InputError, UsageError

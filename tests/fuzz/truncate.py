@@ -34,7 +34,7 @@ from pathlib import Path
 import numpy as np
 import zstandard
 
-from analyzer.sources.archive import archive_format
+from analyzer.sources.archive_format import archive_format
 from analyzer.sources.found import UNENDED
 from parsers.kinds import KINDS, SNIFF_BYTES, kind_of_content, kind_of_path
 from tests.fuzz.invariants import Broken, hold
