@@ -222,6 +222,7 @@ class Block:
     """Whole lines of the source: where they begin."""
 
     data: bytes
+    """Until the next block is read."""
     offset: int
     line: int
     """1-based number of the first line."""
@@ -298,6 +299,8 @@ class Source:
                 yield block
                 line = block.next_line()
                 offset += len(data)
+                # Two blocks at a time do not fit where one was: each would get fresh pages, which cost as much as it.
+                data = block.data = b""
                 if progress:
                     progress(offset, total)
         if progress:
