@@ -3,7 +3,8 @@
     python benchmarks/bench_kcore.py [--gib 1024] [--directory /dev/shm]
 
 Prints the time and the peak resident size of the walk in its own process, the time of the second reading that
-shows whether memory changed meanwhile, and the time of a plain reading of the same pages.  The directory has to be on
+shows whether memory changed meanwhile, and the time of a plain reading of the same pages, and of one that also compares
+each entry with the one before it.  The directory has to be on
 a file system with sparse files of 2**49 bytes.
 """
 
@@ -16,7 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from linear_map import ROOT, LinearMap, figures_of, peak_mib, plain_reading, write_elf
+from linear_map import ROOT, LinearMap, compared_reading, figures_of, peak_mib, plain_reading, write_elf
 
 from parsers.vmcore.addresses import AddressMap
 from parsers.vmcore.memory import UNIT
@@ -51,10 +52,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         core = Path(directory) / "kcore"
         offset = write_elf(core, source, kcore=True)
-        plain = plain_reading(core, offset, (source.end - ROOT // UNIT) * UNIT)
+        size = (source.end - ROOT // UNIT) * UNIT
+        plain, compared = plain_reading(core, offset, size), compared_reading(core, offset, size)
         first, second, processor, peak, _ = figures_of(__file__, core)
     print(f"{options.gib} GiB: walk {first} s, second reading {second} s, {processor} s of CPU time, peak {peak} MiB")
     print(f"plain reading {plain:.3f} s of the same pages; the walk takes {float(first) / plain:.2f} times as long")
+    print(f"reading and comparing with all processors: {compared:.3f} s")
 
 
 if __name__ == "__main__":

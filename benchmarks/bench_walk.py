@@ -3,8 +3,9 @@
     python benchmarks/bench_walk.py [--gib 1024] [--directory /var/tmp]
 
 Prints, from one run: PTEs decoded a second from memory, the time of the whole walk of the core, the time that
-drgn's Program.read takes for the same table pages, the time of a plain reading of them, drgn's entry-by-entry rate, and
-the peak resident size of the walk in its own process.
+drgn's Program.read takes for the same table pages, the time of a plain reading of them and of one that also compares
+each entry with the one before it, drgn's entry-by-entry rate, and the peak resident size of the walk in its own
+process.
 """
 
 from __future__ import annotations
@@ -16,7 +17,17 @@ from pathlib import Path
 
 import drgn
 import numpy as np
-from linear_map import ENTRIES, INFO, ROOT, LinearMap, figures_of, peak_mib, plain_reading, write_elf
+from linear_map import (
+    ENTRIES,
+    INFO,
+    ROOT,
+    LinearMap,
+    compared_reading,
+    figures_of,
+    peak_mib,
+    plain_reading,
+    write_elf,
+)
 
 from parsers.mapping import U8, U64, Bool
 from parsers.vmcore.addresses import AddressMap
@@ -92,11 +103,13 @@ def main() -> None:
         size = (source.end - ROOT // UNIT) * UNIT
         print(f"core: {size >> 20} MiB, {source.nr_pte * ENTRIES / 1e6:.0f} M PTEs")
         plain = plain_reading(core, offset, size)
+        compared = compared_reading(core, offset, size)
         reads, rate = program_reads(core, source.units * np.uint64(UNIT))
         output = figures_of(__file__, core)
         seconds = float(output[0])
     print(f"walk of the core: {seconds:.2f} s, {output[1]} rows, peak {output[2]} MiB")
     print(f"plain reading of the same pages: {plain:.2f} s; the walk takes {seconds / plain:.2f} times as long")
+    print(f"reading and comparing with all processors: {compared:.2f} s; the walk takes {seconds / compared:.2f} times")
     print(f"Program.read of the same pages: {reads:.2f} s; the walk takes {seconds / reads:.2f} times as long")
     print(f"drgn entry by entry: {rate / 1e6:.2f} M/s; all entries would take {source.nr_pte * ENTRIES / rate:.0f} s")
 

@@ -6,6 +6,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable
@@ -142,6 +143,32 @@ def plain_reading(path: Path, offset: int, size: int) -> float:
     with path.open("rb") as file:
         for at in range(offset, offset + size, len(buffer)):
             os.preadv(file.fileno(), [buffer], at)
+    return time.perf_counter() - start
+
+
+def compared_reading(path: Path, offset: int, size: int) -> float:
+    """Seconds to read the same and compare every word with the one before it, with all processors: nothing else."""
+    block = 1 << 20
+    starts = range(offset, offset + size, block)
+
+    def share(first: int) -> None:
+        words, steps, differs = (
+            np.empty(block // 8, "<u8"),
+            np.empty(block // 8 - 1, "<u8"),
+            np.empty(block // 8 - 1, "?"),
+        )
+        with path.open("rb") as file:
+            for at in starts[first :: len(threads)]:
+                os.preadv(file.fileno(), [words.data.cast("B")], at)
+                np.subtract(words[1:], words[:-1], out=steps)
+                np.not_equal(steps, UNIT, out=differs)
+
+    threads = [threading.Thread(target=share, args=(first,)) for first in range(len(os.sched_getaffinity(0)))]
+    start = time.perf_counter()
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
     return time.perf_counter() - start
 
 
