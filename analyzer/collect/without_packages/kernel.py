@@ -461,12 +461,20 @@ class Kernel:
     def find_types(self) -> Tuple[int, int]:
         """BTF by its magic number, between the text and swapper_pg_dir."""
         for at in range(self.image[0] & -self.page, self.swapper, 1 << 20):
-            data = self.memory.units(self.physical(at) // UNIT, (min(1 << 20, self.swapper - at) + UNIT - 1) // UNIT)
-            place = -1 if data is None else data.find(b"\x9f\xeb\x01\x00")
-            while data is not None and place >= 0:
+            data = self.searched(at, min(1 << 20, self.swapper - at))
+            place = data.find(b"\x9f\xeb\x01\x00")
+            while place >= 0:
                 if place % 4 == 0:
                     head, _, types, strings, length = struct.unpack("<IIIII", self.read(at + place + 4, 20, False))
                     if head == 24 and strings == types and 64 << 10 < strings + length < 256 << 20:
                         return at + place, at + place + head + strings + length
                 place = data.find(b"\x9f\xeb\x01\x00", place + 1)
         raise CannotReadError("the kernel has no BTF")
+
+    def searched(self, va: int, size: int) -> bytes:
+        """Pages of the image that are searched and not kept; zeros for what is not RAM."""
+        first, count = self.physical(va) // UNIT, -(-size // UNIT)
+        data = self.memory.units(first, count)
+        if data is None:
+            data = b"".join([self.memory.units(number, 1) or bytes(UNIT) for number in range(first, first + count)])
+        return data

@@ -397,6 +397,8 @@ class SmallCore(Exports):
         """The kernel's command line and its banner, which names the build."""
         if "linux_banner" in self.symbols:
             self.string(self.symbols["linux_banner"], 1024)
+        else:
+            self.find_banner()
         self.string(self.number(self.symbol("saved_command_line")), 16384)
 
     def read_config(self) -> None:
