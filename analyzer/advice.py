@@ -50,6 +50,9 @@ _STATE_KINDS = frozenset({"ptdump", "iomem", "memory_blocks", "lsmem", "zoneinfo
 """Kinds of evidence that only a kernel that runs gives."""
 _PTDUMP_SYMBOLS = ("PTDUMP_DEBUGFS", "ARM64_PTDUMP_DEBUGFS")
 _ABSENT = expression(r"does not exist|lockdown")
+"""What the collector says of a kernel that shows /proc/kcore to nobody."""
+_NOT_HERE = expression(r"CAP_SYS_RAWIO|masked|container")
+"""What it says where another process of the same kernel could read it."""
 _TAKE_DUMP = expression(r"\b[Tt]ake a crash dump\b")
 _TO_PROVE = expression(r" ?To prove it: [^.]*\.")
 _FROM_KCORE = (
@@ -59,6 +62,7 @@ _FROM_KCORE = (
 STEP_OF_RUNNING = (
     "as root on the host: ptaudit audit --live, which reads /proc/kcore, or ptaudit collect, whose bundle has host.core"
 )
+_FROM_THE_HOST = "run ptaudit audit --live, or ptaudit collect, as root on the host itself"
 _FROM_DUMP = "take a crash dump (kdump, or dump-guest-memory from the hypervisor)"
 
 
@@ -161,10 +165,13 @@ def _from_kernel(facts: Facts) -> str:
     if offers:
         mount = "mount -t debugfs debugfs /sys/kernel/debug; " if "No such file" in failed else ""
         return _sentence(f"this kernel has them: as root, {mount}cat /sys/kernel/debug/kernel_page_tables{said}")
-    locked = _is_confidential(facts)
-    instead = _FROM_DUMP if _has_kcore(facts) is False or locked else _FROM_KCORE
-    if locked:
-        instead = f"lockdown (confidentiality) closes /proc/kcore: {instead}"
+    closed = manifest.why_not("host.core") if manifest is not None else ""
+    if _is_confidential(facts):
+        instead = f"lockdown (confidentiality) closes /proc/kcore: {_FROM_DUMP}"
+    elif _NOT_HERE.search(closed) and (config is None or config.is_enabled("PROC_KCORE")):
+        instead = f"{closed}: {_FROM_THE_HOST}"
+    else:
+        instead = _FROM_DUMP if _has_kcore(facts) is False else _FROM_KCORE
     if offers is None:
         return _sentence(
             f"as root: cat /sys/kernel/debug/kernel_page_tables{said}. Most kernels are built without it "
@@ -182,7 +189,9 @@ def _has_text_dump(config: Kconfig | None) -> bool | None:
 
 def _is_confidential(facts: Facts) -> bool:
     """Whether the kernel was locked down so far that /proc/kcore is closed."""
-    line, log = facts.get(CommandLine), facts.get(Dmesg)
+    line, log, manifest = facts.get(CommandLine), facts.get(Dmesg), facts.get(Manifest)
+    if manifest is not None and "lockdown" in manifest.why_not("host.core"):
+        return True
     if line is None and log is not None:
         line = log.boot.command_line
     return line is not None and line.value("lockdown") == "confidentiality"

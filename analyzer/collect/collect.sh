@@ -159,7 +159,12 @@ each() {
 announce() { printf '  %-19s %-32s %s%s\n' "$1" "$3" "$4" "$([ "$2" = root ] && echo '   (root)')"; }
 
 # Seconds since the boot, without the fraction.
-uptime_seconds() { read -r seconds _ </proc/uptime && printf '%s\n' "${seconds%%.*}"; }
+# Seconds since the boot; 0 where /proc shows processes only, as in some containers.
+uptime_seconds() {
+    seconds=0
+    [ ! -r /proc/uptime ] || read -r seconds _ </proc/uptime
+    printf '%s\n' "${seconds%%.*}"
+}
 
 # Runs a command into the file $1, at most $limit seconds and $mebibytes MiB. What is cut gets the name $1.partial,
 # so that it is not taken for the whole. A read that hangs in the kernel is left behind.

@@ -118,20 +118,17 @@ def collect_with_memory(arguments: Sequence[str], output: str | None, *, redact:
     """
     _give_way()
     refusal = f"whole pages of {KCORE} cannot be redacted" if redact else kcore_refusal()
-    if refusal is not None:
-        click.echo(f"collect: {refusal}: the bundle has no {HOST_CORE}", err=True)
-        return collect([*arguments, *(("-o", output) if output else ())])
     if output is not None and output.endswith("/"):
         status = collect([*arguments, "-o", output])
-        return status or _add_core(Path(output))
-    host = re.sub(r"[^A-Za-z0-9._-]", "_", platform.node())
+        return status or _add_core(Path(output), refusal)
+    host = "host" if redact else re.sub(r"[^A-Za-z0-9._-]", "_", platform.node())
     target = Path(output or f"ptaudit-{host}-{time.strftime('%Y%m%d-%H%M%S')}.tar.gz")
     if not target.name.endswith((".tar.gz", ".tgz")):
         target = target.with_name(f"{target.name}.tar.gz")
     try:
         with folder(beside=target.parent) as temporary:
             home = temporary / "capture"
-            status = collect([*arguments, "-o", f"{home}/"]) or _add_core(home)
+            status = collect([*arguments, "-o", f"{home}/"]) or _add_core(home, refusal)
             if status == 0:
                 _pack(home, temporary / "bundle", target)
     except OSError as error:
@@ -139,13 +136,23 @@ def collect_with_memory(arguments: Sequence[str], output: str | None, *, redact:
     return status
 
 
-def _add_core(home: Path) -> int:
+def _add_core(home: Path, refusal: str | None) -> int:
+    """Add the small core to a capture, or to its manifest why there is none."""
     try:
+        if refusal is not None:
+            raise InputError(refusal)
         kept = distill_vmcore((KCORE,), home / HOST_CORE, Symbols(), with_dmesg=False)
         click.echo(f"taken: {HOST_CORE}, {kept.pages} pages of page tables and metadata, no user data", err=True)
     except PtauditError as error:
         click.echo(f"collect: {error.message}: the bundle has no {HOST_CORE}", err=True)
+        _note_missing_core(home, error.message)
     return 0
+
+
+def _note_missing_core(home: Path, why: str) -> None:
+    """Say in the manifest why there is no small core, so that an audit asks for nothing that cannot be had."""
+    with suppress(OSError), (home / KINDS["manifest"].collected_as).open("a", encoding="utf-8") as manifest:
+        manifest.write(f"{HOST_CORE}\t-\t-\t0\t{' '.join(why.split())}\n")
 
 
 def _pack(home: Path, bundle: Path, target: Path) -> None:
@@ -201,6 +208,7 @@ def live(request: Request, keep: Path | None) -> Iterator[Request]:
                 gc.collect()  # it is full of cycles, and as large as the next one
         if isinstance(memory, str):
             click.echo(f"ptaudit: {memory}: only text sources are audited", err=True)
+            _note_missing_core(home, memory)
         elif not settled:
             click.echo("ptaudit: memory came and went meanwhile: lists of it are left out", err=True)
             for kind in KINDS.values():

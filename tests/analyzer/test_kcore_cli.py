@@ -13,6 +13,7 @@ from analyzer.collect import on_this_host
 from analyzer.sources import reading, running
 from analyzer.sources.crashdump import Symbols
 from analyzer.sources.read import Request, read_sources
+from parsers.manifest import parse_manifest
 from parsers.vmcore.extract import VmcoreFacts
 from tests.analyzer.test_collect import on_linux
 from tests.parsers.vmcore.conftest import AFTER
@@ -147,7 +148,21 @@ def test_without_the_kernels_memory_a_bundle_says_so(ptaudit, monkeypatch, tmp_p
     monkeypatch.setattr(on_this_host, "collect", lambda arguments: only_texts(Path(arguments[-1])))
     done = ptaudit("collect", "-o", f"{tmp_path}/home/")
     assert "collect: /proc/kcore is masked, as in a container: the bundle has no host.core" in done.err
+    manifest = parse_manifest((tmp_path / "home" / "manifest").read_bytes(), "manifest")
+    assert manifest.why_not("host.core") == "/proc/kcore is masked, as in a container"
+    assert not manifest.diagnostics
     assert not (tmp_path / "home" / "host.core").exists()
+
+
+@on_linux
+def test_a_live_audit_that_is_refused_the_memory_sends_its_reader_to_the_host(ptaudit, monkeypatch) -> None:
+    why = "/proc/kcore is masked, as in a container"
+    monkeypatch.setattr(on_this_host, "read_running", lambda _: why)
+    monkeypatch.setattr(on_this_host, "collect", lambda arguments: only_texts(Path(arguments[-1])))
+    done = ptaudit("audit", "--live")
+    assert done.status == 0
+    assert f"ptaudit: {why}: only text sources are audited\n" in done.err
+    assert f"{why}: run ptaudit audit --live, or ptaudit collect, as root on the host itself." in done.out
 
 
 @on_linux

@@ -108,5 +108,35 @@ def test_where_kcore_is_closed_a_crash_dump_is_asked_for(ptaudit, running: Path,
     assert "/proc/vmcore" in "\n".join(block(out))
 
 
+@pytest.mark.parametrize(
+    "why",
+    [
+        "/proc/kcore is masked, as in a container",
+        "/proc/kcore needs root with CAP_SYS_RAWIO, which containers lack (Operation not permitted)",
+        "/proc/kcore does not exist (CONFIG_PROC_KCORE=n, or the /proc of a container)",
+    ],
+)
+def test_who_was_refused_in_a_container_is_sent_to_the_host(ptaudit, running: Path, why: str) -> None:
+    configured(running, "PROC_KCORE", "y")
+    for symbol in ("PTDUMP_DEBUGFS", "ARM64_PTDUMP_DEBUGFS"):
+        configured(running, symbol, "n")
+    (running / "kernel_page_tables").unlink()
+    (running / "manifest").write_text(f"name\tuptime\tseconds\tbytes\tresult\nhost.core\t-\t-\t0\t{why}\n")
+    verdict = ptaudit("audit", running).out.splitlines()[0]
+    assert f"{why}: run ptaudit audit --live, or ptaudit collect, as root on the host itself." in verdict
+    assert "reads them from /proc/kcore" not in verdict
+
+
+def test_lockdown_that_the_collector_met_is_not_a_container(ptaudit, running: Path) -> None:
+    configured(running, "PROC_KCORE", "y")
+    for symbol in ("PTDUMP_DEBUGFS", "ARM64_PTDUMP_DEBUGFS"):
+        configured(running, symbol, "n")
+    (running / "kernel_page_tables").unlink()
+    why = "/proc/kcore is closed to root with CAP_SYS_RAWIO, as kernel lockdown (confidentiality) does"
+    (running / "manifest").write_text(f"name\tuptime\tseconds\tbytes\tresult\nhost.core\t-\t-\t0\t{why}\n")
+    verdict = ptaudit("audit", running).out.splitlines()[0]
+    assert "lockdown (confidentiality) closes /proc/kcore: take a crash dump" in verdict
+
+
 def test_a_log_alone_is_not_asked_for_the_memory_of_a_host_that_may_be_dead(ptaudit, damaged: Path) -> None:
     assert "ptaudit audit --live" not in ptaudit("audit", damaged / "dmesg", "--verbose").out

@@ -40,9 +40,12 @@ def generation() -> bytes:
 
 
 def uptime() -> int:
-    """Seconds since the boot."""
-    with open("/proc/uptime") as stream:
-        return int(float(stream.read().split()[0]))
+    """Seconds since the boot; 0 where /proc shows processes only, as in some containers."""
+    try:
+        with open("/proc/uptime") as stream:
+            return int(float(stream.read().split()[0]))
+    except OSError:
+        return 0
 
 
 def say(text: str) -> None:

@@ -36,6 +36,19 @@ class CannotReadError(Exception):
     """Something is missing, unreadable, or contradicts its description."""
 
 
+def why_closed(error: OSError) -> str:
+    """What it means that /proc/kcore cannot be opened."""
+    if error.errno == errno.ENOENT:
+        return "does not exist (CONFIG_PROC_KCORE=n, or the /proc of a container)"
+    try:
+        with open("/sys/kernel/security/lockdown") as stream:
+            if "[confidentiality]" in stream.read():
+                return "is closed by kernel lockdown (confidentiality)"
+    except OSError:
+        pass  # without securityfs nobody says it
+    return f"needs root with CAP_SYS_RAWIO, which containers lack ({error.strerror})"
+
+
 class Kcore:
     """Physical memory by /proc/kcore: pread only, and never by the size that the file claims."""
 
@@ -43,10 +56,7 @@ class Kcore:
         try:
             self.fd = os.open(path, os.O_RDONLY)
         except OSError as error:
-            why = f"cannot be opened: {error.strerror}"
-            if error.errno == errno.ENOENT:
-                why = "does not exist (CONFIG_PROC_KCORE)"
-            raise CannotReadError(f"{path} {why}; it needs root with CAP_SYS_RAWIO, and no lockdown") from error
+            raise CannotReadError(f"{path} {why_closed(error)}") from error
         self.began = time.time()
         head = self.pread(64, 0)
         if head[:6] != b"\x7fELF\2\1" or struct.unpack_from("<HH", head, 16) != (4, 183):
