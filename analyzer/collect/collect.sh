@@ -300,7 +300,9 @@ else
 fi
 private=$(mktemp -d "$beside/.ptaudit.XXXXXX") || { say "collect: nothing can be written to $beside"; exit 2; }
 trap '[ -z "$running" ] || { kill "$running"; wait "$running"; } 2>/dev/null; rm -rf "$private"; [ -z "$made" ] || rmdir "$beside" 2>/dev/null' EXIT
-trap 'exit 2' HUP INT TERM
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
 work=$private/capture
 mkdir "$work" || exit 2
 

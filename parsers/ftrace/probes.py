@@ -206,7 +206,9 @@ start() {{
   : > "$OUT/probes.log"
   B=$T began='' was_on=$(cat "$T/tracing_on") was_stack=$(cat "$T/options/stacktrace" 2>/dev/null)
   trap undo EXIT
-  trap 'exit 1' HUP INT TERM
+  trap 'exit 129' HUP
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
   remove_probes
   began=1
 """
@@ -271,7 +273,9 @@ stop() {
   no_deadline
   B=$T; [ ! -d "$I" ] || B=$I
   trap remove_probes EXIT
-  trap 'exit 1' HUP INT TERM
+  trap 'exit 129' HUP
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
   echo 0 > "$B/tracing_on"
   mkdir -p "$OUT/after" || die "cannot write to $OUT"
   bounded cat "$B/trace" > "$OUT/after/trace"

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from analyzer.collect.on_this_host import python_script
+from analyzer.collect.on_this_host import python_script, script
 from tests.analyzer.conftest import CAPTURES
+from tests.analyzer.test_collect import SHELLS, installed
 
 ROOT = CAPTURES.parents[1]
 PMEM = CAPTURES / "pmem-6.12-vuln/02-one-removed"
@@ -105,6 +106,25 @@ def test_collecting_that_is_ended_leaves_nothing(tmp_path: Path, how: str, outpu
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 143
     assert not [one for one in work.rglob("*") if one.is_file() or one.name.startswith(".")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
+def test_the_script_that_is_ended_leaves_nothing_in_any_shell(tmp_path: Path, shell: list[str], number: int) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (tmp_path / "collect.sh").write_text(script())
+    process = subprocess.Popen(
+        [*installed(shell), str(tmp_path / "collect.sh"), "-o", "out.tar.gz"], cwd=work,
+        env=slow_uname(tmp_path / "bin"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    end = time.monotonic() + 30
+    while not list(work.rglob("manifest")) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert list(work.rglob("manifest"))
+    process.send_signal(number)
+    assert process.wait(20) == 128 + number
+    assert not list(work.iterdir())
 
 
 def test_a_fleet_that_is_ended_while_it_starts_ends_at_once(tmp_path: Path) -> None:

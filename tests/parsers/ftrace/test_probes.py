@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -235,6 +237,27 @@ def test_a_stop_ends_what_waits_for_the_deadline(tmp_path):
     while Path(f"/proc/{pid}").exists() and time.monotonic() < end:
         time.sleep(0.1)
     assert not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("shell", [["sh"], ["bash", "--posix"], ["busybox", "sh"]], ids=lambda shell: shell[0])
+def test_a_start_that_is_ended_leaves_nothing_behind(tmp_path, shell, number):
+    if shutil.which(shell[0]) is None:
+        pytest.skip(f"{shell[0]} is not installed")
+    fs = tracefs(tmp_path / "fs")
+    slow = probe_script((6, 12)).replace("  began=1\n", "  began=1\n  : > here\n  sleep 30\n")
+    (tmp_path / "probes.sh").write_text(slow.replace("/sys/kernel/tracing", str(fs)))
+    process = subprocess.Popen(
+        [*shell, str(tmp_path / "probes.sh"), "start", str(tmp_path / "out")], cwd=tmp_path, start_new_session=True
+    )
+    end = time.monotonic() + 30
+    while not (tmp_path / "here").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    os.killpg(process.pid, number)  # as a terminal does, for what the shell runs as well
+    assert process.wait(20) == 128 + number
+    assert (fs / "tracing_on").read_text() == "1\n"
+    assert (fs / "options/stacktrace").read_text() == "0\n"
+    assert not (tmp_path / "out/deadline").exists()
 
 
 def test_a_link_is_not_followed(tmp_path):
