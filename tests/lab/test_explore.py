@@ -16,7 +16,7 @@ import pytest
 
 from fixtures.lab.explore import guest
 from fixtures.lab.explore.__main__ import MACHINES, before, choosing, granule
-from fixtures.lab.explore.atlas import Atlas, read_case
+from fixtures.lab.explore.atlas import Atlas, read_case, step_of
 from fixtures.lab.explore.draw import HIGH, LOW, Drawer, shape_of
 from fixtures.lab.explore.guest import HungError, Machine, QemuGuest, Result, _result, _unpack
 from fixtures.lab.explore.kernels import HERE
@@ -361,3 +361,14 @@ def test_time_is_counted_by_what_it_was_spent_on(tmp_path):
     atlas = Atlas(tmp_path / "explored", "toy")
     atlas.enter(one, "pmem", 1, tmp_path / "run")
     assert "perform" in atlas.summary()
+
+
+def test_captures_of_a_long_sequence_are_those_of_the_step(tmp_path):
+    names = ["09-walk", "10-walk", "99-walk", "100-offline", "100-offline.core", "101-walk", "notes"]
+    assert [step_of(tmp_path / name) for name in names] == [9, 10, 99, 100, 100, 101, -1]
+    one = played(tmp_path, [Operation("walk")] * 99 + [CREATE, Operation("create", size=32 << 20), TEAR])
+    (case,) = one.cases
+    assert case.step == 102
+    Atlas(tmp_path / "explored", "toy").enter(one, "pmem", 1, tmp_path / "run")
+    kept = {path.name for path in (tmp_path / "explored/toy/cases" / case.name).iterdir() if path.is_dir()}
+    assert kept == {"101-create", "102-disable"}
