@@ -70,6 +70,14 @@ def test_text_that_is_not_an_operation_is_refused(text):
         parse(text)
 
 
+def test_dimms_that_a_leaf_of_1_gib_can_map_are_drawn():
+    """On a machine without DIMMs one of five is such a bank: a block of it cannot go offline alone (LIN-04)."""
+    empty = World(block_bytes=BLOCK)
+    plugs = [Drawer(random.Random(seed), ("plug",), 2 << 20).draw(empty) for seed in range(400)]
+    banks = [one for one in plugs if one.size >= 1 << 30 and one.address % (1 << 30) == 0]
+    assert 0.1 < len(banks) / len(plugs) < 0.4
+
+
 def test_device_dax_is_aligned_to_what_the_page_size_allows():
     drawer = Drawer(random.Random(1), ("create",), 2 << 20, 16384)
     aligns = {one.how.split()[-1] for one in (drawer.draw(World(block_bytes=BLOCK)) for _ in range(50))}
