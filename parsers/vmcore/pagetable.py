@@ -267,10 +267,12 @@ def _any_in(some: U64, pages: U64) -> bool:
 
 
 def _expanded(state: _State, tables: Tables, entries: U64, level: int) -> tuple[Tables, U64]:
-    """Write out tables that repeat and are not uniform; uniform ones stay one row for all repetitions."""
+    """Write out tables that repeat and do not map all the same; the others stay one row for all repetitions."""
     repeating = tables.repeat > 1
     if not repeating.any():
         return tables, entries
+    if level < PTE:
+        entries = _folded(state.format, entries)
     uniform = (entries == entries[:, :1]).all(axis=1)
     copies = np.where(repeating & ~uniform, tables.repeat, 1).astype(np.uint64)
     extra = np.cumsum(copies - np.uint64(1))
@@ -285,6 +287,17 @@ def _expanded(state: _State, tables: Tables, entries: U64, level: int) -> tuple[
     va = written.va + number.astype(np.uint64) * np.uint64(table_span(state.addresses, level))
     repeat = np.where(uniform[index], written.repeat, 1).astype(np.uint64)
     return Tables(written.pa, va, repeat, written.parent, written.descriptor), entries[index]
+
+
+def _folded(form: DescriptorFormat, entries: U64) -> U64:
+    """Tables whose entries all refer to one table, with the restrictions and other bits that all of them have.
+
+    The early shadow of KASAN is filled by two functions (mm/kasan/init.c, arch/arm64/mm/kasan_init.c), which set
+    UXNTable and the Access flag of a table in some of its entries only.
+    """
+    output = form.output(entries)
+    one = (output == output[:, :1]).all(axis=1) & (entries & np.uint64(3) == 3).all(axis=1)
+    return np.where(one[:, np.newaxis], np.bitwise_and.reduce(entries, axis=1)[:, np.newaxis], entries)
 
 
 def _result(state: _State) -> Walk:

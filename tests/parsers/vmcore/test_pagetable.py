@@ -30,6 +30,7 @@ GEOMETRIES = [
     (65536, 52, 48),
 ]
 TAGGED = 0x0068_0000_0000_0704
+UXN_TABLE, ACCESS_FLAG = 1 << 60, 1 << 10
 DEVICE = 0x0068_0000_0000_0710
 VMEMMAP = 0xFFFFFDFFC0000000
 
@@ -198,14 +199,20 @@ def test_reserved_descriptors_are_named_and_do_not_translate():
     assert not result.mapping.valid.any()
 
 
-def test_the_shared_shadow_of_kasan_is_one_row():
-    """All of kasan_early_shadow_pud, _pmd and _pte point at one page: 32 TiB in four table pages."""
+@pytest.mark.parametrize("first", [0, UXN_TABLE | ACCESS_FLAG], ids=["alike", "attributes"])
+def test_the_shared_shadow_of_kasan_is_one_row(first):
+    """All of kasan_early_shadow_pud, _pmd and _pte point at one page: 32 TiB in four table pages.
+
+    The first entry of each may have other table attributes.
+    """
     tables = Tables()
     pud, pmd, pte, page = (tables.new_table() for _ in range(4))
     for index in range(512):
         tables.words[pud + 8 * index] = pmd | 3
         tables.words[pmd + 8 * index] = pte | 3
         tables.words[pte + 8 * index] = page | 0x0060_0000_0000_0783
+    tables.words[pud] |= first
+    tables.words[pmd] |= first
     start = 0xFFFF600000000000
     for index in range(64):
         tables.words[tables.root_pa + 8 * (((start >> 39) & 511) + index)] = pud | 3
@@ -218,6 +225,7 @@ def test_the_shared_shadow_of_kasan_is_one_row():
     assert result.repeated.tolist() == [number == row for number in range(len(mapping))]
     assert result.diagnostics == ()
     assert len(mapping.tables.pa) == 4
+    assert (result.table_descriptor & UXN_TABLE == 0).all()
 
 
 def test_a_repeated_table_that_is_not_uniform_is_written_out():
