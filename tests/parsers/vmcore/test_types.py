@@ -12,7 +12,7 @@ from parsers.vmcoreinfo import parse_vmcoreinfo
 from tests.parsers.vmcore.conftest import FIXTURES
 
 CORES = sorted(FIXTURES.glob("*.core.zst"))
-PARTLY = {"hvo-7.3-kasan-allocated.core.zst"}
+PARTLY = {"dimm-7.3-software-tags.core.zst", "hvo-7.3-kasan-allocated.core.zst"}
 """Cores with those pages of kallsyms only that ptaudit reads; drgn reads all of them."""
 
 
