@@ -87,7 +87,7 @@ class Row:
     @cached_property
     def runs(self) -> re.Pattern[bytes]:
         """Matches consecutive rows, each with the newline before it: much faster to look for than ``^``."""
-        return re.compile(rb"(?:\n(?:%b)[^\n]*)+" % self.line, re.MULTILINE)
+        return re.compile(rb"(?:\n(?:%b)[^\n]*+)++" % self.line, re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -128,9 +128,12 @@ def _runs(lines: bytes, size: int) -> list[_Run] | None:
 
 @cache
 def _rows_of(names: tuple[str, ...]) -> re.Pattern[bytes]:
-    """Consecutive rows of one of these kinds, in one pass over a text: the group that matched names it."""
+    """Consecutive rows of one of these kinds, in one pass over a text: the group that matched names it.
+
+    Possessive: else what is remembered of a million rows, to go back to, takes ten times as much as they.
+    """
     rows = ((name, row.line) for name in names if (row := KINDS[name].row) is not None)
-    runs = (rb"(?P<%b>(?:%b)[^\n]*(?:\n(?:%b)[^\n]*)*)" % (name.encode(), line, line) for name, line in rows)
+    runs = (rb"(?P<%b>(?:%b)[^\n]*+(?:\n(?:%b)[^\n]*+)*+)" % (name.encode(), line, line) for name, line in rows)
     return re.compile(rb"\n(?:%b)" % b"|".join(runs), re.MULTILINE)
 
 

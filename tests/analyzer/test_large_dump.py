@@ -1,4 +1,4 @@
-"""A large page-table dump is read from the disk piece by piece, unless it may hold other evidence."""
+"""Large texts take little memory: page-table dumps are read piece by piece, unless they may hold other evidence."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from analyzer.sources.in_pieces import in_pieces
 from analyzer.sources.read import Request, read_sources
 from parsers.errors import InputError
 from parsers.kinds import KINDS
+from parsers.parts import parts_of
 from tests.analyzer.test_given import OOPS
 from tests.parsers.test_ptdump import BASE, PAGE, row, text
 
@@ -65,3 +66,14 @@ def test_the_same_dump_under_two_names_is_read_once(tmp_path: Path) -> None:
     found = read_sources(Request(paths))
     assert [one.kind for one in found.sources] == ["ptdump"]
     assert [(one.path, one.reason) for one in found.unread] == [(str(paths[1]), f"the same content as {paths[0]}")]
+
+
+def test_many_rows_are_searched_for_other_evidence_in_little_memory() -> None:
+    log = b"".join(b"[%5d.000000] usb 1-1: new high-speed USB device\n" % number for number in range(50_000))
+    tracemalloc.start()
+    try:
+        assert parts_of(log) == ()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * len(log)
