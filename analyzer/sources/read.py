@@ -7,6 +7,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analyzer.sources import identity
 from analyzer.sources.crashdump import Symbols, whole_dumps
 from analyzer.sources.found import Found, Source, head_of
 from analyzer.sources.reading import Reading
@@ -18,7 +19,7 @@ from parsers.records import dataclass
 from rules.model.captured import Captured
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from parsers.vmcore.extract import VmcoreFacts
 
@@ -63,6 +64,7 @@ def read_sources(request: Request) -> Sources:
     """
     reading = Reading(request.symbols, request.budget)
     for path in request.paths:
+        before, failed = {kind: len(found) for kind, found in reading.parsed.items()}, len(reading.failures)
         with reading.within_budget(path):
             if str(path) == STANDARD_INPUT:
                 reading.standard_input()
@@ -70,6 +72,7 @@ def read_sources(request: Request) -> Sources:
                 reading.directory(path)
             else:
                 reading.single(path)
+        _refuse_another_host(reading, before, failed)
     if request.running is not None:
         reading.running(request.running)
     for name, path in request.kinds.items():
@@ -84,6 +87,14 @@ def read_sources(request: Request) -> Sources:
         reading.left_out += _without_dump(request.symbols)
     evidence = reading.finish()
     return Sources(Captured.of(evidence, request.layout), reading.sources, reading.ignored, reading.unread())
+
+
+def _refuse_another_host(reading: Reading, before: Mapping[str, int], failed: int) -> None:
+    """ArchitectureError where one path gave several files since then, and they are of another architecture."""
+    new = {kind: found[before.get(kind, 0) :] for kind, found in reading.parsed.items()}
+    failures = reading.failures[failed:]
+    if len(failures) + sum(map(len, new.values())) > 1:
+        identity.refuse_other_architectures(new, failures)
 
 
 def _without_dump(symbols: Symbols) -> Iterator[Unread]:

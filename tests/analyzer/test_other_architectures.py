@@ -108,6 +108,14 @@ def test_beside_an_arm64_host_it_is_left_out_and_named(tmp_path: Path, foreign: 
     assert audit(Request((home,))).overall.state == expected
 
 
+def test_another_host_beside_an_arm64_host_is_refused(tmp_path: Path, foreign: tuple[str, str, str]) -> None:
+    name, text, what = foreign
+    (tmp_path / name).write_text(text)
+    (tmp_path / "zoneinfo").write_bytes((HOST / "zoneinfo").read_bytes() + b"\n")
+    with pytest.raises(ArchitectureError, match=what):
+        read_sources(Request((HOST, tmp_path)))
+
+
 def test_an_arm64_log_may_quote_others(tmp_path: Path) -> None:
     log = (HOST / "dmesg").read_bytes()
     quoted = FOREIGN["boot log of x86"][1].encode() + FOREIGN["boot log of x86 without its banner"][1].encode()
