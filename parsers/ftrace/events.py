@@ -274,10 +274,22 @@ class Trace:
     """Bytes of text that were scanned, or records that were decoded."""
     defined: frozenset[str] = frozenset()
     """Names of the events that the source defines (trace.dat); empty for text, which shows only those that fired."""
+    is_torn: bool = False
+    """Whether the last line of a text has no end."""
     _lines: KeptLines | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.events)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the source says how many entries it has, so that lines which were lost are noticed.
+
+        A trace.dat marks what it lost.  Of texts only what is read from ``trace`` has a head that counts:
+        ``trace_pipe``, ``trace-cmd report``, ``perf script`` and the function_graph tracer print none.  Where all
+        stacks were left out the number proves nothing.
+        """
+        return self.format == "trace.dat" or any(buffer.read is not None for buffer in self.buffers)
 
     def quote(self, row: int) -> str:
         """The event of ``row`` as the source has it (text), or written out the way the kernel prints it.

@@ -72,12 +72,16 @@ def _losses(trace: Trace) -> Iterator[Issue]:
             )
         if buffer.entries is not None and buffer.read is not None and buffer.read < buffer.entries:
             yield Issue(
-                "cut-short",
-                f"the file is cut short: it holds {buffer.read} of {buffer.entries} entries that its head announces",
+                "entries-missing",
+                f"the file holds {buffer.read} of {buffer.entries} entries that its head announces: "
+                + ("it is cut short" if trace.is_torn else "lines were lost, where is not known"),
                 undecided=True,
-                start_ns=int(timed[-1]) if timed.size else None,
+                start_ns=int(timed[-1]) if timed.size and trace.is_torn else None,
                 count=buffer.entries - buffer.read,
             )
+    for damage in trace.diagnostics if trace.format == "trace.dat" else ():
+        if damage.offset is not None:
+            yield Issue("damaged-file", damage.message, undecided=True, offset=damage.offset)
     for gap in trace.gaps:
         number = "an unknown number of" if gap.count is None else str(gap.count)
         text = "earlier events were overwritten" if gap.reason == "buffer started" else f"{number} events were lost"

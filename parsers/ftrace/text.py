@@ -60,9 +60,12 @@ _ENTRIES = expression(rb"^# entries-in-buffer/entries-written: (\d+)/(\d+)\s+#P:
 _LATENCY = expression(rb"^# \S+ latency trace v\S+ on (\S+)", re.MULTILINE)
 _LATENCY_ENTRIES = expression(rb"#(\d+)/(\d+), CPU#\d+ \|[^\n]*#P:(\d+)\)")
 _CPUS = expression(rb"^cpus=(\d+)$", re.MULTILINE)
-_ENTRY = expression(rb"\[\d{3,6}\] \S+ +\d+\.\d+: ")
-_STACK_ENTRY = expression(rb"\d: <(?:user )?stack trace>\n")
+_ENTRY = expression(rb"\[\d{3,6}\] (?:\S+ +| +)\d+(?:\.\d+)?: ")
+_STACK_ENTRY = b"stack trace>\n"
+_MARKER_ENTRY = b": tracing_mark_write: "
 _COUNTED = 16 << 20
+"""Entries of longer files are counted by their lines, which is faster and takes stray lines for entries."""
+_NO_ENTRY = (b"\n =>", b"\n=>", b"\n#", b"\nCPU:", b"\n\n")
 _RAW_LINE = expression(rb"^\d+ \d+ \d+ (?:type: \d+|# )", re.MULTILINE)
 _HEX_LINE = expression(rb"^(?:[0-9a-f]{2} ?){8,}", re.MULTILINE)
 
@@ -77,6 +80,8 @@ class Head:
     nr_cpus: int | None = None
     release: str = ""
     trace_cmd: bool = False
+    counts_entries: bool = False
+    """Whether ``entries`` are lines of the file: of latency tracers they are not."""
 
 
 def read_head(data: bytes) -> Head:
@@ -91,6 +96,7 @@ def read_head(data: bytes) -> Head:
         nr_cpus=numbers[2] if numbers else int(cpus.group(1)) if cpus else None,
         release=latency.group(1).decode(errors="replace") if latency else "",
         trace_cmd=cpus is not None or data.startswith(b"version = "),
+        counts_entries=entries is not None,
     )
 
 
@@ -181,13 +187,15 @@ class Reader:
 
     source: Source
     counts_entries: bool = False
-    """Whether the head says how many entries the buffer has, which are then counted in what was read."""
+    """Whether the head counts the entries of the buffer, and those that were read are counted as well."""
     table: TableBuilder = field(default_factory=TableBuilder)
     gaps: list[Gap] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     dialects: Counter[str] = field(default_factory=Counter)
     counted: bool = False
     scanned: int = 0
+    is_torn: bool = False
+    """Whether the last line has no end."""
     _messages: MessageParser = field(init=False)
     _comms: Interned = field(default_factory=Interned)
     _comm_ids: list[int] = field(default_factory=list)
@@ -198,6 +206,7 @@ class Reader:
     _graph: ReportedGraph = field(default_factory=ReportedGraph)
     _entries: int = 0
     _stack_entries: int = 0
+    _marker_entries: int = 0
     _misread: int = 0
     _last_event: int = -_NEAR
     """Byte offset of the last line of an event that matters."""
@@ -208,9 +217,9 @@ class Reader:
     def read(self, block: Block) -> None:
         """Take the events of a block."""
         self.scanned += len(block.data)
-        if self.counts_entries and self.scanned <= _COUNTED:
-            self._entries += len(_ENTRY.findall(block.data))
-            self._stack_entries += len(_STACK_ENTRY.findall(block.data))
+        self.is_torn = not block.data.endswith(b"\n")
+        if self.counts_entries:
+            self._count(block.data)
         marks = landmarks(block.data)
         self.gaps += find_losses(block, _MAX_GAPS - len(self.gaps), marks)
         lines = _find(block.data, self._last_event - block.offset, marks)
@@ -221,6 +230,15 @@ class Reader:
             self._read_events(block, lines, text)
         if not lines.is_stack.all():
             self._last_event = block.offset + lines.start[int(np.flatnonzero(~lines.is_stack)[-1])]
+
+    def _count(self, data: bytes) -> None:
+        """Count the entries of a block: the lines that are neither part of a stack nor about the trace itself."""
+        if self.source.size() <= _COUNTED:
+            self._entries += len(_ENTRY.findall(data))
+        else:
+            self._entries += data.count(b"\n") - sum(map(data.count, _NO_ENTRY)) - data.startswith(b"#")
+        self._stack_entries += data.count(_STACK_ENTRY)
+        self._marker_entries += data.count(_MARKER_ENTRY)
 
     def _read_events(self, block: Block, lines: _Candidates, text: list[bytes]) -> None:
         data = block.data
@@ -299,10 +317,16 @@ class Reader:
             self._stack_texts[block] = self.table.stack(frames)
         return self._stack_texts[block]
 
-    @property
-    def entries(self) -> int | None:
-        """Entries of the buffer, stacks among them; None for a long file, and one whose stacks were left out."""
-        return self._entries if self._stack_entries and self.scanned <= _COUNTED else None
+    def entries(self, announced: int | None) -> int | None:
+        """Entries of the buffer that the file holds, stacks among them; None if nothing follows from their number.
+
+        That is so if the head does not count them, and where the stacks may have been left out, one for each event
+        that is not a marker.
+        """
+        if not self.counts_entries or announced is None:
+            return None
+        stacks = self._entries - self._marker_entries
+        return None if not self._stack_entries and announced - self._entries == stacks else self._entries
 
     def finish(self) -> Events:
         """The events, with their stacks."""
@@ -353,7 +377,7 @@ def read_text(source: Source, progress: Progress | None = None) -> Trace:
     first = source.head(HEAD_SIZE)
     head = read_head(first)
     _reject_options(source, first)
-    reader = Reader(source, counts_entries=head.entries is not None and source.size() <= _COUNTED)
+    reader = Reader(source, counts_entries=head.counts_entries)
     with _collector_paused():
         for block in source.blocks(progress):
             reader.read(block)
@@ -364,7 +388,7 @@ def read_text(source: Source, progress: Progress | None = None) -> Trace:
         nr_cpus=head.nr_cpus,
         entries=head.entries,
         written=head.written,
-        read=reader.entries,
+        read=reader.entries(head.entries),
     )
     kind = "trace-cmd report" if head.trace_cmd else next(iter(reader.dialects.most_common(1)), ("text", 0))[0]
     return Trace(
@@ -379,6 +403,7 @@ def read_text(source: Source, progress: Progress | None = None) -> Trace:
         format=kind,
         release=head.release,
         nr_scanned=reader.scanned,
+        is_torn=reader.is_torn,
         _lines=source.kept(),
     )
 

@@ -85,16 +85,17 @@ def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
         yield hit_of_call(
             timeline, make, "A range is mapped again before the TLB was flushed",
             f"{timeline.describe(make)} follows {timeline.describe(unmap)} without a TLB invalidation.", Claim.PROBABLE,
+            doubtful=not timeline.trace.is_counted or timeline.is_undecided(make, int(calls.row[unmap])),
         )  # fmt: skip
     unmaps, rows = early_frees(calls)
     for call in distinct(unmaps)[:MAX_HITS].tolist():
-        hit = hit_of_call(
+        yield hit_of_call(
             timeline, call, "Pages are given away before the TLB was flushed",
             f"{int((unmaps == call).sum())} pages are freed in {timeline.describe(call)} before its first TLB "
             f"invalidation, first {timeline.trace.quote(int(rows[unmaps == call][0]))}.",
             Claim.PROBABLE,
+            doubtful=not timeline.trace.is_counted,
         )  # fmt: skip
-        yield hit
 
 
 def _bytes(region: RegionMap, pfns: Ranges) -> Ranges:

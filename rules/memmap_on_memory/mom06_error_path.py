@@ -56,6 +56,7 @@ def error_path(timeline: Timeline) -> Iterator[Hit]:
                 timeline, anomaly.call, "A failed add is undone without its altmap",
                 f"{timeline.describe(same[-1])} failed with {int(calls.ret[same[-1]])}, and "
                 f"{timeline.describe(anomaly.call)} undoes the add without the altmap ({places(anomaly.pfns)}).",
+                doubtful=timeline.is_doubtful(anomaly),
             )  # fmt: skip
             yield replace(hit, evidence=(*timeline.evidence(same[-1]), *hit.evidence))
     judge(timeline, Trouble.ALTMAP_MISMATCH, Kind.CREATE_MEMORY_BLOCK_DEVICES)

@@ -53,9 +53,17 @@ def judge(timeline: Timeline, trouble: Trouble, *shown: Kind) -> None:
         raise UndecidedError(f"{timeline.describe(call)}: the state before it was not traced", Timeline)
 
 
-def hit_of_call(timeline: Timeline, call: int, title: str, message: str, claim: Claim = Claim.PROVEN) -> Hit:
-    """A hit for one call, suspected inside of windows of lost events."""
-    weak = timeline.is_undecided(call)
+def hit_of_call(
+    timeline: Timeline,
+    call: int,
+    title: str,
+    message: str,
+    claim: Claim = Claim.PROVEN,
+    *,
+    doubtful: bool = False,
+) -> Hit:
+    """A hit for one call, suspected inside of windows of lost events, and where it is ``doubtful`` otherwise."""
+    weak = doubtful or timeline.is_undecided(call)
     return Hit(
         title=title,
         message=message,
@@ -81,7 +89,7 @@ def live_changes(timeline: Timeline, title: str, *kinds: Kind) -> Iterator[Hit]:
 
 def _hit(timeline: Timeline, anomalies: list[Anomaly], title: str) -> Hit:
     first, *_ = anomalies
-    weak = not first.certain or timeline.is_undecided(first.call)
+    weak = not first.certain or timeline.is_doubtful(first)
     calls = [call for one in anomalies[:MAX_QUOTED] for call in (one.call, *_outer(timeline, one.call))]
     pfns = reduce(or_, (one.pfns for one in anomalies))
     count = timeline.counts[first.trouble]

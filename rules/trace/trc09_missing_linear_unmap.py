@@ -57,6 +57,7 @@ def missing_linear_unmap(timeline: Timeline) -> Iterator[Hit]:
         yield hit_of_call(
             timeline, call, "Memory is removed and stays in the linear map",
             f"{timeline.describe(call)} ended without unmapping the linear map.", Claim.PROBABLE,
+            doubtful=not timeline.trace.is_counted,
         )  # fmt: skip
     timeline.must_show(Kind.ARCH_REMOVE_MEMORY)
     if over.size < removals.size:

@@ -64,6 +64,7 @@ def notifier_imbalance(timeline: Timeline) -> Iterator[Hit]:
                 timeline, around, f"MEM_{announced.name} without its conclusion",
                 f"{timeline.describe(around)} announced MEM_{announced.name} and returned without "
                 f"{' or '.join(f'MEM_{one.name}' for one in conclusions)}.",
+                doubtful=not timeline.trace.is_counted,
             )  # fmt: skip
             yield replace(hit, evidence=(*timeline.evidence(call), *hit.evidence))
     timeline.must_show(Kind.ONLINE_PAGES, Kind.OFFLINE_PAGES)

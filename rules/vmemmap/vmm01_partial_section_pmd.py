@@ -135,6 +135,7 @@ def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
                 f"{timeline.describe(anomaly.call)} leaves {places(anomaly.pfns)} of what one operation added: "
                 "the block that maps the struct pages of both is cleared.",
                 Claim.PROBABLE,
+                doubtful=timeline.is_doubtful(anomaly),
             )  # fmt: skip
 
 

@@ -128,4 +128,5 @@ def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
         yield hit_of_call(
             timeline, anomaly.call, "The last struct pages of a range are not populated",
             f"{timeline.describe(anomaly.call)}: {anomaly.text} ({places(anomaly.pfns)}).", Claim.PROBABLE,
+            doubtful=timeline.is_doubtful(anomaly),
         )  # fmt: skip

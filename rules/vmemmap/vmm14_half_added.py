@@ -82,4 +82,5 @@ def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
         yield hit_of_call(
             timeline, anomaly.call, "A failed add left valid sections behind",
             f"{timeline.describe(anomaly.call)}: {anomaly.text} ({places(anomaly.pfns)}).", Claim.PROBABLE,
+            doubtful=timeline.is_doubtful(anomaly),
         )  # fmt: skip

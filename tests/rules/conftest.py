@@ -11,6 +11,7 @@ from analyzer.sources.read import Request
 from parsers.layout import KernelLayout
 from tests.cases import CAPTURES, case_file, files_of
 from tests.rules.captures import file_of
+from tests.rules.changed_traces import counted
 from tests.rules.drawn import Drawn
 from tests.rules.dumps import Sections
 
@@ -24,7 +25,7 @@ def case_verdict(tmp_path):
             if name not in left_out:
                 (tmp_path / name).write_bytes(file.read_bytes())
         lines = case_file(f"{code}/{case}", "trace").read_text().splitlines()
-        (tmp_path / "trace").write_text("".join(f"{line}\n" for line in change(lines)))
+        (tmp_path / "trace").write_text("".join(f"{line}\n" for line in counted(change(lines))))
         (found,) = audit(Request((tmp_path,)), only=[code]).verdicts
         return found
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from parsers.ftrace.functions import Kind
 from parsers.ranges import Ranges
 from parsers.records import dataclass
 from rules.model.replay.behaviour import Leaf
@@ -42,6 +43,44 @@ class Trouble(StrEnum):
     ONLINE_WITHOUT_MEMORY = "TRC-12"
     ALTMAP_MISMATCH = "TRC-13"
     MIXED_HOSTING = "MOM-04"
+
+
+_ADDS = (Kind.ARCH_ADD_MEMORY, Kind.SPARSE_ADD_SECTION)
+_REMOVALS = (Kind.ARCH_REMOVE_MEMORY, Kind.SPARSE_REMOVE_SECTION)
+ESTABLISHED_BY: dict[Trouble, tuple[Kind, ...]] = {
+    Trouble.REMOVE_WHILE_ONLINE: (Kind.ONLINE_PAGES,),
+    Trouble.FREE_BEFORE_OFFLINE: (Kind.ONLINE_PAGES,),
+    Trouble.DOUBLE_ADD: _ADDS,
+    Trouble.REMOVE_UNKNOWN: _REMOVALS,
+    Trouble.ASYMMETRIC_UNIT: _ADDS,
+    Trouble.FAILED_WITHOUT_CLEANUP: (),
+    Trouble.FREE_WIDER_THAN_REMOVE: _ADDS,
+    Trouble.HUGE_FOR_PARTIAL: (),
+    Trouble.POPULATED_TOO_LITTLE: (),
+    Trouble.CONCURRENT: (),
+    Trouble.ONLINE_WITHOUT_MEMORY: _REMOVALS,
+    Trouble.ALTMAP_MISMATCH: _ADDS,
+    Trouble.MIXED_HOSTING: _ADDS,
+}
+"""What brought memory into the state in which a call then meets it, with nothing in between that changed it.
+
+A trace that lost events in between proves nothing.  Empty where the call itself is the trouble.
+"""
+PREVENTED = frozenset(
+    {
+        Trouble.REMOVE_WHILE_ONLINE,
+        Trouble.FREE_BEFORE_OFFLINE,
+        Trouble.DOUBLE_ADD,
+        Trouble.REMOVE_UNKNOWN,
+        Trouble.CONCURRENT,
+        Trouble.ONLINE_WITHOUT_MEMORY,
+    }
+)
+"""What the kernel refuses or locks against: a lost line is likelier where the trace does not count its entries.
+
+mm/memory_hotplug.c check_memblock_offlined_cb() and mem_hotplug_begin(), mm/sparse.c fill_subsection_map() and
+clear_subsection_map(), drivers/base/memory.c memory_block_change_state().
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.errors import FormatError
+from parsers.ftrace.events import NO_TIME
 from parsers.ftrace.functions import FUNCTION_OF_KIND, Kind, Unit, unit_of
 from parsers.ftrace.unnamed import name_arguments
 from parsers.ranges import Ranges
@@ -25,7 +26,7 @@ from rules.model.replay.behaviour import Behaviour
 from rules.model.replay.calibration import Calibration, calibrate, seen_behaviour
 from rules.model.replay.calls import Calls, calls_of
 from rules.model.replay.extents import Extents
-from rules.model.replay.state import SUBSECTION, UNKNOWN, YES, Anomaly, State, Trouble
+from rules.model.replay.state import ESTABLISHED_BY, PREVENTED, SUBSECTION, UNKNOWN, YES, Anomaly, State, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from parsers.mapping import Bool
     from parsers.uname import KernelRelease
     from rules.model.memory.snapshots import Earlier, Present
+
+MAX_BASIS = 64
+"""Calls that are looked at to find since when the state of some memory is known."""
 
 __all__ = ["Anomaly", "Calibration", "HotplugLog", "State", "Step", "Timeline", "Trouble"]
 
@@ -82,13 +86,50 @@ class Timeline:
             if issue.undecided and not (issue.code == "reused-event-id" and unused.issuperset(issue.kinds))
         )
 
-    def is_undecided(self, call: int) -> bool:
-        """Whether a call lies in a window in which order says nothing."""
-        time = int(self.trace.events.time_ns[int(self.calls.row[call])])
+    def is_undecided(self, call: int, since: int | None = None) -> bool:
+        """Whether order says nothing at some time from the beginning to the end of a call.
+
+        ``since`` is the row of the events that the time begins after instead, -1 for before the trace.
+        """
+        row, last = int(self.calls.row[call]), int(self.calls.until[call])
+        return self._is_unreliable(row, last if last < len(self.trace) else row, since)
+
+    def _is_unreliable(self, row: int, last: int | None, since: int | None = None) -> bool:
+        time = self.trace.events.time_ns
+        begin = int(time[row]) if since is None else int(time[since]) + 1 if since >= 0 else NO_TIME
+        end = NO_TIME if last is None else int(time[last])
         return any(
-            (issue.start_ns is None or issue.start_ns <= time) and (issue.end_ns is None or time <= issue.end_ns)
+            (issue.start_ns is None or end == NO_TIME or issue.start_ns <= end)
+            and (issue.end_ns is None or begin <= issue.end_ns)
             for issue in self.undecided
         )
+
+    def is_doubtful(self, anomaly: Anomaly) -> bool:
+        """Whether events that the trace lost explain an anomaly as well."""
+        if anomaly.trouble in PREVENTED and not self.trace.is_counted:
+            return True
+        if not self.undecided:
+            return False
+        if anomaly.trouble is Trouble.FAILED_WITHOUT_CLEANUP:
+            return self._is_unreliable(int(self.calls.row[anomaly.call]), None)
+        return self.is_undecided(anomaly.call, self.known_since(anomaly))
+
+    def known_since(self, anomaly: Anomaly) -> int:
+        """Row of the events from which on the trace shows the state that an anomaly is judged by.
+
+        -1 where it was so before the trace began.
+        """
+        calls, low, high = self.calls, self.extents.low, self.extents.high
+        pfns, row = anomaly.pfns, int(calls.row[anomaly.call])
+        mine = calls.of(*ESTABLISHED_BY[anomaly.trouble])
+        mine = mine[calls.start_known[mine] & ~calls.failed[mine] & (calls.row[mine] < row)]
+        first = row
+        for number in mine[pfns.touches(low[mine], high[mine])][::-1][:MAX_BASIS].tolist():
+            pfns -= Ranges.one(int(low[number]), int(high[number]))
+            first = int(calls.row[number])
+            if not pfns:
+                return first
+        return 0 if self.earlier is None else -1
 
     def must_show(self, *kinds: Kind) -> None:
         """UndecidedError where the trace cannot speak of calls of any of these kinds.
@@ -97,6 +138,7 @@ class Timeline:
         """
         for issue in self.undecided:
             raise UndecidedError(f"event order is unreliable in parts of the trace: {issue.message}", Timeline)
+        self.must_be_counted()
         mine = self.calls.of(*kinds)
         names = " or ".join(f"{FUNCTION_OF_KIND[kind].names[0]}()" for kind in kinds)
         if not mine.size and not any(map(self._is_defined, kinds)):
@@ -104,6 +146,13 @@ class Timeline:
         known = np.array([self.calls.start_known[self.calls.of(kind)].all() for kind in kinds])
         if mine.size and not known.any():
             raise UndecidedError(f"calls of {names} were traced without their range", Timeline)
+
+    def must_be_counted(self) -> None:
+        """UndecidedError where lines that were lost would not be noticed."""
+        if not self.trace.is_counted:
+            raise UndecidedError(
+                "the trace does not say how many entries it has: whether lines are missing is not known", Timeline
+            )
 
     def _is_defined(self, kind: Kind) -> bool:
         """Whether the trace names an event for calls of ``kind``, though none happened."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import lzma
+
 import pytest
 
 from parsers import ftrace
 from parsers.ftrace.functions import Kind
 from parsers.ftrace.health import kprobe_misses
+from tests.cases import FIXTURES
 
 
 def line(time: float, message: str, pid: int = 58, cpu: int = 0) -> str:
@@ -131,13 +134,57 @@ def test_misses_of_kretprobes():
     assert kprobe_misses(text) == {"mhp_online_ret": 1}
 
 
-def test_a_file_with_less_than_its_head_announces_is_cut_short():
-    head = "# tracer: nop\n#\n# entries-in-buffer/entries-written: 4/4   #P:2\n"
-    stack = line(1.0, "<stack trace>") + " => vmemmap_populate\n => sparse_add_section\n"
-    whole = head + (call(1.0, "vmm_pop") + stack) * 2
-    assert "cut-short" not in issues(whole)
-    [cut] = issues(whole[: whole.rindex(stack)])["cut-short"]
-    assert cut.undecided
+HEAD = "# tracer: nop\n#\n# entries-in-buffer/entries-written: {0}/{0}   #P:2\n"
+STACK = line(1.0, "<stack trace>") + " => vmemmap_populate\n => sparse_add_section\n"
+
+
+def test_a_file_with_less_than_its_head_announces_lost_lines_somewhere():
+    whole = HEAD.format(4) + (call(1.0, "vmm_pop") + STACK) * 2
+    assert "entries-missing" not in issues(whole)
+    [lost] = issues(whole[: whole.rindex(STACK)])["entries-missing"]
+    assert lost.undecided
+    assert (lost.start_ns, lost.end_ns, lost.count) == (None, None, 1)
+    [cut] = issues(whole[: whole.rindex(STACK) + 9])["entries-missing"]
     assert (cut.start_ns, cut.end_ns, cut.count) == (1_000_000_000, None, 1)
-    # Who leaves out the stacks did not lose anything.
-    assert "cut-short" not in issues(head + call(1.0, "vmm_pop") * 2)
+
+
+def test_who_leaves_out_all_stacks_and_nothing_else_did_not_lose_anything():
+    mark = line(0.5, "tracing_mark_write: begin")
+    assert "entries-missing" not in issues(HEAD.format(4) + call(1.0, "vmm_pop") * 2)
+    assert "entries-missing" not in issues(HEAD.format(5) + mark + call(1.0, "vmm_pop") * 2)
+    assert "entries-missing" in issues(HEAD.format(4) + mark + call(1.0, "vmm_pop") * 2)
+    assert "entries-missing" in issues(HEAD.format(3) + call(1.0, "vmm_pop") * 2)
+    # Every second line may be lost as well.
+    assert not ftrace.read((HEAD.format(4) + call(1.0, "vmm_pop") * 2).encode()).is_counted
+
+
+@pytest.mark.parametrize("time", ["     1.500000", " 1500000000"])
+@pytest.mark.parametrize("flags", ["d.... ", ""])
+def test_entries_are_counted_whatever_the_clock_and_the_options(time, flags):
+    entry = f"              sh-58      [001] {flags}{time}: vmm_pop: (vmemmap_populate+0x0/0x68) node=0\n"
+    assert "entries-missing" not in issues(HEAD.format(2) + entry * 2)
+    assert "entries-missing" in issues(HEAD.format(3) + entry * 2)
+
+
+def test_entries_of_long_files_are_counted_too(monkeypatch):
+    monkeypatch.setattr("parsers.ftrace.text._COUNTED", 0)
+    whole = HEAD.format(4) + "# a comment\n" + (call(1.0, "vmm_pop") + STACK) * 2
+    assert "entries-missing" not in issues(whole)
+    assert "entries-missing" in issues(whole.replace(STACK, "", 1))
+
+
+def test_a_trace_dat_that_is_cut_short_lost_events():
+    data = lzma.decompress((FIXTURES / "ftrace/run3-v6.dat.xz").read_bytes())
+    assert not any(issue.undecided for issue in ftrace.read(data).health)
+    [cut, *_] = ftrace.read(data[: len(data) - 5000]).health
+    assert (cut.code, cut.undecided) == ("damaged-file", True)
+
+
+def test_only_heads_of_the_trace_file_and_trace_dat_count_entries():
+    def is_counted(text):
+        return ftrace.read(text.encode()).is_counted
+
+    assert is_counted(HEAD.format(2) + call(1.0, "vmm_pop") * 2)
+    assert not is_counted(call(1.0, "vmm_pop") * 2)
+    assert not is_counted("cpus=2\n" + call(1.0, "vmm_pop") * 2)
+    assert ftrace.read((FIXTURES / "ftrace/pmem.dat").read_bytes()).is_counted
