@@ -9,9 +9,9 @@ from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.rule import UndecidedError
 
 if TYPE_CHECKING:
-    from rules.model.memory.sections import SectionTable
+    from rules.model.memory.sections import SectionTable, Units
 
-__all__ = ["everything_possible", "need_boot_memmap", "need_devices", "unexplained"]
+__all__ = ["everything_possible", "need_boot_memmap", "need_devices", "shared_leaves", "unexplained"]
 
 
 def everything_possible(vmemmap: Vmemmap, sections: SectionTable) -> bool:
@@ -30,6 +30,21 @@ def unexplained(vmemmap: Vmemmap, sections: SectionTable) -> Ranges:
     for leaf in distinct(size[vmemmap.valid]).tolist():
         left = left - (vmemmap.widen(needed, leaf) & vmemmap.where(size == leaf))
     return left
+
+
+def shared_leaves(vmemmap: Vmemmap, units: Units) -> Ranges:
+    """PFNs that the leaves describe which hold struct pages of several units, and may be torn with either."""
+    size = vmemmap.layout.struct_page_size
+    if len(units) < 2:
+        return EMPTY
+    end = (units.end_pfn[:-1] - vmemmap.layout.start_pfn) * size
+    start = (units.start_pfn[1:] - vmemmap.layout.start_pfn) * size
+    shared = EMPTY
+    for leaf in distinct(vmemmap.leaf_size[vmemmap.valid]).tolist():
+        after = -(-end // leaf) * leaf
+        both = (start < after) & vmemmap.where(vmemmap.valid & (vmemmap.leaf_size == leaf)).contains(end - 1)
+        shared |= vmemmap.pfns(vmemmap.pages_touched(Ranges.of(after[both] - leaf, after[both])))
+    return shared
 
 
 def need_boot_memmap(vmemmap: Vmemmap, sections: SectionTable) -> None:

@@ -14,11 +14,12 @@ from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.sections import SectionTable
 from rules.model.oops import Oopses
 from rules.model.plausibility import struct_page_standing
+from rules.model.replay.state import YES
 from rules.model.replay.timeline import Timeline, Trouble
 from rules.rule import UndecidedError, rule
 from rules.trace.anomalies import places
 from rules.vmemmap.blank import blank_struct_pages, unproven_blanks
-from rules.vmemmap.devices import need_boot_memmap
+from rules.vmemmap.devices import need_boot_memmap, shared_leaves
 from rules.vmemmap.skipped import populate_skipped
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ def lost_struct_pages(
     The struct pages of every valid section and subsection are looked up in the vmemmap area of the page
     tables.  With a dump alone, memory that is in the linear map stands for valid memory, and the
     finding is a suspicion; so it is where only an oops shows a struct page that was not mapped (OOP-01, OOP-02).
-    Struct pages that were lost and mapped again by a later add show in a crash dump only: they are zeros in the middle
-    of memory that is in use.
+    Struct pages that were lost and mapped again by a later add show in a crash dump, as zeros in the middle of memory
+    that is in use, and in a trace of both operations. Without either, memory whose leaf others share is undecided.
 
     When it is not a problem:
     Struct pages that were never populated are another matter (VMM-08).  A dump that does not cover the
@@ -106,6 +107,22 @@ def lost_struct_pages(
         raise UndecidedError(
             "pages that hold struct pages are not in the dump: whether they are zero is unknown", "vmcore"
         )
+    shared = (shared_leaves(vmemmap, section_table.device_units) & section_table.device) - section_table.ram_sections
+    if struct_page_rows is None and (shared - _watched(timeline)):
+        raise UndecidedError(
+            f"ranges that can be removed separately share leaves of struct pages ({places(shared)}): whether one was "
+            "removed and added again, which leaves blank ones to the others, the page tables do not show",
+            "vmcore",
+            Timeline,
+        )
+
+
+def _watched(timeline: Timeline | None) -> Ranges:
+    """PFNs that the trace shows from when they were added on."""
+    if timeline is None or timeline.undecided or not timeline.trace.is_counted:
+        return EMPTY
+    state = timeline.state
+    return timeline.where((state.valid == YES) & (state.added_by >= 0))
 
 
 def _left_out(rows: StructPageRows, sections: SectionTable) -> bool:
@@ -150,7 +167,8 @@ def _hidden(timeline: Timeline, seen: Ranges) -> Iterator[Hit]:
     """
     for lost in _by_section(timeline.lost - seen, timeline.calibration.pages_per_section):
         cause = timeline.cause_of(lost)
-        calls = [anomaly.call for anomaly in timeline.of(Trouble.FREE_WIDER_THAN_REMOVE) if (anomaly.pfns & lost)]
+        takers = [anomaly for anomaly in timeline.of(Trouble.FREE_WIDER_THAN_REMOVE) if (anomaly.pfns & lost)]
+        doubtful = any(timeline.is_doubtful(taker) for taker in takers)
         yield Hit(
             title="A removal took the struct pages of valid memory away",
             message=(
@@ -158,14 +176,19 @@ def _hidden(timeline: Timeline, seen: Ranges) -> Iterator[Hit]:
                 "and lost their struct pages to a removal next to them. If they are mapped again, they are blank."
             ),
             claim=Claim.SUSPECTED if timeline.undecided else Claim.PROBABLE,  # an add may be among what is lost
+            severity=Severity.MEDIUM if doubtful else None,
             pfns=lost,
-            evidence=timeline.evidence(*calls),
+            evidence=timeline.evidence(*(taker.call for taker in takers)),
             cause=cause,
         )
 
 
 def _blank(vmemmap: Vmemmap, sections: SectionTable, blank: Ranges, timeline: Timeline | None) -> Iterator[Hit]:
-    """Memory in use whose struct pages are mapped and zero."""
+    """Memory in use whose struct pages are mapped and zero.
+
+    Only of a leaf that others share is a part torn and mapped again; elsewhere the dump may have zeros.
+    """
+    shared = shared_leaves(vmemmap, sections.units) if blank else EMPTY
     for lost in _by_section(blank, sections.pages_per_section):
         last = int(lost.end[-1]) - 1
         offsets = vmemmap.of_pfns(lost)
@@ -177,7 +200,9 @@ def _blank(vmemmap: Vmemmap, sections: SectionTable, blank: Ranges, timeline: Ti
                 f"({places(lost)}) are in use, and their struct "
                 "pages are mapped and zero: they were taken away and mapped again, or never initialised."
             ),
-            claim=Claim.PROBABLE,  # an add that the dump interrupted looks the same
+            # An add that the dump interrupted looks the same.
+            claim=Claim.PROBABLE if lost & shared else Claim.SUSPECTED,
+            severity=None if lost & shared else Severity.MEDIUM,
             pfns=lost,
             vas=vmemmap.va_ranges(offsets),
             evidence=(

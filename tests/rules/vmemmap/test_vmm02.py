@@ -16,7 +16,7 @@ from parsers.uname import KernelRelease
 from rules.engine import Outcome
 from rules.finding import Claim, Severity
 from tests.cases import CAPTURES, FIXTURES, case, case_file
-from tests.rules.captures import begun_late, findings
+from tests.rules.captures import begun_late, findings, verdict_in
 from tests.rules.drawn import BLOCK, MIB, NORMAL, RAM, Drawn, memory_blocks
 from tests.rules.dumps import pfns_of, struct_page_address, the_finding
 from tests.rules.replays import LOST, audited, events
@@ -239,3 +239,25 @@ def test_ring_buffer_dumped_into_the_log_is_replayed(tmp_path):
     report = audited(path)
     assert LOST in [one.hit.pfns for one in report.findings if one.rule.code == "VMM-02"]
     assert report.facts.get(KernelRelease).raw == "6.12.117"
+
+
+def test_a_leaf_that_others_share_may_have_been_mapped_again(changed_capture):
+    """Two of three namespaces share a block; only a trace from their first day, or a dump, shows it was never torn."""
+    home = "pmem-6.12-vuln/01-three-namespaces"
+    assert verdict_in(changed_capture(home), "VMM-02").outcome is Outcome.PASSED
+
+
+def halved(trace):
+    return trace[: len(trace) // 2]
+
+
+def headless(trace):
+    """Nothing says how many entries it had."""
+    return re.sub(rb"(?m)^#.*\n", b"", trace)
+
+
+@pytest.mark.parametrize("change", [None, halved, headless])
+def test_without_a_whole_trace_of_a_shared_leaf_nothing_is_decided(changed_capture, change):
+    verdict = verdict_in(changed_capture("pmem-6.12-vuln/01-three-namespaces", trace=change), "VMM-02")
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert "share leaves of struct pages" in verdict.reason
