@@ -89,6 +89,7 @@ def _read(dump: Dump, sections: SectionRows, walk: Walk, pfn: I64, per_section: 
         known[known] = present
         values.append((value >> (at % np.uint64(8) * np.uint64(8))) & np.uint64((1 << 8 * length) - 1))
     flags, mapcount, refcount = values
+    known &= (flags | mapcount | refcount) != 0  # _mapcount of a page that is not mapped is -1: the dump has zeros
     return flags, mapcount, refcount.astype(np.uint32).view(np.int32).astype(np.int64), va, known
 
 

@@ -147,7 +147,8 @@ def _decide(blocks: BlockRows, pages: SelfHostedRows, online: I64, mine: Bool, s
     area = Ranges.of(first, first + blocks.nr_vmemmap_pages[online].astype(np.int64))
     lost = int(area.contains(pages.unread).sum())
     if lost or not np.isin(blocks.start_section_nr[online].astype(np.int64), pages.section_nr[mine]).all():
-        raise UndecidedError(f"the struct pages of {lost} self-hosted pages are not in the dump", SelfHostedRows)
+        message = f"the struct pages of {lost} self-hosted pages are not in the dump, or read as zeros"
+        raise UndecidedError(message, SelfHostedRows)
     if (pages.node[mine] < 0).any():
         raise UndecidedError("nothing says which bits of page flags are node and zone", SelfHostedRows)
 
