@@ -17,6 +17,7 @@ from rules.engine import Outcome
 from rules.finding import Severity
 from tests.law.dumps import damaged_dumps
 from tests.law.fixtures import AFTER, BEFORE, Fixture
+from tests.law.memory import Memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -148,6 +149,7 @@ def trials(case: Case, fired: set[str], damages: Iterable[str] = ()) -> Iterator
     """
     source = case.fixture.files[case.file]
     done = {hashlib.sha256(source.read_bytes()).digest()}
+    memory = Memory()
     with tempfile.TemporaryDirectory(prefix="law-") as folder:
         home = _put_together(case.fixture, Path(folder) / "capture")
         for name, data in _damaged(source, damages):
@@ -158,7 +160,9 @@ def trials(case: Case, fired: set[str], damages: Iterable[str] = ()) -> Iterator
                     continue
                 done.add(digest)
                 (home / case.file).write_bytes(data)
-            yield name, list(_judged(case, name, home, fired))
+            with memory.used():
+                broken = list(_judged(case, name, home, fired))
+            yield name, broken
 
 
 def _judged(case: Case, damage: str, home: Path, fired: set[str]) -> Iterator[Violation]:
