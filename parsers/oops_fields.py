@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from itertools import takewhile
 from typing import Any
 
 from parsers.esr import Esr
@@ -183,7 +184,10 @@ def text_of_bytes(text: bytes) -> str:
 
 
 def _walk(match: re.Match[bytes]) -> dict[str, Any]:
-    entries = tuple((name.decode(), int(value, 16)) for name, value in _ENTRY.findall(match[2]))
+    found = _ENTRY.findall(match[2])
+    # All are printed with the same number of digits: a shorter one is where the log ends.
+    whole = takewhile(lambda entry: len(entry[1]) == len(found[0][1]), found)
+    entries = tuple((name.decode(), int(value, 16)) for name, value in whole)
     return {"walk": Walk(entries), "address": Address.of(int(match[1], 16))}
 
 

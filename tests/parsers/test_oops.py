@@ -343,3 +343,19 @@ def test_panic_of_an_serror_is_one() -> None:
     )
     (report,) = find_reports(log, "log").reports
     assert (report.kind, report.release) == ("serror", "5.4.30")
+
+
+@pytest.mark.parametrize(
+    ("end", "levels"), [("", ["pgd", "pud", "pmd"]), ("12", ["pgd", "pud"]), ("5403", ["pgd", "pud"])]
+)
+def test_a_descriptor_that_is_cut_is_no_entry_of_the_walk(end, levels):
+    """All have sixteen digits; where the log ends, the last may have fewer."""
+    value = "18000000ffff5403"
+    last = value if not end else value[: -len(end)]
+    log = (
+        "[    1.000000] Unable to handle kernel paging request at virtual address ffff000199600000\n"
+        "[    1.000000] swapper pgtable: 4k pages, 48-bit VAs, pgdp=0000000043c5e000\n"
+        f"[    1.000000] [ffff000199600000] pgd=18000000ffff7403, pud=18000000ffff6403, pmd={last}"
+    )
+    (report,) = parse_dmesg(log.encode(), "dmesg").reports.reports
+    assert [name for name, _ in report.walk.entries] == levels
