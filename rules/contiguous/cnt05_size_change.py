@@ -54,15 +54,17 @@ def size_change(
     Two dumps of one boot: ranges that are mapped in both, with another level or Contiguous bit.
 
     When it is not a problem:
-    Kernels since 6.18 split blocks on CPUs that allow it. Memory that was unmapped and mapped again
-    between the dumps looks the same; only a trace distinguishes them.
+    Kernels since 6.18 split blocks on CPUs that allow it; where no whole boot log names the features of the CPU, this
+    is of medium severity. Memory that was unmapped and mapped again between the dumps looks the same; only a trace
+    distinguishes them.
 
     What to do:
     Collect a trace of the change, and the CPU features from the boot log.
     """
-    allowed = bool(messages_like(dmesg, r"CPU features: .*BBM"))
-    if allowed and kernel_release is not None and kernel_release.series >= (6, 18):
+    splits = kernel_release is not None and kernel_release.series >= (6, 18)
+    if splits and messages_like(dmesg, r"CPU features: .*BBM"):
         raise NotApplicableError("this CPU allows size changes of live translations (BBML2) and the kernel uses it")
+    harmless = splits and (dmesg is None or bool(dmesg.boot.lost) or not dmesg.boot.cpu_features)
     for now, before in ((linear, earlier.linear), (vmemmap, earlier.vmemmap)):
         changed = changed_size(before, now)
         if changed:
@@ -70,8 +72,10 @@ def size_change(
                 title=f"Live {now.name} mappings changed their size",
                 message=(
                     f"{changed.total >> 10} KiB of the {now.name} area are mapped in both dumps with another leaf size."
+                    + (" Whether the CPU allows that (BBML2) is not known." if harmless else "")
                 ),
                 claim=Claim.SUSPECTED,
+                severity=Severity.MEDIUM if harmless else None,
                 vas=now.va_ranges(changed)[:64],
                 evidence=before.quote_at(changed) + now.quote_at(changed),
                 key=now.name,

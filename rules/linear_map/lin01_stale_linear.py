@@ -39,8 +39,8 @@ def stale_linear(
     When it is not a problem:
     Unplugged sub-blocks of virtio-mem stay mapped on purpose and are inside of System RAM. A leaf
     that only rounds the end of memory is another matter (LIN-08). Poisoned pages stay mapped. Removal takes the struct
-    pages too (since 5.7): memory that has them may only be missing in a copy of /proc/iomem that lost lines, and is
-    suspected.
+    pages too (since 5.7): memory that has them, or of which the dump does not show them, may only be missing in a copy
+    of /proc/iomem that lost lines, and is suspected.
 
     What to do:
     Find the removal in the trace or log, report it, and reboot before the platform reuses the range.
@@ -51,13 +51,20 @@ def stale_linear(
     owned = resources.pfns(resources.ram | resources.nomap | resources.claimed, page) | sections.valid
     gone = _whole_leaves_outside(linear, known)
     described = EMPTY if vmemmap is None else gone & linear.offsets(vmemmap.pages_mapped)
+    bare = EMPTY if vmemmap is None else gone & linear.offsets(vmemmap.pages_observed) - described
     parts = {
-        "": (gone - described, Severity.HIGH, sections.claim, "no resource in /proc/iomem and no memory block"),
+        "": (bare, Severity.HIGH, sections.claim, "no resource in /proc/iomem and no memory block"),
         "described": (
             described,
             Severity.MEDIUM,
             Claim.SUSPECTED,
             "no resource in /proc/iomem and no memory block, but have struct pages: a list may have lost lines",
+        ),
+        "unseen": (
+            gone - bare - described,
+            Severity.MEDIUM,
+            Claim.SUSPECTED,
+            "no resource in /proc/iomem and no memory block; whether they have struct pages is not in the dump",
         ),
         "unclaimed": (
             _whole_leaves_outside(linear, owned) - gone,

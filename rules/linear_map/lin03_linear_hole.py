@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from parsers.arm64 import PMD
 from parsers.ranges import Ranges
 from rules.finding import Claim, Hit, Impact, Severity
+from rules.linear_map.listed import need_all_listed
 from rules.model.memory.regions import LinearMap
 from rules.model.memory.resources import Resources
 from rules.model.memory.sections import SectionTable
@@ -70,3 +71,4 @@ def linear_hole(linear: LinearMap, sections: SectionTable, *, resources: Resourc
         sections.need_whole_lists()
     if resources is None:
         raise UndecidedError("which part of the boot sections is RAM is not known", "iomem")
+    need_all_listed(linear, resources)

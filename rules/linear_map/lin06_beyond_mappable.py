@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from parsers.dmesg import Dmesg
 from parsers.expressions import expression
-from parsers.layout import KernelLayout
+from parsers.layout import KernelLayout, Precision
 from parsers.ranges import EMPTY, Ranges
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.model.log import messages_like, need_whole_log, quote_messages
@@ -57,6 +57,7 @@ def beyond_mappable(layout: KernelLayout, *, dmesg: Dmesg | None, section_table:
             key="refused",
         )
     if section_table is not None:
+        _need_phys_offset(layout, section_table)
         reach = (layout.linear_end - layout.page_offset) >> layout.page_shift
         outside = section_table.valid - Ranges.one(layout.start_pfn, layout.start_pfn + reach)
         if outside:
@@ -75,7 +76,16 @@ def beyond_mappable(layout: KernelLayout, *, dmesg: Dmesg | None, section_table:
         raise UndecidedError("whether memory was refused is not known", Dmesg)
     if section_table is None:
         raise UndecidedError("which memory is valid is not known", SectionTable)
+    section_table.need_whole_lists()
     need_whole_log(dmesg)
+
+
+def _need_phys_offset(layout: KernelLayout, sections: SectionTable) -> None:
+    """UndecidedError where a derived PHYS_OFFSET is above valid memory: the list that gave it has lost lines."""
+    first = layout.start_pfn
+    derived = layout.facts["phys_offset"].precision is not Precision.EXACT
+    if derived and first > 0 and sections.valid & Ranges.one(0, first):
+        raise UndecidedError("PHYS_OFFSET, as it was derived, is above valid memory", "vmcore", "dmesg")
 
 
 def _refused(said: tuple[Message, ...], layout: KernelLayout) -> Ranges:

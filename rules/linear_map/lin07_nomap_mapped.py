@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rules.finding import Claim, Hit, Impact, Severity
+from rules.linear_map.listed import need_all_listed
 from rules.model.bugs import bug, describe_fixes
 from rules.model.memory.regions import LinearMap
 from rules.model.memory.resources import Resources
@@ -42,6 +43,7 @@ def nomap_mapped(linear: LinearMap, resources: Resources) -> Iterator[Hit]:
     )
     mapped = nomap & linear.pfns(linear.pages_mapped)
     if not mapped:
+        need_all_listed(linear, resources)
         return
     offsets = linear.offsets(mapped.shift(-linear.layout.start_pfn))
     yield Hit(

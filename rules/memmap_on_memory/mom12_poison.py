@@ -11,6 +11,7 @@ from parsers.memmap_on_memory import MemmapOnMemory, MemmapOnMemoryMode
 from parsers.ranges import EMPTY, Ranges
 from parsers.vmcore.rows import BlockRows
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
+from rules.model.log import need_whole_log
 from rules.model.memory.quotes import block_pfns, quote_blocks
 from rules.model.memory.sections import SectionTable
 from rules.rule import UndecidedError, rule
@@ -52,11 +53,13 @@ def poison_in_area(
     """
     pfn = dmesg.boot.poison.pfn.astype(np.int64)
     if not pfn.size:
+        need_whole_log(dmesg)
         return
     poison = Ranges.of(pfn, pfn + 1)
     area, claim = _area(poison, sections, block_rows, memmap_on_memory)
     bad = poison & area
     if not bad:
+        sections.need_whole_lists()
         return
     lines = tuple(
         Evidence(dmesg.path, f"Memory failure: {number:#x}", line)

@@ -130,6 +130,20 @@ def zone_span(
         yield from _impossible(zones, sections)
     if zone_rows is not None:
         yield from _nodes(zone_rows, sections)
+    sections.need_whole_lists()
+    _need_lists(blocks, zones, sections)
+
+
+def _need_lists(blocks: MemoryBlocks, zones: _Zones, sections: SectionTable) -> None:
+    """UndecidedError where online blocks have no known memory, RAM has no block, or a block has no known node."""
+    start, end = _block_pfns(blocks, sections)
+    memory = sections.ram | sections.nomap
+    if (bare := blocks.online & ~memory.touches(start, end)).any():
+        raise UndecidedError(f"which memory of {int(bare.sum())} online blocks is RAM is not known", "iomem")
+    if without := sections.ram - Ranges.of(start, end):
+        raise UndecidedError(f"{without.total} pages of RAM are in no memory block: it may be cut", "memory blocks")
+    if (nowhere := blocks.online & (blocks.node < 0)).any() and np.unique(zones.node).size > 1:
+        raise UndecidedError(f"the node of {int(nowhere.sum())} online blocks is not known", "memory blocks")
 
 
 def _known_zones(zoneinfo: Zoneinfo | None, rows: ZoneRows | None, sections: SectionTable) -> _Zones:
