@@ -54,14 +54,15 @@ def test_forms_of_one_crash_are_compared(tmp_path):
     core = evidence.HERE.parent / "vmcore/pmem-6.12-vuln-after.core.zst"
     before = evidence.HERE.parent / "vmcore/pmem-6.12-vuln-before.core.zst"
     (tmp_path / "boot/kdump").mkdir(parents=True)
-    (tmp_path / "boot/02-one-removed.elf").symlink_to(core)
-    (tmp_path / "boot/kdump/cp").symlink_to(core)
-    (tmp_path / "boot/kdump/cp.log").write_text("dd")
+    (tmp_path / "boot/02-one-removed").mkdir()
+    (tmp_path / "boot/02-one-removed/kernel.elf.zst").symlink_to(core)
+    (tmp_path / "boot/kdump/raw").symlink_to(core)
+    (tmp_path / "boot/kdump/raw.log").write_text("dd")
     lines, wrong = evidence.crashes(tmp_path)
     assert [line.split(" | ")[1] for line in lines[2:]] == ["the hypervisor's dump", "raw copy of /proc/vmcore"]
     assert "VMM-02, proven" in lines[2]
     assert wrong == []
-    (tmp_path / "boot/kdump/l31").symlink_to(before)
+    (tmp_path / "boot/kdump/lzo-31").symlink_to(before)
     lines, wrong = evidence.crashes(tmp_path)
     assert len(lines) == 5
     assert "VMM-01" in wrong[0]
