@@ -16,7 +16,7 @@ from parsers import dmesg, oops, parts, transport
 from parsers.ftrace import chrome, table
 from parsers.image import read as image
 from parsers.kinds import KINDS
-from parsers.vmcore import container, kdump, pagetable, sparsemem
+from parsers.vmcore import container, kdump_file, pagetable, sparsemem
 
 __all__ = ["bounds_page"]
 
@@ -88,7 +88,7 @@ def _of_files() -> Iterator[tuple[str, str]]:
     yield "translation tables in a crash dump", number(pagetable._MAX_TABLES)
     yield "rows of page tables in a crash dump", number(pagetable._MAX_ROWS)
     yield "sections in a crash dump", number(sparsemem._MAX_SECTIONS)
-    yield "bitmap of a kdump", size(kdump._MAX_BITMAP)
+    yield "bitmap of a kdump", size(kdump_file._MAX_BITMAP)
 
 
 def table_of(rows: Iterable[tuple[str, str]]) -> str:
