@@ -10,7 +10,7 @@ from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.model.bugs import KNOWN_BUGS, KnownBug, describe_fixes
 from rules.model.code import shown_by_code
-from rules.rule import NotApplicableError, rule
+from rules.rule import rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,8 +43,6 @@ def known_bugs(release: KernelRelease, layout: KernelLayout, *, code: KernelCode
     `ptaudit explain` says of each rule in brackets: mostly removing memory (destroying a namespace, unplugging a
     DIMM).
     """
-    if release.arch not in {"", "aarch64"}:
-        raise NotApplicableError(f"the machine is {release.arch}")
     page_size = layout.get("page_size") or 4096
     concerned = [entry for entry in KNOWN_BUGS if page_size in entry.page_sizes and not entry.is_newer_than(release)]
     shown = {entry.key: shown_by_code(entry.key, code) for entry in concerned} if code is not None else {}

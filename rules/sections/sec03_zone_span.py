@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from parsers.memory_blocks import MemoryBlocks
-from parsers.ranges import Ranges
+from parsers.ranges import Ranges, distinct
 from parsers.records import dataclass
 from parsers.vmcore.rows import ZoneRows
 from parsers.zoneinfo import Zoneinfo
@@ -142,7 +142,7 @@ def _need_lists(blocks: MemoryBlocks, zones: _Zones, sections: SectionTable) -> 
         raise UndecidedError(f"which memory of {int(bare.sum())} online blocks is RAM is not known", "iomem")
     if without := sections.ram - Ranges.of(start, end):
         raise UndecidedError(f"{without.total} pages of RAM are in no memory block: it may be cut", "memory blocks")
-    if (nowhere := blocks.online & (blocks.node < 0)).any() and np.unique(zones.node).size > 1:
+    if (nowhere := blocks.online & (blocks.node < 0)).any() and distinct(zones.node).size > 1:
         raise UndecidedError(f"the node of {int(nowhere.sum())} online blocks is not known", "memory blocks")
 
 
