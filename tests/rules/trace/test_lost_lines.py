@@ -28,55 +28,31 @@ def severities(report):
     return {one.rule.code: one.severity for one in report.findings if one.rule.code != "TRC-17"}
 
 
-def online_and_removed():
-    """Memory that is added, goes online, and is removed."""
-    tracer = Tracer()
-    tracer.add(*DIMM)
-    tracer.online(*DIMM)
-    tracer.remove(*DIMM)
-    return tracer.lines
-
-
-def added_twice():
-    tracer = Tracer()
-    tracer.add(*DIMM)
-    tracer.add(*DIMM)
-    return tracer.lines
-
-
-def removed_twice():
-    tracer = Tracer()
-    tracer.add(*DIMM)
-    tracer.remove(*DIMM)
-    tracer.remove(*DIMM)
-    return tracer.lines
-
-
-def online_after_removal():
-    tracer = Tracer()
-    tracer.add(*DIMM)
-    tracer.remove(*DIMM)
-    tracer.online(*DIMM)
-    return tracer.lines
-
-
 PREVENTED = {
-    "TRC-01": online_and_removed,
-    "TRC-03": added_twice,
-    "TRC-04": removed_twice,
-    "TRC-12": online_after_removal,
+    "TRC-01": ("add", "online", "remove"),
+    "TRC-03": ("add", "add"),
+    "TRC-04": ("add", "remove", "remove"),
+    "TRC-12": ("add", "remove", "online"),
 }
+"""Operations on one DIMM, of which the kernel refuses the last."""
+
+
+def lines_of(code):
+    tracer = Tracer()
+    for operation in PREVENTED[code]:
+        getattr(tracer, operation)(*DIMM)
+    return tracer.lines
 
 
 @pytest.mark.parametrize("code", PREVENTED)
 def test_a_trace_that_is_whole_proves_what_the_kernel_prevents(tmp_path, code):
-    assert severities(report_on(tmp_path, PREVENTED[code]()))[code] >= Severity.HIGH
+    assert severities(report_on(tmp_path, lines_of(code)))[code] >= Severity.HIGH
 
 
 @pytest.mark.parametrize("code", PREVENTED)
 def test_a_trace_with_a_hole_only_lets_it_be_suspected(tmp_path, code):
     """The head counts more entries than there are."""
-    lines = PREVENTED[code]()
+    lines = lines_of(code)
     found = severities(report_on(tmp_path, lines, len(lines) + 2))
     assert found[code] is Severity.MEDIUM
     assert max(found.values()) is Severity.MEDIUM
@@ -85,7 +61,7 @@ def test_a_trace_with_a_hole_only_lets_it_be_suspected(tmp_path, code):
 @pytest.mark.parametrize("code", PREVENTED)
 def test_a_trace_that_does_not_count_its_entries_only_lets_it_be_suspected(tmp_path, code):
     """What ``trace_pipe`` prints: a hole would not be noticed, and the kernel refuses all of this."""
-    found = [one for one in report_on(tmp_path, PREVENTED[code](), 0).findings if one.rule.code == code]
+    found = [one for one in report_on(tmp_path, lines_of(code), 0).findings if one.rule.code == code]
     assert {(one.hit.claim, one.severity) for one in found} == {(Claim.SUSPECTED, Severity.MEDIUM)}
 
 
@@ -93,7 +69,7 @@ def test_a_trace_that_does_not_count_its_entries_only_lets_it_be_suspected(tmp_p
     ("place", "severity"), [("mhp_online: ", Severity.CRITICAL), ("mhp_arch_rem: ", Severity.MEDIUM)]
 )
 def test_events_lost_before_the_state_was_shown_do_not_matter(tmp_path, place, severity):
-    lines = online_and_removed()
+    lines = lines_of("TRC-01")
     at = next(at for at, line in enumerate(lines) if place in line)
     assert severities(report_on(tmp_path, [*lines[:at], "CPU:0 [LOST 3 EVENTS]", *lines[at:]]))["TRC-01"] is severity
 
