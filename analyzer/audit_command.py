@@ -13,8 +13,10 @@ from analyzer.audit import Report, audit
 from analyzer.baseline import read_baseline, render_baseline
 from analyzer.options import FILE, SEVERITY, codes, evidence_options, severity
 from analyzer.output import is_directory, make_directory, printable, refuse_evidence, visible, write_text
+from analyzer.refused import name_refused
 from analyzer.reports.text import summary
 from analyzer.sources.read import Request
+from analyzer.sources.unread import NOT_RECOGNISED
 from analyzer.status import Status
 from rules.finding import Severity
 
@@ -98,17 +100,20 @@ def command(
         click.echo(text, nl=False)
     if write_baseline is not None:
         _write(report, write_baseline, render_baseline(report))
+    name_refused(report.sources)
     _name_failures(report)
     sys.exit(status(report, severity(fail_on), strict=strict))
 
 
 def status(report: Report, fail_on: Severity, *, strict: bool) -> Status:
-    """The exit status: what failed inside goes first, then findings, then what is undecided."""
+    """The exit status: what failed inside goes first, then findings, what was not read, and what is undecided."""
     worst = report.worst()
     if report.failed:
         return Status.FAILED
     if worst is not None and worst >= fail_on:
         return Status.FINDINGS
+    if report.sources.refused:
+        return Status.USAGE
     return Status.UNDECIDED if strict and report.undecided(fail_on) else Status.NOTHING
 
 
@@ -126,8 +131,10 @@ def _rendered(report: Report, form: str, *, verbose: bool, colour: bool = False)
 
 
 def _write(report: Report, path: Path, text: str) -> None:
-    """Write a file, unless it is evidence of this report."""
-    refuse_evidence(path, (source.path for source in report.sources.sources))
+    """Write a file, unless it is evidence that was given, read or not."""
+    read = report.sources
+    unread = (one.path for one in read.unread if one.reason != NOT_RECOGNISED)
+    refuse_evidence(path, (*(source.path for source in read.sources), *unread))
     write_text(path, text)
 
 

@@ -57,7 +57,7 @@ def as_json(document: object) -> str:
 
 
 def refuse_evidence(output: Path, evidence: Iterable[str]) -> None:
-    """UsageError where ``output`` is one of the files that were read."""
+    """UsageError where ``output`` is one of these files."""
     try:
         target = output.stat()
     except OSError:
@@ -65,7 +65,7 @@ def refuse_evidence(output: Path, evidence: Iterable[str]) -> None:
     for name in evidence:
         with contextlib.suppress(OSError):
             if os.path.samestat(target, os.stat(name)):  # noqa: PTH116 names of any kind
-                raise UsageError("is evidence that was read: name another file to write", path=str(output))
+                raise UsageError("is evidence: name another file to write", path=str(output))
 
 
 def is_directory(path: str) -> bool:

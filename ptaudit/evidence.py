@@ -20,7 +20,7 @@ from analyzer.tables import event_frames, memory_frames
 from analyzer.whatif.foresight import what_if
 from analyzer.where.address import parse_address
 from analyzer.where.place import where
-from parsers.errors import UsageError
+from parsers.errors import BudgetError, UsageError
 from rules.finding import Severity
 from rules.model.captured import build_facts
 
@@ -56,7 +56,7 @@ def open_evidence(
     ``vmlinux``, ``system_map`` and ``vmcoreinfo`` belong to a crash dump.  ``budget`` is how many times as much as
     usual is read; what does not fit is in ``read.unread``.
 
-    Everything is read now.  Raises :class:`ptaudit.PtauditError` where nothing can be read.
+    Everything is read now.  Raises :class:`ptaudit.PtauditError` where a path cannot be read.
     """
     symbols = Symbols(*(None if one is None else Path(one) for one in (vmlinux, system_map, vmcoreinfo)))
     request = Request(
@@ -68,10 +68,19 @@ def open_evidence(
     )
     keep = ExitStack()
     try:
-        return Evidence(read_sources(_with_source(request, source, keep)), keep)
+        read = read_sources(_with_source(request, source, keep))
+        _raise_refused(read)
+        return Evidence(read, keep)
     except BaseException:
         keep.close()
         raise
+
+
+def _raise_refused(read: Sources) -> None:
+    """Raise the error of the first path that could not be read; what does not fit into the budget is in ``unread``."""
+    for error in read.refused:
+        if not isinstance(error, BudgetError):
+            raise error
 
 
 def _with_source(request: Request, source: Any, keep: ExitStack) -> Request:  # noqa: ANN401 as open_evidence takes it

@@ -22,7 +22,7 @@ from rules.finding import Impact, Severity
 if TYPE_CHECKING:
     from analyzer.audit import Report
     from analyzer.baseline import Entry
-    from parsers.errors import Diagnostic
+    from parsers.errors import Diagnostic, PtauditError
     from rules.engine import Verdict
     from rules.finding import Evidence, Finding
     from rules.rule import Rule
@@ -152,7 +152,9 @@ class _Run:
         stale = [f"{entry.rule} {entry.fingerprint} in {baseline}: {why}" for entry, why in self.report.stale]
         notes += [{"level": "warning", "message": _text(one)} for one in stale]
         overall = {"level": "note", "message": _text(self.report.overall.text)}
-        return {"executionSuccessful": not self.report.failed, "toolExecutionNotifications": [overall, *notes]}
+        refused = [self._error(one) for one in self.report.sources.refused]
+        done = not self.report.failed and not refused
+        return {"executionSuccessful": done, "toolExecutionNotifications": [overall, *refused, *notes]}
 
     def _verdict(self, verdict: Verdict) -> dict[str, Any]:
         steps = "; ".join(steps_for(verdict, self.report))
@@ -161,6 +163,11 @@ class _Run:
             "message": _text(f"{verdict.outcome}: {verdict.reason}" + (f". Collect: {steps}" if steps else "")),
             "associatedRule": {"id": verdict.rule.code, "index": self.rules[verdict.rule.code]},
         }
+
+    def _error(self, error: PtauditError) -> dict[str, Any]:
+        """Evidence that the user named and that could not be read."""
+        place = [{"physicalLocation": self._physical(error.path, error.line)}] if error.path else []
+        return {"level": "error", "message": _text(error.message), **({"locations": place} if place else {})}
 
     def _diagnostic(self, diagnostic: Diagnostic) -> dict[str, Any]:
         place = [{"physicalLocation": self._physical(diagnostic.path, diagnostic.line)}] if diagnostic.path else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import click
 
 from analyzer.options import evidence_options
 from analyzer.output import as_json, printable
+from analyzer.refused import name_refused
 from analyzer.sections.section_rows import SectionRow, empty_table_counts, section_rows
 from analyzer.sources.read import Request, read_sources
 from analyzer.tables.emit import TABLE_FORMATS, emit, form_of, table_options, write_lines
@@ -38,13 +40,14 @@ def command(request: Request, tables: bool, form: str | None, output: Path | Non
       ptaudit sections captured-host/
       ptaudit sections captured-host/ --output sections.parquet
     """
-    facts = build_facts(read_sources(request).captured)
+    sources = read_sources(request)
+    facts = build_facts(sources.captured)
     form = form_of(form, output)
     if form in TABLE_FORMATS:
         emit(section_frame(facts), form, output)
-        return
-    lines = _as_json(facts, tables) if form == "json" else section_lines(facts, tables=tables)
-    write_lines(lines, output)
+    else:
+        write_lines(_as_json(facts, tables) if form == "json" else section_lines(facts, tables=tables), output)
+    sys.exit(name_refused(sources))
 
 
 def _as_json(facts: Facts, tables: bool) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from analyzer.sources.found import Found, Source, head_of
 from analyzer.sources.reading import Reading
 from analyzer.sources.recognise import readable_kinds
 from analyzer.sources.unread import Unread
-from parsers.errors import UsageError
+from parsers.errors import PtauditError, UsageError
 from parsers.kinds import KINDS
 from parsers.records import dataclass
 from rules.model.captured import Captured
@@ -36,6 +37,8 @@ class Sources:
     """Files that were not recognised."""
     unread: list[Unread] = field(default_factory=list)
     """Every file, or part of one, that was skipped, could not be read, or is superseded by another; these included."""
+    refused: list[PtauditError] = field(default_factory=list)
+    """Why paths that the user named could not be read, one error a path."""
 
 
 STANDARD_INPUT = "-"
@@ -59,13 +62,15 @@ class Request:
 def read_sources(request: Request) -> Sources:
     """Read everything that is asked for into one evidence set.
 
-    Raises `InputError` where a path cannot be read or holds no file that ptaudit knows, `UsageError` for
-    a directory with several captures.  What does not fit into the budget is left out and named.
+    A path that cannot be read, holds no file that ptaudit knows, or does not fit into the budget is left out and named
+    (`Sources.refused`).  Raises its `InputError` where nothing else is read, `UsageError` for a directory with several
+    captures.
     """
     reading = Reading(request.symbols, request.budget)
+    refused: list[PtauditError] = []
     for path in request.paths:
         before, failed = {kind: len(found) for kind, found in reading.parsed.items()}, len(reading.failures)
-        with reading.within_budget(path):
+        with _named(reading, refused, path):
             if str(path) == STANDARD_INPUT:
                 reading.standard_input()
             elif os.path.isdir(path):  # noqa: PTH112 never raises, however long the name
@@ -78,15 +83,33 @@ def read_sources(request: Request) -> Sources:
     for name, path in request.kinds.items():
         if name not in KINDS or not KINDS[name].is_read:
             raise UsageError(f"no such kind {name!r}; known: {readable_kinds()}")
-        with reading.within_budget(path):
+        with _named(reading, refused, path):
             reading.file(Found(str(path), path), KINDS[name])
     for dump in whole_dumps(reading.dumps) if reading.dumps else ():
-        with reading.within_budget(dump[0]):
+        with _named(reading, refused, dump[0]):
             reading.vmcore(dump)
     if "vmcore" not in reading.parsed:
         reading.left_out += _without_dump(request.symbols)
     evidence = reading.finish()
-    return Sources(Captured.of(evidence, request.layout), reading.sources, reading.ignored, reading.unread())
+    captured = Captured.of(evidence, request.layout)
+    return Sources(captured, reading.sources, reading.ignored, reading.unread(), refused)
+
+
+@contextmanager
+def _named(reading: Reading, refused: list[PtauditError], path: Path) -> Iterator[None]:
+    """Leave out, and name, a path of the user's that cannot be read or does not fit into the budget."""
+    known = len(reading.left_out)
+    try:
+        yield
+    except UsageError:
+        raise
+    except PtauditError as error:
+        reading.failures.append(error.without_frames())
+        reason = error.message if not error.path or error.path.startswith(str(path)) else str(error)
+        if not any(one.path == str(path) for one in reading.left_out[known:]):
+            reading.left_out.append(Unread(str(path), reason))
+        if path not in reading.found_dumps:
+            refused.append(error.without_frames())
 
 
 def _refuse_another_host(reading: Reading, before: Mapping[str, int], failed: int) -> None:

@@ -45,7 +45,7 @@ from parsers.kconfig import Kconfig
 from parsers.kinds import KINDS, SNIFF_BYTES, kind_of_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from parsers.evidence import Kind
     from parsers.vmcore.extract import VmcoreFacts
@@ -112,15 +112,6 @@ class Reading:
         data = found.content()
         self.budget.keep(len(data) - size, found.name)  # files of /proc have no size
         return data
-
-    @contextlib.contextmanager
-    def within_budget(self, path: Path) -> Iterator[None]:
-        """Leave out what a user named and what does not fit into the budget."""
-        try:
-            yield
-        except BudgetError as error:
-            self.failures.append(error.without_frames())
-            self.left_out.append(Unread(error.path or str(path), error.message))
 
     # Directories and archives.
 

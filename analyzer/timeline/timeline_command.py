@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from analyzer.audit import judge
 from analyzer.incidents.story import incidents_by_event
 from analyzer.options import evidence_options
 from analyzer.output import as_json, printable
+from analyzer.refused import name_refused
 from analyzer.sources.read import Request, read_sources
 from analyzer.tables.emit import TABLE_FORMATS, emit, form_of, table_options, write_lines
 from analyzer.tables.event_frames import timeline_frame
@@ -44,10 +46,11 @@ def command(request: Request, form: str | None, output: Path | None) -> None:
     form = form_of(form, output)
     if form in TABLE_FORMATS:
         emit(timeline_frame(facts), form, output)
-        return
-    rows = operation_rows(facts)
-    caused = incidents_by_event(judge(sources, facts).incidents)
-    write_lines(_as_json(facts, rows, caused) if form == "json" else _as_text(facts, rows, caused), output)
+    else:
+        rows = operation_rows(facts)
+        caused = incidents_by_event(judge(sources, facts).incidents)
+        write_lines(_as_json(facts, rows, caused) if form == "json" else _as_text(facts, rows, caused), output)
+    sys.exit(name_refused(sources))
 
 
 def _as_json(facts: Facts, rows: list[OperationRow], caused: dict[float, Incident]) -> Iterator[str]:

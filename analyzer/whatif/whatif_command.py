@@ -10,6 +10,7 @@ import click
 
 from analyzer.options import evidence_options
 from analyzer.output import as_json
+from analyzer.refused import name_refused
 from analyzer.sources.read import Request, read_sources
 from analyzer.whatif.answer import document, exit_status
 from analyzer.whatif.foresight import every_operation, what_if
@@ -43,7 +44,8 @@ def command(request: Request, every: bool, in_sequence: bool, form: str) -> None
         raise UsageError("no operation: remove:UNIT, offline:memoryN, online:memoryN, add:0xSTART-0xEND, or --all")
     if not sources and not request.kinds:
         raise UsageError("nothing to read: name a directory or a file")
-    facts = build_facts(read_sources(replace(request, paths=sources)).captured)
+    read = read_sources(replace(request, paths=sources))
+    facts = build_facts(read.captured)
     if every:
         operations += every_operation(facts)
     answers = what_if(facts, operations, in_sequence=in_sequence)
@@ -51,4 +53,5 @@ def command(request: Request, every: bool, in_sequence: bool, form: str) -> None
         click.echo(as_json(document(answers)))
     else:
         click.echo("\n".join(table(answers) if every else lines(answers)))
-    sys.exit(exit_status(answers))
+    refused = name_refused(read)
+    sys.exit(exit_status(answers) or refused)

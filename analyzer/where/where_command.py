@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from analyzer.audit import audit
 from analyzer.options import evidence_options
 from analyzer.output import as_json
+from analyzer.refused import name_refused
 from analyzer.sources.read import Request
 from analyzer.where.address import parse_address
 from analyzer.where.place import where
@@ -31,8 +34,10 @@ def command(request: Request, address: str, form: str) -> None:
     Example:
       ptaudit where captured-host/ 0xfffffdffc2100008
     """
-    document = where(audit(request), parse_address(address))
+    report = audit(request)
+    document = where(report, parse_address(address))
     if form == "json":
         click.echo(as_json(document))
     else:
         click.echo("\n".join(lines(document)))
+    sys.exit(name_refused(report.sources))

@@ -206,6 +206,73 @@ def test_output_never_overwrites_evidence(ptaudit, tmp_path: Path, option: str) 
         assert (tmp_path / "capture/iomem").read_bytes() == before
 
 
+@pytest.mark.parametrize("form", ["text", "json", "html", "sarif"])
+def test_a_report_may_replace_the_one_of_the_day_before(ptaudit, tmp_path: Path, form: str) -> None:
+    shutil.copytree(SOUND, tmp_path / "capture")
+    for _ in range(2):
+        done = ptaudit("audit", tmp_path / "capture", "--format", form, "--output", tmp_path / "capture/report")
+        assert done.status == 0, done.err
+
+
+# --- sources that cannot be read ---
+
+BAD = {
+    "vmcore": b"KDUMP   " + bytes(5000),
+    "host.tar.gz": b"\x1f\x8b\x08\0\0\0\0\0\0\x03" + bytes(range(256)) * 4,
+    "notes.txt": b"nothing that ptaudit knows\n",
+    "empty": b"",
+    "cpuinfo": b"processor\t: 0\nhart\t\t: 0\nisa\t\t: rv64imafdc\nmmu\t\t: sv39\n",
+    "missing": None,
+}
+
+
+@pytest.fixture(params=list(BAD))
+def bad(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    content = BAD[request.param]
+    if content is not None:
+        (tmp_path / request.param).write_bytes(content)
+    return tmp_path / str(request.param)
+
+
+@pytest.mark.parametrize(("capture", "status"), [(SOUND, 2), (CAPTURES / "pmem-6.12-vuln/02-one-removed", 1)])
+def test_a_source_that_cannot_be_read_is_named_and_never_0(ptaudit, bad: Path, capture: Path, status: int) -> None:
+    alone = ptaudit("audit", capture, "--format", "json")
+    for sources in ((capture, bad), (bad, capture)):
+        done = ptaudit("audit", *sources, "--format", "json")
+        assert done.status == status
+        assert done.err.startswith(f"ptaudit: not read: {bad}")
+        report, without = json.loads(done.out), json.loads(alone.out)
+        assert str(bad) in {one["path"] for one in report["unread"]}
+        assert report["findings"] == without["findings"]
+    assert str(bad) in ptaudit("audit", capture, bad).out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("whatif", "--all"), ("sections",), ("sections", "--format", "csv"), ("timeline",), ("where", "pfn:0x40000")],
+)
+def test_other_commands_name_it_too(ptaudit, bad: Path, command: tuple[str, ...]) -> None:
+    name, *more = command
+    options, what = [one for one in more if ":" not in one], [one for one in more if ":" in one]
+    whole = ptaudit(name, SOUND, *options, *what)
+    done = ptaudit(name, SOUND, bad, *options, *what)
+    assert (done.status, done.out) == (whole.status or 2, whole.out)
+    assert done.err.startswith(f"ptaudit: not read: {bad}")
+
+
+def test_sarif_says_that_a_source_could_not_be_read(ptaudit, bad: Path) -> None:
+    (run,) = json.loads(ptaudit("audit", SOUND, bad, "--format", "sarif").out)["runs"]
+    (invocation,) = run["invocations"]
+    assert not invocation["executionSuccessful"]
+    assert "error" in {one["level"] for one in invocation["toolExecutionNotifications"]}
+
+
+def test_output_does_not_replace_a_source_that_could_not_be_read(ptaudit, tmp_path: Path) -> None:
+    (tmp_path / "vmcore").write_bytes(BAD["vmcore"] or b"")
+    done = ptaudit("audit", SOUND, tmp_path / "vmcore", "--output", tmp_path / "vmcore")
+    assert (done.status, (tmp_path / "vmcore").read_bytes()) == (2, BAD["vmcore"])
+
+
 # --- fleets ---
 
 
