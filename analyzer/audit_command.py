@@ -15,6 +15,7 @@ from analyzer.options import FILE, SEVERITY, codes, evidence_options, severity
 from analyzer.output import is_directory, make_directory, printable, refuse_evidence, visible, write_text
 from analyzer.refused import name_refused
 from analyzer.reports.text import summary
+from analyzer.sources.own_reports import OWN_REPORT
 from analyzer.sources.read import Request
 from analyzer.sources.unread import NOT_RECOGNISED
 from analyzer.status import Status
@@ -133,7 +134,7 @@ def _rendered(report: Report, form: str, *, verbose: bool, colour: bool = False)
 def _write(report: Report, path: Path, text: str) -> None:
     """Write a file, unless it is evidence that was given, read or not."""
     read = report.sources
-    unread = (one.path for one in read.unread if one.reason != NOT_RECOGNISED)
+    unread = (one.path for one in read.unread if one.reason not in {NOT_RECOGNISED, OWN_REPORT})
     refuse_evidence(path, (*(source.path for source in read.sources), *unread))
     write_text(path, text)
 

@@ -19,6 +19,7 @@ from analyzer.sources.budget import Bounds, Budget, size_in_memory
 from analyzer.sources.crashdump import Symbols, digest_of_dump, read_vmcore
 from analyzer.sources.found import Found, Source, digest, head_of
 from analyzer.sources.in_pieces import alone, in_pieces
+from analyzer.sources.own_reports import OWN_REPORT, is_own_report
 from analyzer.sources.parsing import parsed_by
 from analyzer.sources.recognise import Document, Look, documents_of, not_searched, readable_kinds
 from analyzer.sources.running import HOST_CORE, is_host_core, is_proc_kcore, read_kcore
@@ -262,6 +263,8 @@ class Reading:
         self._by_content(Found(_STDIN, data))
 
     def _by_content(self, found: Found) -> None:
+        if is_own_report(found.head(SNIFF_BYTES)):
+            raise InputError(OWN_REPORT, path=found.name)
         trace = KINDS["trace"]
         if isinstance(found.where, Path) and found.size() > SPLIT_BYTES and trace.sniff(found.head(SNIFF_BYTES)):
             self.file(found, trace)  # a trace is read from the disk, piece by piece

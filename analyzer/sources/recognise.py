@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from analyzer.sources.own_reports import OWN_REPORT, is_own_report
 from parsers.encodings import decoded
 from parsers.errors import Diagnostic
 from parsers.kinds import KINDS, SNIFF_BYTES, kind_of_content
@@ -66,6 +67,8 @@ class Look:
         """Why a file that begins like this is not looked into; None if it is, an empty reason for what is not text."""
         if b"\0" in decoded(head[:_TEXT_BYTES]) or not head.strip():
             return ""
+        if is_own_report(head):
+            return OWN_REPORT
         return self.budget.may_look(size) or None
 
     def documents(self, data: bytes) -> list[Document]:

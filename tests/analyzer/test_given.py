@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from analyzer.audit import audit
+from analyzer.audit_command import FORMATS
 from analyzer.sources.read import Request, read_sources
 from analyzer.sources.recognise import documents_of
 from parsers.errors import InputError, UsageError
@@ -336,3 +337,14 @@ def test_identical_files_are_not_called_superseded(tmp_path: Path) -> None:
     shutil.copytree(CAPTURES / "dimm-6.12/02-dimm-online", home)
     shutil.copy(home / "iomem", tmp_path / "iomem")
     assert unread(home, tmp_path / "iomem")["iomem"] == f"the same content as {tmp_path / 'iomem'}"
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_reports_of_ptaudit_are_not_evidence(ptaudit, tmp_path: Path, damaged: Path, form: str) -> None:
+    (tmp_path / "capture").mkdir()
+    shutil.copy(damaged / "iomem", tmp_path / "capture")
+    name = f"report.{FORMATS[form]}"
+    ptaudit("audit", damaged, "--format", form, "--output", tmp_path / "capture" / name)
+    assert unread(tmp_path / "capture") == {name: "a report of ptaudit, not evidence"}
+    with pytest.raises(InputError, match="a report of ptaudit"):
+        read_sources(Request((tmp_path / "capture" / name,)))
