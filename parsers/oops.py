@@ -11,11 +11,10 @@ import bisect
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import replace
 from types import MappingProxyType
 
 from parsers.errors import Diagnostic
-from parsers.esr import Esr
 from parsers.expressions import expression
 from parsers.oops_fields import (
     MAX_LINE,
@@ -28,6 +27,7 @@ from parsers.oops_fields import (
     text_of_bytes,
     values_of,
 )
+from parsers.oops_report import Panic, Report, Reports
 from parsers.oops_starts import STARTS, ReportKind
 from parsers.printk import prefix_at
 from parsers.records import dataclass
@@ -64,7 +64,6 @@ _CONTINUES = {
     (ReportKind.BAD_PTE, ReportKind.PAGE_DUMP),
     (ReportKind.SANITIZER, ReportKind.PAGE_DUMP),
 }
-_GENERAL_REGISTERS = 30
 _DEADLY = frozenset(ReportKind) - {ReportKind.WARNING, ReportKind.BAD_PAGE, ReportKind.BAD_PTE}
 # With a crash kernel, die() jumps to it before it prints "end trace" (arch/arm64/kernel/traps.c, machine_kexec.c).
 _ENDS = (b"---[ end trace ", b"---[ end Kernel panic", b"Starting crashdump kernel...")
@@ -74,6 +73,10 @@ _MAX_BETWEEN = 40
 _CALL_TRACE = b"Call trace:"
 _CUT_HERE = b"-[ cut here ]-"
 _WALK = expression(rb"\[[0-9a-fA-F]{16}\]\s{1,4}\*?pgd ?=[^\n]{8,200}")
+_WALKS = (b"] pgd=", b"] *pgd=")
+_ABORT_LINES = expression(rb"\b(?:Mem abort info:|Data abort info:|ESR = 0x|Exception class = |\w+ pgtable: )")
+_MAX_INFO_BYTES = 4 << 10
+"""Of what mem_abort_decode() and show_pte() print before the walk (arch/arm64/mm/fault.c), with what consoles add."""
 _DIED = b"Internal error: "
 _PANICS = b"Kernel panic - not syncing"
 
@@ -84,131 +87,6 @@ _PANIC = expression(
     rb"Kernel Offset: (?:0x(?P<offset>[0-9a-f]{1,16}) from 0x(?P<base>[0-9a-f]{1,16})|disabled)"
     rb"|PHYS_OFFSET: 0x(?P<phys>[0-9a-f]{1,16})"
 )
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Report:
-    """One report.  A field that was not printed, or was lost, is None or empty."""
-
-    kind: ReportKind
-    line: int
-    """1-based line on which it begins."""
-    time: float | None
-    headline: str
-    """The message of its first line; a WARN's own words are in ``warning``."""
-    warning: str = ""
-    """What WARN() or VM_BUG_ON_PAGE() said, empty where it said nothing."""
-    address: Address | None = None
-    esr: Esr | None = None
-    page_size: int | None = None
-    va_bits: int | None = None
-    """Bits in use (vabits_actual)."""
-    user_table: bool = False
-    pgd: int | None = None
-    """Physical address of the top table (5.2 and later)."""
-    walk: Walk | None = None
-    between: bool = False
-    """The kernel says that the address is between user and kernel addresses."""
-    nested: tuple[int, ...] = ()
-    """Addresses at which the kernel faulted again while it printed the walk."""
-    cpu: int | None = None
-    pid: int | None = None
-    comm: str = ""
-    taint: str = ""
-    """Letters, empty for a kernel that is not tainted or does not say."""
-    release: str = ""
-    """As in ``uname -r``, and after a blank what the report has of ``uname -v``."""
-    pc: str = ""
-    """``memunmap_pages+0x1a8/0x2a8``."""
-    module: str = ""
-    """The module that ``pc`` is in; empty for the kernel image."""
-    image_pc: int | None = None
-    """Address of ``pc``, which kernels before 4.17 print."""
-    lr: str = ""
-    place: str = ""
-    """``mm/memremap.c:153`` of a WARN or BUG."""
-    pfn: int | None = None
-    page: int | None = None
-    """Address of the struct page of ``pfn`` (``page:… pfn:…`` of a page dump)."""
-    page_flags: tuple[str, ...] = ()
-    """Flags of that page: ``reserved``, ``zone=4`` …"""
-    trace: tuple[str, ...] = ()
-    """Functions, innermost first, without offsets."""
-    registers: Mapping[str, int] = field(default_factory=dict)
-    text: str = ""
-    """The whole of it, without the lines of other tasks."""
-    complete: bool = False
-    """Its last line is there."""
-    repeats: int = 0
-    """How often the log holds the same report again."""
-    quotes: Mapping[str, Quote] = field(default_factory=dict)
-    """Where each field was read: by field name, ``trace``, and ``start`` for the first line."""
-
-    @property
-    def function(self) -> str:
-        """Where it happened, without the offset."""
-        return self.pc.partition("+")[0]
-
-    def passes(self, *names: str) -> str:
-        """The first function of the report that begins with one of ``names``; empty if none does."""
-        functions = (self.function, self.lr.partition("+")[0], *self.trace)
-        return next((one for one in functions if one.startswith(names)), "")
-
-    @property
-    def is_torn(self) -> bool:
-        """Lines are missing inside of it: some of the registers that are printed together, or the walk of an address.
-
-        arch/arm64/kernel/process.c __show_regs() prints x29 to x0, arch/arm64/mm/fault.c show_pte() two lines.
-        """
-        general = sum(name[0] == "x" for name in self.registers)
-        return 0 < general < _GENERAL_REGISTERS or (self.complete and self.pgd is not None and self.walk is None)
-
-    @property
-    def is_idle(self) -> bool:
-        """The idle task of a CPU was interrupted, or the boot CPU has not got further."""
-        return self.pid == 0 or self.comm == "swapper"
-
-    @property
-    def is_boot(self) -> bool:
-        """The kernel was still booting: before its first process, or in the initcalls of what is built in."""
-        return (
-            bool(self.passes("start_kernel", "setup_arch", "kernel_init_freeable"))
-            or self.comm == "swapper"
-            or (self.comm == "swapper/0" and self.pid == 1)
-            or self.time == 0
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Panic:
-    """What the panic notifier printed: the kernel image's offset, PHYS_OFFSET; None for what the line does not say."""
-
-    line: int
-    text: str
-    kernel_offset: int | None
-    phys_offset: int | None
-    image: int | None = None
-    """Where the kernel image begins, if the line says how far it was moved."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Reports:
-    """All reports of a log, in its order."""
-
-    path: str
-    reports: tuple[Report, ...]
-    panics: tuple[Panic, ...]
-    headless: tuple[int, ...] = ()
-    """Lines of reports whose beginning is not in the log."""
-    diagnostics: tuple[Diagnostic, ...] = ()
-
-    def between(self, first: int, end: int) -> Reports:
-        """Those that begin on lines from ``first`` up to ``end``."""
-        return replace(
-            self,
-            reports=tuple(one for one in self.reports if first <= one.line < end),
-            headless=tuple(line for line in self.headless if first <= line < end),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +184,7 @@ def _continues(data: bytes, before: _Start, kind: ReportKind, at: int) -> bool:
 
 def _is_same_fault(data: bytes, start: int, at: int) -> bool:
     """The walk of a fault, or a fault in the middle of printing it: show_pte() read a table that is not mapped."""
-    if data.startswith((b"] pgd=", b"] *pgd="), at):
+    if data.startswith(_WALKS, at):
         return data.find(_DIED, start, at) < 0 and at - start < MAX_REPORT_BYTES >> 2
     walks = [*_WALK.finditer(data, start, at)]
     if not walks or data.find(_DIED, walks[-1].start(), at) >= 0 or data.count(b"\n", walks[-1].end(), at) > 4:
@@ -322,9 +200,9 @@ def _read(data: bytes, starts: Sequence[_Start]) -> Iterator[Report]:
     for number in range(len(starts) - 1, -1, -1):
         limits[number] = following.get(starts[number].caller, len(data))
         following[starts[number].caller] = starts[number].at
-    for start, limit in zip(starts, limits, strict=True):
+    for number, (start, limit) in enumerate(zip(starts, limits, strict=True)):
         first = _line_start(data, start.at)
-        opening = _opening(data, first) if start.kind in {ReportKind.WARNING, ReportKind.BUG} else first
+        opening = _opening(data, first, start, starts[number - 1].at if number else 0)
         line += data.count(b"\n", counted, opening)
         counted = opening
         yield _report(data[opening : min(limit, opening + MAX_REPORT_BYTES)], line, start, start.at - opening)
@@ -341,12 +219,26 @@ def _line_start(data: bytes, at: int) -> int:
     return data.rfind(b"\n", max(0, at - MAX_LINE), at) + 1 or max(0, at - MAX_LINE)
 
 
-def _opening(data: bytes, first: int) -> int:
-    """Start of the line after "cut here", where a WARN or BUG has said something before its first fixed words."""
-    mark = data.rfind(_CUT_HERE, max(0, first - 4 * MAX_LINE), first)
-    if mark < 0 or _end_of_report(data, mark, first) >= 0 or data.count(b"\n", mark, first) > 6:
+def _opening(data: bytes, first: int, start: _Start, before: int) -> int:
+    """Start of the first line that belongs to a report whose words of `STARTS` are on the line at ``first``.
+
+    A WARN or BUG has said something after "cut here".  A fault whose own first line is lost (a log that begins in the
+    middle of it) has printed the syndrome and the table before its walk.  ``before`` is where the previous report
+    begins.
+    """
+    if start.kind in {ReportKind.WARNING, ReportKind.BUG}:
+        mark = data.rfind(_CUT_HERE, max(0, first - 4 * MAX_LINE), first)
+        if mark < 0 or _end_of_report(data, mark, first) >= 0 or data.count(b"\n", mark, first) > 6:
+            return first
+        return min(data.find(b"\n", mark) + 1 or first, first)
+    if start.kind is not ReportKind.DIED and not data.startswith(_WALKS, start.at):
         return first
-    return min(data.find(b"\n", mark) + 1 or first, first)
+    begin = max(before, first - _MAX_INFO_BYTES)
+    if before and _end_of_report(data, before, first) < 0:
+        return first  # the lines are of the report before, or nobody can say whose they are
+    begin = max([begin, *(data.rfind(words, begin, first) for words in _ENDS)])
+    info = _ABORT_LINES.search(data, begin, first)
+    return first if info is None else _line_start(data, info.start())
 
 
 def _report(block: bytes, line: int, start: _Start, begin: int) -> Report:
@@ -443,11 +335,26 @@ def _distinct(reports: Sequence[Report], boots: Sequence[int]) -> Iterator[Repor
     for report in reports:
         key = (bisect.bisect(boots, report.line), *_identity(report))
         if key in first:
-            kept[first[key]] = replace(kept[first[key]], repeats=kept[first[key]].repeats + 1)
+            kept[first[key]] = _again(kept[first[key]], report)
         else:
             first[key] = len(kept)
             kept.append(report)
     yield from _without_walls(kept)
+
+
+def _again(first: Report, report: Report) -> Report:
+    """The first report, with the fields that only the other copy has: several CPUs tear each other's lines apart."""
+    lacks = {
+        name: value
+        for name in _COPIED
+        if not getattr(first, name) and (value := getattr(report, name)) not in {None, "", False}
+    }
+    quotes = MappingProxyType({**report.quotes, **first.quotes})
+    return replace(first, repeats=first.repeats + 1, quotes=quotes, **lacks)
+
+
+_COPIED = ("esr", "page_size", "va_bits", "user_table", "pgd", "walk", "release", "taint")
+"""Fields that are the same for every CPU that faults at one address in one moment."""
 
 
 def _without_walls(reports: Sequence[Report]) -> Iterator[Report]:

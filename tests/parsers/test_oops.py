@@ -183,6 +183,35 @@ def test_log_that_ends_with_the_tail_of_the_same_oops_has_one_report() -> None:
     assert report.repeats == 1
 
 
+def test_fault_that_begins_in_the_middle_has_what_is_left_before_its_walk() -> None:
+    whole = one(OOPS)
+    _, info, rest = OOPS.partition(b"Mem abort info:")
+    (report,) = parse_dmesg(info + rest, "log").reports.reports
+    assert (report.page_size, report.va_bits, report.esr) == (whole.page_size, whole.va_bits, whole.esr)
+    assert report.address == whole.address
+    assert report.headline.startswith("] pgd=")
+    assert report.text.startswith("Mem abort info:")
+    assert report.line == 1 + (info + rest)[: (info + rest).index(b"] pgd=")].count(b"\n")
+
+
+def test_lines_before_a_walk_are_not_taken_from_the_report_before() -> None:
+    first = OOPS.replace(b"4k pages, 48-bit VAs", b"64k pages, 52-bit VAs").replace(b"PID: ", b"PID: 9")
+    walk = OOPS[OOPS.rindex(b"\n", 0, OOPS.index(b"] pgd=")) :]
+    assert b"---[ end trace" in first
+    reports = parse_dmesg(first + walk, "log").reports.reports
+    assert [report.page_size for report in reports] == [0x10000, None]
+
+
+def test_second_copy_of_a_fault_fills_in_what_the_first_lacks() -> None:
+    head = b"Unable to handle kernel paging request at virtual address ffffc04000004000\n"
+    first = head + b"Mem abort info:\n  ESR = 0x0000000096000005\n"
+    second = head + b"swapper pgtable: 16k pages, 47-bit VAs, pgdp=000000000148c000\n"
+    report = one(first + second)
+    assert (report.repeats, report.page_size, report.va_bits, report.pgd) == (1, 0x4000, 47, 0x148C000)
+    assert report.esr == Esr(0x96000005)
+    assert (report.quotes["esr"].line, report.quotes["pgtable"].line) == (3, 5)
+
+
 def test_same_oops_in_two_boots_is_two_reports() -> None:
     banner = b"[    0.000000] Linux version 6.12.117 (a@b) #1 SMP\n"
     assert len(parse_dmesg(banner + OOPS + banner + OOPS, "log").reports.reports) == 2
