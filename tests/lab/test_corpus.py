@@ -42,12 +42,31 @@ def test_passed_test_is_one_line():
 
 
 def test_kernels_case_fails_a_test_and_names_the_known_bug():
-    case = Case("findings", Blame.KERNEL, "VMM-02", "VMM-02 critical:\nStruct pages are gone", 2, "")
+    case = Case("findings", Blame.KERNEL, "VMM-05", "VMM-05 high:\nTwo sections in a block", 2, "VMM-05")
     assert list(ktap(1, outcome(TEST, played(case)))) == [
-        "# kernel, findings: VMM-02 after step 2, unplug d1: VMM-02 critical: Struct pages are gone",
+        "# kernel, findings: VMM-05 after step 2, unplug d1: VMM-05 high: Two sections in a block",
         "# known bug: VMM-05: since 5.12",
         "not ok 1 two-dimms",
     ]
+
+
+def test_known_bug_of_another_test_is_named():
+    case = Case("findings", Blame.KERNEL, "VMM-01", "VMM-01 high: One block", 1, "d4234d131b0a")
+    assert "# known bug: d4234d131b0a: 5.12 to 6.13, 6.12.19" in ktap(1, outcome(TEST, played(case)))
+
+
+def test_another_case_is_not_blamed_on_the_known_bug_of_its_test():
+    case = Case("findings", Blame.KERNEL, "VMM-02", "VMM-02 critical:\nStruct pages are gone", 2, "")
+    assert list(ktap(1, outcome(TEST, played(case)))) == [
+        "# kernel, findings: VMM-02 after step 2, unplug d1: VMM-02 critical: Struct pages are gone",
+        "not ok 1 two-dimms",
+    ]
+
+
+def test_allocations_that_a_test_lets_fail_are_made_on_its_machine():
+    failing = [one for one in ENTRIES if "failing vmemmap_populate" in str(one.steps[0])]
+    assert failing
+    assert all("memmap_on_memory" not in MACHINES[one.machine].get("command_line", "") for one in failing)
 
 
 def test_tools_case_is_a_remark():
