@@ -54,6 +54,9 @@ def test_finding_that_the_operation_asks_for_is_no_case():
     poisoned = Seen((replace(LOST, rule="ENV-02", severity="medium"),))
     assert cases(after=poisoned, operation=Operation("poison", address=0x140000000)) == []
     assert cases(after=poisoned) == [("findings", "kernel", "ENV-02")]
+    covered = Seen((replace(LOST, rule="LIN-02", severity="medium"),))
+    assert cases(after=covered, operation=Operation("plug", "d1", 0x140000000, 1 << 30)) == []
+    assert cases(after=covered) == [("findings", "kernel", "LIN-02")]
 
 
 def test_every_bug_of_the_findings_page_is_known():
