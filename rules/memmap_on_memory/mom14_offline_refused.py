@@ -57,18 +57,18 @@ def offline_refused(
     Plug memory that has to be unplugged again without memmap_on_memory.
     """
     said = messages_like(dmesg, r"splits a leaf entry in vmemmap")
-    hosts = memmap_on_memory is not None and memmap_on_memory.mode is not MemmapOnMemoryMode.OFF
-    if not said and hosts:
+    off = memmap_on_memory is not None and memmap_on_memory.mode is MemmapOnMemoryMode.OFF
+    if not said and memmap_on_memory is not None and not off:
         linear = messages_like(dmesg, r"splits a leaf entry in linear map")
         said = tuple(one for one in linear if _inside_blocks(address_ranges((one,), layout), layout))
     if not said:
-        if hosts and offlining is not None:
+        if offlining is not None and not off:  # a crash dump has the blocks, and no parameter of a module
             yield from offlining.hits("MOM-14", "LIN-04", hosted=True)
         need_whole_log(dmesg)
         return
     if memmap_on_memory is None:
         raise UndecidedError("whether blocks hold their own struct pages is not known", MemmapOnMemory)
-    if memmap_on_memory.mode is MemmapOnMemoryMode.OFF:
+    if off:
         raise NotApplicableError("memmap_on_memory is off")
     refused = address_ranges(said, layout)
     yield Hit(
@@ -81,6 +81,12 @@ def offline_refused(
             Evidence(memmap_on_memory.path, memmap_on_memory.raw, memmap_on_memory.line),
         ),
     )
+
+
+@offline_refused.fallback
+def foreseen(offlining: Offlining) -> Iterator[Hit]:
+    """The check of the kernel, made on page tables where no log was collected."""
+    yield from offlining.hits("MOM-14", "LIN-04", hosted=True)
 
 
 @offline_refused.fallback

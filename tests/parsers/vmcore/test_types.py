@@ -12,7 +12,12 @@ from parsers.vmcoreinfo import parse_vmcoreinfo
 from tests.parsers.vmcore.conftest import FIXTURES
 
 CORES = sorted(FIXTURES.glob("*.core.zst"))
-PARTLY = {"dimm-7.3-software-tags.core.zst", "hvo-7.3-kasan-allocated.core.zst"}
+PARTLY = {
+    "dimm-7.3-self-hosted-online.core.zst",
+    "dimm-7.3-software-tags.core.zst",
+    "hvo-7.3-kasan-allocated.core.zst",
+    "pmem-7.3-64k-removed.core.zst",
+}
 """Cores with those pages of kallsyms only that ptaudit reads; drgn reads all of them."""
 
 

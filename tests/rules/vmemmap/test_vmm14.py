@@ -102,7 +102,7 @@ def test_without_resources_rules_about_them_are_undecided(pmem):
 
 def test_sections_of_a_failed_add_have_no_owner():
     """The persistent-memory region that they lie in is not an owner, and they hold their own struct pages."""
-    report = audit(Request((FIXTURES / "vmcore" / "half-added-7.3.core.zst",)))
+    report = audit(Request((FIXTURES / "vmcore" / "half-added-7.3-destroyed.core.zst",)))
     (finding,) = (one for one in report.findings if one.severity >= Severity.HIGH)
     assert finding.rule.code == "VMM-14"
     assert finding.hit.pfns.tuples() == [(0x80000, 0x98000)]
