@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from analyzer.sources import identity
 from analyzer.sources.crashdump import Symbols, whole_dumps
 from analyzer.sources.found import Found, Source, head_of
+from analyzer.sources.moments import given_by, of_the_past
 from analyzer.sources.reading import Reading
 from analyzer.sources.recognise import readable_kinds
 from analyzer.sources.unread import Unread
@@ -68,6 +69,7 @@ def read_sources(request: Request) -> Sources:
     """
     reading = Reading(request.symbols, request.budget)
     refused: list[PtauditError] = []
+    bounds: list[tuple[int, int]] = []
     for path in request.paths:
         before, failed = {kind: len(found) for kind, found in reading.parsed.items()}, len(reading.failures)
         with _named(reading, refused, path):
@@ -77,6 +79,7 @@ def read_sources(request: Request) -> Sources:
                 reading.directory(path)
             else:
                 reading.single(path)
+        bounds.append((len(reading.sources), len(reading.failures)))
         _refuse_another_host(reading, before, failed)
     if request.running is not None:
         reading.running(request.running)
@@ -91,7 +94,10 @@ def read_sources(request: Request) -> Sources:
     if "vmcore" not in reading.parsed:
         reading.left_out += _without_dump(request.symbols)
     evidence = reading.finish()
-    captured = Captured.of(evidence, request.layout)
+    past = of_the_past(given_by(request.paths, bounds, reading.sources, reading.failures))
+    past = {kind: reason for kind, reason in past.items() if kind not in request.kinds}
+    reading.left_out += (Unread(reading.named[kind][-1], reason) for kind, reason in past.items())
+    captured = Captured.of(evidence, request.layout, past)
     return Sources(captured, reading.sources, reading.ignored, reading.unread(), refused)
 
 

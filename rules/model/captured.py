@@ -84,12 +84,15 @@ class Captured:
     """Values of `parsers.layout.LAYOUT_KEYS` given by the user."""
     others: Dict[type, Any] = field(default_factory=dict)
     """Every other kind of evidence in `parsers.kinds`, by the type of its fact."""
+    past: Dict[str, str] = field(default_factory=dict)
+    """By kind of dump, why the last one that was read is not the state, but an earlier one."""
 
     @classmethod
-    def of(cls, parsed: Dict[str, Sequence[Any]], layout: Dict[str, int]) -> Self:
+    def of(cls, parsed: Dict[str, Sequence[Any]], layout: Dict[str, int], past: Dict[str, str] | None = None) -> Self:
         """The evidence of one machine from everything that was read, by kind and in the order of reading.
 
-        The last of several files of a kind is the state, the first page-table or crash dump the state before.
+        The last of several files of a kind is the state, the first page-table or crash dump the state before; so is the
+        last dump of a kind in ``past``.
         """
         names = {one.name for one in fields(cls)} - _CHOSEN.keys()
         last: dict[str, Any] = {}
@@ -102,7 +105,9 @@ class Captured:
             else:
                 others[kind.fact] = parsed[kind.name][-1]
         chosen = {name: value for choose in _CHOSEN.values() for name, value in choose(parsed).items()}
-        return cls(**last, **chosen, layout=layout, others=others)
+        for now, earlier in (_STATES[kind] for kind in past or ()):
+            chosen |= {now: None, earlier: chosen[now]}
+        return cls(**last, **chosen, layout=layout, others=others, past=past or {})
 
 
 def _dumps(parsed: Dict[str, Sequence[Any]]) -> dict[str, Any]:
@@ -153,6 +158,8 @@ _CHOSEN: dict[str, Callable[[Dict[str, Sequence[Any]]], dict[str, Any]]] = {
     "trace": _trace,
 }
 """Kinds of which several files count, or that are chosen among several: what they give to `Captured`."""
+_STATES = {"ptdump": ("dump", "earlier_dump"), "vmcore": ("vmcore", "earlier_vmcore")}
+"""By kind of dump, the attributes of `Captured` for the state and for the state before."""
 _FIELD_OF = {"uname": "release", "cmdline": "command_line"}
 """Attributes of `Captured` that are named otherwise than their kind."""
 
@@ -170,6 +177,8 @@ class _Building:
         self.captured = captured if captured.vmcore is None else with_vmcore(captured, captured.vmcore)
         self.known: dict[type, Any] = {}
         self.missing: dict[type, str] = {}
+        for reason in captured.past.values():
+            self.missing |= dict.fromkeys((Mapping, LinearMap, Vmemmap), reason)
 
     def facts(self) -> Facts:
         captured = self.captured
