@@ -9,7 +9,6 @@ import numpy as np
 from parsers.arm64 import PTE
 from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
-from parsers.uname import KernelRelease
 from rules.finding import Claim, Evidence, Hit, Impact, Severity, VaRange
 from rules.model.memory.snapshots import Earlier
 from rules.rule import NotApplicableError, UndecidedError, rule
@@ -45,7 +44,6 @@ def shared_edge_table(
     layout: KernelLayout,
     *,
     earlier: Earlier | None,
-    kernel_release: KernelRelease | None,
 ) -> Iterator[Hit]:
     """A table that hot-remove shares with vmalloc or the fixmap was freed.
 
@@ -55,10 +53,10 @@ def shared_edge_table(
     empty, it is used after it was freed, and what the other side had in it does not translate any more.
 
     How it is detected:
-    Two dumps of one boot: a table that an edge goes through is linked in the first and not in the second. That
-    such a table is there says nothing: it follows from page size, VA bits and release alone (the vmemmap area begins
-    and ends in the middle of one with 16K and 64K pages, and in 5.10), and every one of them also holds what
-    is never removed: the fixmap, PCI I/O, or the struct pages of boot memory.
+    Two dumps of one boot: a table that an edge goes through is linked in the first and not in the second. One dump
+    is enough where all such tables are linked: none was freed. Which tables these are follows from page size, VA bits
+    and release (the vmemmap area begins and ends in the middle of one with 16K and 64K pages, and in 5.10). Most of
+    them also hold what is never removed: the fixmap, PCI I/O, or the struct pages of boot memory.
 
     When it is not a problem:
     No kernel frees such a table on purpose. Linux has kept them since it frees tables at all; a vendor's kernel that
@@ -70,17 +68,28 @@ def shared_edge_table(
     shared = list(_shared(layout))
     if not shared:
         raise NotApplicableError("no edge of the linear map or the vmemmap area goes through a table")
-    if earlier is None:
-        if kernel_release is not None and not kernel_release.is_vendor:
-            raise NotApplicableError(f"{kernel_release.raw} frees no table that an edge goes through")
-        raise UndecidedError("only an earlier dump of the same boot shows whether a shared table was freed", Earlier)
-    before = earlier.linear.mapping
+    before = None if earlier is None else earlier.linear.mapping
     gone: list[_Shared] = []
+    unknown: list[_Shared] = []
     for table in shared:
-        inside = any(table.first in range(above.first, above.last) for above in gone)
-        if not inside and _linked(before, table) and _missing(mapping, table):
+        if any(table.first in range(above.first, above.last) for above in gone) or _linked(mapping, table):
+            continue
+        if not _covered(mapping, table):
+            unknown.append(table)
+        elif before is not None and _linked(before, table):
             gone.append(table)
             yield _hit(before, mapping, table)
+        elif before is None or not _covered(before, table):
+            unknown.append(table)
+    if unknown and not gone:
+        raise UndecidedError(_why_unknown(mapping, unknown[0]), Earlier)
+
+
+def _why_unknown(mapping: Mapping, table: _Shared) -> str:
+    name = f"the level {table.level} table at {table.first:#x} that the {table.area} area shares with its neighbour"
+    if not _covered(mapping, table):
+        return f"the dump does not cover all of what {name} translates"
+    return f"{name} does not exist: only an earlier dump of the same boot shows whether it was freed"
 
 
 def _shared(layout: KernelLayout) -> Iterator[_Shared]:
@@ -110,11 +119,10 @@ def _linked(mapping: Mapping, table: _Shared) -> bool:
     return bool((mapping.level[_rows(mapping, table.first, table.last)] >= table.level).any())
 
 
-def _missing(mapping: Mapping, table: _Shared) -> bool:
-    """Whether the source covers all of the table's range and shows no such entry."""
+def _covered(mapping: Mapping, table: _Shared) -> bool:
+    """Whether the source covers all of the table's range."""
     first, last = np.uint64(table.first), np.uint64(table.last)
-    seen = (mapping.observed_start <= first) & (mapping.observed_last >= last)
-    return bool(seen.any()) and not _linked(mapping, table)
+    return bool(((mapping.observed_start <= first) & (mapping.observed_last >= last)).any())
 
 
 def _hit(before: Mapping, now: Mapping, table: _Shared) -> Hit:

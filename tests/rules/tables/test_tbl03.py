@@ -10,7 +10,6 @@ import pytest
 from parsers.arm64 import Attr, MemType, granule
 from parsers.layout import KernelLayout
 from parsers.mapping import Mapping
-from parsers.uname import KernelRelease, parse_uname
 from rules.engine import Outcome, run
 from rules.facts import Facts
 from rules.finding import Severity
@@ -55,12 +54,10 @@ def mapping(*rows, seen=(BASE, BASE + 512 * GIB)):
     )
 
 
-def edge_verdict(before, now, *, edges=None, release=None):
+def edge_verdict(before, now, *, edges=None):
     known = {Mapping: now, KernelLayout: edges or edges_of()}
     if before is not None:
         known[Earlier] = SimpleNamespace(linear=SimpleNamespace(mapping=before), boot=None)
-    if release is not None:
-        known[KernelRelease] = parse_uname(release.encode(), "uname")
     return run([shared_edge_table], Facts(known))[0]
 
 
@@ -140,8 +137,18 @@ def test_what_was_mapped_beside_the_last_edge_is_lost(page, severity):
     assert finding.severity is severity
 
 
-def test_edges_of_tables_and_releases_decide_whether_to_look():
+def test_edges_that_no_table_crosses_need_no_look():
     level = edges_of(BASE, BASE + 512 * GIB)
     assert edge_verdict(HERE, GONE, edges=level).outcome is Outcome.NOT_APPLICABLE
+
+
+def test_one_dump_is_enough_where_all_shared_tables_are_linked():
+    assert edge_verdict(None, HERE).outcome is Outcome.PASSED
     assert edge_verdict(None, GONE).outcome is Outcome.UNDECIDED
-    assert edge_verdict(None, GONE, release="6.12.5").outcome is Outcome.NOT_APPLICABLE
+
+
+def test_dumps_that_do_not_cover_a_shared_table_decide_nothing():
+    seen = (BASE + FIRST[0] + PAGE, BASE + FIRST[1])
+    none = mapping((0, 4 * GIB, 2, False), seen=seen)
+    assert edge_verdict(HERE, none).outcome is Outcome.UNDECIDED
+    assert edge_verdict(none, GONE).outcome is Outcome.UNDECIDED
