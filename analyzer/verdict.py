@@ -126,6 +126,8 @@ def verdict_of(report: Report) -> HostVerdict:
     if events is not None and events.unrelated and blind and not failed and reader_of(report) is Reader.LOG:
         reason = f"memory has nothing to do with {events.summary}"
         return HostVerdict(State.BLIND, reason, len(unseeing), len(rules), blind, missing, unrelated=True)
+    if not rules:
+        return HostVerdict(State.BLIND, "no rule of severity high or above was run", 0, 0, blind, missing)
     if blind or failed:
         reason = _blind_reason(report, missing, failed)
         if events is not None and events.events and not failed and reader_of(report) is Reader.LOG:
@@ -168,6 +170,8 @@ def _is_state_rule(rule: Rule) -> bool:
 
 def _is_blind(report: Report, rules: list[RuleVerdict]) -> bool:
     """Whether too little could be looked at to call a host clean."""
+    if not rules:
+        return True
     of_state = [one for one in rules if _is_state_rule(one.rule)]
     if not of_state:
         return _mostly_undecided(rules)

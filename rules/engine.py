@@ -108,14 +108,17 @@ def select(rules: Iterable[Rule], only: Iterable[str] = (), ignore: Iterable[str
     """The rules that ``only`` names (all if it is empty) and ``ignore`` does not, in their order.
 
     Rules are named by code (``VMM-02``), by family (``VMM``) or by name (``lost-struct-pages``), in any case.
-    UsageError for anything else, with what is spelled like it.
+    UsageError for anything else, with what is spelled like it, and where no rule is left.
     """
     known = tuple(rules)
     names = [(one, {one.code.upper(), one.code.partition("-")[0].upper(), one.name.upper()}) for one in known]
     given = tuple(only), tuple(ignore)
     wanted, unwanted = ({name.upper() for name in some} for some in given)
     _refuse_unknown([*given[0], *given[1]], set().union(*(mine for _, mine in names)))
-    return tuple(one for one, mine in names if (not wanted or wanted & mine) and not unwanted & mine)
+    chosen = tuple(one for one, mine in names if (not wanted or wanted & mine) and not unwanted & mine)
+    if known and not chosen:
+        raise UsageError("no rule is left: all that are selected are ignored")
+    return chosen
 
 
 def _refuse_unknown(given: list[str], known: set[str]) -> None:

@@ -128,6 +128,12 @@ def test_a_baseline_accepts_risk_away(ptaudit, tmp_path: Path) -> None:
     assert ptaudit("audit", source, "--baseline", tmp_path / "known.toml").out.startswith("clean: ")
 
 
+def test_a_host_at_which_no_severe_rule_looked_is_not_clean(ptaudit, sound: Path) -> None:
+    assert ptaudit("audit", sound, "--select", "ENV-01").out.startswith("blind: no rule of severity high or above was")
+    assert ptaudit("audit", sound, "--select", "VMM-02,ENV-01").out.startswith("clean: ")
+    assert ptaudit("audit", sound, "--select", "VMM", "--ignore", "VMM").status == 2
+
+
 def test_min_severity_does_not_change_the_verdict(ptaudit) -> None:
     source = CAPTURES / "pmem-6.12-vuln/01-three-namespaces"
     assert ptaudit("audit", source, "--min-severity", "critical").out.startswith("at risk: ")

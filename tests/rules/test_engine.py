@@ -264,6 +264,13 @@ def test_selection_is_by_code_family_or_name(only: tuple[str, ...], ignore: tupl
     assert [one.code for one in select(rules, only, ignore)] == codes
 
 
+def test_selection_of_nothing_is_refused() -> None:
+    rules = [yielding(code=code, name=f"{code.lower()}-name") for code in ("ABC-01", "ABC-02")]
+    with pytest.raises(UsageError, match="no rule is left"):
+        select(rules, ["ABC-01"], ["ABC"])
+    assert select((), []) == ()
+
+
 @pytest.mark.parametrize(
     ("unknown", "hint"),
     [
