@@ -317,3 +317,27 @@ def test_boot_memory_parse_undoes_print(rows, prefix):
 def test_any_bytes_parse_or_raise_format_error(data):
     with suppress(FormatError, WrongFormatError):
         assert parse_dmesg(data, "dmesg").boots
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("hosta", "hostb"), "lines of 2 hosts (hosta, hostb)"),
+        (("hosta", "HostA.example.org"), ""),
+        (("localhost", "hosta"), ""),
+        (("hosta", "hostb", "hostc", "hostd", "hoste"), "lines of 5 hosts (hosta, hostb, hostc, hostd and 1 more)"),
+    ],
+)
+@pytest.mark.parametrize("stamp", ["Nov 27 10:11:12", "2026-11-27T10:11:12.548711+00:00", "<4>Nov  7 10:11:12"])
+def test_lines_of_several_hosts_are_said(names: tuple[str, ...], said: str, stamp: str) -> None:
+    lines = [f"{stamp} {name} kernel: [    1.000000] Offlined Pages 32768\n" for name in names]
+    found = [one for one in parse_dmesg("".join(lines).encode(), "messages").diagnostics if "hosts" in one.message]
+    assert [one.message.partition(":")[0] for one in found] == [said] * bool(said)
+    assert [one.line for one in found] == [2] * bool(said)
+
+
+def test_a_report_of_another_host_in_the_middle_of_a_long_log_is_said() -> None:
+    line = b"Nov 27 10:11:12 hosta kernel: [    1.000000] eth0: link up\n"
+    report = b"Nov 27 10:11:12 hostb kernel: [    9.000000] Internal error: Oops: 96000006 [#1] SMP\n"
+    log = line * 3000 + report + line * 3000
+    assert [one.line for one in parse_dmesg(log, "messages").diagnostics if "hosts" in one.message] == [3001]
