@@ -59,6 +59,8 @@ def _from_utf16(data: bytes) -> bytes:
     codec = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}.get(head[:2], "")
     if not codec and len(head) >= 8 and not any(head[1::2]) and all(head[0::2]):
         codec = "utf-16-le"
+    elif not codec and len(head) >= 8 and not any(head[0::2]) and all(head[1::2]):
+        codec = "utf-16-be"
     return data.decode(codec, "replace").encode() if codec else data
 
 

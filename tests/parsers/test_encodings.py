@@ -69,3 +69,9 @@ def test_any_bytes_are_taken(data: bytes) -> None:
 
 def test_other_evidence_is_decoded_as_well() -> None:
     assert text_of("MemTotal: 1 kB\n".encode("utf-16"), "meminfo", limit=99, what="meminfo") == b"MemTotal: 1 kB\n"
+
+
+@pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_both_orders_of_utf16_with_and_without_its_mark(codec: str) -> None:
+    text = "[    1.000000] Offlined Pages 32768\n"
+    assert decoded(text.encode(codec)) == text.encode()
