@@ -40,7 +40,7 @@ from analyzer.sources.unread import NOT_RECOGNISED, Unread, bounded
 from analyzer.temporary import folder
 from parsers import ftrace
 from parsers.encodings import decoded
-from parsers.errors import BudgetError, Diagnostic, InputError, PtauditError, WrongFormatError
+from parsers.errors import BudgetError, Diagnostic, InputError, PtauditError, UsageError, WrongFormatError
 from parsers.expressions import expression
 from parsers.kconfig import Kconfig
 from parsers.kinds import KINDS, SNIFF_BYTES, kind_of_path
@@ -254,6 +254,10 @@ class Reading:
 
     def standard_input(self) -> None:
         """Text of any kind on standard input; InputError for archives and dumps, which are read in any order."""
+        if sys.stdin is None:
+            raise InputError("standard input is closed", path=_STDIN)
+        if self._again(Path(_STDIN)):
+            raise UsageError("there is nothing on standard input the second time: name it once")
         data = sys.stdin.buffer.read(self.budget.bounds.kept_bytes - self.budget.kept + 1)
         self.budget.keep(len(data), _STDIN)
         if not data.strip():

@@ -34,3 +34,10 @@ def test_commands_read_standard_input(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
     done = ptaudit(*command)
     assert (done.status, said in done.out + done.err) == (status, True), done
+
+
+def test_standard_input_that_is_closed(ptaudit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    done = ptaudit("audit", "-")
+    assert (done.status, "standard input is closed" in done.err) == (2, True)
+    assert ptaudit("audit", STATE, "-").status == 1  # the rest is audited
