@@ -11,7 +11,7 @@ import click
 
 from analyzer.audit import Report, audit
 from analyzer.baseline import read_baseline, render_baseline
-from analyzer.options import FILE, SEVERITY, codes, evidence_options, severity
+from analyzer.options import FILE, NAME, SEVERITY, codes, evidence_options, severity
 from analyzer.output import is_directory, make_directory, printable, refuse_evidence, visible, write_text
 from analyzer.refused import name_refused
 from analyzer.reports.text import summary
@@ -41,7 +41,7 @@ _BY_SUFFIX = {f".{suffix}": form for form, suffix in FORMATS.items()} | {".htm":
 @click.command(name="audit")
 @click.option("--live", "on_this_host", is_flag=True, help="This host, now: collect and audit in one go.")
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), metavar="F", help=", ".join(FORMATS))
-@click.option("--output", metavar="FILE", help="Write there, as its suffix says; into DIR/, all.")
+@click.option("--output", type=NAME, metavar="FILE", help="Write there, as its suffix says; into DIR/, all.")
 @click.option(
     "--baseline",
     "known",

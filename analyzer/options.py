@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -17,7 +18,9 @@ from rules.finding import Severity
 
 __all__ = [
     "FILE",
+    "NAME",
     "SEVERITY",
+    "FilePath",
     "budget_option",
     "codes",
     "evidence_options",
@@ -29,8 +32,34 @@ __all__ = [
 
 SEVERITY = click.Choice([str(level) for level in Severity])
 
-FILE = click.Path(path_type=Path, readable=False)
+
+class FilePath(click.Path):
+    """A path with a name: an empty one would be the current directory, where a variable of a script is not set."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 those of click.Path
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """The path; click.BadParameter for an empty one."""
+        if not os.fspath(value):
+            self.fail("the name is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class FileName(FilePath):
+    """The same as text, which keeps the slash at the end of a directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ANN401
+        """The name; click.BadParameter for an empty one."""
+        super().convert(value, param, ctx)
+        return str(value)
+
+
+FILE = FilePath(readable=False)
 """A path; whoever opens it says what is wrong, in one line."""
+
+NAME = FileName(readable=False)
+"""The same as text."""
 
 
 budget_option = click.option(

@@ -7,12 +7,13 @@ import sys
 import click
 
 from analyzer.collect.on_this_host import collect, collect_with_memory, python_script, script
+from analyzer.options import NAME
 
 __all__ = ["command"]
 
 
 @click.command(name="collect")
-@click.option("-o", "--output", metavar="OUT", help="OUT.tar.gz, or a directory if it ends in /.")
+@click.option("-o", "--output", type=NAME, metavar="OUT", help="OUT.tar.gz, or a directory if it ends in /.")
 @click.option("-n", "--dry-run", is_flag=True, help="Say what would be read, and read nothing.")
 @click.option("-r", "--redact", is_flag=True, help="No host name, MAC address or serial number, no core.")
 @click.option("-t", "--timeout", type=click.IntRange(1, 86400), metavar="SECONDS", help="Give up on one read (60).")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from analyzer.options import FilePath
 from parsers.errors import UsageError
 from parsers.ftrace.probes import probe_script
 
@@ -17,7 +18,7 @@ __all__ = ["command"]
 @click.command(name="probes")
 @click.option("--kernel", metavar="RELEASE", help="For a kernel release, 6.12 or 6.1.0-18-arm64.")
 @click.option("--here", is_flag=True, help="For the kernel that runs here.")
-@click.option("--vmlinux", type=click.Path(path_type=Path, exists=True), help="Only symbols that this kernel has.")
+@click.option("--vmlinux", type=FilePath(exists=True), help="Only symbols that this kernel has.")
 @click.option("--no-btf", is_flag=True, help="Registers only, no BTF arguments.")
 @click.option("--noisy", is_flag=True, help="Also functions that fire without hotplug.")
 @click.option("--buffer-kb", type=click.IntRange(64, 1 << 20), default=16384, help="Ring buffer of each CPU.")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from analyzer.options import FILE, SEVERITY, severity
+from analyzer.options import FILE, NAME, SEVERITY, FilePath, severity
 from analyzer.status import Status
 from analyzer.tables.emit import TABLE_FORMATS, emit
 
@@ -38,11 +38,11 @@ def command() -> None:
 
 
 @command.command(name="run")
-@click.argument("paths", nargs=-1, required=True, metavar="PATH|@LIST...")
+@click.argument("paths", nargs=-1, required=True, type=NAME, metavar="PATH|@LIST...")
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FilePath(file_okay=False),
     default="ptaudit-fleet",
     show_default=True,
     help="Where results go; run again to go on.",
@@ -117,7 +117,7 @@ def run(
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FilePath(file_okay=False),
     default="ptaudit-fleet",
     show_default=True,
     help="The results to ask.",
@@ -147,8 +147,8 @@ def query(sql: str, output: Path, form: str, timeout: float, memory: int) -> Non
 
 
 @command.command(name="diff")
-@click.argument("old", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.argument("new", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("old", type=FilePath(exists=True, file_okay=False))
+@click.argument("new", type=FilePath(exists=True, file_okay=False))
 @click.option("--fail-on", type=SEVERITY, default="high", help="Exit with 1 if a host got worse by this severity.")
 def diff(old: Path, new: Path, fail_on: str) -> None:
     """Which hosts got worse between two results.

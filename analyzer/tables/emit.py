@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from analyzer.options import FilePath
 from analyzer.output import visible, write_bytes
 from analyzer.temporary import folder
 from parsers.errors import UsageError
@@ -33,7 +34,7 @@ def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
         click.option(
             "--output",
-            type=click.Path(path_type=Path, dir_okay=False),
+            type=FilePath(dir_okay=False),
             metavar="FILE",
             help="Write there; .json, .csv and .parquet choose the format.",
         ),

@@ -9,12 +9,15 @@ import shutil
 import stat
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
+import click
 import jsonschema
 import pytest
 
 from analyzer.cli import COMMANDS
+from analyzer.options import FileName, FilePath
 from tests.analyzer.conftest import CAPTURES
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "analyzer/reports/report.schema.json").read_text())
@@ -196,3 +199,36 @@ def test_a_caller_of_main_can_still_collect_its_garbage(ptaudit, damaged: Path) 
     frozen = gc.get_freeze_count()
     ptaudit("audit", damaged)
     assert gc.get_freeze_count() == frozen
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("audit", ""),
+        ("audit", "{sound}", "--output", ""),
+        ("audit", "{sound}", "--write-baseline", ""),
+        ("sections", "{sound}", "--output", ""),
+        ("diff", "{sound}", ""),
+        ("fleet", ""),
+        ("fleet", "{sound}", "--output", ""),
+        ("fleet", "query", "SELECT 1", "--output", ""),
+        ("collect", "--output", ""),
+        ("distill", ""),
+    ],
+)
+def test_a_variable_of_a_script_that_is_not_set_is_not_the_current_directory(
+    ptaudit, sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "dmesg").write_bytes(b"[    1.000000] Offlined Pages 32768\n")
+    monkeypatch.chdir(tmp_path)
+    done = ptaudit(*(one.format(sound=sound.resolve()) for one in arguments))
+    assert (done.status, "the name is empty" in done.err) == (2, True)
+    assert [one.name for one in tmp_path.iterdir()] == ["dmesg"]
+
+
+def test_every_path_of_every_command_has_a_name() -> None:
+    commands = [import_module(f"analyzer.{entry.module}").command for entry in COMMANDS.values()]
+    commands += [inner for one in commands if isinstance(one, click.Group) for inner in one.commands.values()]
+    paths = [param.type for one in commands for param in one.params if isinstance(param.type, click.Path)]
+    assert len(paths) > 20
+    assert {type(one) for one in paths} <= {FilePath, FileName}
