@@ -12,7 +12,7 @@ import click
 from analyzer.audit import Report, audit
 from analyzer.baseline import read_baseline, render_baseline
 from analyzer.options import FILE, NAME, SEVERITY, codes, evidence_options, severity
-from analyzer.output import is_directory, make_directory, printable, refuse_evidence, visible, write_text
+from analyzer.output import is_directory, make_directory, printable, refuse_evidence, shows_colour, visible, write_text
 from analyzer.refused import name_refused
 from analyzer.reports.text import summary
 from analyzer.sources.own_reports import OWN_REPORT
@@ -97,7 +97,7 @@ def command(
         chosen = form or _BY_SUFFIX.get(Path(output).suffix.lower(), "text")
         _write(report, Path(output), _rendered(report, chosen, verbose=verbose))
     else:
-        text = _rendered(report, form or "text", verbose=verbose, colour=sys.stdout.isatty())
+        text = _rendered(report, form or "text", verbose=verbose, colour=shows_colour(sys.stdout))
         click.echo(text, nl=False)
     if write_baseline is not None:
         _write(report, write_baseline, render_baseline(report))

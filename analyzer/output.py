@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TextIO
 
 from analyzer.temporary import file_beside
 from parsers.errors import UsageError
@@ -19,6 +20,7 @@ __all__ = [
     "make_directory",
     "printable",
     "refuse_evidence",
+    "shows_colour",
     "visible",
     "write_bytes",
     "write_text",
@@ -34,6 +36,11 @@ _UNPRINTABLE = expression(
 def printable(text: str) -> str:
     """Captured text with control characters made visible: a dump must not drive the reader's terminal."""
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text.replace("\t", " "))
+
+
+def shows_colour(stream: TextIO) -> bool:
+    """Whether colours are wanted there: on a terminal that has them, without NO_COLOR (no-color.org)."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
 
 
 def visible(text: str, form: str) -> str:

@@ -232,3 +232,18 @@ def test_every_path_of_every_command_has_a_name() -> None:
     paths = [param.type for one in commands for param in one.params if isinstance(param.type, click.Path)]
     assert len(paths) > 20
     assert {type(one) for one in paths} <= {FilePath, FileName}
+
+
+@pytest.mark.parametrize(
+    ("environment", "colour"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
+)
+def test_colours_are_for_terminals_that_want_them(
+    ptaudit, damaged: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], colour: bool
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert ("\x1b[" in ptaudit("audit", damaged).out) is colour
