@@ -68,11 +68,15 @@ class Budget:
         """How to have more read."""
         return f"--budget {2 * self.bounds.factor} allows twice as much"
 
-    def keep(self, size: int, path: str) -> None:
-        """Count bytes that are held; BudgetError, and not counted, where that is too much."""
+    def in_time(self, path: str) -> None:
+        """BudgetError where the time for reading is over: also asked in the middle of a large file."""
         if time.monotonic() - self.began > self.bounds.seconds:
             said = f"not read after {self.bounds.seconds:.0f} s, the time for one audit: {self.raise_it}"
             raise BudgetError(said, path=path)
+
+    def keep(self, size: int, path: str) -> None:
+        """Count bytes that are held; BudgetError, and not counted, where that is too much."""
+        self.in_time(path)
         if self.kept + size > self.bounds.kept_bytes:
             how = "larger than" if size > self.bounds.kept_bytes else "does not fit into"
             said = f"{how} the {_mib(self.bounds.kept_bytes)} that one audit holds: {self.raise_it}"
@@ -83,6 +87,7 @@ class Budget:
         """Count bytes that are decompressed, or read piece by piece; BudgetError, and not counted, where that is too
         much.
         """
+        self.in_time(path)
         if self.passed + size > self.bounds.passed_bytes:
             said = f"unpacks to, or is, more than the {_mib(self.bounds.passed_bytes)} that one audit goes through"
             raise BudgetError(f"{said}: {self.raise_it}", path=path)

@@ -41,11 +41,11 @@ def in_pieces(kind: Kind, found: Found, budget: Budget) -> Pieced | None:
     if kind.parse_file is None or not isinstance(found.where, Path) or found.size() <= _LARGE:
         return None
     budget.go_through(found.size(), found.name)
-    budget.keep(0, found.name)
     hashed = hashlib.sha256()
     with step(f"reading {found.name}", found.size()) as progress:
 
         def each(piece: memoryview) -> None:
+            budget.in_time(found.name)
             hashed.update(piece)
             progress.advance(len(piece))
 

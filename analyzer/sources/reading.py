@@ -321,8 +321,7 @@ class Reading:
     def _piece_by_piece(self, found: Found, kind: Kind) -> None:
         """A file of a kind that is not held in memory: what is kept of it counts."""
         self.budget.go_through(found.size(), found.name)
-        self.budget.keep(0, found.name)
-        parsed = parsed_by(kind, found.where, found.name)
+        parsed = parsed_by(kind, found.where, found.name, self.budget)
         self.budget.keep(size_in_memory(parsed), found.name)
         self._parsed(kind.name, parsed, found.name, found.digest(), found.unended())
 
@@ -354,7 +353,7 @@ class Reading:
 
     def _document(self, document: Document, name: str, content: str, notes: tuple[Diagnostic, ...]) -> None:
         kind, data = document.kind, document.data
-        parsed = parsed_by(kind, data, name)
+        parsed = parsed_by(kind, data, name, self.budget)
         if document.part and isinstance(parsed, Kconfig) and kind.row and len(parsed.options) < kind.row.least:
             note = Diagnostic("a few lines of it: symbols they do not name are unknown", name)
             parsed = replace(parsed, complete=False, diagnostics=(*parsed.diagnostics, note))

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import os
 import shutil
 import sys
 import tarfile
+import time
 import tracemalloc
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from analyzer.sources import reading
+from analyzer.sources import budget, reading
 from analyzer.sources.budget import Bounds, Budget, size_in_memory
 from analyzer.sources.read import Request, Sources, read_sources
 from parsers import ftrace
 from parsers.errors import BudgetError, FormatError, InputError
-from parsers.ftrace import table
+from parsers.ftrace import scan, table
 from tests.analyzer.conftest import CAPTURES
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -132,6 +135,49 @@ def test_time_is_part_of_it(bounds) -> None:
     bounds(seconds=-1.0)
     with pytest.raises(InputError, match=f"the time for one audit: {RAISE}"):
         read_sources(Request((CAPTURE,)))
+
+
+class Clock:
+    """A second passes each time that someone looks."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+
+    def monotonic(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+def zip_of(files: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+LARGE = LOG + noise(24 << 20)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("trace", lambda: b"# tracer: nop\n#\n" + b"".join(EVENT % number for number in range(250_000))),
+        ("kernel_page_tables", lambda: (CAPTURE / "kernel_page_tables").read_bytes() * 4000),
+        ("kern.log.xz", lambda: lzma.compress(LARGE, preset=0)),
+        ("logs.tar.gz", lambda: gzip.compress(tar_of({"one": LARGE}), 1)),
+        ("logs.zip", lambda: zip_of({"one": LARGE})),
+    ],
+)
+def test_time_ends_in_the_middle_of_a_file(
+    bounds, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, content: Callable[[], bytes]
+) -> None:
+    monkeypatch.setattr(budget, "time", Clock())
+    monkeypatch.setattr(scan, "BLOCK_SIZE", 1 << 20)
+    bounds(seconds=8.0)  # looked at once a file, this is not over
+    (tmp_path / name).write_bytes(content())
+    with pytest.raises(BudgetError, match="not read after 8 s"):
+        read_sources(Request((tmp_path / name,)))
 
 
 def test_a_hole_of_a_terabyte_is_neither_read_nor_hashed(tmp_path: Path) -> None:
