@@ -43,7 +43,7 @@ _IDLE = "3"
 _ATTEMPTS = 3
 _CLEANING = 5.0
 """Seconds that the script has to remove what it made, when it is told to end."""
-_PARTS = ("kernel.py", "exports.py", "small_core.py", "collector.py")
+_PARTS = ("kernel.py", "exports.py", "crash_image.py", "small_core.py", "collector.py")
 _OWN_IMPORT = expression(r"^from analyzer\..*\n", re.MULTILINE)
 _SHELL = expression(r"[^\w\s/.,:+=@%-]")
 """What a command holds that the script's plain word splitting does not understand."""

@@ -24,6 +24,7 @@ from parsers.records import dataclass
 from parsers.uname import KernelRelease
 from parsers.vmcore.addresses import AddressMap
 from parsers.vmcore.blocks import read_blocks
+from parsers.vmcore.crash_image import read_crash_image
 from parsers.vmcore.distilled import write_core
 from parsers.vmcore.dump import Dump
 from parsers.vmcore.explain import Step
@@ -40,6 +41,7 @@ from parsers.vmcore.resources import read_iomem
 from parsers.vmcore.rows import (
     RECORDS,
     BlockRows,
+    CrashKernelMemory,
     HugetlbRows,
     ListedMemory,
     SectionRows,
@@ -95,6 +97,8 @@ class VmcoreFacts:
     zones: ZoneRows | None
     hugetlb: HugetlbRows | None
     iomem: Iomem | None
+    crash_image: CrashKernelMemory | None
+    """What the crash kernel that is loaded takes for memory; None where the dump does not say if one is."""
     listed: ListedMemory | None
     """What the dump's writer took for memory; None for a running kernel."""
     texts: Texts
@@ -235,6 +239,7 @@ def _facts_of(dump: Dump, raw: RawDump, *, with_dmesg: bool, with_nodename: bool
     zones = fact("zones", read_zones)
     hugetlb = fact("huge pages", read_hugetlb)
     iomem = fact("resources", read_iomem)
+    crash_image = fact("crash kernel", read_crash_image)
     texts = Texts.of(dump, raw.vmcoreinfo.osrelease, with_dmesg=with_dmesg, with_nodename=with_nodename)
     code = fact("kernel code", read_kernel_code)
     boundaries = read_boundaries(dump)
@@ -259,6 +264,7 @@ def _facts_of(dump: Dump, raw: RawDump, *, with_dmesg: bool, with_nodename: bool
         zones=zones,
         hugetlb=hugetlb,
         iomem=iomem,
+        crash_image=crash_image,
         listed=None if raw.kind == "kcore" else _listed(raw, dump.addresses.granule.page_size),
         texts=texts,
         unreadable={kind: dump.unreadable[what] for what, kind in _KINDS.items() if what in dump.unreadable},

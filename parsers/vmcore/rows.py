@@ -17,6 +17,7 @@ from parsers.records import dataclass
 __all__ = [
     "RECORDS",
     "BlockRows",
+    "CrashKernelMemory",
     "HugetlbRows",
     "ListedMemory",
     "PageKind",
@@ -95,6 +96,21 @@ class ListedMemory:
 
     start_pfn: I64
     end_pfn: I64
+
+    def __len__(self) -> int:
+        return int(self.start_pfn.size)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CrashKernelMemory:
+    """What the crash kernel that is loaded takes for memory: the PT_LOAD headers of its elfcorehdr."""
+
+    loaded: bool
+    start_pfn: I64
+    """First PFNs of the ranges, ascending; they may overlap.  Empty where none is loaded or it cannot be read."""
+    end_pfn: I64
+    unread: str = ""
+    """Why the list of a loaded crash kernel is not known; empty where it is."""
 
     def __len__(self) -> int:
         return int(self.start_pfn.size)
@@ -241,6 +257,12 @@ RECORDS = (
     ),
     Record(ZoneRows, "zones", "zones", "the zones (a crash dump or /proc/kcore)"),
     Record(HugetlbRows, "hugetlb", "huge pages", "the huge page pools (a crash dump or /proc/kcore)"),
+    Record(
+        CrashKernelMemory,
+        "crash_image",
+        "crash kernel",
+        "the loaded crash kernel's list of memory (a crash dump or /proc/kcore)",
+    ),
     Record(ListedMemory, "listed", "listed memory", "the list of memory of a crash dump"),
 )
 """All of them: what a dump is asked for, what rules may require, and what is said where it is missing."""

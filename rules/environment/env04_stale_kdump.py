@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from parsers.kexec import KexecCrash
-from parsers.ranges import Ranges
-from parsers.vmcore.rows import ListedMemory
+from parsers.ranges import EMPTY, Ranges
+from parsers.vmcore.rows import CrashKernelMemory, ListedMemory
 from rules.finding import Claim, Evidence, Hit, Impact, Severity
 from rules.model.memory.resources import Resources
 from rules.model.memory.sections import SectionTable
@@ -27,7 +27,12 @@ _EDGES = 64
     references=("CONFIG_CRASH_HOTPLUG exists for x86 and powerpc only (6.5 to 6.12)",),
 )
 def stale_kdump(
-    resources: Resources, sections: SectionTable, *, kexec_crash: KexecCrash | None, listed: ListedMemory | None
+    resources: Resources,
+    sections: SectionTable,
+    *,
+    kexec_crash: KexecCrash | None,
+    crash_image: CrashKernelMemory | None,
+    listed: ListedMemory | None,
 ) -> Iterator[Hit]:
     """Memory was hot-added on a machine with a crash kernel.
 
@@ -37,49 +42,68 @@ def stale_kdump(
 
     How it is detected:
     A "Crash kernel" reservation in /proc/iomem, a crash kernel in it as far as that is known, and memory that was
-    added after boot. A dump that the crash kernel wrote shows what it knew of: its program headers, or the first
-    bitmap of a kdump, hold all boot memory and not the crash kernel's own. Memory that they lack is proven to be
-    missing; where they have all of it, nothing is reported.
+    added after boot. The list of memory of the loaded crash kernel (its elfcorehdr) is read from /proc/kcore or from
+    a hypervisor's dump. A dump that the crash kernel wrote shows what it knew of: its program headers, or the first
+    bitmap of a kdump, hold all boot memory and not the crash kernel's own. Memory that the list lacks, or that it
+    holds and that is gone, is proven to be stale; where it has all memory, nothing is reported.
 
     When it is not a problem:
     Distributions reload the crash kernel by a udev rule on memory events. Where none is loaded
     (/sys/kernel/kexec_crash_loaded is 0), none can be stale.
 
     What to do:
-    Check that kdump is reloaded on memory hotplug (systemctl status kdump; 98-kexec.rules).
+    Check that kdump is reloaded on memory hotplug (systemctl status kdump; 98-kexec.rules). Kernels before 6.4
+    unmap the loaded crash kernel: its list is then not in /proc/kcore.
     """
     if not resources.crash_kernel or (kexec_crash is not None and not kexec_crash.loaded):
         return
+    if crash_image is not None and not crash_image.loaded:
+        return
     added = sections.hotadded - sections.device
     known = _known_to_the_crash_kernel(resources, sections, listed)
+    knows, where = "did not know", "that this dump was written from"
+    if known is None and crash_image is not None and len(crash_image):
+        known = Ranges.of(crash_image.start_pfn, crash_image.end_pfn)
+        knows, where = "does not know", "of the loaded crash kernel"
+    stale = EMPTY if known is None else known - sections.possible
     missing = added if known is None else added - known
-    if missing:
-        row = int(resources.iomem.named("Crash kernel")[0])
-        start, last = int(resources.iomem.start[row]), int(resources.iomem.last[row])
-        if known is None:
-            title = "The crash kernel may not know of hot-added memory"
-            message = (
-                f"{added.total} pages were added after boot; whether the crash kernel was loaded again is unknown."
-            )
-        else:
-            title = "The crash kernel did not know of hot-added memory"
-            message = (
-                f"{missing.total} of {added.total} pages that were added after boot are not in the list of memory "
-                "that this dump was written from."
-            )
-        yield Hit(
-            title=title,
-            message=message,
-            claim=Claim.SUSPECTED if known is None else Claim.PROVEN,
-            pfns=missing,
-            evidence=(
-                Evidence(
-                    resources.iomem.path, f"{start:08x}-{last:08x} : Crash kernel", int(resources.iomem.line[row])
-                ),
-            ),
+    if known is None and missing:
+        why = crash_image.unread if crash_image is not None else ""
+        yield _hit(
+            resources,
+            missing,
+            "The crash kernel may not know of hot-added memory",
+            f"{added.total} pages were added after boot; whether the crash kernel was loaded again is unknown"
+            + (f": {why}." if why else "."),
+            Claim.SUSPECTED,
         )
-    elif sections.early_unknown:
+    elif missing:
+        yield _hit(
+            resources,
+            missing,
+            f"The crash kernel {knows} of hot-added memory",
+            f"{missing.total} of {added.total} pages that were added after boot are not in the list of memory {where}.",
+            Claim.PROVEN,
+        )
+    if stale:
+        yield _hit(
+            resources,
+            stale,
+            "The crash kernel takes memory that is gone for memory",
+            f"{stale.total} pages in the list of memory {where} are in no section: "
+            "a dump is not whole, and the crash kernel may fail when it reads them.",
+            sections.claim,
+            "gone",
+        )
+    if not missing and not stale and sections.early_unknown:
         raise UndecidedError("whether memory was added after boot is not known", "dmesg")
+
+
+def _hit(resources: Resources, pfns: Ranges, title: str, message: str, claim: Claim, key: str = "") -> Hit:
+    row = int(resources.iomem.named("Crash kernel")[0])
+    start, last = int(resources.iomem.start[row]), int(resources.iomem.last[row])
+    quoted = Evidence(resources.iomem.path, f"{start:08x}-{last:08x} : Crash kernel", int(resources.iomem.line[row]))
+    return Hit(title=title, message=message, claim=claim, pfns=pfns, evidence=(quoted,), key=key)
 
 
 def _known_to_the_crash_kernel(

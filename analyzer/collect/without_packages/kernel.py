@@ -4,8 +4,8 @@
 One file for Python 3.6 to 3.14 without packages. It only reads, and writes nothing but its own archive or directory.
 The text sources are those of a POSIX shell script that is part of it. host.core is an ELF core that holds pages of
 /proc/kcore: page tables, section table, the struct pages of hot-added memory that an audit looks at, memory blocks,
-zones, resources, huge pages, symbols (kallsyms) and types (BTF). No memory of a process and no page cache is in it,
-and no kernel log. What could not be read is named in the manifest. See -h.
+zones, resources, huge pages, the crash kernel's list of memory, symbols (kallsyms) and types (BTF). No memory of a
+process and no page cache is in it, and no kernel log. What could not be read is named in the manifest. See -h.
 """
 
 import errno
@@ -28,7 +28,8 @@ CLONE = re.compile(rb"(?:\.(?:isra|constprop|part|cold|llvm)[.\d]*)*$")
 SYMBOLS = (
     "_text _end __start_BTF __stop_BTF memory_blocks sections_per_block node_data contig_page_data max_pfn "
     "iomem_resource hstates hugetlb_max_hstate vmemmap_optimize_enabled kernel_ptdump_info saved_command_line "
-    "linux_banner kernel_config_data kernel_config_data_end __asan_load8_noabort __hwasan_load8_noabort"
+    "linux_banner kernel_config_data kernel_config_data_end __asan_load8_noabort __hwasan_load8_noabort "
+    "kexec_crash_image"
 ).split()
 
 

@@ -6,7 +6,7 @@ from array import array
 from contextlib import suppress
 from typing import Callable, Dict, Iterator, List, Tuple
 
-from analyzer.collect.without_packages.exports import Exports
+from analyzer.collect.without_packages.crash_image import CrashImage
 from analyzer.collect.without_packages.kernel import MASK, UNIT, WORDS, CannotReadError, Kcore
 
 ONES = sum(1 << (64 * number) for number in range(WORDS))
@@ -23,7 +23,7 @@ ATTEMPTS = 3
 AT_A_TIME = 64
 
 
-class SmallCore(Exports):
+class SmallCore(CrashImage):
     """The pages that an audit reads."""
 
     def take(self) -> None:
@@ -47,6 +47,7 @@ class SmallCore(Exports):
             ("zones", self.read_zones),
             ("resources", self.read_resources),
             ("huge pages", self.read_huge_pages),
+            ("crash kernel", self.read_crash_image),
             ("marker table", self.read_markers),
             ("command line", self.read_command_line),
             ("kernel configuration", self.read_config),

@@ -38,8 +38,9 @@ def test_nothing_is_lost_in_a_whole_dump(after, before, self_hosted):
 
 
 def test_every_table_of_a_dump_is_listed(after, self_hosted):
+    other = extract(FIXTURES / "pmem-6.12-64k-namespaces.core.zst")  # with the pointer to the crash kernel
     for record in RECORDS:
-        found = [getattr(facts, record.attribute) for facts in (after, self_hosted)]
+        found = [getattr(facts, record.attribute) for facts in (after, self_hosted, other)]
         assert {type(rows) for rows in found if rows is not None} == {record.fact}
 
 

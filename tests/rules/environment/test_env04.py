@@ -6,7 +6,7 @@ import pytest
 from parsers.iomem import parse_iomem
 from parsers.kexec import KexecCrash
 from parsers.ranges import Ranges
-from parsers.vmcore.rows import ListedMemory
+from parsers.vmcore.rows import CrashKernelMemory, ListedMemory
 from rules.engine import Outcome
 from rules.environment.env04_stale_kdump import stale_kdump
 from rules.facts import Facts
@@ -20,13 +20,18 @@ TOLD_ALL = [(0x40000, 0x70000), (0x74000, 0x80000), DIMM]
 TOLD_BOOT = TOLD_ALL[:2]
 
 
-def verdict(layout, told=None, *, loaded=None):
+def verdict(layout, told=None, *, loaded=None, image=None, dimm=DIMM):
     resources = Resources.of(parse_iomem(IOMEM, "iomem"))
-    memory = table(layout, valid=Ranges.pairs([BOOT, DIMM]), hotadded=Ranges.pairs([DIMM]), early=Ranges.pairs([BOOT]))
+    hot, boot = Ranges.pairs([dimm] if dimm else []), Ranges.pairs([BOOT])
+    memory = table(layout, valid=boot | hot, possible=boot | hot, hotadded=hot, early=boot)
     known = [layout, resources, memory]
     if told is not None:
         start, end = np.array(told, dtype=np.int64).reshape(-1, 2).T
         known.append(ListedMemory(start_pfn=start, end_pfn=end))
+    if image is not None:
+        start, end = np.array(image or [], dtype=np.int64).reshape(-1, 2).T
+        why = "" if image else "none of its 4 segments can be read as an ELF header"
+        known.append(CrashKernelMemory(loaded=image is not False, start_pfn=start, end_pfn=end, unread=why))
     if loaded is not None:
         known.append(KexecCrash(path="kexec_crash_loaded", loaded=loaded, line=1, diagnostics=()))
     return judged(stale_kdump, Facts({type(one): one for one in known}))
@@ -68,3 +73,21 @@ def test_edges_of_boot_memory_may_be_missing(layout):
 def test_none_is_loaded(layout):
     assert verdict(layout, TOLD_BOOT, loaded=False).outcome is Outcome.PASSED
     assert told(verdict(layout, TOLD_BOOT, loaded=True)) == (Claim.PROVEN, [DIMM])
+
+
+def test_the_list_of_the_loaded_crash_kernel_is_proof(layout):
+    assert told(verdict(layout, image=TOLD_BOOT)) == (Claim.PROVEN, [DIMM])
+    assert verdict(layout, image=TOLD_ALL).outcome is Outcome.PASSED
+    assert verdict(layout, image=False).outcome is Outcome.PASSED
+
+
+def test_a_list_that_cannot_be_read_says_why(layout):
+    outcome = verdict(layout, image=[])
+    assert told(outcome) == (Claim.SUSPECTED, [DIMM])
+    assert outcome.findings[0].hit.message.endswith("none of its 4 segments can be read as an ELF header.")
+
+
+def test_memory_in_the_list_that_is_gone(layout):
+    outcome = verdict(layout, image=TOLD_ALL, dimm=None)
+    assert told(outcome) == (Claim.PROVEN, [DIMM])
+    assert outcome.findings[0].hit.title == "The crash kernel takes memory that is gone for memory"
