@@ -69,6 +69,7 @@ def main() -> int:
 
 def run(name: str, minutes: float, work: Path, findings: Path) -> int:
     """One target in its own process, begun again where it died; the number of findings."""
+    findings.mkdir(parents=True, exist_ok=True)
     before, end, executions = set(findings.glob(f"{name}-*")), time.monotonic() + 60 * minutes, 0
     while (left := end - time.monotonic()) > 1:
         command = [sys.executable, "-m", "tests.fuzz", "--search", "--minutes", str(left / 60), "--work", str(work)]
