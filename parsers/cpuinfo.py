@@ -43,7 +43,9 @@ class CpuInfo:
 
 def looks_like_cpuinfo(head: bytes) -> bool:
     """Whether a file begins like ``/proc/cpuinfo`` of any architecture."""
-    return head[:64].startswith((b"processor\t", b"processor :", b"processor:")) or _first(head[:4096]) is not None
+    head = head[:4096]
+    begins = head.startswith((b"processor\t", b"processor :", b"processor:"))
+    return begins or _ARM64.search(head) is not None or _first(head) is not None
 
 
 def parse_cpuinfo(data: bytes, path: str) -> CpuInfo:

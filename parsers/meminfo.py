@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from parsers.errors import Diagnostic, FormatError
+from parsers.errors import ArchitectureError, Diagnostic, FormatError
 from parsers.expressions import expression
 from parsers.lines import numbered, text_of, unread_lines
 from parsers.records import dataclass
@@ -52,7 +52,7 @@ class Meminfo:
 
 
 def parse_meminfo(data: bytes, path: str) -> Meminfo:
-    """Read ``/proc/meminfo``; FormatError without ``MemTotal``."""
+    """Read ``/proc/meminfo``; FormatError without ``MemTotal``, ArchitectureError for that of a 32-bit kernel."""
     data = text_of(data, path, limit=MAX_BYTES, what="/proc/meminfo")
     fields: dict[str, int] = {}
     lines: dict[str, int] = {}
@@ -62,6 +62,9 @@ def parse_meminfo(data: bytes, path: str) -> Meminfo:
         lines[name] = line
     if "MemTotal" not in fields:
         raise FormatError("no MemTotal, no /proc/meminfo", path=path)
+    if "HighTotal" in fields:  # CONFIG_HIGHMEM, which arm64 cannot have
+        line = lines["HighTotal"]
+        raise ArchitectureError("memory of a 32-bit kernel (HighTotal), not of arm64", path=path, line=line)
     return Meminfo(
         path=path,
         fields=MappingProxyType(fields),

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from parsers.errors import Diagnostic, FormatError
+from parsers.errors import ArchitectureError, Diagnostic, FormatError
 from parsers.expressions import expression
 from parsers.lines import at_lines, numbered, text_of
 from parsers.mapping import I64, U32
@@ -78,7 +78,7 @@ class Zoneinfo:
 
 
 def parse_zoneinfo(data: bytes, path: str) -> Zoneinfo:
-    """Read ``/proc/zoneinfo``; FormatError without a zone."""
+    """Read ``/proc/zoneinfo``; FormatError without a zone, ArchitectureError where it has one of 32-bit kernels."""
     data = text_of(data, path, limit=MAX_BYTES, what="/proc/zoneinfo")
     headers: list[tuple[int, str, int]] = []
     columns: dict[str, list[int]] = {key: [] for key in _COUNTS}
@@ -99,6 +99,9 @@ def parse_zoneinfo(data: bytes, path: str) -> Zoneinfo:
                 page_tables[node] = page_tables.get(node, 0) + value
     if not headers:
         raise FormatError("no line 'Node N, zone NAME', no /proc/zoneinfo", path=path)
+    high = next((line for _, zone, line in headers if zone == "HighMem"), None)
+    if high is not None:  # CONFIG_HIGHMEM, which arm64 cannot have
+        raise ArchitectureError("zones of a 32-bit kernel (HighMem), not of arm64", path=path, line=high)
     counts = {key: np.array(column, dtype=np.int64) for key, column in columns.items()}
     line_numbers = np.array([line for *_, line in headers], dtype=np.uint32)
     missing = (counts["spanned"] < 0) | (counts["present"] < 0) | (counts["managed"] < 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from analyzer.audit import audit
 from analyzer.sources.read import Request, read_sources
+from parsers.cpuinfo import looks_like_cpuinfo, parse_cpuinfo
 from parsers.errors import ArchitectureError, FormatError
 from parsers.iomem import parse_iomem
 from parsers.kinds import KINDS
@@ -61,6 +63,16 @@ FOREIGN = {
     ),
     "release of x86": ("uname", "Linux pc 6.1.0-18-amd64 #1 SMP Debian 6.1.76-1 x86_64 GNU/Linux\n", "x86_64"),
     "release of PowerPC": ("uname", "Linux pc 5.14.0-427.el9.ppc64le #1 SMP ppc64le GNU/Linux\n", "ppc64le"),
+    "zoneinfo of a 32-bit kernel": (
+        "proc_zoneinfo",
+        "Node 0, zone   Normal\n  pages free     100\n        spanned  4096\nNode 0, zone  HighMem\n",
+        "32-bit kernel",
+    ),
+    "meminfo of a 32-bit kernel": (
+        "proc_meminfo",
+        "MemTotal:        2065384 kB\nHighTotal:       1310720 kB\nHighFree:         901204 kB\n",
+        "32-bit kernel",
+    ),
     "configuration of x86": (
         "config",
         "# Linux/x86 6.1.76 Kernel Configuration\nCONFIG_X86_64=y\nCONFIG_X86=y\n",
@@ -142,6 +154,17 @@ def test_cpuinfo_of_arm64_says_so_for_what_does_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [b"      4 CPU architecture: 8\n      4 CPU part\t: 0xd0c\n", KINDS["cpuinfo"].sample])
 def test_cpuinfo_as_it_is_collected(text: bytes) -> None:
     assert KINDS["cpuinfo"].parse(text, "cpuinfo")
+
+
+@pytest.mark.parametrize("name", ["cortex-a72-7.3", "cortex-a76-6.1", "max-7.3"])
+def test_cpuinfo_of_guests(tmp_path: Path, name: str) -> None:
+    recorded = (CAPTURES.parent / "host/cpuinfo" / name).read_bytes()
+    shutil.copytree(HOST, tmp_path / "host")
+    shutil.copy(CAPTURES.parent / "host/cpuinfo" / name, tmp_path / "host/cpuinfo")
+    assert "cpuinfo" in {one.kind for one in read_sources(Request((tmp_path / "host",))).sources}
+    plain = re.sub(rb"^ *\d+ ", b"", recorded, flags=re.MULTILINE)  # as the kernel prints it
+    assert looks_like_cpuinfo(plain)
+    assert parse_cpuinfo(plain, "cpuinfo").diagnostics == ()
 
 
 def test_cpuinfo_that_says_nothing() -> None:
