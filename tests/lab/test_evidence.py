@@ -86,6 +86,21 @@ def test_the_page_can_be_made_from_itself():
     assert matrix.table(known)[2] in page.splitlines()
 
 
+def test_a_test_of_the_corpus_has_the_rodata_of_its_machine():
+    said = {"kernel": "7.3.4", "pages": "4K", "moments": {"04-unplug": {"LIN-02": "fired"}}}
+    _, rows = matrix.runs({f"{test}-7.3-4k": said for test in ("dimm-of-a-gibibyte", "two-dimms")})
+    assert rows == {
+        ("7.3-4k", "off", "off"): {"1 GiB leaves": {"LIN-02"}},
+        ("7.3-4k", "off", "default"): {"DIMM": {"LIN-02"}},
+    }
+
+
+def test_every_kind_of_evidence_is_there_or_it_is_said_why():
+    for name, damage in DAMAGE.items():
+        missing = {kind for kind, files in evidence.evidence(name) if not files}
+        assert set(damage.get("absent", {})) == missing, name
+
+
 def test_short_codes_are_expanded():
     assert matrix.expanded("ATT-01, -02; VMM-13") == ["ATT-01", "ATT-02", "VMM-13"]
     assert matrix.expanded("") == []
