@@ -19,7 +19,7 @@ from parsers.errors import Diagnostic, InputError
 from parsers.image.code import KernelCode
 from parsers.iomem import Iomem
 from parsers.kconfig import Kconfig
-from parsers.mapping import Mapping
+from parsers.mapping import I64, Mapping
 from parsers.records import dataclass
 from parsers.uname import KernelRelease
 from parsers.vmcore.addresses import AddressMap
@@ -28,12 +28,12 @@ from parsers.vmcore.crash_image import read_crash_image
 from parsers.vmcore.distilled import write_core
 from parsers.vmcore.dump import Dump
 from parsers.vmcore.explain import Step
-from parsers.vmcore.generation import Generation, came_or_went, changed_sections, is_noisy, read_generation
+from parsers.vmcore.generation import Generation, came_or_went, changed_sections, is_noisy, read_events, read_generation
 from parsers.vmcore.hugetlb import read_hugetlb
 from parsers.vmcore.kcore import KcoreMemory
 from parsers.vmcore.kernel_code import read_kernel_code
 from parsers.vmcore.memory import PhysicalMemory, RecordingMemory
-from parsers.vmcore.moment import Flux, find_flux, of_no_section, struct_pages_of, without_flux
+from parsers.vmcore.moment import Flux, find_flux, joined, linear_map_of, of_no_section, struct_pages_of, without_flux
 from parsers.vmcore.opening import RawDump, open_dump
 from parsers.vmcore.pagetable import Walk, walk_page_tables
 from parsers.vmcore.printed import Boundary, as_printed, read_boundaries
@@ -60,6 +60,7 @@ from parsers.vmcoreinfo import VmcoreInfo
 __all__ = ["Distilled", "VmcoreFacts", "distill", "extract", "extract_facts"]
 
 T = TypeVar("T")
+_SECOND_READINGS = 4
 _PAUSES = 1, 2, 4
 """Seconds between attempts at a running kernel of whose memory some came or went."""
 
@@ -177,24 +178,85 @@ def _trust_zeros(dump: Dump, memory: KcoreMemory) -> None:
         memory.vouch = voucher(dump, sections, other)
 
 
-def _find_flux(
-    dump: Dump, walk: Walk, sections: SectionRows | None, iomem: Iomem | None, generation: Generation
-) -> Flux:
-    """What is different when section table, page tables and resources are read again, or came and went meanwhile."""
+@dataclass(frozen=True, eq=False)
+class _Reading:
+    """What of a first reading is read a second time."""
+
+    walk: Walk
+    sections: SectionRows | None
+    struct_pages: StructPageRows | None
+    zones: ZoneRows | None
+    iomem: Iomem | None
+    generation: Generation
+    """When it began."""
+
+
+def _find_flux(dump: Dump, first: _Reading) -> Flux:
+    """What is different when section table, page tables and resources are read again, or came and went meanwhile.
+
+    Events of other devices do not end on some hosts.  Memory of drivers, of which only events tell that it came and
+    went, counts as unchanged where a second reading of it, with no event meanwhile, is equal to the first.
+    """
+    for _ in range(_SECOND_READINGS - 1):
+        flux, is_final = _compared(dump, first)
+        if is_final:
+            return flux
+    return _compared(dump, first)[0]
+
+
+def _compared(dump: Dump, first: _Reading) -> tuple[Flux, bool]:
+    """The difference of a second reading, and whether another one would show no less."""
+    walk, sections, generation = first.walk, first.sections, first.generation
     dump.forget()
+    events = read_events(dump)
+    is_noisy_before = generation.events is not None and events != generation.events
     again = dump.attempt("section table", lambda: read_sections(dump))
-    same = iomem is None or _same_resources(iomem, dump.attempt("resources", lambda: read_iomem(dump)))
+    same = first.iomem is None or _same_resources(first.iomem, dump.attempt("resources", lambda: read_iomem(dump)))
     size, page_size = dump.size("page") or 64, dump.addresses.granule.page_size
-    empty = np.empty(0, dtype=np.uint64)
-    start, last = (empty, empty) if sections is None else struct_pages_of(sections, size, page_size)
-    mapped = np.argsort(start, kind="stable")
-    second = walk_page_tables(dump.memory, dump.addresses, source=dump.path, pages_of=(start[mapped], last[mapped]))
+    stale = of_no_section(walk, sections, dump.addresses, size)
+    of_drivers = sections is not None and bool(sections.device.any())
+    can_be_noise = of_drivers or (stale is not None and bool(stale[0].size))
+    ranges = [] if sections is None else [struct_pages_of(sections, size, page_size)]
+    if is_noisy_before and sections is not None:
+        ranges += [linear_map_of(sections, sections.device, dump.addresses), *filter(None, [stale])]
+    empty = (np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.uint64))
+    start, last = joined(*(np.concatenate(column) for column in zip(empty, *ranges, strict=True)))
+    second = walk_page_tables(dump.memory, dump.addresses, source=dump.path, pages_of=(start, last))
+    moved = np.empty(0, dtype=np.int64)
+    if is_noisy_before and first.zones is not None:
+        same &= _same_zones(first.zones, dump.attempt("zones", lambda: read_zones(dump)))
+    if is_noisy_before and first.struct_pages is not None and sections is not None:
+        pages = dump.attempt("struct pages", lambda: read_struct_pages(dump, again, second))
+        moved = _different_pages(first.struct_pages, pages, sections)
     now = read_generation(dump)
-    moved = None if sections is None else changed_sections(generation, now, sections)
+    is_steady = events is not None and events == now.events and not now.is_list_old
+    if sections is not None:
+        moved = np.union1d(moved, changed_sections(generation, now, sections, is_steady=is_steady))
     per_block = 1 if generation.blocks is None else generation.blocks.sections_per_block
-    stale = of_no_section(walk, sections, dump.addresses, size) if is_noisy(generation, now) else None
+    if is_steady or not is_noisy(generation, now):
+        stale = None
     flux = find_flux((walk, sections), (second, again), dump.addresses, size, per_block, moved, stale)
-    return flux if same and not came_or_went(generation, now) else replace(flux, matters=True)
+    came = not same or came_or_went(generation, now)
+    is_final = is_steady or came or not can_be_noise or not is_noisy(generation, now) or not flux.matters
+    return replace(flux, matters=True) if came else flux, is_final
+
+
+def _same_zones(mine: ZoneRows, other: ZoneRows | None) -> bool:
+    columns = ("node", "start_pfn", "spanned", "present", "node_id", "node_start_pfn", "node_spanned", "node_present")
+    same = other is not None and mine.name == other.name
+    return same and all(np.array_equal(getattr(mine, name), getattr(other, name)) for name in columns)
+
+
+def _different_pages(mine: StructPageRows, other: StructPageRows | None, sections: SectionRows) -> I64:
+    """Numbers of the sections whose struct pages are not the same, or are not known the second time."""
+    per_section = (1 << sections.section_size_bits) // ((2 << 20) // mine.pages_per_subsection)
+    if other is None:
+        return np.unique(mine.pfn // per_section)
+    pfns = np.union1d(mine.pfn, other.pfn)
+    state = np.full((2, pfns.size), -1, dtype=np.int64)
+    for row, rows in enumerate((mine, other)):
+        state[row, np.searchsorted(pfns, rows.pfn)] = rows.blank
+    return np.unique(pfns[state[0] != state[1]] // per_section)
 
 
 def _same_resources(mine: Iomem, other: Iomem | None) -> bool:
@@ -243,7 +305,9 @@ def _facts_of(dump: Dump, raw: RawDump, *, with_dmesg: bool, with_nodename: bool
     texts = Texts.of(dump, raw.vmcoreinfo.osrelease, with_dmesg=with_dmesg, with_nodename=with_nodename)
     code = fact("kernel code", read_kernel_code)
     boundaries = read_boundaries(dump)
-    recheck = None if generation is None else partial(_find_flux, dump, walk, sections, iomem, generation)
+    recheck = None
+    if generation is not None:
+        recheck = partial(_find_flux, dump, _Reading(walk, sections, struct_pages, zones, iomem, generation))
     return VmcoreFacts(
         path=raw.path,
         kind=raw.kind,

@@ -27,7 +27,7 @@ from parsers.vmcore.memory import MissingMemoryError
 from parsers.vmcore.rows import BlockRows, SectionRows
 from parsers.vmcore.zones import node_addresses
 
-__all__ = ["Generation", "came_or_went", "changed_sections", "is_noisy", "is_quiet", "read_generation"]
+__all__ = ["Generation", "came_or_went", "changed_sections", "is_noisy", "is_quiet", "read_events", "read_generation"]
 
 _DEVICE = "Device"
 """The zone of memory that drivers map, by its name (mm/page_alloc.c ``zone_names``)."""
@@ -63,10 +63,10 @@ def read_generation(dump: Dump) -> Generation:
         identity = _directories(dump, blocks.address)
     with suppress(*UNREADABLE):
         zones = _sequences(dump)
-    return Generation(blocks, identity, zones, bool(_variable(dump, "kcore_need_update", 4)), _events(dump))
+    return Generation(blocks, identity, zones, bool(_variable(dump, "kcore_need_update", 4)), read_events(dump))
 
 
-def _events(dump: Dump) -> int | None:
+def read_events(dump: Dump) -> int | None:
     """``uevent_seqnum``, as sysfs shows it where the kernel's own symbols lack it."""
     number = _variable(dump, "uevent_seqnum", 8)
     if number is None and os.path.realpath(dump.path) == "/proc/kcore":
@@ -146,8 +146,11 @@ def came_or_went(before: Generation, after: Generation) -> bool:
     return mine.state != other.state or not all(np.array_equal(then, now) for then, now in columns)
 
 
-def changed_sections(before: Generation, after: Generation, sections: SectionRows) -> I64:
+def changed_sections(before: Generation, after: Generation, sections: SectionRows, *, is_steady: bool = False) -> I64:
     """Numbers of the sections, of those given and of blocks, whose memory may have come or gone between the two.
+
+    ``is_steady`` where the sections, and all that maps them, were read again with no event meanwhile, and are equal:
+    then events before that do not matter.
 
     Boot memory stays: arm64 refuses to take it offline.  An online block changes with its zone, where zones count, and
     else any block may when one did.  Memory that drivers map with ZONE_DEVICE has no blocks: any event may be its.
@@ -165,7 +168,7 @@ def changed_sections(before: Generation, after: Generation, sections: SectionRow
         may_have = np.where(held, changed[row], may_have)
         of_blocks = first[changed][:, None] + np.arange(before.blocks.sections_per_block)
         gone = np.setdiff1d(of_blocks.ravel(), number)
-    device = before.events != after.events or any(name == _DEVICE for _, name in moved)
+    device = (not is_steady and before.events != after.events) or any(name == _DEVICE for _, name in moved)
     may_have = np.where(sections.device, device, may_have & ~sections.early)
     return np.union1d(sections.section_nr[may_have].astype(np.int64), gone)
 

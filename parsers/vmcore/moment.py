@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from parsers.vmcore.extract import VmcoreFacts
     from parsers.vmcore.pagetable import Walk
 
-__all__ = ["CHANGED", "Flux", "find_flux", "of_no_section", "struct_pages_of", "without_flux"]
+__all__ = [
+    "CHANGED",
+    "Flux",
+    "find_flux",
+    "joined",
+    "linear_map_of",
+    "of_no_section",
+    "struct_pages_of",
+    "without_flux",
+]
 
 CHANGED = "memory came or went while it was read"
 """Why a fact about memory as a whole is left out."""
@@ -62,6 +71,13 @@ def struct_pages_of(sections: SectionRows, size: int, page_size: int) -> tuple[U
     memmap = sections.section_mem_map & ~np.uint64((1 << _FLAG_BITS) - 1)
     start = memmap + sections.section_nr * np.uint64(per_section * size)
     return start, start + np.uint64(per_section * size - 1)
+
+
+def linear_map_of(sections: SectionRows, rows: Bool, addresses: AddressMap) -> tuple[U64, U64]:
+    """First and last addresses of the linear map of the sections that ``rows`` chooses."""
+    span = np.uint64(1 << sections.section_size_bits)
+    at = sections.section_nr[rows] * span + np.uint64((addresses.page_offset - addresses.phys_offset) & MASK)
+    return at, at + (span - np.uint64(1))
 
 
 def find_flux(
@@ -110,13 +126,10 @@ def of_no_section(walk: Walk, sections: SectionRows | None, addresses: AddressMa
     """
     if sections is None or not len(sections):
         return None
-    span = np.uint64(1 << sections.section_size_bits)
-    at = sections.section_nr * span + np.uint64((addresses.page_offset - addresses.phys_offset) & MASK)
+    at, at_last = linear_map_of(sections, np.ones(len(sections), dtype=np.bool_), addresses)
     struct_start, struct_last = struct_pages_of(sections, size, addresses.granule.page_size)
     has = sections.section_mem_map >> np.uint64(_FLAG_BITS) != 0
-    known = _joined(
-        np.concatenate((at, struct_start[has])), np.concatenate((at + (span - np.uint64(1)), struct_last[has]))
-    )
+    known = joined(np.concatenate((at, struct_start[has])), np.concatenate((at_last, struct_last[has])))
     mapping = walk.mapping
     start, last = mapping.start[mapping.attrs != 0], mapping.last[mapping.attrs != 0]
     low, high = np.uint64(addresses.page_offset), np.uint64((addresses.linear_end - 1) & MASK)
@@ -127,7 +140,7 @@ def of_no_section(walk: Walk, sections: SectionRows | None, addresses: AddressMa
         first = memmap + (offset - (offset >> 63 << 64)) // page * size & MASK  # of the first page of the linear map
         length = (addresses.linear_end - addresses.page_offset) // page * size
         inside |= (start >= np.uint64(first)) & (start <= np.uint64(min(first + length, MASK)))
-    return _minus(_joined(start[inside], last[inside]), known) if inside.any() else None
+    return _minus(joined(start[inside], last[inside]), known) if inside.any() else None
 
 
 def _different_rows(before: Walk, after: Walk) -> tuple[U64, U64]:
@@ -258,7 +271,7 @@ def _cut(walk: Walk, start: U64, last: U64) -> Walk:
     mapping = walk.mapping
     if not start.size:
         return walk
-    start, last = _joined(start, last)
+    start, last = joined(start, last)
     places = np.unique(np.concatenate((start, last + np.uint64(1))))
     row = np.searchsorted(mapping.start, places, side="right").astype(np.int64) - 1
     inside = (row >= 0) & (places <= mapping.last[np.maximum(row, 0)]) if len(mapping) else np.zeros(0, np.bool_)
@@ -291,8 +304,10 @@ def _cut(walk: Walk, start: U64, last: U64) -> Walk:
     )
 
 
-def _joined(start: U64, last: U64) -> tuple[U64, U64]:
+def joined(start: U64, last: U64) -> tuple[U64, U64]:
     """Sorted ranges without overlaps."""
+    if not start.size:
+        return start, last
     order = np.argsort(start, kind="stable")
     start, reach = start[order], np.maximum.accumulate(last[order])
     first = np.concatenate((np.ones(1, np.bool_), start[1:] > reach[:-1]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from tests.parsers.vmcore.kcores import room_for_kcore
 from tests.parsers.vmcore.test_kcore import kcore_of
 
 HOSTED = FIXTURES / "dimm-6.12-memmap-on-memory-online.core.zst"
+READDED = FIXTURES / "pmem-6.12-readded.core.zst"
 AFTER = FIXTURES / "pmem-6.12-vuln-after.core.zst"
 BEFORE = FIXTURES / "pmem-6.12-vuln-before.core.zst"
 
@@ -52,6 +54,62 @@ def unquiet(room, monkeypatch):
     monkeypatch.setattr(extracting, "_find_flux", lambda *_: flux)
     monkeypatch.setattr(extracting.time, "sleep", lambda _: None)
     return kcore_of(room, AFTER)
+
+
+class Events:
+    """A kernel with events of other devices: ``steps``, over and over, come before each look at the counter."""
+
+    def __init__(self, monkeypatch, *steps):
+        self.steps, self.now, self.looks = cycle(steps), 100, 0
+        monkeypatch.setattr(extracting.time, "sleep", lambda _: None)
+        monkeypatch.setattr(extracting, "read_events", lambda _: self.look())
+        whole = extracting.read_generation
+        monkeypatch.setattr(extracting, "read_generation", lambda dump: replace(whole(dump), events=self.look()))
+
+    def look(self):
+        self.looks += 1
+        self.now += next(self.steps)
+        return self.now
+
+
+def test_memory_of_drivers_is_judged_where_events_pause_for_a_second_reading(room, monkeypatch) -> None:
+    """Containers that start and stop send events without end: the audit began before one, and read again after it."""
+    path = kcore_of(room, BEFORE)
+    quiet = audit(Request((path,)))
+    Events(monkeypatch, 0, 3, 2, 1, 0)  # the first second reading has an event in it, the next one has not
+    noisy = audit(Request((path,)))
+    assert noisy.overall.text == quiet.overall.text
+    assert noisy.overall.state is State.AT_RISK
+    assert "VMM-01, proven" in noisy.overall.text
+    outcomes = [[(one.rule.code, one.outcome) for one in report.verdicts] for report in (noisy, quiet)]
+    assert outcomes[0] == outcomes[1]
+
+
+def test_memory_of_drivers_is_unknown_where_events_never_pause(room, monkeypatch) -> None:
+    path = kcore_of(room, BEFORE)
+    events = Events(monkeypatch, 1)
+    report = audit(Request((path,)))
+    assert report.overall.missing == ("memory of one moment",)
+    assert report.overall.state is State.BLIND
+    assert events.looks <= 50, "a bounded number of readings"
+
+
+def test_struct_pages_that_differ_between_events_are_in_flux(room, monkeypatch) -> None:
+    """Memory of drivers that was removed and added again while its struct pages were read."""
+    path = kcore_of(room, READDED)
+    Events(monkeypatch, 0, 1, 0)
+    whole, calls = extracting.read_struct_pages, []
+
+    def torn(dump, sections, walk):
+        rows = whole(dump, sections, walk)
+        calls.append(rows)
+        return replace(rows, blank=~rows.blank) if len(calls) % 2 else rows  # as the first reading finds them
+
+    assert len(extract(READDED).struct_pages)
+    monkeypatch.setattr(extracting, "read_struct_pages", torn)
+    report = audit(Request((path,)))
+    assert report.overall.missing == ("memory of one moment",)
+    assert not [one.rule.code for one in report.findings if one.severity > 0]
 
 
 def test_the_verdict_is_that_memory_changed_and_to_audit_again(unquiet) -> None:

@@ -90,6 +90,12 @@ def test_memory_of_drivers_has_no_blocks_and_any_event_may_be_its():
     one = Generation(pmem.blocks, np.zeros(len(pmem.blocks), np.uint64), {}, is_list_old=False, events=1)
     device = pmem.sections.section_nr[pmem.sections.device].astype(np.int64).tolist()
     assert changed_sections(one, replace(one, events=2), pmem.sections).tolist() == device != []
+    assert changed_sections(one, replace(one, events=2), pmem.sections, is_steady=True).size == 0
+    zones = {(0, "Device"): 2}  # before 5.15, which counts it
+    moved = changed_sections(
+        replace(one, zones={(0, "Device"): 0}), replace(one, events=2, zones=zones), pmem.sections, is_steady=True
+    )
+    assert moved.tolist() == device
     assert changed_sections(one, one, pmem.sections).size == 0
 
 
