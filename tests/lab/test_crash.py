@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 from pathlib import Path
 
@@ -70,3 +71,16 @@ def test_every_form_is_written_as_it_is_described(lab, form):
     assert called.startswith(f"dump {FORMS[form]} /proc/vmcore" if FORMS[form] else "dd if=/proc/vmcore")
     assert described(form).endswith(FORMS[form] or "/proc/vmcore")
     assert (out / form).exists() == ("-F" in FORMS[form])
+
+
+def test_capture_that_was_cut_short_is_kept(tmp_path, monkeypatch):
+    """The guest was stopped while it collected: the collector's own directory is still there."""
+    monkeypatch.syspath_prepend(str(LAB))
+    gather = runpy.run_path(str(LAB / "run.py"))["gather"]
+    moment = tmp_path / "share/out/02-one-removed"
+    (moment / ".ptaudit.x").mkdir(parents=True)
+    (moment / "iomem").write_text("")
+    (tmp_path / "kept").mkdir()
+    hashes: dict[str, str] = {}
+    gather(tmp_path / "kept", tmp_path / "share", hashes)
+    assert list(hashes) == ["02-one-removed/iomem"]
