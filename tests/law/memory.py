@@ -14,6 +14,7 @@ from analyzer.sources import reading
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from analyzer.sources.budget import Budget
     from parsers.evidence import Kind
 
 __all__ = ["Memory"]
@@ -41,11 +42,11 @@ class Memory:
         ):
             yield
 
-    def _parsed_by(self, kind: Kind, where: Path | bytes, name: str) -> Any:
+    def _parsed_by(self, kind: Kind, where: Path | bytes, name: str, budget: Budget) -> Any:
         data = where.read_bytes() if isinstance(where, Path) else where
         key = kind.name, name, hashlib.sha256(data).digest()
         if key not in self._parsed:
             if len(self._parsed) >= KEPT:
                 del self._parsed[next(iter(self._parsed))]
-            self._parsed[key] = self._parse(kind, where, name)
+            self._parsed[key] = self._parse(kind, where, name, budget)
         return self._parsed[key]
