@@ -20,8 +20,8 @@ TOLD_ALL = [(0x40000, 0x70000), (0x74000, 0x80000), DIMM]
 TOLD_BOOT = TOLD_ALL[:2]
 
 
-def verdict(layout, told=None, *, loaded=None, image=None, dimm=DIMM):
-    resources = Resources.of(parse_iomem(IOMEM, "iomem"))
+def verdict(layout, told=None, *, loaded=None, image=None, dimm=DIMM, iomem=IOMEM):
+    resources = Resources.of(parse_iomem(iomem, "iomem"))
     hot, boot = Ranges.pairs([dimm] if dimm else []), Ranges.pairs([BOOT])
     memory = table(layout, valid=boot | hot, possible=boot | hot, hotadded=hot, early=boot)
     known = [layout, resources, memory]
@@ -79,6 +79,14 @@ def test_the_list_of_the_loaded_crash_kernel_is_proof(layout):
     assert told(verdict(layout, image=TOLD_BOOT)) == (Claim.PROVEN, [DIMM])
     assert verdict(layout, image=TOLD_ALL).outcome is Outcome.PASSED
     assert verdict(layout, image=False).outcome is Outcome.PASSED
+
+
+def test_kexec_tools_leaves_memory_of_drivers_out(layout):
+    """Debian's 7.3.4: the list was the same before and after `kexec -p` with 384 MiB of virtio-mem online."""
+    of_driver = IOMEM.replace(b"9fffffff : System RAM", b"9fffffff : System RAM (virtio_mem)")
+    plain, managed = (verdict(layout, image=TOLD_BOOT, iomem=one) for one in (IOMEM, of_driver))
+    assert told(plain) == told(managed) == (Claim.PROVEN, [DIMM])
+    assert ["kexec-tools" in one.findings[0].hit.message for one in (plain, managed)] == [False, True]
 
 
 def test_a_list_that_cannot_be_read_says_why(layout):
