@@ -1,7 +1,7 @@
 """What mail, web pages and Windows make of a text, undone: line numbers stay those of the text as it was sent.
 
-Quoted-printable and base64 bodies of mail, UTF-16, no-break spaces, the entities and tags of HTML.  Each is recognised
-by what only it looks like; anything else passes unchanged, at the cost of a few searches.
+Quoted-printable and base64 bodies of mails and of their parts, UTF-16, no-break spaces, the entities and tags of HTML.
+Each is recognised by what only it looks like; anything else passes unchanged, at the cost of a few searches.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from itertools import islice, pairwise
 
 from parsers.expressions import expression
 
@@ -16,8 +17,16 @@ __all__ = ["decoded"]
 
 MAX_ENCODED = 64 << 20
 """Larger texts are not mail."""
+MAX_PARTS = 1000
+"""Of a mail, and of a mailbox."""
 _PEEK = 1 << 16
 _HEADERS = expression(rb"\A(?:[A-Za-z][\w-]{0,60}:[^\n]{0,2000}\n(?:[ \t][^\n]{0,2000}\n){0,50}){1,200}\r?\n")
+_BOUNDARY = expression(
+    rb"^Content-Type: *multipart/[^\n]{0,200}?(?:\n[ \t][^\n]{0,200}?){0,4}?"
+    rb"\bboundary=(?:\"([^\"\n]{1,70})\"|([^\s;\"]{1,70}))",
+    re.IGNORECASE | re.MULTILINE,
+)
+_MAILBOX_LINE = rb"From [^\n]{1,200} \d\d:\d\d:\d\d [^\n]{0,20}\d{4}"
 _ENCODING = expression(rb"^Content-Transfer-Encoding:\s*(quoted-printable|base64)", re.IGNORECASE | re.MULTILINE)
 _BASE64 = expression(rb"\A\s{0,8}(?:[A-Za-z0-9+/]{60,76}\r?\n){2,}")
 _BASE64_BODY = expression(rb"\A\s{0,8}(?:[A-Za-z0-9+/]{1,76}={0,2}\s{0,4})+")
@@ -45,7 +54,7 @@ def decoded(data: bytes) -> bytes:
     """
     data = _from_utf16(data)
     if len(data) <= MAX_ENCODED:
-        data = _from_mail(data)
+        data = _from_mails(data)
     if _NO_BREAK in data:
         data = data.replace(_NO_BREAK, b" ")
     if b"&lt;" in data or b"&gt;" in data or _PAGE.search(data, 0, _PEEK):
@@ -64,9 +73,32 @@ def _from_utf16(data: bytes) -> bytes:
     return data.decode(codec, "replace").encode() if codec else data
 
 
+def _from_mails(data: bytes) -> bytes:
+    """A mail, or several in a mailbox, with the bodies of all parts; a part that is not text stays as it is."""
+    named = _BOUNDARY.finditer(data) if b"boundary=" in data else iter(())
+    bounds = {found[1] or found[2] for found in islice(named, MAX_PARTS)}
+    lines = [b"--%b(?:--)?" % re.escape(bound) for bound in sorted(bounds)]
+    if data.startswith(b"From "):
+        lines.append(_MAILBOX_LINE)
+    if not lines:
+        return _from_mail(data)
+    begins = [found.end() for found in re.finditer(rb"^(?:%b)[ \t]*\r?\n" % b"|".join(lines), data, re.MULTILINE)]
+    cuts = [0, *begins[:MAX_PARTS], len(data)]
+    return b"".join(_part(data[start:end]) for start, end in pairwise(cuts))
+
+
+def _part(data: bytes) -> bytes:
+    """One part of a mail, up to the line that begins the next, which stays."""
+    last = data.rfind(b"\n", 0, len(data) - 1) + 1
+    if not data[last:].startswith((b"--", b"From ")):
+        last = len(data)
+    plain = _from_mail(data[:last])
+    return plain + (b"" if plain.endswith(b"\n") or last == len(data) else b"\n") + data[last:]
+
+
 def _from_mail(data: bytes) -> bytes:
     """The body of a mail, after as many empty lines as its headers had, or a body alone."""
-    if b"=" not in data and not _BASE64.match(data):
+    if b"=" not in data and not _BASE64.match(data) and not _ENCODING.search(data, 0, _PEEK):
         return data
     headers = _HEADERS.match(data)
     start = headers.end() if headers is not None else 0

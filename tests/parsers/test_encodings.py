@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import quopri
 from pathlib import Path
 
@@ -75,3 +76,37 @@ def test_other_evidence_is_decoded_as_well() -> None:
 def test_both_orders_of_utf16_with_and_without_its_mark(codec: str) -> None:
     text = "[    1.000000] Offlined Pages 32768\n"
     assert decoded(text.encode(codec)) == text.encode()
+
+
+TEXT = b"[    1.000000] Offlined Pages 32768\nx=1 ESR = 0x96000006\n" * 3
+ENCODINGS = {"8bit": bytes, "base64": base64.encodebytes, "quoted-printable": quopri.encodestring}
+
+
+def part(encoding: str, body: bytes = TEXT) -> bytes:
+    headers = f'Content-Type: text/plain;\n\tname="dmesg.txt"\nContent-Transfer-Encoding: {encoding}\n\n'
+    return headers.encode() + ENCODINGS[encoding](body)
+
+
+@pytest.mark.parametrize("first", ENCODINGS)
+@pytest.mark.parametrize("second", ENCODINGS)
+@pytest.mark.parametrize("boundary", [b'boundary="=-x+(1)"', b"charset=utf-8;\n boundary==-x+(1)"])
+def test_every_part_of_a_mail_is_decoded(first: str, second: str, boundary: bytes) -> None:
+    head = b"From: a@b\nMIME-Version: 1.0\nContent-Type: multipart/mixed; " + boundary + b"\nSubject: x\n\n"
+    mail = head + b"--=-x+(1)\n" + part(first) + b"\n--=-x+(1)\n" + part(second) + b"\n--=-x+(1)--\n"
+    for text in (mail, mail.replace(b"\n", b"\r\n")):
+        once = decoded(text)
+        assert once.replace(b"\r\n", b"\n").count(TEXT.replace(b"\n\n", b"\n")) == 2
+        assert decoded(once) == once
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_every_mail_of_a_mailbox_is_decoded(encoding: str) -> None:
+    line = b"From a@b Thu Jan  1 00:00:00 1970\n"
+    box = (line + b"From: a@b\nSubject: x\n" + part(encoding) + b"\n") * 3
+    assert decoded(box).count(TEXT) == 3
+
+
+def test_a_part_that_is_not_text_leaves_the_others() -> None:
+    packed = part("base64", gzip.compress(bytes(range(256)) * 4, mtime=0))
+    mail = b"Content-Type: multipart/mixed; boundary=b\n\n--b\n" + packed + b"--b\n" + part("base64") + b"--b--\n"
+    assert TEXT in decoded(mail)
