@@ -89,6 +89,7 @@ _SAID: Mapping[str, tuple[tuple[str, Callable[[Any], frozenset[object]]], ...]] 
     "page size": (
         ("config", lambda one: _one(one.page_size)),
         ("vmcoreinfo", lambda one: _one(one.page_size)),
+        ("vmcore", lambda one: _one(one.vmcoreinfo.page_size)),
         ("dmesg", _page_sizes_of_log),
     ),
     "kimage_voffset": (

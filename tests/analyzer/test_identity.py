@@ -1,17 +1,22 @@
 """Evidence of two machines or two boots is refused, whatever says so."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from analyzer.sources.identity import refuse_strangers
+from analyzer.sources.read import Request, read_sources
 from parsers.errors import UsageError
 from parsers.vmcoreinfo import parse_vmcoreinfo
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
 
 
 def vmcore(path, phys_offset, kimage_voffset):
     addresses = SimpleNamespace(phys_offset=phys_offset, kimage_voffset=kimage_voffset)
-    return SimpleNamespace(path=path, release="6.12.117", addresses=addresses)
+    info = SimpleNamespace(page_size=4096)
+    return SimpleNamespace(path=path, release="6.12.117", addresses=addresses, vmcoreinfo=info)
 
 
 def test_crash_dumps_of_two_boots_are_refused():
@@ -27,3 +32,8 @@ def test_a_crash_dump_and_the_vmcoreinfo_of_another_boot_are_refused():
     refuse_strangers({"vmcore": [vmcore("a", 0x40000000, 0)], "vmcoreinfo": [info]})
     with pytest.raises(UsageError, match="PHYS_OFFSET"):
         refuse_strangers({"vmcore": [vmcore("a", 0x80000000, 0)], "vmcoreinfo": [info]})
+
+
+def test_a_crash_dump_and_an_oops_of_another_page_size_are_refused():
+    with pytest.raises(UsageError, match=r"the page size is 0x1000 in .* and 0x4000"):
+        read_sources(Request((FIXTURES / "vmcore/pmem-6.12-vuln-after.core.zst", FIXTURES / "oops/pmem-6.12-16k.txt")))
