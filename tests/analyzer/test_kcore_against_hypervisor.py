@@ -8,26 +8,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from parsers.ranges import Ranges
 from parsers.vmcore.extract import extract
 from parsers.vmcore.moment import find_flux
 
 KCORE = Path(__file__).parents[2] / "fixtures" / "kcore"
 IN_THE_DIMM = (0xC0493, 0xC0497, 0xC0569, 0xC056B, 0xC05B8, 0xC06D1, 0xC0730, 0xC4D4A)
 """Tables of vmalloc that the kernel has put into hot-added memory: it refuses to take that block offline."""
+IN_THE_BLOCK = (0x34045, 0x34046, 0x34047, 0x3404C, 0x34056, 0x3405B, 0x3406E, 0x34074)
+"""The same with 16K pages, in a block of virtio-mem; the struct page of each says that it is a page table."""
 MOMENTS = {
-    "namespaces": ("VMM-06", "high", "proven", [{"start": "0x20400", "end": "0x20500"}]),
-    "shared-block": ("VMM-01", "high", "proven", [{"start": "0xc0000", "end": "0xc8000"}]),
-    "torn-block": (
-        *("VMM-02", "critical", "proven"),
-        [{"start": "0xc0000", "end": "0xc2000"}, {"start": "0xc4000", "end": "0xc8000"}],
-    ),
-    "dimm-online": (
-        *("TBL-02", "low", "proven"),
-        [{"start": hex(pfn), "end": hex(pfn + 1)} for pfn in IN_THE_DIMM],
-    ),
-    "one-removed": ("VMM-02", "critical", "proven", [{"start": "0x20480", "end": "0x20500"}]),
-    "one-removed-7.3": ("VMM-02", "critical", "proven", [{"start": "0x20480", "end": "0x20500"}]),
+    "namespaces": [("VMM-06", "high", [(0x20400, 0x20500)])],
+    "shared-block": [("VMM-01", "high", [(0xC0000, 0xC8000)])],
+    "torn-block": [("VMM-02", "critical", [(0xC0000, 0xC2000), (0xC4000, 0xC8000)])],
+    "dimm-online": [("TBL-02", "low", [(pfn, pfn + 1) for pfn in IN_THE_DIMM])],
+    "kernel-zone-7.3": [
+        ("TBL-02", "low", Ranges.pairs((pfn, pfn + 1) for pfn in IN_THE_BLOCK).tuples()),
+        ("VMM-09", "low", [(0x20000, 0x24000)]),
+    ],
+    "one-removed": [("VMM-02", "critical", [(0x20480, 0x20500)])],
+    "one-removed-7.3": [("VMM-02", "critical", [(0x20480, 0x20500)])],
 }
+"""All findings above info by moment, proven each, with the page frames."""
 
 
 def both(moment: str) -> tuple[Path, Path]:
@@ -54,9 +56,14 @@ def test_section_table_and_page_tables_are_the_same_but_for_vmalloc(moment: str)
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_the_findings_are_the_same_and_the_real_damage_is_proven(ptaudit, moment: str) -> None:
     found = []
-    lists = [path for path in [KCORE / f"{moment}.iomem"] if path.exists()]  # VMM-01 and VMM-06 ask who is there
+    names = [KCORE / f"{moment}.{kind}" for kind in ("iomem", "memory_blocks")]  # VMM-01 and VMM-06 ask who is there
+    lists = [path for path in names if path.exists()]
     for path in both(moment):
         findings = json.loads(ptaudit("audit", path, *lists, "--format", "json").out)["findings"]
         found.append([(one["rule"], one["severity"], one["claim"], one["pfn_ranges"]) for one in findings])
     assert found[0] == found[1]
-    assert [one for one in found[0] if one[1] != "info"] == [MOMENTS[moment]]
+    expected = [
+        (code, severity, "proven", [{"start": hex(lo), "end": hex(hi)} for lo, hi in pfns])
+        for code, severity, pfns in MOMENTS[moment]
+    ]
+    assert [one for one in found[0] if one[1] != "info"] == expected
