@@ -2,7 +2,7 @@
 
 A log is a witness of what did not happen only if nothing is missing between the start of the boot and its last line.
 The messages come from start_kernel() and arch/arm64/kernel/smp.c, and are the same from 4.14 to 7.3.  An excerpt
-that has none of them is taken for what it is: no more can be said of it.
+that begins with the banner and has none of them has lost messages like any other.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def what_is_lost(messages: Sequence[Message], reports: Reports) -> str:
     running = Kind.HOST_NAME in kinds or any(words in text for text in texts for words in _INIT)
     seen = [any(words in text for text in texts) for words in _STEPS]
     expected = len(seen) if running else len(seen) - seen[::-1].index(True) if any(seen) else 0
-    if any(seen) and not all(seen[:expected]):
+    if not all(seen[:expected]):
         return f'the log has lost messages: "{_STEPS[seen.index(False)].strip()}" is not in it'
     if not running and not any(report.kind in _DEADLY and report.is_boot for report in reports.reports):
         return "the log has lost messages: the start of init is not in it"

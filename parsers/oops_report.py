@@ -86,12 +86,15 @@ class Report:
 
     @property
     def is_torn(self) -> bool:
-        """Lines are missing inside of it: some of the registers that are printed together, or the walk of an address.
+        """Lines are missing inside of it: the registers or some of them, or the walk of an address.
 
-        arch/arm64/kernel/process.c __show_regs() prints x29 to x0, arch/arm64/mm/fault.c show_pte() two lines.
+        arch/arm64/kernel/process.c __show_regs() prints pc, lr and x29 to x0, arch/arm64/mm/fault.c show_pte() two
+        lines.
         """
         general = sum(name[0] == "x" for name in self.registers)
-        return 0 < general < _GENERAL_REGISTERS or (self.complete and self.pgd is not None and self.walk is None)
+        walk = self.pgd is not None and self.walk is None
+        nowhere = self.kind is ReportKind.ABORT and not self.pc
+        return 0 < general < _GENERAL_REGISTERS or (self.complete and (walk or nowhere))
 
     @property
     def is_idle(self) -> bool:

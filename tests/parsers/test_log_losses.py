@@ -39,6 +39,11 @@ def test_a_log_without_its_middle_is_not_whole():
     assert "lost messages" in lost(b"".join(LINES[:third] + LINES[2 * third :]))
 
 
+def test_a_log_of_which_the_steps_of_a_boot_were_filtered_out_is_not_whole():
+    words = (b"hash table entries", b"Brought up", b"SMP: Total", b"CPU: All CPU(s)")
+    assert "lost messages" in lost(b"".join(line for line in LINES if not any(word in line for word in words)))
+
+
 def test_a_log_without_its_head_is_not_whole():
     assert lost(b"".join(LINES[20:])) == "the log does not go back to the start of the boot"
 
@@ -68,6 +73,12 @@ def test_a_report_that_lacks_a_line_is_torn(words):
 @pytest.mark.parametrize("first", [b"Mem abort info:", b"Modules linked in:"])
 def test_a_report_without_its_first_lines_is_torn(first):
     assert "has lost lines" in lost(LOG + OOPS[OOPS.rindex(b"\n", 0, OOPS.index(first)) + 1 :])
+
+
+def test_a_report_of_an_abort_that_does_not_say_where_is_torn():
+    begin, end = OOPS.index(b"Internal error"), OOPS.index(b"Call trace:")
+    cut = OOPS[: OOPS.rindex(b"\n", 0, begin) + 1] + OOPS[OOPS.rindex(b"\n", 0, end) + 1 :]
+    assert "has lost lines" in lost(LOG + cut)
 
 
 def test_the_end_of_a_boot_that_died_is_not_missing():

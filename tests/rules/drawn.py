@@ -8,6 +8,7 @@ from pathlib import Path
 from analyzer.audit import Report, audit
 from analyzer.sources.read import Request
 from rules.engine import Verdict
+from tests.rules.logs import STEPS
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 LINEAR, VMEMMAP, VMEMMAP_END = 0xFFFF000000000000, 0xFFFFFDFFC0000000, 0xFFFFFFFFC0000000
@@ -96,7 +97,7 @@ class Drawn:
         """The kernel log."""
         said = [f"Linux version {self.release} (gcc) #1 SMP", "Early memory node ranges"]
         said += [f"  node   0: [mem {lo:#018x}-{hi - 1:#018x}]" for lo, hi in self.boot]
-        said += ["Kernel command line: console=ttyAMA0", "Run /init as init process"]
+        said += ["Kernel command line: console=ttyAMA0", *STEPS]
         return "".join(f"[    0.000000] {line}\n" for line in said) + self.dmesg
 
 

@@ -13,12 +13,13 @@ from parsers.dmesg import parse_dmesg
 from parsers.vmcore.texts import until_the_crash
 from rules.engine import Outcome, builtin_rules, run
 from rules.model.captured import Captured, build_facts
+from tests.rules.logs import STEPS
 from tests.rules.patched import Machine
 
 OOPS = Path(__file__).parents[3] / "fixtures" / "oops" / "pmem-6.12-vuln.txt"
 BANNER = (
     "[    0.000000] Linux version 6.12.117 (root@vm) (gcc 12.2.0) #2 SMP\n"
-    "[    0.000000] Kernel command line: console=ttyAMA0\n[    0.659318] Run /init as init process\n"
+    "[    0.000000] Kernel command line: console=ttyAMA0\n" + "".join(f"[    0.659318] {step}\n" for step in STEPS)
 )
 JUMP = "[   99.000001] SMP: stopping secondary CPUs\n[   99.000002] Starting crashdump kernel...\n[   99.000003] Bye!\n"
 RULES = [f"OOP-{number:02}" for number in range(1, 22)]

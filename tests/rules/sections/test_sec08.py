@@ -10,6 +10,7 @@ from parsers.vmcore.rows import SectionRows
 from rules.engine import Outcome
 from rules.finding import Severity
 from tests.rules.dumps import EARLY, NOWHERE, facts_of, proven, verdict_about
+from tests.rules.logs import STEPS
 
 
 def test_boot_memory_that_lost_its_mark(dimm):
@@ -37,7 +38,8 @@ def boot_log(last):
     return parse_dmesg(
         b"[    0.000000] Linux version 6.12.117 (root@vm) #1 SMP\n[    0.000000] Early memory node ranges\n"
         b"[    0.000000]   node   0: [mem 0x%016x-0x%016x]\n[    0.000000] Kernel command line: nokaslr\n"
-        b"[    0.600000] Run /init as init process\n" % last,
+        % last
+        + b"".join(b"[    0.600000] %s\n" % step.encode() for step in STEPS),
         "dmesg",
     )
 
