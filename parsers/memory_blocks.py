@@ -39,6 +39,9 @@ _MAX_COUNTS = {b"\n": MAX_LINES, b":": 2 * MAX_LINES, b"/": 10 * MAX_LINES}
 
 _BLOCK_SIZE = expression(rb"block_size_bytes:(?:0x)?([0-9a-fA-F]{1,16})[ \t]*$", re.MULTILINE)
 _AUTO_ONLINE = expression(rb"auto_online_blocks:([^\n]*)")
+_WHOLE_LINE = expression(rb"\A[ \t\r]*\Z|:[^\n]+\Z")
+_OF_EVERY_BLOCK = (b"state", b"valid_zones", b"phys_index", b"removable", b"phys_device")
+"""Attributes that every block has where one has them (drivers/base/memory.c)."""
 _WORD_WIDTH = 64  # the longest valid_zones, "DMA DMA32 Normal Movable Device", is half of it
 _NUMBER_WIDTH = 15  # digits, so that hexadecimal fits int64
 _DIGITS = np.full(256, 255, dtype=np.uint8)
@@ -108,6 +111,8 @@ class MemoryBlocks:
     """1-based line of each block's state, 0 where there is none; None for a copied tree."""
     block_size_bytes: int | None
     auto_online_blocks: str | None
+    complete: bool = True
+    """False where lines are seen to be missing: no block is listed, or an attribute of some blocks alone."""
     diagnostics: tuple[Diagnostic, ...] = ()
 
     @property
@@ -197,6 +202,7 @@ def parse_memory_blocks(data: bytes, path: str) -> MemoryBlocks:
     line = np.zeros(block.size, dtype=np.uint32)
     line[row[states]] = lines.line[states]
     auto_online = _AUTO_ONLINE.search(data)
+    ragged = [name for name in _OF_EVERY_BLOCK if 0 < distinct(row[lines.of(name)]).size < block.size]
     blocks = MemoryBlocks(
         path=path,
         block=block,
@@ -212,7 +218,12 @@ def parse_memory_blocks(data: bytes, path: str) -> MemoryBlocks:
         auto_online_blocks=auto_online[1].decode("utf-8", "replace").strip() if auto_online else None,
     )
     repeated = np.setdiff1d(lines.line[states], line, assume_unique=True)
-    return replace(blocks, diagnostics=(*diagnostics, *_doubts(blocks, line, repeated)))
+    torn = (
+        not block.size or not states.size or bool((blocks.state == BlockState.UNKNOWN).any()) or _ends_in_a_line(data)
+    )
+    return replace(
+        blocks, complete=not torn and not ragged, diagnostics=(*diagnostics, *_doubts(blocks, line, repeated))
+    )
 
 
 def parse_memory_blocks_tree(files: Mapping[str, bytes], path: str) -> MemoryBlocks:
@@ -255,6 +266,11 @@ def _block_size(data: bytes, path: str) -> tuple[int | None, tuple[Diagnostic, .
         line = data.count(b"\n", 0, match.start()) + 1
         return None, (Diagnostic(f"block size {size:#x} is not a power of two", path, line),)
     return size, ()
+
+
+def _ends_in_a_line(data: bytes) -> bool:
+    """Whether the last line lacks a newline and a value: a copy may lose the newline alone."""
+    return not _WHOLE_LINE.search(data[data.rfind(b"\n") + 1 :])
 
 
 def _doubts(blocks: MemoryBlocks, line: U32, repeated: U32) -> tuple[Diagnostic, ...]:

@@ -55,7 +55,7 @@ def straddling_leaf(linear: LinearMap, sections: SectionTable) -> Iterator[Hit]:
     for leaf_start, leaf_end, row in straddled:
         pfns = linear.pfns(linear.pages(Ranges.one(leaf_start, leaf_end)))
         under = np.flatnonzero(pfns.touches(units.start_pfn, units.end_pfn))
-        if under.size < 2 and pfns & sections.unlisted:
+        if under.size < 2 and pfns & (sections.unlisted | sections.unnamed):
             continue  # what else the leaf covers is in no list: it may be of the same unit
         separate = bool(sections.device.touches(units.start_pfn[under], units.end_pfn[under]).any())
         yield Hit(
@@ -71,18 +71,20 @@ def straddling_leaf(linear: LinearMap, sections: SectionTable) -> Iterator[Hit]:
             vas=linear.va_ranges(Ranges.one(leaf_start, leaf_end)),
             evidence=linear.quote([row]) + units.evidence(under),
         )
-    if linear.pfns(linear.pages(linear.where(linear.valid & (size > linear.page_bytes)))) & sections.unlisted:
+    large = linear.pfns(linear.pages(linear.where(linear.valid & (size > linear.page_bytes))))
+    if large & sections.unlisted:
         sections.need_whole_lists()
+    if unnamed := large & sections.unnamed:
+        message = f"/proc/iomem does not name {unnamed.total} pages under large leaves: it may be cut"
+        raise UndecidedError(message, "iomem")
     unknown = sections.early_unknown if sections.blocks_known else sections.valid - sections.early - sections.device
     over_sections = linear.valid & (size > sections.pages_per_section * linear.page_bytes)
     if unknown & linear.pfns(linear.pages(linear.where(over_sections))):
         raise UndecidedError(
             "whether the memory under large leaves can be removed in parts is not known", "dmesg", "memory blocks"
         )
-    if not sections.devices_known:
-        large = linear.pfns(linear.pages(linear.where(linear.valid & (size > linear.page_bytes))))
-        if large - sections.ram_sections:
-            raise UndecidedError("what the large leaves outside of RAM belong to is not known", "iomem")
+    if not sections.devices_known and large - sections.ram_sections:
+        raise UndecidedError("what the large leaves outside of RAM belong to is not known", "iomem")
 
 
 def _straddled(linear: LinearMap, edges: I64, size: I64) -> list[tuple[int, int, int]]:

@@ -67,7 +67,7 @@ def linear_hole(linear: LinearMap, sections: SectionTable, *, resources: Resourc
     unseen = live - linear.pfns(linear.pages_observed)
     if unseen:
         raise UndecidedError(f"the linear map of {unseen.total} pages of RAM is not in the dump", LinearMap)
-    if sections.contested:
+    if sections.contested or sections.lacking is not None:
         sections.need_whole_lists()
     if resources is None:
         raise UndecidedError("which part of the boot sections is RAM is not known", "iomem")

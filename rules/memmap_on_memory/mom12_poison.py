@@ -60,6 +60,8 @@ def poison_in_area(
     bad = poison & area
     if not bad:
         sections.need_whole_lists()
+        if block_rows is None and claim is Claim.SUSPECTED and poison & sections.early_unknown:
+            raise UndecidedError("whether the poisoned blocks were added after boot is not known", Dmesg)
         return
     lines = tuple(
         Evidence(dmesg.path, f"Memory failure: {number:#x}", line)

@@ -11,7 +11,7 @@ from parsers.layout import KernelLayout
 from parsers.memory_blocks import MemoryBlocks
 from parsers.ranges import Ranges
 from rules.finding import Claim, Hit, Impact, Severity
-from rules.model.memory.sections import memory_block_units
+from rules.model.memory.lists import memory_block_units
 from rules.model.replay.state import NO
 from rules.model.replay.timeline import Timeline
 from rules.rule import rule

@@ -52,8 +52,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Captured", "build_facts"]
 
-_LARGEST_PAGE = 1 << 16
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Captured:
@@ -367,9 +365,14 @@ class _Building:
         self._doubt_guessed_vmemmap(layout)
 
     def _doubt_guessed_vmemmap(self, layout: KernelLayout) -> None:
-        """A vmemmap area placed by the release alone is believed only if it holds the memory's struct pages."""
+        """A vmemmap area that no marker shows, but release or other markers imply, is believed only if it holds the
+        memory's struct pages.
+        """
         linear, vmemmap = self.known.get(LinearMap), self.known.get(Vmemmap)
-        if linear is None or vmemmap is None or not layout.facts["vmemmap_start"].source.startswith("release"):
+        if linear is None or vmemmap is None:
+            return
+        shown = any(one.name.startswith("vmemmap") and "end" not in one.name for one in linear.mapping.markers)
+        if not layout.facts["vmemmap_start"].source.startswith(("release", "markers")[: 1 if shown else 2]):
             return
         if (linear.pages_mapped - vmemmap.pages_mapped).total * 2 > linear.pages_mapped.total:
             del self.known[Vmemmap]
@@ -396,6 +399,7 @@ class _Building:
                 blocks=self.captured.blocks,
                 linear=self.known.get(LinearMap),
                 boot_memory=self._boot_memory(),
+                zoneinfo=self.captured.zoneinfo,
             )
         if table is not None:
             self.known[SectionTable] = table
@@ -403,17 +407,11 @@ class _Building:
             self.missing.setdefault(SectionTable, "the page size is not known (--layout page_size=4096 says it)")
 
     def _boot_memory(self) -> Ranges | None:
-        """Byte ranges of memory that the boot log lists, None where it lists none, not all, or another boot's.
-
-        Boot memory stays, so what /proc/iomem does not know (but for the edges of pages) was never there.
-        """
-        dmesg, resources = self.captured.dmesg, self.known.get(Resources)
+        """Byte ranges of memory that the boot log lists, None where it lists none or not all."""
+        dmesg = self.captured.dmesg
         if dmesg is None or not dmesg.boot.memory.start.size or dmesg.boot.lost:
             return None  # the list may have lost lines, too
-        memory = Ranges.of(dmesg.boot.memory.start.astype(np.int64), dmesg.boot.memory.last.astype(np.int64) + 1)
-        if resources is not None and memory.shrink(_LARGEST_PAGE) - resources.everything:
-            return None
-        return memory
+        return Ranges.of(dmesg.boot.memory.start.astype(np.int64), dmesg.boot.memory.last.astype(np.int64) + 1)
 
     def _earlier(self, layout: KernelLayout) -> None:
         now, then = self.captured.vmcore, self.captured.earlier_vmcore
@@ -463,6 +461,7 @@ class _Building:
             blocks=given.blocks,
             linear=self.known.get(LinearMap),
             boot_memory=self._boot_memory(),
+            zoneinfo=given.zoneinfo,
         )
         if listed is not None and given.iomem is not None:
             self.known[ListedSections] = ListedSections(listed)

@@ -11,7 +11,7 @@ from rules.model.memory.sections import SectionTable
 from rules.model.oops import Oopses, Region
 from rules.model.plausibility import linear_standing
 from rules.oops.hits import need_whole, oops_hit
-from rules.rule import rule
+from rules.rule import UndecidedError, rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +48,7 @@ def linear_hole(oopses: Oopses, *, section_table: SectionTable | None) -> Iterat
     Find out whether the physical address is memory in use (/proc/iomem, memory blocks). If it is, take a crash
     dump and reboot. To prove it: a page-table dump with /proc/iomem (LIN-03).
     """
+    unknown = False
     for oops in oopses.all:
         if not oops.faulted(Region.LINEAR, Fault.TRANSLATION) or (oops.hole is not None and oops.hole[1]):
             continue
@@ -56,6 +57,7 @@ def linear_hole(oopses: Oopses, *, section_table: SectionTable | None) -> Iterat
         added = bool(oops.current and section_table is not None and oops.pfns & section_table.hotadded)
         whole = oops.level in {1, 2}
         if standing.excluded or not (standing.signs or added or (whole and (oops.at_boot or listed))):
+            unknown |= bool(oops.current and oops.pfns and not standing.excluded)
             continue
         used = bool(oops.at_boot or listed)
         supports = (*standing.signs, *(("a hole of a whole block",) if whole else ()))
@@ -74,6 +76,10 @@ def linear_hole(oopses: Oopses, *, section_table: SectionTable | None) -> Iterat
         )
     oopses.need_regions()
     need_whole(oopses)
+    if unknown and section_table is None:
+        raise UndecidedError("whether the page of an oops in the linear map is memory is not known", SectionTable)
+    if unknown and section_table is not None:
+        section_table.need_whole_lists()
 
 
 def _urgency(*, used: bool, whole: bool, reason: bool) -> Severity | None:

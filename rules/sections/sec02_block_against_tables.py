@@ -74,6 +74,8 @@ def block_against_tables(
     else:
         lingering = EMPTY
     yield from _stale(blocks, pages, linear, vmemmap, lingering)
+    if block_rows is None and section_table is not None:
+        section_table.need_whole_lists()
 
 
 def _stale(blocks: MemoryBlocks, pages: int, linear: LinearMap, vmemmap: Vmemmap, lingering: Ranges) -> Iterator[Hit]:

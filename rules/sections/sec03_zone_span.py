@@ -137,6 +137,8 @@ def zone_span(
 def _need_lists(blocks: MemoryBlocks, zones: _Zones, sections: SectionTable) -> None:
     """UndecidedError where online blocks have no known memory, RAM has no block, or a block has no known node."""
     start, end = _block_pfns(blocks, sections)
+    if not zones.complete and (unlisted := _unlisted(blocks, zones, sections, Ranges.of(start, end) & sections.online)):
+        raise UndecidedError(f"zone {unlisted} is missing in /proc/zoneinfo: it is cut short", Zoneinfo)
     memory = sections.ram | sections.nomap
     if (bare := blocks.online & ~memory.touches(start, end)).any():
         raise UndecidedError(f"which memory of {int(bare.sum())} online blocks is RAM is not known", "iomem")

@@ -55,6 +55,7 @@ def iomem_against_blocks(
     unmapped = EMPTY
     if linear_map is not None and sections.layout.knows("phys_offset"):
         unmapped = linear_map.pfns(linear_map.pages_observed - linear_map.pages_mapped)
+        unmapped -= resources.pfns(resources.crash_kernel, page)  # kexec takes it out of the linear map
     orphans = resources.pfns(resources.ram, page) - sections.blocks - unknown
     for lo, hi in orphans.tuples():
         lone = not Ranges.one(lo, hi) - unmapped

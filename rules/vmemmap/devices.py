@@ -9,7 +9,8 @@ from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.rule import UndecidedError
 
 if TYPE_CHECKING:
-    from rules.model.memory.sections import SectionTable, Units
+    from rules.model.memory.lists import Units
+    from rules.model.memory.sections import SectionTable
 
 __all__ = ["everything_possible", "need_boot_memmap", "need_devices", "shared_leaves", "unexplained"]
 
@@ -61,7 +62,7 @@ def need_boot_memmap(vmemmap: Vmemmap, sections: SectionTable) -> None:
 def need_devices(vmemmap: Vmemmap, sections: SectionTable) -> None:
     """UndecidedError where struct pages outside of RAM are mapped and their owner is unknown."""
     need_boot_memmap(vmemmap, sections)
-    if sections.unnamed:
+    if sections.unnamed - sections.ram_sections:
         message = f"no list names {sections.unnamed.total} valid pages that were added after boot: it may be cut"
         raise UndecidedError(message, "iomem")
     left = unexplained(vmemmap, sections)

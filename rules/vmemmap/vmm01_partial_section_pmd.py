@@ -74,7 +74,11 @@ def partial_section_pmd(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hi
     first = np.searchsorted(units.end_pfn, blocks.start_pfn, side="right")
     after = np.searchsorted(units.start_pfn, blocks.end_pfn, side="left")
     partial = sections.valid.covered(blocks.start_pfn, blocks.end_pfn) != blocks.pages
-    wrong = (partial | (after - first > 1)) & ~blocks.touching(sections.ram_sections)
+    several = after - first > 1
+    # What no list names and the linear map has may be of the same unit: then a list lacks lines.
+    covered = (sections.valid | sections.unlisted).covered(blocks.start_pfn, blocks.end_pfn)
+    explained = partial & (covered == blocks.pages) & ~several
+    wrong = (partial | several) & ~explained & ~blocks.touching(sections.ram_sections)
     for index in np.flatnonzero(wrong).tolist():
         yield _hit(vmemmap, sections, blocks, index, range(int(first[index]), int(after[index])), partial)
     need_devices(vmemmap, sections)

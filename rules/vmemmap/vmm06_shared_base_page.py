@@ -9,8 +9,9 @@ import numpy as np
 from parsers.layout import Fact, Precision
 from parsers.ranges import Ranges
 from rules.finding import Claim, Hit, Impact, Severity
+from rules.model.memory.lists import Units
 from rules.model.memory.regions import Vmemmap
-from rules.model.memory.sections import SectionTable, Units
+from rules.model.memory.sections import SectionTable
 from rules.model.replay.state import YES
 from rules.model.replay.timeline import Timeline, Trouble
 from rules.rule import NotApplicableError, rule

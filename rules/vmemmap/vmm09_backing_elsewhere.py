@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from parsers.mapping import I64, Bool
-    from rules.model.memory.sections import Units
+    from rules.model.memory.lists import Units
 
 
 @rule(

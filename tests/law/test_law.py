@@ -11,7 +11,7 @@ from rules.finding import Severity
 from tests.cases import FIXTURES
 from tests.law.damage import DAMAGES, Case, severe_rules, violations
 from tests.law.dumps import damaged_dumps
-from tests.law.fixtures import fixtures
+from tests.law.fixtures import Fixture, fixtures
 
 LISTS = (
     "removed",
@@ -57,6 +57,18 @@ SAMPLE = [
     ("kcore/namespaces.kcore", "iomem", ("cut at 50 %", "thinned to 1 of 2 lines")),
     ("kcore/shared-block.kcore", "iomem", ("cut at a line, 50 %",)),
     ("rules/CNT-05/fires-no-log", "earlier_page_tables", ("without its head", "thinned to 1 of 2 lines")),
+    ("rules/TBL-03/fires", "earlier_page_tables", ("removed", "cut at 75 %", "without its head")),
+    ("rules/TBL-03/fires", "kernel_page_tables", ("removed", "zeroed", "cut at a line, 95 %")),
+    ("rules/SEC-02/fires-online", "memory_blocks", ("removed", "cut at 25 %", "cut at a line, 95 %")),
+    ("rules/VMM-13/fires-twice", "memory_blocks", ("cut at a line, 50 %", "without its middle")),
+    ("rules/SEC-03/fires-other-zone", "zoneinfo", ("without its middle",)),
+    ("rules/SEC-03/fires-other-node", "memory_blocks", ("thinned to 2 of 3 lines", "thinned to 1 of 2 lines")),
+    ("rules/MOM-12/fires", "iomem", ("thinned to 2 of 3 lines",)),
+    ("rules/LIN-06/fires-valid", "iomem", ("cut at a line, 95 %",)),
+    ("rules/OOP-04/fires-real", "iomem", ("cut at a line, 25 %", "cut at a line, 95 %")),
+    ("rules/OOP-06/fires", "dmesg", ("without its middle",)),
+    ("rules/ATT-10/fires", "dmesg", ("cut at a line, 50 %",)),
+    ("rules/CNT-07/fires", "dmesg", ("cut at a line, 25 %",)),
 ]
 
 
@@ -113,6 +125,17 @@ QUIET = [
     ("rules/MOM-14/quiet", "dmesg", ("without its head",)),
     ("pairs/pmem-6.12-fixed", "before/kernel_page_tables", ("removed", "cut at a line, 75 %", "without its middle")),
     ("pairs/pmem-6.12-fixed", "after/kernel_page_tables", ("removed", "emptied", "cut at a line, 50 %")),
+    ("rules/CNT-05/quiet-added", "kernel_page_tables", ("removed", "zeroed", "error page")),
+    ("rules/CNT-05/quiet-bbml2", "dmesg", ("thinned to 1 of 2 lines",)),
+    ("rules/ENV-03/quiet-7.3-4k-software-tags", "kernel_page_tables", ("thinned to 1 of 2 lines",)),
+    ("rules/ENV-03/quiet-software-tags", "kernel_page_tables", ("thinned to 2 of 3 lines",)),
+    ("rules/HVO-04/quiet-64k", "config", ("without its middle",)),
+    ("rules/LIN-03/quiet-crash-kernel", "memory_blocks", ("thinned to 2 of 3 lines",)),
+    ("rules/LIN-01/quiet-end-of-ram-inside-a-leaf", "dmesg", ("thinned to 2 of 3 lines", "without its middle")),
+    ("rules/CNT-04/undecided-no-iomem", "dmesg", ("thinned to 2 of 3 lines",)),
+    ("rules/VMM-01/quiet-whole-section", "iomem", ("cut at a line, 95 %", "thinned to 2 of 3 lines")),
+    ("rules/VMM-01/quiet-tail-of-boot-section", "iomem", ("cut at a line, 95 %",)),
+    ("rules/VMM-05/quiet-boot-memory", "kernel_page_tables", ("thinned to 2 of 3 lines", "without its middle")),
 ]
 MACHINE = "dimm-6.12-mixed-online"
 ZEROED = ("section table", "subsection maps", "memory blocks", "tables of level 2", "the last table", "pages 8/8")
@@ -140,3 +163,15 @@ def test_removing_the_log_beside_a_dump_or_the_dump_does_not_reassure():
     assert fired
     for file in fixture.files:
         assert [str(one) for one in violations(Case(fixture, file), fired, ("removed", "emptied", "zeroed"))] == []
+
+
+CUT = [name for name in DAMAGES if name.startswith(("cut", "thinned", "without"))]
+
+
+def test_a_damaged_log_of_the_crash_beside_a_dump_does_not_reassure():
+    """The dump has a log of its own, without the oops."""
+    files = {"core": FIXTURES / "vmcore/pmem-6.12-vuln-after.core.zst", "log.txt": FIXTURES / "oops/pmem-6.12-vuln.txt"}
+    fixture = Fixture("a dump and a log", files)
+    fired = severe_rules(fixture)
+    assert "OOP-01" in fired
+    assert [str(one) for one in violations(Case(fixture, "log.txt"), fired, CUT)] == []

@@ -28,6 +28,32 @@ def dimm():
     return parse_memory_blocks(TEXT, "memory_blocks")
 
 
+def test_a_listing_in_which_every_block_has_every_attribute_is_complete(dimm):
+    assert dimm.complete
+    assert parse_memory_blocks(TEXT.removesuffix(b"\n"), "memory_blocks").complete
+
+
+@pytest.mark.parametrize(
+    "lost", [b"memory16/state:offline\n", b"memory9/valid_zones:DMA\n", b"memory0/phys_index:00000000\n"]
+)
+def test_a_listing_without_an_attribute_of_one_block_is_not_complete(lost):
+    assert lost in TEXT
+    assert not parse_memory_blocks(TEXT.replace(lost, b""), "memory_blocks").complete
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"block_size_bytes:8000000\n",
+        b"block_size_bytes:8000000\nmemory0/state:online\nmemory8/s",
+        b"block_size_bytes:8000000\nmemory0/state:online\nmemory8/state:onl",
+        b"block_size_bytes:8000000\nmemory0/valid_zones:DMA\n",
+    ],
+)
+def test_a_listing_without_blocks_or_states_or_with_half_a_line_is_not_complete(text):
+    assert not parse_memory_blocks(text, "memory_blocks").complete
+
+
 def test_capture(dimm):
     assert dimm.block.tolist() == [0, 8, 9, 16, 17, 18, 19]
     assert dimm.state_word == ("online", "online", "online", "offline", "offline", "online", "online")

@@ -14,8 +14,9 @@ from parsers.vmcore.faults import FAULTS, Fault, TableFaults
 from parsers.vmcore.rows import BlockRows
 from rules.engine import Outcome, run
 from rules.facts import Facts
+from rules.model.memory.lists import NO_UNITS, Units
 from rules.model.memory.regions import LinearMap, Vmemmap
-from rules.model.memory.sections import NO_UNITS, SectionTable, Units
+from rules.model.memory.sections import SectionTable
 from rules.model.memory.walk import PageWalk
 from tests.rules.drawn import LINEAR, RAM, VMEMMAP
 

@@ -19,55 +19,26 @@ from parsers.layout import KernelLayout, Precision
 from parsers.ranges import EMPTY, Ranges
 from parsers.records import dataclass
 from parsers.vmcore.rows import subsection_bits
-from rules.finding import Claim, Evidence, UndecidedError
+from rules.finding import Claim, UndecidedError
+from rules.model.memory.lists import (
+    NO_UNITS,
+    Lacking,
+    Units,
+    device_units,
+    lacks_boot_memory,
+    memory_block_units,
+    what_lists_lack,
+)
 
 if TYPE_CHECKING:
-    from parsers.mapping import I64, Bool
+    from parsers.mapping import Bool
     from parsers.memory_blocks import MemoryBlocks
     from parsers.vmcore.rows import SectionRows
+    from parsers.zoneinfo import Zoneinfo
     from rules.model.memory.regions import LinearMap
     from rules.model.memory.resources import Resources
 
-__all__ = ["SectionTable", "Units"]
-
-
-@dataclass(frozen=True, eq=False)
-class Units:
-    """Ranges that were added by one operation and leave by one: columns, ascending ``start_pfn``."""
-
-    start_pfn: I64
-    end_pfn: I64
-    label: tuple[str, ...]
-    line: tuple[int | None, ...]
-    source: str
-
-    def __len__(self) -> int:
-        return len(self.label)
-
-    def evidence(self, chosen: I64) -> tuple[Evidence, ...]:
-        """Where the chosen units were seen."""
-        return tuple(
-            Evidence(
-                self.source,
-                f"{self.label[row]}: PFNs {int(self.start_pfn[row]):#x}-{int(self.end_pfn[row]):#x}",
-                self.line[row],
-            )
-            for row in chosen.tolist()
-        )
-
-    def starting_in(self, pfns: Ranges) -> Units:
-        """The units whose first page is in ``pfns``."""
-        chosen = np.flatnonzero(pfns.contains(self.start_pfn))
-        return Units(
-            self.start_pfn[chosen],
-            self.end_pfn[chosen],
-            tuple(self.label[row] for row in chosen.tolist()),
-            tuple(self.line[row] for row in chosen.tolist()),
-            self.source,
-        )
-
-
-NO_UNITS = Units(EMPTY.start, EMPTY.end, (), (), "")
+__all__ = ["SectionTable"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -105,8 +76,8 @@ class SectionTable:
     unlisted: Ranges = EMPTY
     """PFNs in the linear map that no list has: one of the lists is cut, or their mapping was not torn down (LIN-01)."""
     unnamed: Ranges = EMPTY
-    """PFNs added after boot, in the linear map, that neither /proc/iomem nor a memory block names: a list is cut.
-    Those that are not in the linear map were added by halves (VMM-14).
+    """PFNs in the linear map that /proc/iomem does not name, except as a container: it is cut.  Of the exact table only
+    what was added after boot and has no block; those outside of the linear map were added by halves (VMM-14).
     """
     unread: Ranges = EMPTY
     """PFNs of present sections added after boot whose subsection maps are not in the dump: some or all are valid."""
@@ -114,6 +85,8 @@ class SectionTable:
     """PFNs of parts of ``mem_section`` that are not in the dump."""
     contested: Ranges = EMPTY
     """PFNs of sections that /proc/iomem and the memory blocks, taken one after the other, disagree about (SEC-04)."""
+    lacking: Lacking | None = None
+    """What shows that a list lacks lines, where something does."""
 
     @cached_property
     def pages_per_section(self) -> int:
@@ -126,6 +99,8 @@ class SectionTable:
 
     def need_whole_lists(self) -> None:
         """UndecidedError where a list or a dump that this table is made from has less than the other, or the tables."""
+        if self.lacking is not None:
+            raise UndecidedError(self.lacking.reason, *self.lacking.collect)
         if self.unread:
             number = self.unread.total // self.pages_per_section
             raise UndecidedError(f"the subsection maps of {number} sections are not in the dump", "vmcore")
@@ -201,14 +176,19 @@ class SectionTable:
         blocks: MemoryBlocks | None,
         linear: LinearMap | None,
         boot_memory: Ranges | None,
+        zoneinfo: Zoneinfo | None,
     ) -> SectionTable | None:
         """The table from iomem and memory blocks (either may be missing); None without both.
 
-        ``boot_memory`` holds byte ranges of memory present at boot, None where unknown.
+        ``boot_memory`` holds byte ranges of memory present at boot, None where unknown; ``zoneinfo`` is a witness of
+        what the lists must have.
         """
         if (resources is None and blocks is None) or not layout.knows("page_size", "section_size_bits"):
             return None
-        return _Derivation(layout, resources, blocks, linear, boot_memory).table()
+        lacking = what_lists_lack(layout, resources, blocks, zoneinfo, boot_memory)
+        if boot_memory is not None and lacks_boot_memory(resources, boot_memory):
+            boot_memory = None
+        return _Derivation(layout, resources, blocks, linear, boot_memory).table(lacking)
 
     @classmethod
     def exact(
@@ -350,7 +330,7 @@ class _Derivation:
         self.linear, self.boot_memory = linear, boot_memory
         self.section = layout.pages_per_section
 
-    def table(self) -> SectionTable:
+    def table(self, lacking: Lacking | None) -> SectionTable:
         blocks, online, block_pfns = self._blocks()
         ram, nomap = self._of("ram"), self._of("nomap")
         boot = self._boot_sections()
@@ -367,6 +347,7 @@ class _Derivation:
             valid=populated | device | early,
             possible=possible,
             unlisted=self._unlisted(populated | nomap | early),
+            unnamed=self._unnamed(),
             ram=ram,
             online=online,
             blocks=block_pfns,
@@ -381,6 +362,7 @@ class _Derivation:
             block_units=blocks.starting_in(hotadded),
             source=self.resources.iomem.path if self.resources else (self.blocks.path if self.blocks else ""),
             contested=self._contested(ram, nomap, online),
+            lacking=lacking,
         )
 
     def _contested(self, ram: Ranges, nomap: Ranges, online: Ranges) -> Ranges:
@@ -462,6 +444,15 @@ class _Derivation:
         listed = memory.widen(self.section) if self.resources is None else self._possible(memory)
         return self.linear.pfns(self.linear.pages_mapped) - listed
 
+    def _unnamed(self) -> Ranges:
+        """PFNs in the linear map of no resource but a bare container; none without resources or a linear map."""
+        if self.resources is None or self.linear is None or not self.layout.knows("phys_offset"):
+            return EMPTY
+        resources = self.resources
+        bare = resources.containers - resources.claimed - resources.ram
+        named = resources.pfns(resources.everything - bare, self.layout.page_size)
+        return self.linear.pfns(self.linear.pages_mapped) - named.widen(self.layout.pages_per_subsection)
+
     def _possible(self, memory: Ranges) -> Ranges:
         """Everything that can have struct pages: memory by section, claimed ranges by subsection."""
         if self.resources is None:
@@ -471,30 +462,3 @@ class _Derivation:
             self.layout.pages_per_subsection
         )
         return memory.widen(self.section) | touched
-
-
-def memory_block_units(blocks: MemoryBlocks | None, layout: KernelLayout) -> Units:
-    """Memory blocks as units, ascending."""
-    if blocks is None or not blocks.block_size_bytes:
-        return NO_UNITS
-    pages = blocks.block_size_bytes // layout.page_size
-    order = np.argsort(blocks.block, kind="stable")
-    number = blocks.block[order]
-    line = np.zeros(order.size, dtype=np.uint32) if blocks.line is None else blocks.line[order]
-    labels = tuple(f"memory{one}" for one in number.tolist())
-    return Units(number * pages, (number + 1) * pages, labels, tuple(one or None for one in line.tolist()), blocks.path)
-
-
-def device_units(resources: Resources | None, pages: Ranges, layout: KernelLayout) -> Units:
-    """Claimed device ranges, as far as they have ``pages``, in whole subsections."""
-    if resources is None:
-        return NO_UNITS
-    unit = layout.pages_per_subsection
-    rows: list[tuple[int, int, str, int]] = []
-    for device in resources.devices:
-        claimed = Ranges.one(device.start // layout.page_size, -(-device.end // layout.page_size))
-        rows += [(lo, hi, device.name, device.line) for lo, hi in (claimed & pages).shrink(unit).tuples()]
-    rows.sort()
-    table = np.array([row[:2] for row in rows], dtype=np.int64).reshape(-1, 2)
-    names, lines = tuple(row[2] for row in rows), tuple(row[3] for row in rows)
-    return Units(table[:, 0], table[:, 1], names, lines, resources.iomem.path)

@@ -14,7 +14,7 @@ from parsers.vmcore.rows import StructPageRows
 from rules.engine import Outcome, run
 from rules.finding import Claim
 from rules.model.captured import Captured, build_facts
-from rules.model.memory.sections import Units
+from rules.model.memory.lists import Units
 from rules.vmemmap.vmm02_lost_struct_pages import lost_struct_pages
 from tests.rules.drawn import VMEMMAP, Drawn
 from tests.rules.patched import Machine, fired
