@@ -55,6 +55,7 @@ _PLAIN_VENDORS = ("", "debian", "ubuntu", "fedora")
 """Vendors that do not move the memory map of one series to another."""
 
 _LINEAR_START = ("Linear Mapping start", "Linear Mapping")
+_LINEAR_END = ("Linear Mapping end", "Kasan shadow start")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class LayoutBuilder:
         self.notes: list[str] = []
         self.foreign = ""
         """Why the dump is of another kernel than what was known before it."""
+        self.linear_ends: list[int] = []
+        """Addresses of the dump's markers that no linear map crosses: its end, and KASAN's shadow."""
 
     def add(self, key: str, value: int | None, source: str, precision: Precision = Precision.DERIVED) -> None:
         """A value from a source; ignored with a note where it cannot be or a more trusted source differs."""
@@ -124,6 +127,8 @@ class LayoutBuilder:
 
     def dump(self, dump: PageTableDump, release: KernelRelease | None) -> None:
         """Page size, VA bits, and the regions, from the dump's markers and the shape of its rows."""
+        rows = [marker.row for marker in dump.markers if marker.name in _LINEAR_END and marker.row < dump.start.size]
+        self.linear_ends = dump.start[rows].tolist()
         fitting = list(self._fitting(dump))
         if release is not None and any(fit.era.has(release.series) for fit in fitting):
             fitting = [fit for fit in fitting if fit.era.has(release.series)]
@@ -221,9 +226,18 @@ class LayoutBuilder:
     def build(self, candidates: tuple[int, ...] = ()) -> KernelLayout:
         """The layout as known so far; ``candidates`` are values of PHYS_OFFSET that all fit."""
         known = dict(self.facts)
+        self._end_linear_map(known)
         if "section_size_bits" not in known and "page_size" in known:
             self._assume_sections(known)
         return KernelLayout(known, candidates, tuple(dict.fromkeys(self.notes)))
+
+    def _end_linear_map(self, known: dict[str, Fact]) -> None:
+        """KASAN's shadow takes the end of the linear map's half, whatever the release or a torn dump implies."""
+        if {"page_offset", "linear_end"} <= known.keys():
+            inside = range(known["page_offset"].value + 1, known["linear_end"].value)
+            end = min((address for address in self.linear_ends if address in inside), default=None)
+            if end is not None and known["linear_end"].precision is not Precision.EXACT:
+                known["linear_end"] = Fact(end, "a marker of the dump", Precision.INFERRED)
 
     def _assume_sections(self, known: dict[str, Fact]) -> None:
         block, page = known.get("block_size"), known["page_size"].value
