@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from parsers.log_scan import Message
     from parsers.oops import Reports
 
-__all__ = ["missing_records", "what_is_lost"]
+__all__ = ["missing_records", "torn_report", "what_is_lost"]
 
 _STEPS = (
     "Dentry cache hash table entries",
@@ -60,8 +60,14 @@ def what_is_lost(messages: Sequence[Message], reports: Reports) -> str:
         return f'the log has lost messages: "{_STEPS[seen.index(False)].strip()}" is not in it'
     if not running and not any(report.kind in _DEADLY and report.is_boot for report in reports.reports):
         return "the log has lost messages: the start of init is not in it"
-    torn = sorted((*(report.line for report in reports.reports if report.is_torn), *reports.headless))
-    return f"the report of line {torn[0]} has lost lines" if torn else ""
+    torn = torn_report(reports)
+    return "" if torn is None else f"the report of line {torn} has lost lines"
+
+
+def torn_report(reports: Reports) -> int | None:
+    """Line of the first report that has lost its first lines or some from its middle."""
+    lines = (*(report.line for report in reports.reports if report.is_torn), *reports.headless)
+    return min(lines, default=None)
 
 
 def missing_records(data: bytes) -> int:

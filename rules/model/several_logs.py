@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from parsers.log_losses import torn_report
 from rules.model.layout.builder import LayoutBuilder
 from rules.model.log_events import LogEvents, events_of
 from rules.model.oops import Oopses
@@ -52,7 +53,7 @@ def with_all_messages(main: Dmesg, others: Sequence[Dmesg], release: KernelRelea
     """The log with what the others say of the same boot besides: each message knows its file.
 
     Logs of another kernel are left out.  Where another log overlaps with this one and goes back to the start of the
-    boot, what boot messages say is known.
+    boot, what boot messages say is known.  A report that another log has torn is lost from all.
     """
     boot = main.boot
     seen = {(message.time, message.text) for message in boot.messages}
@@ -67,7 +68,9 @@ def with_all_messages(main: Dmesg, others: Sequence[Dmesg], release: KernelRelea
         if shared and banner is None and log.boot.release is not None:
             banner, lost = log.boot.release, log.boot.lost
             features = {**log.boot.cpu_features, **features}
-    if len(messages) == len(boot.messages):
+        if not lost and (torn := torn_report(log.reports)) is not None:
+            lost = f"the report of line {torn} of {log.path} has lost lines"
+    if len(messages) == len(boot.messages) and lost == boot.lost:
         return main
     if all(one.time is not None for one in messages):
         messages.sort(key=lambda one: one.time or 0.0)

@@ -67,6 +67,7 @@ SAMPLE = [
     ("rules/LIN-06/fires-valid", "iomem", ("cut at a line, 95 %",)),
     ("rules/OOP-04/fires-real", "iomem", ("cut at a line, 25 %", "cut at a line, 95 %")),
     ("rules/OOP-06/fires", "dmesg", ("without its middle",)),
+    ("rules/HVO-04/quiet-64k", "config", ("without its middle",)),
     ("rules/ATT-10/fires", "dmesg", ("cut at a line, 50 %",)),
     ("rules/CNT-07/fires", "dmesg", ("cut at a line, 25 %",)),
 ]
@@ -129,7 +130,6 @@ QUIET = [
     ("rules/CNT-05/quiet-bbml2", "dmesg", ("thinned to 1 of 2 lines",)),
     ("rules/ENV-03/quiet-7.3-4k-software-tags", "kernel_page_tables", ("thinned to 1 of 2 lines",)),
     ("rules/ENV-03/quiet-software-tags", "kernel_page_tables", ("thinned to 2 of 3 lines",)),
-    ("rules/HVO-04/quiet-64k", "config", ("without its middle",)),
     ("rules/LIN-03/quiet-crash-kernel", "memory_blocks", ("thinned to 2 of 3 lines",)),
     ("rules/LIN-01/quiet-end-of-ram-inside-a-leaf", "dmesg", ("thinned to 2 of 3 lines", "without its middle")),
     ("rules/CNT-04/undecided-no-iomem", "dmesg", ("thinned to 2 of 3 lines",)),
