@@ -8,6 +8,7 @@ from enum import IntEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
+from parsers.expressions import POSSESSIVE
 from parsers.records import dataclass
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Row:
     @cached_property
     def runs(self) -> re.Pattern[bytes]:
         """Matches consecutive rows, each with the newline before it: much faster to look for than ``^``."""
-        return re.compile(rb"(?:\n(?:%b)[^\n]*+)++" % self.line, re.MULTILINE)
+        return re.compile(rb"(?:\n(?:%b)[^\n]*+)+%b" % (self.line, POSSESSIVE), re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)

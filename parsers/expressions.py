@@ -6,6 +6,7 @@ The program declares five hundred; an audit uses some, and compiling all of them
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,4 +36,11 @@ else:
     _MEMBERS = frozenset(name for name in dir(re.Pattern) if not name.startswith("_"))
     expression = Expression
 
-__all__ = ["expression"]
+__all__ = ["POSSESSIVE", "expression"]
+
+POSSESSIVE = b"+" if sys.version_info >= (3, 11, 5) else b""
+"""What makes the repeat of a group possessive, where Python matches that rightly.
+
+Before 3.11.5 (gh-106052; Debian 12 has 3.11.2) such a group matches what it should not where its parts backtrack.
+Without it the same is matched with more memory.
+"""

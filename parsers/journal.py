@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from parsers.expressions import expression
+from parsers.expressions import POSSESSIVE, expression
 
 __all__ = ["without_json"]
 
 PEEK = 1 << 16
 _IS_JOURNAL = expression(rb'^\{[^\n]{0,8192}?"MESSAGE"\s*:', re.MULTILINE)
 _IS_DMESG = expression(rb'\A\s*\{\s*"dmesg"\s*:\s*\[')
-_STRING = rb'"((?:[^"\\\n]|\\.)*+)"'
+_STRING = rb'"((?:[^"\\\n]|\\.)*' + POSSESSIVE + rb')"'
 _AT = rb'\{(?=[^\n]*?"_SOURCE_MONOTONIC_TIMESTAMP"\s*:\s*"(\d{0,8})(\d{6})")'
 _TIMED = expression(rb"^" + _AT + rb'[^\n]*?"MESSAGE"\s*:\s*' + _STRING + rb"[^\n]*$", re.MULTILINE)
 _UNTIMED = expression(rb'^\{[^\n]*?"MESSAGE"\s*:\s*' + _STRING + rb"[^\n]*$", re.MULTILINE)

@@ -17,7 +17,7 @@ from functools import cache
 from itertools import groupby, pairwise
 from typing import NamedTuple
 
-from parsers.expressions import expression
+from parsers.expressions import POSSESSIVE, expression
 from parsers.kinds import KINDS, SNIFF_BYTES, Kind, kind_of_content, kind_of_path
 from parsers.log_scan import report_starts
 from parsers.records import dataclass
@@ -133,7 +133,8 @@ def _rows_of(names: tuple[str, ...]) -> re.Pattern[bytes]:
     Possessive: else what is remembered of a million rows, to go back to, takes ten times as much as they.
     """
     rows = ((name, row.line) for name in names if (row := KINDS[name].row) is not None)
-    runs = (rb"(?P<%b>(?:%b)[^\n]*+(?:\n(?:%b)[^\n]*+)*+)" % (name.encode(), line, line) for name, line in rows)
+    shape = rb"(?P<%b>(?:%b)[^\n]*+(?:\n(?:%b)[^\n]*+)*" + POSSESSIVE + rb")"
+    runs = (shape % (name.encode(), line, line) for name, line in rows)
     return re.compile(rb"\n(?:%b)" % b"|".join(runs), re.MULTILINE)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 
-from parsers.expressions import expression
+from parsers.expressions import POSSESSIVE, expression
 
 __all__ = ["MAX_BYTES", "REFUSED", "looks_like_chrome", "system_trace"]
 
@@ -22,7 +22,7 @@ _BEGINS = expression(
     rb'\A\s{0,64}(?:\{\s{0,64}"(?:traceEvents|systemTraceEvents|displayTimeUnit|otherData|metadata|stackFrames)"\s*:'
     rb'|\[\s{0,64}\{[^{}]{0,400}"ph"\s*:)'
 )
-_TEXT = expression(rb'"systemTraceEvents"\s*:\s*("(?:[^"\\]|\\.)*+")', re.DOTALL)
+_TEXT = expression(rb'"systemTraceEvents"\s*:\s*("(?:[^"\\]|\\.)*' + POSSESSIVE + rb'")', re.DOTALL)
 
 
 def looks_like_chrome(head: bytes) -> bool:
