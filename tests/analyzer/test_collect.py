@@ -79,7 +79,8 @@ def test_bundle_holds_what_the_manifest_says_and_nothing_lies_beside_it(shell: l
     assert done.returncode == 0
     assert [path.name for path in tmp_path.iterdir()] == ["host.tar.gz"]
     with tarfile.open(tmp_path / "host.tar.gz") as archive:
-        archive.extractall(tmp_path / "host", filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4
+        archive.extractall(tmp_path / "host")
     said = manifest(tmp_path / "host")
     present = {path.name for path in (tmp_path / "host").iterdir()}
     assert present == {name for name, result in said.items() if result == "ok"} | {"manifest"}
@@ -206,7 +207,8 @@ def test_place_that_cannot_be_written_is_2(tmp_path: Path) -> None:
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     with tarfile.open(BUNDLE) as archive:
-        archive.extractall(tmp_path / "bundle", filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4
+        archive.extractall(tmp_path / "bundle")
     return tmp_path / "bundle"
 
 
