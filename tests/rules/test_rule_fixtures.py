@@ -55,6 +55,19 @@ def test_rule_comes_to_its_outcome(name: str) -> None:
         assert verdict.collect
 
 
+def test_readme_says_where_every_case_comes_from() -> None:
+    sections = (RULES / "README.md").read_text().split("\n## ")[1:]
+    told = {
+        f"{code}/{name}"
+        for code, _, text in (section.partition("\n") for section in sections)
+        for line in text.splitlines()
+        if line.startswith("- ")
+        for name in line[2:].partition(":")[0].split(", ")
+    }
+    assert set(CASES) - told == set()
+    assert told - set(CASES) == set()
+
+
 @pytest.mark.parametrize("name", [name for name in CASES if "/fires" in name])
 def test_fired_rule_reports_what_is_expected_and_no_other_rule_raises_alarm(
     name: str, request: pytest.FixtureRequest
