@@ -13,7 +13,7 @@ from itertools import islice, pairwise
 
 from parsers.expressions import expression
 
-__all__ = ["decoded"]
+__all__ = ["attachments", "decoded"]
 
 MAX_ENCODED = 64 << 20
 """Larger texts are not mail."""
@@ -39,6 +39,10 @@ _TAG = expression(
     rb"</?(?:html|head|body|pre|code|span|div|br|p|a|td|th|tr|table|b|i|em|font)\b[^>\n]{0,300}>", re.IGNORECASE
 )
 _NO_BREAK = b"\xc2\xa0"
+_NAME = expression(rb"\b(?:file)?name\*?=(?:\"([^\"\n]{1,200})\"|([^\s;\"]{1,200}))", re.IGNORECASE)
+_PART_HEADERS = expression(
+    rb"(?:^[A-Za-z][\w-]{0,60}:[^\n]{0,2000}\n(?:[ \t][^\n]{0,2000}\n){0,50}){1,200}", re.MULTILINE
+)
 
 
 def decoded(data: bytes) -> bytes:
@@ -60,6 +64,20 @@ def decoded(data: bytes) -> bytes:
     if b"&lt;" in data or b"&gt;" in data or _PAGE.search(data, 0, _PEEK):
         data = _from_html(data)
     return data
+
+
+def attachments(data: bytes) -> tuple[str, ...]:
+    r"""Names of the parts of a mail that `decoded` leaves as they are, packed and binary files; else "attachment".
+
+    >>> attachments(b"Content-Type: image/png; name=a.png\nContent-Transfer-Encoding: base64\n\niVBORw0KGgoAAAANSUhE\n")
+    ('a.png',)
+    """
+    if len(data) > MAX_ENCODED or _ENCODING.search(data) is None:
+        return ()
+    heads = (head[0] for head in _PART_HEADERS.finditer(decoded(data)))
+    packed = (head for head in heads if (said := _ENCODING.search(head)) is not None and said[1].lower() == b"base64")
+    names = (_NAME.search(head) for head in islice(packed, MAX_PARTS))
+    return tuple((name[1] or name[2]).decode("utf-8", "replace") if name else "attachment" for name in names)
 
 
 def _from_utf16(data: bytes) -> bytes:
@@ -110,7 +128,8 @@ def _from_mail(data: bytes) -> bytes:
     if encoding == b"quoted-printable" or (not encoding and _is_quoted_printable(body)):
         return above + _from_quoted_printable(body)
     if encoding == b"base64" or (not encoding and _BASE64.match(body)):
-        return above + _from_base64(body)
+        text = _from_base64(body)
+        return data if text is body else above + text
     return data
 
 

@@ -36,10 +36,10 @@ from analyzer.sources.tree import (
     unended_files,
     walk,
 )
-from analyzer.sources.unread import NOT_RECOGNISED, Unread, bounded
+from analyzer.sources.unread import ATTACHED, NOT_RECOGNISED, Unread, bounded
 from analyzer.temporary import folder
 from parsers import ftrace
-from parsers.encodings import decoded
+from parsers.encodings import attachments, decoded
 from parsers.errors import BudgetError, Diagnostic, InputError, PtauditError, UsageError, WrongFormatError
 from parsers.expressions import expression
 from parsers.kconfig import Kconfig
@@ -106,12 +106,12 @@ class Reading:
 
     def _content(self, found: Found) -> bytes:
         """The content of a file, within the budget; members of archives were counted when they were read."""
-        if isinstance(found.where, bytes):
-            return found.where
-        size = found.size()
+        size = 0 if isinstance(found.where, bytes) else found.size()
         self.budget.keep(size, found.name)
         data = found.content()
-        self.budget.keep(len(data) - size, found.name)  # files of /proc have no size
+        if not isinstance(found.where, bytes):
+            self.budget.keep(len(data) - size, found.name)  # files of /proc have no size
+        self.left_out += (Unread(f"{found.name}: {name}", ATTACHED) for name in attachments(data))
         return data
 
     # Directories and archives.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ["MAX_OF_A_REASON", "NOT_RECOGNISED", "Unread", "bounded"]
+__all__ = ["ATTACHED", "MAX_OF_A_REASON", "NOT_RECOGNISED", "Unread", "bounded"]
 
+ATTACHED = "a packed or binary attachment of a mail: save it as a file and audit that"
 NOT_RECOGNISED = "not recognised"
 MAX_OF_A_REASON = 1000
 

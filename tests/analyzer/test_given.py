@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import bz2
 import gzip
 import io
@@ -209,6 +210,20 @@ def test_what_is_superseded_is_named(tmp_path: Path, damaged: Path) -> None:
         (tmp_path / name / "iomem").write_bytes((damaged / "iomem").read_bytes())
     (tmp_path / "a" / "iomem").write_text("40000000-4fffffff : System RAM\n  40210000-41ffffff : Kernel code\n")
     assert unread(tmp_path) == {"iomem": f"superseded by {tmp_path / 'b' / 'iomem'}"}
+
+
+def test_packed_attachment_of_a_mail_is_named(tmp_path: Path) -> None:
+    oops = (GIVEN.parent / "oops/pmem-6.12-vuln.txt").read_bytes()
+    packed = base64.encodebytes(gzip.compress(oops, mtime=0))
+    heads = b"Content-Type: %b; name=%b\nContent-Transfer-Encoding: %b\n\n"
+    mail = (
+        b"From: a@b\nContent-Type: multipart/mixed; boundary=b\n\n--b\n" + heads % (b"text/plain", b"t", b"8bit") + oops
+    )
+    (tmp_path / "mail").write_bytes(
+        mail + b"--b\n" + heads % (b"application/gzip", b"log.gz", b"base64") + packed + b"--b--\n"
+    )
+    for path in (tmp_path, tmp_path / "mail"):
+        assert [name for name in unread(path) if name.endswith("mail: log.gz")]
 
 
 def test_members_of_one_name_are_named(tmp_path: Path, damaged: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parsers.encodings import decoded
+from parsers.encodings import attachments, decoded
 from parsers.lines import text_of
 
 OOPS = (Path(__file__).parents[2] / "fixtures/oops/pmem-6.12-vuln.txt").read_bytes()
@@ -110,3 +110,12 @@ def test_a_part_that_is_not_text_leaves_the_others() -> None:
     packed = part("base64", gzip.compress(bytes(range(256)) * 4, mtime=0))
     mail = b"Content-Type: multipart/mixed; boundary=b\n\n--b\n" + packed + b"--b\n" + part("base64") + b"--b--\n"
     assert TEXT in decoded(mail)
+    assert attachments(mail) == ("dmesg.txt",)
+    assert attachments(mail.replace(b';\n\tname="dmesg.txt"', b"")) == ("attachment",)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_part_that_is_text_is_no_attachment(encoding: str) -> None:
+    mail = b"Content-Type: multipart/mixed; boundary=b\n\n--b\n" + part(encoding) + b"--b--\n"
+    assert attachments(mail) == ()
+    assert attachments(mail.replace(b"\n", b"\r\n")) == ()
