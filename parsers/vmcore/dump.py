@@ -19,6 +19,7 @@ import numpy as np
 
 from parsers.errors import Diagnostic, FormatError, InputError, MissingDependencyError
 from parsers.mapping import U64, Bool
+from parsers.ranges import distinct
 from parsers.vmcore.addresses import MASK, AddressMap
 from parsers.vmcore.btf import BTF_HEADER_SIZE, Btf, btf_size
 from parsers.vmcore.container import open_plain
@@ -356,12 +357,32 @@ class Dump:
             self._page.cache_clear()
 
     def _bound_linear_map(self) -> None:
-        """Cut off KASAN's shadow, which shows in the functions that instrumented code calls."""
+        """Cut off KASAN's shadow, which shows in the functions that instrumented code calls, or in the top table."""
         scale = next((scale for name, scale in _SHADOW_SCALES.items() if self.symbol(name) is not None), None)
+        scale = self._scale_in_tables() if scale is None else scale
         release = re.match(r"(\d{1,3})\.(\d{1,3})", self.vmcoreinfo.osrelease or "")
         if scale is not None and release is not None and (int(release[1]), int(release[2])) >= (5, 11):
             self.addresses = self.addresses.below_shadow(scale)
             self._page.cache_clear()
+
+    def _scale_in_tables(self) -> int | None:
+        """The scale of KASAN's shadow from the top table, None where it shows no shadow.
+
+        What has no memory is shadowed by one page, below tables that many entries share
+        (kasan_populate_early_shadow() in mm/kasan/init.c); nothing else in the linear map is shared.
+        """
+        where, granule = self.addresses, self.addresses.granule
+        span = granule.span(granule.first_level(where.va_bits))
+        scales = sorted(_SHADOW_SCALES.values())
+        first, *others = ((where.below_shadow(scale).linear_end // span) % granule.entries for scale in scales)
+        try:
+            table = np.frombuffer(self.memory.read(where.root_pa, granule.page_size), np.uint64)
+        except MissingMemoryError:
+            return None
+        below = np.flatnonzero(table[first : where.linear_end // span % granule.entries] & np.uint64(1)) + first
+        if below.size == distinct(table[below]).size:
+            return None
+        return scales[int(np.searchsorted(others, below[0], side="right"))]
 
     def _load_btf(self) -> Btf | None:
         """The kernel's BTF, by its symbols or by its magic number in the image."""
