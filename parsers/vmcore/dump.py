@@ -376,7 +376,7 @@ class Dump:
         scales = sorted(_SHADOW_SCALES.values())
         first, *others = ((where.below_shadow(scale).linear_end // span) % granule.entries for scale in scales)
         try:
-            table = np.frombuffer(self.memory.read(where.root_pa, granule.page_size), np.uint64)
+            table = np.frombuffer(self.memory.unrecorded.read(where.root_pa, granule.page_size), np.uint64)
         except MissingMemoryError:
             return None
         below = np.flatnonzero(table[first : where.linear_end // span % granule.entries] & np.uint64(1)) + first
