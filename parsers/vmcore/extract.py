@@ -15,7 +15,7 @@ import numpy as np
 
 from parsers.cmdline import CommandLine
 from parsers.dmesg import Dmesg
-from parsers.errors import Diagnostic, InputError
+from parsers.errors import Diagnostic, FormatError, InputError
 from parsers.image.code import KernelCode
 from parsers.iomem import Iomem
 from parsers.kconfig import Kconfig
@@ -28,6 +28,7 @@ from parsers.vmcore.crash_image import read_crash_image
 from parsers.vmcore.distilled import write_core
 from parsers.vmcore.dump import Dump
 from parsers.vmcore.explain import Step
+from parsers.vmcore.fitting import other_phys_offset, why_not_of
 from parsers.vmcore.generation import Generation, came_or_went, changed_sections, is_noisy, read_events, read_generation
 from parsers.vmcore.hugetlb import read_hugetlb
 from parsers.vmcore.kcore import KcoreMemory
@@ -143,7 +144,8 @@ def extract(
 
     ``name`` is what it is called, if not by its path.
 
-    Raises the errors of :func:`parsers.vmcore.opening.open_dump` and :class:`parsers.vmcore.dump.Dump`.
+    Raises the errors of :func:`parsers.vmcore.opening.open_dump`, :class:`parsers.vmcore.dump.Dump` and
+    `extract_facts`.
     """
     dump: Dump | None = None
 
@@ -276,6 +278,8 @@ def extract_facts(
 ) -> VmcoreFacts:
     """The facts of an opened dump; ``memory`` may replace its own.
 
+    FormatError where its VMCOREINFO is of another boot or kernel (`parsers.vmcore.fitting`).
+
     Of a running kernel's memory they are of one moment, but for what `VmcoreFacts.flux` names.
     """
     dump = Dump(raw, memory=memory, vmlinux=vmlinux, system_map_path=system_map)
@@ -292,7 +296,12 @@ def _facts_of(dump: Dump, raw: RawDump, *, with_dmesg: bool, with_nodename: bool
 
     sections = fact("section table", read_sections)
     believed = None if sections is None else no_memory(dump, sections)
+    if why := why_not_of(dump.memory.unrecorded, raw.vmcoreinfo):
+        raise FormatError(f"VMCOREINFO is of another boot or another kernel: {why}", path=raw.path)
     walk = walk_page_tables(dump.memory, dump.addresses, source=raw.path, no_memory=believed)
+    if (other := other_phys_offset(walk.mapping, dump.addresses)) is not None:
+        message = f"the linear map shows PHYS_OFFSET {other:#x}, not {dump.addresses.phys_offset:#x}"
+        raise FormatError(f"VMCOREINFO is of another boot: {message}", path=raw.path)
     struct_pages = fact("struct pages", lambda dump: read_struct_pages(dump, sections, walk))
     blocks = (
         fact("memory blocks", read_blocks) if generation is None or generation.blocks is None else generation.blocks

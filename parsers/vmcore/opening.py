@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -21,6 +21,7 @@ from parsers.records import dataclass
 from parsers.vmcore import kdump
 from parsers.vmcore.addresses import AddressMap
 from parsers.vmcore.container import open_plain
+from parsers.vmcore.fitting import why_not_of
 from parsers.vmcore.kcore import KcoreMemory, image_segments, is_kcore, kcore_segments
 from parsers.vmcore.memory import UNIT, ElfMemory, PhysicalMemory, Segment
 from parsers.vmcore.regular import NOTE_NAME, RegularMemory
@@ -36,6 +37,8 @@ _ELF_64_LITTLE_ENDIAN = b"\2\1"
 _ARM64_NAMES = {"aarch64", "aarch64_be", "arm64"}
 _HYPERVISOR_NAMES = {"", "Unknown"}
 _SCAN_LIMIT = 4 << 30  # bytes of memory searched for a VMCOREINFO that the dump's notes lack
+_MAX_STRANGERS = 64
+"""VMCOREINFOs of other kernels that are passed over."""
 _FIRST_KEY: U8 = np.frombuffer(b"OSRELEASE=", dtype=np.uint8)
 _NOTE_NAME = b"VMCOREINFO\0"
 _NOTE_HEADER = struct.Struct("<III")
@@ -78,7 +81,7 @@ def open_dump(path: Path | Sequence[Path], *, vmcoreinfo: Path | None = None, na
     in an archive.
 
     Raises WrongFormatError for dumps of other machines, FormatError for damaged ones, InputError for what is
-    no dump or lacks VMCOREINFO.
+    not a dump or lacks VMCOREINFO.
     """
     paths = [path] if isinstance(path, Path) else list(path)
     streams = [open_plain(item) for item in paths]
@@ -104,7 +107,7 @@ def open_dump(path: Path | Sequence[Path], *, vmcoreinfo: Path | None = None, na
     if vmcoreinfo is not None:
         source, info = str(vmcoreinfo), given
     elif not info:
-        info = _search(memory)
+        info = _search(memory, source)
         if info:
             diagnostics = (*diagnostics, Diagnostic("VMCOREINFO is not in the notes; found it in memory", source))
     if not info:
@@ -208,8 +211,29 @@ def note_content(notes: bytes, wanted: bytes) -> bytes:
     return b""
 
 
-def _search(memory: PhysicalMemory) -> bytes:
-    """VMCOREINFO's own page, found by its first key (kernel/vmcore_info.c puts OSRELEASE first); empty if not found."""
+def _search(memory: PhysicalMemory, path: str) -> bytes:
+    """VMCOREINFO's own page, found by its first key; empty if not found.
+
+    An earlier kernel, a crash kernel or a guest may have left other ones: the first that fits this memory counts, or
+    else the first of which it is not known.  InputError where none of those found fits.
+    """
+    doubtful, strange = b"", 0
+    for text in _infos(memory):
+        why = why_not_of(memory, parse_vmcoreinfo(text, path))
+        if why == "":
+            return text
+        strange += bool(why)
+        doubtful = doubtful or (text if why is None else b"")
+        if strange >= _MAX_STRANGERS:
+            break
+    if strange and not doubtful:
+        message = f"VMCOREINFO is not in the notes, and {strange} found in memory are of other boots or other kernels"
+        raise InputError(f"{message}; give its text with --vmcoreinfo", path=path)
+    return doubtful
+
+
+def _infos(memory: PhysicalMemory) -> Iterator[bytes]:
+    """Texts of VMCOREINFO in memory (kernel/vmcore_info.c puts OSRELEASE first)."""
     starts, ends = memory.extents
     left = _SCAN_LIMIT // UNIT
     for start, end in zip((starts // np.uint64(UNIT)).tolist(), (ends // np.uint64(UNIT)).tolist(), strict=True):
@@ -218,11 +242,8 @@ def _search(memory: PhysicalMemory) -> bytes:
             data, _ = memory.read_units(units)
             starts_so = (data[:, : _FIRST_KEY.size] == _FIRST_KEY).all(axis=1)
             texts = (bytes(data[row]).split(b"\0", 1)[0] for row in np.flatnonzero(starts_so).tolist())
-            found = next((text for text in texts if b"\nPAGESIZE=" in text), b"")
-            if found:
-                return found
+            yield from (text for text in texts if b"\nPAGESIZE=" in text)
         left -= min(end - start, left)
-    return b""
 
 
 def _open_kdump(streams: Sequence[BinaryIO], paths: Sequence[str]) -> _Opened:

@@ -12,6 +12,7 @@ from rules.finding import Claim, Hit, Impact, Severity
 from rules.hvo.evidence import HvoEvidence
 from rules.model.bugs import HVO_RELEASES
 from rules.model.memory.regions import Vmemmap
+from rules.model.memory.walk import PageWalk
 from rules.rule import UndecidedError, rule
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def readonly_vmemmap(
     kconfig: Kconfig | None,
     command_line: CommandLine | None,
     kernel_release: KernelRelease | None,
+    page_walk: PageWalk | None,
 ) -> Iterator[Hit]:
     """Struct pages are mapped read-only without HugeTLB vmemmap optimisation.
 
@@ -39,7 +41,9 @@ def readonly_vmemmap(
     permission fault at level 3. Only HugeTLB vmemmap optimisation makes read-only ones, for tail pages.
 
     How it is detected:
-    Read-only rows in the vmemmap area of a kernel that is built without the optimisation.
+    Read-only rows in the vmemmap area of a kernel that is built without the optimisation. Where only the
+    release says that it is, and the walk of a crash dump shows runs of entries that map one page, as the
+    optimisation makes them, the configuration must say so: it may be a backport.
 
     When it is not a problem:
     Kernels that have the option (5.19 to 6.2 on arm64, or a vendor's backport) map the tail pages of huge
@@ -56,7 +60,10 @@ def readonly_vmemmap(
     if built_in:
         return
     if built_in is None and (
-        kernel_release is None or HVO_RELEASES[0] <= kernel_release.series < HVO_RELEASES[1] or kernel_release.vendor
+        kernel_release is None
+        or HVO_RELEASES[0] <= kernel_release.series < HVO_RELEASES[1]
+        or kernel_release.vendor
+        or (page_walk is not None and page_walk.repeated[vmemmap.rows][rows].all())
     ):
         raise UndecidedError("whether the kernel has HugeTLB vmemmap optimisation is not known", Kconfig)
     offsets = vmemmap.where(rows)

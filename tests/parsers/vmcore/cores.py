@@ -143,6 +143,10 @@ class Tables:
         self.words[self.entry(va, level)] = value
         return self
 
+    def image(self):
+        """Map ``swapper_pg_dir`` where it lies, as every kernel does."""
+        return self.leaf(self.addresses.swapper_pg_dir, 3, self.root_pa)
+
     def leaf(self, va, level, pa, bits=0x0068_0000_0000_0400):
         return self.set(va, level, self.address(pa) | bits | (3 if level == 3 else 1))
 

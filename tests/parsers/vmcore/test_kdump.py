@@ -14,7 +14,7 @@ VMEMMAP = 0xFFFFFDFFC0000000
 
 @pytest.fixture(scope="module")
 def tables():
-    return forty_tables()
+    return forty_tables().image()
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,16 @@ from parsers.vmcore.opening import open_dump
 from tests.parsers.vmcore.conftest import AFTER
 from tests.parsers.vmcore.cores import PageMemory, Tables, vmcoreinfo
 
-VMEMMAP = 0xFFFFFDFFC0000000
+VMEMMAP, LINEAR = 0xFFFFFDFFC0000000, 0xFFFF000000000000
 
 
 @pytest.fixture(scope="module")
 def plain():
     with open_plain(AFTER) as stream:
         return stream.read()
+
+
+ELSEWHERE = {"NUMBER(kimage_voffset)": hex(0xFFFF800080000000 - 0x40200000)}
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def core(tmp_path, plain):
 
 
 def small(path, info=None, more=()):
-    memory = Tables().leaf(VMEMMAP, 2, 0x80000000).memory
+    memory = Tables().image().leaf(VMEMMAP, 2, 0x80000000).memory
     memory.pages.update(more)
     write_core(path, memory, memory.units, vmcoreinfo() if info is None else info)
     return path
@@ -136,7 +139,7 @@ def test_a_vmcore_without_vmcoreinfo_needs_its_text(tmp_path):
     text = tmp_path / "vmcoreinfo"
     text.write_bytes(vmcoreinfo())
     facts = extract(path, vmcoreinfo=text)
-    assert facts.mapping.pa[facts.mapping.present].tolist() == [0x80000000]
+    assert facts.mapping.pa[facts.mapping.present].tolist() == [0x40000000, 0x80000000]
 
 
 def test_vmcoreinfo_is_found_in_memory(tmp_path):
@@ -144,6 +147,42 @@ def test_vmcoreinfo_is_found_in_memory(tmp_path):
     raw = open_dump(small(tmp_path / "vmcore", info=b"", more={0x50000: page}))
     assert raw.vmcoreinfo.osrelease == "6.12.0"
     assert "found it in memory" in raw.diagnostics[0].message
+
+
+def test_of_several_in_memory_the_one_that_fits_the_page_tables_counts(tmp_path):
+    """An earlier kernel, the crash kernel or a guest left the others."""
+    stale, page = (info.ljust(4096, b"\0") for info in (vmcoreinfo(OSRELEASE="6.1.0", **ELSEWHERE), vmcoreinfo()))
+    left = {0x40200: b"\1" * 4096, 0x50000: stale, 0x50002: stale}
+    path = small(tmp_path / "vmcore", info=b"", more=left | {0x50001: page})
+    assert open_dump(path).vmcoreinfo.osrelease == "6.12.0"
+    with pytest.raises(InputError, match="2 found in memory are of other boots or other kernels"):
+        open_dump(small(tmp_path / "vmcore", info=b"", more=left))
+
+
+def test_vmcoreinfo_in_memory_counts_where_page_tables_of_zeros_do_not_deny_it(tmp_path):
+    memory = Tables().image().memory
+    memory.pages.update({0x40000: bytes(4096), 0x50000: vmcoreinfo().ljust(4096, b"\0")})
+    write_core(tmp_path / "vmcore", memory, memory.units, b"")
+    assert open_dump(tmp_path / "vmcore").vmcoreinfo.osrelease == "6.12.0"
+
+
+@pytest.mark.parametrize(
+    ("info", "message"),
+    [
+        (ELSEWHERE, "another kernel: by it the page tables lie at 0x40200000"),
+        ({"NUMBER(VA_BITS)": 39, "NUMBER(TCR_EL1_T1SZ)": 25}, "swapper_pg_dir is not mapped there"),
+        ({"NUMBER(PHYS_OFFSET)": "0x80000000"}, "shows PHYS_OFFSET 0x40000000, not 0x80000000"),
+    ],
+    ids=["image", "bits", "linear map"],
+)
+def test_a_vmcoreinfo_of_another_boot_is_refused(tmp_path, info, message):
+    text, memory = tmp_path / "vmcoreinfo", Tables().image().leaf(LINEAR, 2, 0x40000000).memory
+    memory.pages[0x40200] = memory.pages[0x40000]  # an old copy
+    write_core(tmp_path / "vmcore", memory, memory.units, vmcoreinfo())
+    assert extract(tmp_path / "vmcore").mapping.pa is not None
+    text.write_bytes(vmcoreinfo(**info))
+    with pytest.raises(FormatError, match=message):
+        extract(tmp_path / "vmcore", vmcoreinfo=text)
 
 
 @pytest.mark.parametrize("key", ["NUMBER(VA_BITS)", "NUMBER(PHYS_OFFSET)", "SYMBOL(swapper_pg_dir)", "PAGESIZE"])
