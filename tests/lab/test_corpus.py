@@ -80,3 +80,33 @@ def test_skipped_test_says_why():
     assert list(ktap(2, Outcome(TEST, ok=True, skipped="no fail_page_alloc"))) == [
         "ok 2 two-dimms # SKIP no fail_page_alloc"
     ]
+
+
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        ({1: "Error: no devdax mode\n@refused create:33554432\n\nstatus 0"}, "Error: no devdax mode"),
+        ({1: "", 2: "x"}, "no word of why"),
+    ],
+)
+def test_test_without_its_memory_is_skipped_and_not_passed(refused, said):
+    result = outcome(TEST, Played(operations=list(TEST.steps), refused=refused))
+    assert list(ktap(1, result)) == [f"ok 1 two-dimms # SKIP step 1, plug d1 128M 0x100000000, changed nothing: {said}"]
+
+
+def test_memory_that_the_kernel_lost_is_its_case_and_no_skip():
+    case = Case("findings", Blame.KERNEL, "OOP-24", "OOP-24 medium: the add failed", 1)
+    result = outcome(TEST, Played(operations=list(TEST.steps), cases=[case], refused={1: "status 1"}))
+    assert not result.ok
+    assert not result.skipped
+
+
+def test_refusal_after_the_memory_came_is_judged_by_the_referees_alone():
+    assert outcome(TEST, Played(operations=list(TEST.steps), refused={2: "still there"})) == Outcome(TEST, ok=True)
+
+
+def test_tests_that_begin_with_a_refusal_need_no_memory():
+    refused = {entry.name: entry.premise for entry in ENTRIES if entry.refused or entry.steps[0].verb == "failing"}
+    assert set(refused.values()) == {0}
+    assert "namespace-that-hosts-itself" in refused
+    assert all(entry.premise for entry in ENTRIES if entry.name not in refused)

@@ -21,7 +21,7 @@ from fixtures.lab.explore.draw import HIGH, LOW, Drawer, shape_of
 from fixtures.lab.explore.guest import HungError, Machine, QemuGuest, Result, _result, _unpack
 from fixtures.lab.explore.kernels import HERE
 from fixtures.lab.explore.operations import VERBS, Operation, from_record, parse, script_of, smaller, to_record
-from fixtures.lab.explore.sequence import play, transitions
+from fixtures.lab.explore.sequence import carried_out, play, transitions
 from fixtures.lab.explore.shrink import shrink
 from fixtures.lab.explore.world import Namespace, World, look_around
 from tests.lab.toy import BLOCK, ToyAuditor, ToyGuest
@@ -380,3 +380,13 @@ def test_captures_of_a_long_sequence_are_those_of_the_step(tmp_path):
     Atlas(tmp_path / "explored", "toy").enter(one, "pmem", 1, tmp_path / "run")
     kept = {path.name for path in (tmp_path / "explored/toy/cases" / case.name).iterdir() if path.is_dir()}
     assert kept == {"101-create", "102-disable"}
+
+
+def test_steps_that_changed_nothing_are_kept_with_what_was_said(tmp_path):
+    steps = ["plug d1 128M 0x100000000", "plug d1 128M 0x100000000", "disable namespace0.0", "online online 32"]
+    assert played(tmp_path, [*map(parse, steps)]).refused == {2: "", 3: ""}
+
+
+@pytest.mark.parametrize(("said", "did"), [("has 536870912", True), ("has 270532608", False), ("has None", False)])
+def test_virtio_mem_came_if_it_has_what_was_asked_for(said, did):
+    assert carried_out(parse("resize 512M"), Result(said, {}), World(), World()) is did
