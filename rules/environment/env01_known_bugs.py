@@ -58,16 +58,20 @@ def known_bugs(release: KernelRelease, layout: KernelLayout, *, code: KernelCode
     parts += (
         [f"{release.vendor} kernels may have fixed them without showing it."] if may_have and release.vendor else []
     )
-    counts = [f"has {len(has)} known bugs"] if has else []
-    counts += [f"may have {len(may_have)} {'more' if has else 'known bugs'}"] if may_have else []
+    counts = [f"has {_bugs(has)}"] if has else []
+    counts += [f"may have {f'{len(may_have)} more' if has else _bugs(may_have)}"] if may_have else []
     quotes = [Evidence(code.path, by_code[entry.key].evidence) for entry in has] if code is not None else []
     yield Hit(
-        title=f"{release.raw} {' and '.join(counts)}" if has else f"{release.raw} may have {len(may_have)} known bugs",
+        title=f"{release.raw} {' and '.join(counts)}",
         message=" ".join(parts),
         claim=Claim.PROVEN if not may_have else Claim.SUSPECTED,
         evidence=(Evidence(release.path, release.raw, release.line), *quotes),
         key=",".join(entry.key for entry in concerned if entry in has or entry in may_have),
     )
+
+
+def _bugs(bugs: Sequence[KnownBug]) -> str:
+    return f"{len(bugs)} known bug{'' if len(bugs) == 1 else 's'}"
 
 
 def _listed(what: str, bugs: Sequence[KnownBug]) -> str:
