@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from fixtures.lab.explore import __main__ as program
 from fixtures.lab.explore.__main__ import MACHINES
 from fixtures.lab.explore.corpus import Entry, Outcome, corpus, ktap, outcome
 from fixtures.lab.explore.operations import parse
@@ -110,3 +112,17 @@ def test_tests_that_begin_with_a_refusal_need_no_memory():
     assert set(refused.values()) == {0}
     assert "namespace-that-hosts-itself" in refused
     assert all(entry.premise for entry in ENTRIES if entry.name not in refused)
+
+
+@pytest.mark.parametrize("refused", [{}, {1: "no driver"}])
+def test_captures_of_a_skipped_test_are_not_kept(tmp_path, monkeypatch, refused):
+    monkeypatch.setattr(program, "LAB", tmp_path)
+
+    def replay(_machine, steps, folder, _needs):
+        (folder / "01-plug").mkdir(parents=True)
+        return Played(operations=steps, refused=refused)
+
+    kernel = SimpleNamespace(page=4096, name="debian-5.10")
+    result = program.tested(SimpleNamespace(kernel=kernel, kaslr=True, replay=replay), TEST)
+    assert bool(result.skipped) == bool(refused)
+    assert (tmp_path / "explored/debian-5.10/corpus/two-dimms-debian-5.10-kaslr").exists() != bool(refused)
