@@ -40,6 +40,10 @@ _FOREIGN: tuple[tuple[bytes, bytes, str], ...] = (
     (b", era == ", rb"at virtual address [0-9a-f]{16}, era == ", "LoongArch"),
     (b", epc == ", rb"at virtual address [0-9a-f]{8,16}, epc == ", "MIPS"),
     (b" ARM\n", rb"Internal error: .*\] (?:PREEMPT |SMP ){0,2}ARM$", "32-bit Arm"),
+    (b"from [<", rb"\w\)? from \[<[0-9a-f]{8}>\]", "32-bit Arm"),
+    (b"[<", rb"\[<[0-9a-f]{8}>\] (?:\? )?[A-Za-z_][\w.]*\+0x", "a 32-bit machine"),
+    (b"[<ffffffff8", rb"\[<ffffffff8[0-9a-f]{7}>\]", "x86-64 or RISC-V"),
+    (b"Call Trace:", rb"Call Trace:[ \t]*$", "another architecture"),  # arm64 prints "Call trace:"
     (b" THUMB2\n", rb"Internal error: .*\] (?:PREEMPT |SMP ){0,2}THUMB2$", "32-bit Arm"),
 )
 FOREIGN_WORDS: tuple[bytes, ...] = tuple(words for words, _, _ in _FOREIGN)
@@ -48,7 +52,8 @@ _AROUND = 200
 MAX_PLACES = 10_000
 
 _ARM64 = expression(
-    rb"(?:swapper|user) pgtable: \d+k pages|pstate: ?[0-9a-f]{8}|\bx29: ?[0-9a-f]{16}|\bESR = 0x|\(current EL\)"
+    rb"(?:swapper|user) pgtable: \d+k pages|\b(?:pc|lr) : [A-Za-z_][\w.]*\+0x"
+    rb"|pstate: ?[0-9a-f]{8}|\bx29: ?[0-9a-f]{16}|\bESR = 0x|\(current EL\)"
     rb"|Booting Linux on physical CPU 0x[0-9a-f]{10}|Linux version \d[^\n]{0,400}aarch64|, code 0x[0-9a-f]{8,16} -- "
 )
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from parsers import dmesg as module
 from parsers.dmesg import Kind, parse_dmesg
-from parsers.errors import FormatError, WrongFormatError
+from parsers.errors import ArchitectureError, FormatError, WrongFormatError
 from tests.parsers.yardstick import best_of_three
 
 HOST = Path(__file__).parents[2] / "fixtures/host"
@@ -341,3 +341,20 @@ def test_a_report_of_another_host_in_the_middle_of_a_long_log_is_said() -> None:
     report = b"Nov 27 10:11:12 hostb kernel: [    9.000000] Internal error: Oops: 96000006 [#1] SMP\n"
     log = line * 3000 + report + line * 3000
     assert [one.line for one in parse_dmesg(log, "messages").diagnostics if "hosts" in one.message] == [3001]
+
+
+@pytest.mark.parametrize(
+    ("lines", "machine"),
+    [
+        (b" ksdioirqd: [<bf054120>] mxs_mmc_enable_sdio_irq+0x18/0xdc [mxs_mmc]", "a 32-bit machine"),
+        (b"[<c0011a24>] (unwind_backtrace) from [<c000e0a4>] (show_stack+0x10/0x14)", "32-bit Arm"),
+        (b" [<ffffffff81099a6c>] __might_sleep+0x13c/0x200", "x86-64 or RISC-V"),
+        (b"Call Trace:\n  dump_stack_lvl+0x5d/0x80", "another architecture"),
+    ],
+)
+def test_stack_of_another_architecture_is_refused(lines: bytes, machine: str) -> None:
+    text = b"[    1.000000] BUG: sleeping function called from invalid context at mm/memory.c:3927\n" + lines + b"\n"
+    with pytest.raises(ArchitectureError, match=f"the log of a kernel for {machine}, not for arm64"):
+        parse_dmesg(text, "log")
+    arm64 = b"[    2.000000] pc : memunmap_pages+0x1a8/0x2a8\n"
+    assert parse_dmesg(text + arm64, "log").reports.reports, "the other kernel is a guest's, or quoted"
