@@ -28,7 +28,15 @@ from parsers.uname import KernelRelease, parse_uname
 from rules.finding import Evidence, UndecidedError, VaRange
 from rules.model.layout.builder import LayoutBuilder
 from rules.model.layout.from_log import add_report
-from rules.model.layout.of_boot import areas_of_boot, image_of, is_newer, kasan_of, layout_of_boot, release_of_map
+from rules.model.layout.of_boot import (
+    add_boot,
+    areas_of_boot,
+    image_of,
+    is_newer,
+    kasan_of,
+    layout_of_boot,
+    release_of_map,
+)
 from rules.model.layout.possible import possible_maps
 from rules.model.memory.struct_page import field_at
 
@@ -427,6 +435,7 @@ def _decoded(
         facts = known.copy()
         for report in reports:
             add_report(facts, report, path)
+        add_boot(facts, boot, path)
         possible = possible_maps(facts, kernel, reports, kasan, newer=is_newer(reports))
     memory = tuple(message for message in boot.messages if message.kind in _MEMORY_WORK)
     return layout, [

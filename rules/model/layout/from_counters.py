@@ -1,4 +1,4 @@
-"""The page size from what counts pages, where nothing states it."""
+"""The page size from what counts pages or gives an order of pages, where nothing states it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from parsers.expressions import expression
+from parsers.log_messages import Kind
+
 if TYPE_CHECKING:
     from parsers.cmdline import CommandLine
+    from parsers.dmesg import Boot
     from parsers.hugepages import HugePages
     from parsers.meminfo import Meminfo
     from parsers.zoneinfo import Zoneinfo
 
-__all__ = ["page_size_of"]
+__all__ = ["page_size_of", "page_size_of_boot"]
 
 _SIZES = (4 << 10, 16 << 10, 64 << 10)
 _TOLERANCE = 0.05
@@ -21,6 +25,19 @@ _OWN_SIZES = {64 << 10: 4 << 10, 512 << 20: 64 << 10, 16 << 30: 64 << 10}
 """Huge page sizes that one page size alone has (arch/arm64/mm/hugetlbpage.c, v4.17 to v6.12)."""
 _DEFAULTS = {2 << 20: 4 << 10, 32 << 20: 16 << 10, 512 << 20: 64 << 10}
 """A PMD's size, the default huge page size, by page size."""
+_TABLE = expression(r"[\w -]{1,24} hash table entries: \d{1,12} \(order: (-?\d{1,2}), (\d{4,13}) bytes")
+
+
+def page_size_of_boot(boot: Boot) -> tuple[int, int] | None:
+    """Bytes of a page by the hash tables of a boot, and the line that says so; None where no table was printed.
+
+    alloc_large_system_hash() (mm/mm_init.c, before 6.5 mm/page_alloc.c) prints the size of each table in bytes and its
+    order, ``ilog2(size) - PAGE_SHIFT``.
+    """
+    found = [(match, message.line) for message in boot.of(Kind.STEP) if (match := _TABLE.match(message.text))]
+    shifts = {int(match[2]).bit_length() - 1 - int(match[1]) for match, _ in found}
+    sizes = {1 << shift for shift in shifts if 0 < shift < 64}
+    return (sizes.pop(), found[0][1]) if len(shifts) == 1 and sizes & {*_SIZES} else None
 
 
 def page_size_of(

@@ -9,6 +9,7 @@ from parsers.address_space import Area, KasanMode, areas_of, kasan_shadow
 from parsers.dmesg import Kind
 from parsers.expressions import expression
 from parsers.layout import ERAS, Fact, Precision, regions
+from rules.model.layout.from_counters import page_size_of_boot
 from rules.model.layout.from_log import (
     add_built_bits,
     add_phys_offset,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from parsers.uname import KernelRelease
     from rules.model.layout.builder import LayoutBuilder
 
-__all__ = ["areas_of_boot", "image_of", "is_newer", "kasan_of", "layout_of_boot", "release_of_map"]
+__all__ = ["add_boot", "areas_of_boot", "image_of", "is_newer", "kasan_of", "layout_of_boot", "release_of_map"]
 
 Version = tuple[int, int]
 
@@ -45,6 +46,7 @@ def layout_of_boot(
         add_report(builder, report, path)
     add_pointers(builder, reports)
     _add_page_size(builder, reports, release)
+    add_boot(builder, boot, path)
     add_built_bits(builder, reports, panics, release, path)
     series = release_of_map(release, builder.get("page_size"), builder.get("va_bits_actual"), reports)
     if release is not None and series is not None:
@@ -60,6 +62,13 @@ def layout_of_boot(
         builder.add("phys_offset", *guess, Precision.INFERRED)
         layout = builder.build()
     return layout
+
+
+def add_boot(builder: LayoutBuilder, boot: Boot, path: str) -> None:
+    """The page size that the messages of a boot show."""
+    found = page_size_of_boot(boot)
+    if found is not None:
+        builder.add("page_size", found[0], f"size and order of a hash table, {path}:{found[1]}", Precision.DERIVED)
 
 
 def _add_page_size(builder: LayoutBuilder, reports: Sequence[Report], release: KernelRelease | None) -> None:
