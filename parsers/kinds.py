@@ -122,7 +122,7 @@ _ROWS: tuple[Kind, ...] = (
         sniff=ptdump.looks_like,
         row=Row(
             rb"(?:0x)?[0-9a-f]{16}-(?:0x)?[0-9a-f]{16}\s{1,16}\d+[KMGTPE]\s{1,4}(?!on|off)"
-            rb"|---\[ (?!end trace |cut here )[^\n]{1,60} \]---",
+            rb"|---\[ (?!end |cut here )[^\n]{1,60} \]---",
             b"K ",
             b"M ",
             b"G ",

@@ -65,6 +65,8 @@ _CONTINUES = {
     (ReportKind.SANITIZER, ReportKind.PAGE_DUMP),
 }
 _DEADLY = frozenset(ReportKind) - {ReportKind.WARNING, ReportKind.BAD_PAGE, ReportKind.BAD_PTE}
+_TITLE = expression(rb"(?:Subject|TITLE|ALT):")
+"""Before the words of a report that a mail or a test of syzkaller is about."""
 # With a crash kernel, die() jumps to it before it prints "end trace" (arch/arm64/kernel/traps.c, machine_kexec.c).
 _ENDS = (b"---[ end trace ", b"---[ end Kernel panic", b"Starting crashdump kernel...")
 _END_TRACE, _ABORT_INFO = b"---[ end trace ", b"Mem abort info:"
@@ -154,9 +156,10 @@ def _starts(data: bytes, places: Sequence[tuple[int, int]]) -> list[_Start]:
     latest: dict[bytes, _Start] = {}
     for at, number in places:
         kind, shape = _SHAPES[number]
-        if shape.match(data, at) is None:
+        first = _line_start(data, at)
+        if shape.match(data, at) is None or _is_title(data, first):
             continue
-        head = data[_line_start(data, at) : at]
+        head = data[first:at]
         caller = found[1] if (found := _CALLER.search(head)) is not None else b""
         before = latest.get(caller)
         if before is not None and _continues(data, before, kind, at):
@@ -167,6 +170,13 @@ def _starts(data: bytes, places: Sequence[tuple[int, int]]) -> list[_Start]:
         if len(starts) > 2 * MAX_REPORTS:
             break
     return starts
+
+
+def _is_title(data: bytes, first: int) -> bool:
+    """Whether the line at an offset is the subject of a mail, or its continuation."""
+    if data[first : first + 1] in {b" ", b"\t"} and first:
+        first = _line_start(data, first - 1)
+    return _TITLE.match(data, first) is not None
 
 
 def _continues(data: bytes, before: _Start, kind: ReportKind, at: int) -> bool:

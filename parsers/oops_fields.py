@@ -43,10 +43,13 @@ _FIELDS: Mapping[str, re.Pattern[bytes]] = {
     "between": expression(rb"\[(%b{16})\] address between user and kernel address ranges" % _X),
     "task": expression(
         rb"CPU:? ?(\d{1,5}) (?:UID: \d{1,10} )?PID: (\d{1,10}) Comm: ([^\n]{1,32}?) (?:Kdump: loaded )?"
-        rb"(Not%btainted|Tainted: [A-Z() ]{1,40}?)\s{1,12}([1-9]\d?\.\d{1,3}\S{0,120})(?:\s{1,4}(#\d[^\n]{0,120}))?"
-        % _G
+        rb"(Not%btainted(?:[ -]{2,24}-(?= ))?|Tainted: [A-Z() -]{1,60}?)"
+        rb"\s{1,12}([1-9]\d?\.\d{1,3}\S{0,120})(?:\s{1,4}(#\d[^\n]{0,120}))?" % _G
     ),
-    "process": expression(rb"\bProcess ([^\n]{1,32}?) \(pid: (\d{1,10})|, CPU#(?:\d{1,5}): ([^\n/]{1,32})/(\d{1,10})"),
+    "process": expression(
+        rb"\bProcess ([^\n]{1,32}?) \(pid: (\d{1,10})|, CPU#(?:\d{1,5}): ([^\n/]{1,32})/(\d{1,10})"
+        rb"|INFO: task ([^\n]{1,32}?):(\d{1,10}) (?:is )?blocked"
+    ),
     "pc": expression(
         rb"(?:\bpc : |\bPC is at )(?:\[<[0-9a-f]{1,16}>\] )?(?:%b(?:%b\[(\w{1,60})\])?|(0x[0-9a-f]{1,16}))"
         % (_SYMBOL, _G)
@@ -70,7 +73,7 @@ _FIXED: Mapping[str, tuple[bytes, ...]] = {
     "walk": (b"pgd=", b"pgd ="),
     "between": (b"address between user",),
     "task": (b" Comm: ",),
-    "process": (b"Process ", b"CPU#"),
+    "process": (b"Process ", b"CPU#", b"INFO: task "),
     "pc": (b"pc : ", b"PC is at "),
     "lr": (b"lr : ", b"LR is at "),
     "image_pc": (b"pc : [<",),
@@ -209,13 +212,14 @@ def _task(match: re.Match[bytes]) -> dict[str, Any]:
         "cpu": int(match[1]),
         "pid": int(match[2]),
         "comm": text_of_bytes(match[3]),
-        "taint": "".join(match[4].decode().partition(":")[2].split()),
+        "taint": "".join(match[4].decode().partition(":")[2].replace("-", "").split()),
         "release": text_of_bytes(b" ".join(part.strip() for part in match.group(5, 6) if part)),
     }
 
 
 def _process(match: re.Match[bytes]) -> dict[str, Any]:
-    return {"comm": text_of_bytes(match[1] or match[3]), "pid": int(match[2] or match[4])}
+    comm, pid = (group for group in match.groups() if group)
+    return {"comm": text_of_bytes(comm), "pid": int(pid)}
 
 
 def _pc(match: re.Match[bytes]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """How the kernel's reports begin: fixed words, and what must surround them.
 
 From arch/arm64/mm/fault.c, arch/arm64/kernel/traps.c, kernel/panic.c, lib/bug.c, kernel/rcu/tree_stall.h,
-kernel/watchdog.c, mm/memory.c, mm/page_alloc.c, mm/debug.c, mm/kasan/report.c and mm/kfence/report.c (4.4 to 6.18).
+kernel/watchdog.c, kernel/hung_task.c, kernel/locking/lockdep.c, mm/memory.c, mm/page_alloc.c, mm/debug.c,
+mm/kasan/report.c and mm/kfence/report.c (4.4 to 6.18).
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class ReportKind(StrEnum):
     PAGE_DUMP = "page_dump"
     STALL = "stall"
     LOCKUP = "lockup"
+    HUNG = "hung_task"
+    """A task that waits for minutes (kernel/hung_task.c)."""
     SANITIZER = "sanitizer"
     """KASAN or KFENCE."""
     CHECK = "check"
@@ -40,6 +43,14 @@ class ReportKind(StrEnum):
 
 _NOT_SOURCE = rb"(?![^\n]{0,100}%(?:[0#l]|\d*[dsuxp]))"
 """Patches hold the kernel's format strings: what would be filled in is not filled in."""
+
+
+_LOCKS = (
+    rb"(?:possible (?:recursive|circular|irq)|suspicious RCU usage|inconsistent lock state|bad (?:unlock|contention) "
+    rb"|held lock freed|lock held when|Nested lock was|\S{1,20}-safe -> \S{1,20}-unsafe lock"
+    rb"|\S{1,32}/\d{1,10} still has )"
+)
+"""What lockdep prints (kernel/locking/lockdep.c); before 4.11 in brackets after INFO."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +97,9 @@ STARTS: tuple[Start, ...] = tuple(
             rb"(?!Bad page |K(?:ASAN|FENCE): |soft lockup|not creating mapping)\w",
             rb"(?<!- )(?<![A-Za-z])",
         ),
+        (ReportKind.CHECK, b"WARNING: ", _LOCKS),
+        (ReportKind.CHECK, b"INFO: ", _LOCKS, rb"(?<=\[ )"),
+        (ReportKind.HUNG, b"INFO: task ", rb"[^\n]{1,32}?:\d{1,10} (?:is )?blocked "),
         (ReportKind.PAGE_DUMP, b"page dumped because: "),
         (ReportKind.STALL, b"self-detected stall on CPU"),
         (ReportKind.STALL, b"detected stalls on CPUs"),

@@ -24,6 +24,7 @@ MAX_WORDS = 160
 _UNHANDLED = expression(r"Unable to handle kernel (?P<what>[\w -]{1,80}?)(?: at\b.*)?$")
 _FAULTS = {"NULL pointer dereference": "NULL pointer dereference", "paging request": "fault on a kernel address"}
 """What the kernel calls a fault whose syndrome is not in the log."""
+_LABEL = expression(r"^(?:BUG|WARNING|INFO): ")
 _KASAN = expression(r"\bKASAN: [\w -]{4,60} in range \[0x[0-9a-f]{1,16}-0x[0-9a-f]{1,16}\]")
 
 
@@ -66,7 +67,7 @@ def _warning(oops: DecodedOops) -> str:
 
 
 def _headline(oops: DecodedOops) -> str:
-    return oops.report.headline.removeprefix("BUG: ")[:MAX_WORDS]
+    return _LABEL.sub("", oops.report.headline)[:MAX_WORDS]
 
 
 def _panic(oops: DecodedOops) -> str:
@@ -86,6 +87,7 @@ _BY_KIND: Mapping[ReportKind, Callable[[DecodedOops], str]] = {
     ReportKind.WARNING: _warning,
     ReportKind.LOCKUP: _headline,
     ReportKind.CHECK: _headline,
+    ReportKind.HUNG: _headline,
     ReportKind.SANITIZER: _headline,
     ReportKind.PANIC: _panic,
     ReportKind.PAGE_DUMP: lambda oops: f"page dump: {oops.report.warning[:120]}",

@@ -174,7 +174,7 @@ def _bogus_struct_page(oops: DecodedOops) -> Iterator[str]:
         yield "the upper half of the address is all ones: a negative 32-bit number or an error code, not a pointer"
     if address.value & 3:
         yield "the address is not aligned to any field of a struct page"
-    if oops.index == oops.first_index and not oops.at_boot:
+    if (oops.index == oops.first_index or oops.pfn == 0) and not oops.at_boot:  # KASLR moves the first index from PFN 0
         yield "it is the struct page of the first page frame there can be, as a page-table entry or a PFN of zero gives"
     if _known(oops) and oops.pfn is None:
         yield "no memory can be there: with PHYS_OFFSET its page has no number"

@@ -388,3 +388,56 @@ def test_a_descriptor_that_is_cut_is_no_entry_of_the_walk(end, levels):
     )
     (report,) = parse_dmesg(log.encode(), "dmesg").reports.reports
     assert [name for name, _ in report.walk.entries] == levels
+
+
+@pytest.mark.parametrize(
+    ("said", "taint"),
+    [
+        ("Tainted: G        W        --------  ---  5.18.0-0.rc3.31.fc37.aarch64", "GW"),
+        ("Kdump: loaded Tainted: G           OE    --------- -  - 4.18.0-193.el8.aarch64", "GOE"),
+        ("Kdump: loaded Tainted: P           OE  ------------   4.14.0-115.el7a.0.1.aarch64", "POE"),
+        ("Kdump: loaded Not tainted --------- -  - 4.18.0-240.el8.aarch64", ""),
+        ("Tainted: G S          O        6.12.9", "GSO"),
+    ],
+)
+def test_release_follows_the_dashes_that_distributions_add_to_the_taint(said: str, taint: str) -> None:
+    report = one(
+        f"[    1.000000] kernel BUG at mm/slub.c:1!\n[    1.000001] CPU: 1 PID: 7 Comm: a b {said} #1\n".encode()
+    )
+    assert (report.comm, report.taint, report.release.split()[0]) == ("a b", taint, said.rsplit(maxsplit=1)[-1])
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        b"Subject: Re: Unable to handle kernel paging request at virtual address ffff800008c0b000\n",
+        b"Subject: [Bug 215804] xfs:\n Unable to handle kernel paging request at virtual address fffffbffff000008\n",
+        b"TITLE: BUG: unable to handle kernel paging request in blk_rq_map_sg\n",
+    ],
+)
+def test_title_of_a_mail_is_not_a_report(title: bytes) -> None:
+    oops = b"[    1.000000] kernel BUG at mm/slub.c:1!\n"
+    assert [each.kind for each in find_reports(title + b"\n" + oops, "mail").reports] == [ReportKind.BUG]
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "comm"),
+    [
+        (b"INFO: task kworker/u8:3:126 blocked for more than 120 seconds.", ReportKind.HUNG, "kworker/u8:3"),
+        (b"INFO: task udevd:5612 blocked in I/O wait for more than 143 seconds.", ReportKind.HUNG, "udevd"),
+        (b"WARNING: possible circular locking dependency detected", ReportKind.CHECK, ""),
+        (b"WARNING: suspicious RCU usage", ReportKind.CHECK, ""),
+        (b"WARNING: HARDIRQ-safe -> HARDIRQ-unsafe lock order detected", ReportKind.CHECK, ""),
+        (b"[ INFO: possible recursive locking detected ]", ReportKind.CHECK, ""),
+    ],
+)
+def test_locks_and_tasks_that_wait_are_reports(line: bytes, kind: ReportKind, comm: str) -> None:
+    report = one(b"[  610.334229][ T1478] " + line + b"\n[  610.366182][ T1478] Call trace:\n")
+    assert (report.kind, report.comm) == (kind, comm)
+
+
+@pytest.mark.parametrize(
+    "line", [b"WARNING: RO_VPD is uninitialized or empty.", b"WARNING: region 0:", b"INFO: 0x1-0x2. First byte 0x98"]
+)
+def test_warnings_of_firmware_are_not_reports(line: bytes) -> None:
+    assert not find_reports(line + b"\n", "log").reports

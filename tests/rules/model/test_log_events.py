@@ -109,6 +109,9 @@ def test_public_report_is_placed_and_accuses_nothing(
         ("lists/kasan-wrapped-kvm-5.2.txt", "KASAN: slab-out-of-bounds in kvm_pmu_get_canonical_pmc+0x48/0x78"),
         ("lists/serror-panic-5.4.txt", "SError, in el1_error()"),
         ("lists/five-quotes-refcount-6.16.txt", '"refcount_t: underflow; use-after-free."'),
+        ("lists/pfn-zero-fedora-taint-5.18.txt", "as a page-table entry or a PFN of zero gives"),
+        ("lists/first-page-frame-6.2.txt", "as a page-table entry or a PFN of zero gives"),
+        ("lists/device-memory-64k-caret-m-5.12.txt", "no leaf can exist at that level"),
         ("min/F03-level0.txt", "an entry of level 0 spans 512 GiB"),
         ("min/F04-64k-level1.txt", "the hole is of 4 TiB (level 1): no leaf can exist at that level"),
         ("min/err_ptr-vmemmap-4k-6.12.txt", "a negative 32-bit number or an error code"),
@@ -311,3 +314,27 @@ def test_release_in_a_mail_besides_that_of_its_log(tmp_path: Path) -> None:
     )
     (event,) = events(audit(Request((tmp_path / "mail",))))
     assert (event.release, event.current) == ("6.12.0-rc1", False)
+
+
+def test_text_after_a_panic_is_not_a_page_table_dump() -> None:
+    report = audit(Request((FIELD / "lists/first-page-frame-6.2.txt",)))
+    assert not report.sources.unread, '"---[ end Kernel panic" begins as a marker of a dump does'
+
+
+BOOT = """[    0.000000] Linux version 6.6.33 (a@b) (gcc 12.2.0) #1 SMP
+[    0.000000] Dentry cache hash table entries: {entries} (order: {order}, {size} bytes, linear)
+[    0.000000] Inode-cache hash table entries: {entries} (order: {order}, {size} bytes, linear)
+"""
+
+
+@pytest.mark.parametrize(
+    ("order", "size", "page_size"), [(10, 4194304, 4096), (8, 4194304, 16384), (6, 4194304, 65536), (9, 4194304, None)]
+)
+def test_page_size_follows_from_the_hash_tables_of_the_boot(
+    tmp_path: Path, order: int, size: int, page_size: int | None
+) -> None:
+    layout = of_text(tmp_path, BOOT.format(entries=size // 8, order=order, size=size)).facts.get(KernelLayout)
+    assert layout is not None
+    assert layout.get("page_size") == page_size
+    if page_size is not None:
+        assert layout.facts["page_size"].source.endswith("dmesg:2")
