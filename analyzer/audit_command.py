@@ -11,7 +11,16 @@ import click
 
 from analyzer.audit import Report, audit
 from analyzer.baseline import read_baseline, render_baseline
-from analyzer.options import FILE, NAME, SEVERITY, codes, evidence_options, severity
+from analyzer.options import (
+    FILE,
+    NAME,
+    SEVERITY,
+    codes,
+    evidence_options,
+    fail_on_option,
+    format_option,
+    severity,
+)
 from analyzer.output import is_directory, make_directory, printable, refuse_evidence, shows_colour, visible, write_text
 from analyzer.refused import name_refused
 from analyzer.reports.text import summary
@@ -40,27 +49,16 @@ _BY_SUFFIX = {f".{suffix}": form for form, suffix in FORMATS.items()} | {".htm":
 
 @click.command(name="audit")
 @click.option("--live", "on_this_host", is_flag=True, help="This host, now: collect and audit in one go.")
-@click.option("--format", "form", type=click.Choice(list(FORMATS)), metavar="F", help=", ".join(FORMATS))
-@click.option("--output", type=NAME, metavar="FILE", help="Write there, as its suffix says; into DIR/, all.")
-@click.option(
-    "--baseline",
-    "known",
-    type=FILE,
-    metavar="FILE",
-    help="Findings that are accepted.",
-)
-@click.option(
-    "--write-baseline",
-    type=FILE,
-    metavar="FILE",
-    help="Accept what is found now.",
-)
+@format_option(*FORMATS, default=None)
+@click.option("--output", type=NAME, metavar="FILE", help="The suffix chooses the format; DIR/ takes all.")
+@click.option("--baseline", "known", type=FILE, metavar="FILE", help="Findings that are accepted.")
+@click.option("--write-baseline", type=FILE, metavar="FILE", help="Accept what is found now.")
 @click.option("--select", "only", multiple=True, metavar="CODES", help="Run only these rules or families.")
 @click.option("--ignore", multiple=True, metavar="CODES", help="Leave these rules or families out.")
 @click.option("--min-severity", type=SEVERITY, metavar="SEVERITY", default="info", help="Report nothing below this.")
-@click.option("--fail-on", type=SEVERITY, metavar="SEVERITY", default="high", help="Exit with 1 from this on (high).")
-@click.option("--strict", is_flag=True, help="Exit with 3 if such a rule is undecided.")
-@click.option("-v", "--verbose", is_flag=True, help="Also say what every rule came to.")
+@fail_on_option
+@click.option("--strict", is_flag=True, help="Exit with 3 if a rule that severe is undecided.")
+@click.option("-v", "--verbose", is_flag=True, help="Also print evidence, and each rule's outcome.")
 @evidence_options
 def command(
     request: Request,

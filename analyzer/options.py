@@ -24,6 +24,8 @@ __all__ = [
     "budget_option",
     "codes",
     "evidence_options",
+    "fail_on_option",
+    "format_option",
     "parse_kinds",
     "parse_layout",
     "severity",
@@ -61,6 +63,22 @@ FILE = FilePath(readable=False)
 NAME = FileName(readable=False)
 """The same as text."""
 
+
+def format_option(*formats: str, default: str | None = "text") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``--format``, which the command receives as ``form``: one of these names."""
+    return click.option(
+        "--format", "form", type=click.Choice(formats), metavar="FORMAT", default=default, help=", ".join(formats)
+    )
+
+
+fail_on_option = click.option(
+    "--fail-on",
+    type=SEVERITY,
+    metavar="SEVERITY",
+    default="high",
+    show_default=True,
+    help="Exit with 1 from this severity on.",
+)
 
 budget_option = click.option(
     "--budget", type=click.IntRange(1, 64), default=1, metavar="N", help="Read up to N times as much evidence."

@@ -7,6 +7,7 @@ import json
 import click
 
 from analyzer.catalogue.rule_page import rule_parts
+from analyzer.options import format_option
 from rules.engine import load_rules
 from rules.rule import Rule
 
@@ -14,7 +15,7 @@ __all__ = ["command"]
 
 
 @click.command(name="rules")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", help="Output format.")
+@format_option("text", "json")
 def command(form: str) -> None:
     """List every rule: code, severity, name, one line.
 

@@ -10,9 +10,10 @@ import click
 from analyzer.audit import audit
 from analyzer.diff.capture_diff import diff, worst_hazard
 from analyzer.diff.diff_text import lines
-from analyzer.options import FILE, SEVERITY, budget_option, parse_layout, severity
+from analyzer.options import FILE, budget_option, fail_on_option, parse_layout, severity
 from analyzer.output import as_json
 from analyzer.sources.read import Request
+from analyzer.status import Status
 from analyzer.tables.change_frames import diff_frame
 from analyzer.tables.emit import TABLE_FORMATS, emit, form_of, table_options, write_lines
 
@@ -25,7 +26,7 @@ __all__ = ["command"]
 @budget_option
 @click.option("--layout", multiple=True, metavar="KEY=VALUE", help="A layout value that is known, of both.")
 @table_options
-@click.option("--fail-on", type=SEVERITY, metavar="SEVERITY", default="high", help="Exit with 1 from this on (high).")
+@fail_on_option
 def command(
     before: Path,
     after: Path,
@@ -44,7 +45,7 @@ def command(
     Example:
       ptaudit diff monday/ tuesday/
 
-    Exit status: 0 no hazard from --fail-on up, 1 hazards or new findings, 2 not comparable.
+    Exit status: 0 no hazard of that severity, 1 hazards or new findings, 2 not comparable.
     """
     values = parse_layout(layout)
     document = diff(*(audit(Request((path,), layout=values, budget=budget)) for path in (before, after)))
@@ -57,4 +58,4 @@ def command(
         write_lines(lines(document, (str(before), str(after))), output)
     worst = worst_hazard(document)
     if worst is not None and worst >= severity(fail_on):
-        sys.exit(1)
+        sys.exit(Status.FINDINGS)

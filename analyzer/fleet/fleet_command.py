@@ -5,15 +5,36 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
-from analyzer.options import FILE, NAME, SEVERITY, FilePath, severity
+from analyzer.options import FILE, NAME, FilePath, fail_on_option, format_option, severity
 from analyzer.status import Status
 from analyzer.tables.emit import TABLE_FORMATS, emit
 
 __all__ = ["command"]
+
+
+_Option = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _results(text: str) -> _Option:
+    return click.option(
+        "-o",
+        "--output",
+        type=FilePath(file_okay=False),
+        metavar="DIRECTORY",
+        default="ptaudit-fleet",
+        show_default=True,
+        help=text,
+    )
+
+
+def _bound(name: str, unit: str, kind: click.IntRange | click.FloatRange, default: float, text: str) -> _Option:
+    return click.option(name, type=kind, metavar=unit, default=default, show_default=True, help=text)
 
 
 class _RunByDefault(click.Group):
@@ -25,8 +46,12 @@ class _RunByDefault(click.Group):
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 the signature is click's
+        """Names in the order of their use."""
+        return list(self.commands)
 
-@click.group(name="fleet", cls=_RunByDefault)
+
+@click.group(name="fleet", cls=_RunByDefault, subcommand_metavar="PATH... | query SQL | diff OLD NEW")
 def command() -> None:
     """Audit many bundles, and ask questions about them all.
 
@@ -39,25 +64,20 @@ def command() -> None:
 
 @command.command(name="run")
 @click.argument("paths", nargs=-1, required=True, type=NAME, metavar="PATH|@LIST...")
+@_results("Where results go; run again to continue.")
 @click.option(
-    "-o",
-    "--output",
-    type=FilePath(file_okay=False),
-    default="ptaudit-fleet",
-    show_default=True,
-    help="Where results go; run again to go on.",
+    "-j",
+    "--jobs",
+    type=click.IntRange(1, 1024),
+    metavar="N",
+    default=os.cpu_count() or 1,
+    help="Bundles at a time (all CPUs).",
 )
-@click.option("-j", "--jobs", type=click.IntRange(1, 1024), default=os.cpu_count() or 1, help="Bundles at a time.")
-@click.option("--timeout", type=click.FloatRange(1), default=120.0, show_default=True, help="Seconds for a bundle.")
-@click.option("--memory", type=click.IntRange(256), default=4096, show_default=True, help="MiB for a bundle.")
+@_bound("--timeout", "SECONDS", click.FloatRange(1), 120.0, "Time for a bundle.")
+@_bound("--memory", "MIB", click.IntRange(256), 4096, "Memory for a bundle.")
 @click.option("--scheduler", metavar="ADDRESS", help="A dask.distributed scheduler to run on.")
-@click.option(
-    "--expected",
-    type=FILE,
-    metavar="FILE",
-    help="Hosts, one a line: those without a bundle are missing.",
-)
-@click.option("--fail-on", type=SEVERITY, default="high", help="Exit with 1 from this severity on.")
+@click.option("--expected", type=FILE, metavar="FILE", help="Hosts, one a line: those without a bundle are missing.")
+@fail_on_option
 def run(
     paths: tuple[str, ...],
     output: Path,
@@ -68,7 +88,9 @@ def run(
     expected: Path | None,
     fail_on: str,
 ) -> None:
-    """Audit every bundle below PATH: capture directories, archives, crash dumps.
+    """Audit every bundle below PATH (the default command).
+
+    Bundles are capture directories, archives and crash dumps.
 
     Exit status: 4 if a bundle could not be audited to its end or a rule failed, 1 for findings, 2 for bundles that
     are missing or cannot be read.
@@ -114,17 +136,10 @@ def run(
 
 @command.command(name="query")
 @click.argument("sql")
-@click.option(
-    "-o",
-    "--output",
-    type=FilePath(file_okay=False),
-    default="ptaudit-fleet",
-    show_default=True,
-    help="The results to ask.",
-)
-@click.option("--format", "form", type=click.Choice(["text", *TABLE_FORMATS]), default="text", help="Output format.")
-@click.option("--timeout", type=click.FloatRange(1), default=60.0, show_default=True, help="Seconds for the query.")
-@click.option("--memory", type=click.IntRange(64), default=1024, show_default=True, help="MiB for the query.")
+@_results("The results to ask.")
+@format_option("text", *TABLE_FORMATS)
+@_bound("--timeout", "SECONDS", click.FloatRange(1), 60.0, "Time for the query.")
+@_bound("--memory", "MIB", click.IntRange(64), 1024, "Memory for the query.")
 def query(sql: str, output: Path, form: str, timeout: float, memory: int) -> None:
     """Ask the results in SQL: tables bundles, findings, undecided, units.
 
@@ -149,7 +164,7 @@ def query(sql: str, output: Path, form: str, timeout: float, memory: int) -> Non
 @command.command(name="diff")
 @click.argument("old", type=FilePath(exists=True, file_okay=False))
 @click.argument("new", type=FilePath(exists=True, file_okay=False))
-@click.option("--fail-on", type=SEVERITY, default="high", help="Exit with 1 if a host got worse by this severity.")
+@fail_on_option
 def diff(old: Path, new: Path, fail_on: str) -> None:
     """Which hosts got worse between two results.
 
@@ -165,4 +180,4 @@ def diff(old: Path, new: Path, fail_on: str) -> None:
     for line in table(COLUMNS, ([str(cell) for cell in row] for row in rows)):
         click.echo(printable(line))
     if any(row[0] == "worse" and severity(row[3]) >= severity(fail_on) for row in rows):
-        sys.exit(1)
+        sys.exit(Status.FINDINGS)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from analyzer.options import FilePath
+from analyzer.options import FilePath, format_option
 from analyzer.output import visible, write_bytes
 from analyzer.temporary import folder
 from parsers.errors import UsageError
@@ -30,19 +30,13 @@ TABLE_FORMATS = ("csv", "parquet")
 
 def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--format`` with the formats of tables, and ``--output``, whose suffix chooses one."""
-    formats = ("text", "json", *TABLE_FORMATS)
-    options: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...] = (
-        click.option(
-            "--output",
-            type=FilePath(dir_okay=False),
-            metavar="FILE",
-            help="Write there; .json, .csv and .parquet choose the format.",
-        ),
-        click.option("--format", "form", type=click.Choice(formats), metavar="F", help=", ".join(formats)),
+    output = click.option(
+        "--output",
+        type=FilePath(dir_okay=False),
+        metavar="FILE",
+        help="Write there; .json, .csv and .parquet choose the format.",
     )
-    for option in options:
-        command = option(command)
-    return command
+    return format_option("text", "json", *TABLE_FORMATS, default=None)(output(command))
 
 
 def form_of(form: str | None, output: Path | None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from analyzer.options import evidence_options
+from analyzer.options import evidence_options, format_option
 from analyzer.output import as_json
 from analyzer.refused import name_refused
 from analyzer.sources.read import Request, read_sources
@@ -25,7 +25,7 @@ __all__ = ["command"]
 @click.command(name="whatif")
 @click.option("--all", "every", is_flag=True, help="All that can leave or go offline.")
 @click.option("--in-sequence", is_flag=True, help="Each after the ones before it.")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), metavar="F", default="text", help="text, json")
+@format_option("text", "json")
 @evidence_options
 def command(request: Request, every: bool, in_sequence: bool, form: str) -> None:
     """Predict what an operation of memory hotplug would do.

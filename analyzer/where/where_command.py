@@ -7,7 +7,7 @@ import sys
 import click
 
 from analyzer.audit import audit
-from analyzer.options import evidence_options
+from analyzer.options import evidence_options, format_option
 from analyzer.output import as_json
 from analyzer.refused import name_refused
 from analyzer.sources.read import Request
@@ -21,9 +21,7 @@ __all__ = ["command"]
 @click.command(name="where")
 @evidence_options
 @click.argument("address")
-@click.option(
-    "--format", "form", type=click.Choice(["text", "json"]), metavar="FORMAT", default="text", help="text, json"
-)
+@format_option("text", "json")
 def command(request: Request, address: str, form: str) -> None:
     """Print everything that is known of an address.
 
