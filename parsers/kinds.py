@@ -283,7 +283,7 @@ _ROWS: tuple[Kind, ...] = (
         sample=b"# tracer: nop\n#\n"
         b"  sh-58      [001] d....     2.5: mhp_online: (online_pages+0x0/0x368) pfn=0x80000 nr=0x8000\n",
         function="hotplug_trace",
-        how="a trace of the hotplug operations: ptaudit probes prints the set-up",
+        how="a trace of hotplug operations: ptaudit probes prints the set-up",
         root=True,
         only_if="is_tracing",
         config=("KPROBE_EVENTS",),

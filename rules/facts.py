@@ -26,7 +26,7 @@ from rules.model.replay.timeline import Timeline
 if TYPE_CHECKING:
     from collections.abc import Mapping as Dict
 
-__all__ = ["AUDIT_AGAIN", "Facts", "how_to_collect", "is_known", "what_it_is"]
+__all__ = ["AUDIT_AGAIN", "Facts", "how_to_collect", "is_known", "what_it_is", "with_how_to_collect"]
 
 F = TypeVar("F")
 AUDIT_AGAIN = "audit again when hotplug is quiet"
@@ -40,18 +40,20 @@ class _Made(NamedTuple):
     kinds: tuple[str, ...]
     step: str = ""
     """How it is asked for, with ``{}`` for how the first of ``kinds`` is; empty if as all of them are."""
+    in_memory: bool = False
+    """Whether a crash dump, or /proc/kcore, gives it too."""
 
 
 _CRASH_DUMP = ("vmcore",)
 
 _MADE: dict[type, _Made] = {
-    Mapping: _Made("a page-table dump", ("ptdump",)),
-    LinearMap: _Made("the linear map", ("ptdump",)),
-    Vmemmap: _Made("the vmemmap area", ("ptdump",)),
-    Earlier: _Made("an earlier page-table dump", ("ptdump",), "a second {}"),
+    Mapping: _Made("a page-table dump", ("ptdump",), in_memory=True),
+    LinearMap: _Made("the linear map", ("ptdump",), in_memory=True),
+    Vmemmap: _Made("the vmemmap area", ("ptdump",), in_memory=True),
+    Earlier: _Made("an earlier page-table dump", ("ptdump",), "a second time, later: {}", in_memory=True),
     KernelLayout: _Made("the kernel's address layout", ("vmcoreinfo",)),
     Resources: _Made("/proc/iomem", ("iomem",)),
-    SectionTable: _Made("the section table (/proc/iomem, memory blocks)", ("iomem", "memory_blocks")),
+    SectionTable: _Made("the section table (/proc/iomem, memory blocks)", ("iomem", "memory_blocks"), in_memory=True),
     Oopses: _Made("the kernel log", ("dmesg",)),
     Offlining: _Made("which blocks could go offline", ("ptdump", "memory_blocks", "iomem")),
     LogEvents: _Made("the kernel log", ("dmesg",)),
@@ -100,6 +102,14 @@ def how_to_collect(
     found = tuple(dict.fromkeys(step for kind in kinds for step in steps(kind, config, series)))
     made = _MADE.get(fact) if isinstance(fact, type) else None
     return tuple(made.step.format(step) for step in found) if made is not None and made.step else found
+
+
+def with_how_to_collect(fact: type) -> str:
+    """What a person calls a fact, and every way to get it from any kernel: a line of a rule's page."""
+    what, ways = what_it_is(fact), "; ".join(how_to_collect(fact))
+    if fact in _MADE and _MADE[fact].in_memory:
+        ways += "; or a crash dump, or /proc/kcore (ptaudit audit --live)"
+    return what if ways.startswith(what) else f"{what}: {ways}"
 
 
 def _name(fact: type | str) -> str:

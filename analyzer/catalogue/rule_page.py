@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from parsers.records import dataclass
-from rules.facts import how_to_collect
+from rules.facts import with_how_to_collect
 from rules.rule import SECTIONS
 
 if TYPE_CHECKING:
@@ -38,4 +38,4 @@ def rule_parts(rule: Rule) -> list[Part]:
 
 
 def _facts(kinds: tuple[type, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(f"{kind.__name__}: {'; '.join(how_to_collect(kind))}" for kind in kinds))
+    return tuple(dict.fromkeys(map(with_how_to_collect, kinds)))

@@ -18,6 +18,7 @@ from analyzer.catalogue.rule_page import rule_parts
 from analyzer.cli import COMMANDS
 from analyzer.sources.read import Request, read_sources
 from rules.engine import Outcome, builtin_rules, run
+from rules.facts import with_how_to_collect
 from rules.model.bugs import KNOWN_BUGS
 from rules.model.captured import build_facts
 from rules.rule import SECTIONS
@@ -62,6 +63,14 @@ def test_explain_prints_what_the_page_says(ptaudit, generated) -> None:
             expected = words(" ".join([part.heading, part.text, *part.items]))
             for text in (told, page):
                 assert any(text[at : at + len(expected)] == expected for at in range(len(text))), part.heading
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
+def test_evidence_has_a_persons_name_on_the_page_of_a_rule(rule) -> None:
+    for kind in (*rule.needs, *rule.uses, *(kind for check in rule.fallbacks for kind in check.needs)):
+        line = with_how_to_collect(kind)
+        assert kind.__name__ not in line.split(":")[0]
+        assert any(line in item for part in rule_parts(rule) for item in part.items)
 
 
 def test_explain_takes_families_and_refuses_other_names(ptaudit) -> None:
