@@ -33,7 +33,7 @@ COMMANDS: dict[str, _Entry] = {
     "sections": _Entry("sections.sections_command", "Memory sections, and what maps their struct pages."),
     "timeline": _Entry("timeline.timeline_command", "The hotplug operations of a trace, replayed."),
     "probes": _Entry("collect.probes_command", "The tracing set-up that makes a trace replayable."),
-    "where": _Entry("where.where_command", "Everything known of an address."),
+    "where": _Entry("where.where_command", "Everything known of addresses and symbols."),
     "diff": _Entry("diff.diff_command", "What changed between two captures, and which changes are hazards."),
     "distill": _Entry("collect.distill_command", "The small core of a crash dump: only what an audit reads."),
     "collect": _Entry("collect.collect_command", "Collect on this host what an audit needs."),

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from analyzer.audit import judge
 from analyzer.reports.text import render
 from analyzer.sections.sections_command import section_lines
-from analyzer.where.address import parse_address
 from analyzer.where.place import where
 from analyzer.where.place_text import lines
 from parsers.errors import UsageError
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["USAGE", "answer"]
 
-USAGE = "ptaudit audit [-v] | ptaudit sections | ptaudit where ADDRESS..."
+USAGE = "ptaudit audit [-v] | ptaudit sections | ptaudit where WHAT..."
 
 
 def answer(arguments: Sequence[str], sources: Sources, facts: Facts) -> str:
@@ -33,7 +32,7 @@ def answer(arguments: Sequence[str], sources: Sources, facts: Facts) -> str:
         return "".join(f"{line}\n" for line in section_lines(facts))
     if name == "where" and rest:
         report = _report(sources, facts)
-        places = ("\n".join(lines(where(report, parse_address(one)))) for one in rest)
+        places = ("\n".join(lines(where(report, one))) for one in rest)
         return "\n\n".join(places) + "\n"
     raise UsageError(f"usage: {USAGE}")
 

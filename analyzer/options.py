@@ -106,8 +106,11 @@ def symbol_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_symbols
 
 
-def evidence_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """SOURCE... and all that says how to read them; the command receives one ``request``."""
+def evidence_options(command: Callable[..., Any], *, metavar: str = "SOURCE...") -> Callable[..., Any]:
+    """SOURCE... and all that says how to read them; the command receives one ``request``.
+
+    ``metavar`` names what else the command takes from the paths of the request.
+    """
 
     @wraps(command)
     def with_request(
@@ -130,7 +133,7 @@ def evidence_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--kind", "kinds", multiple=True, metavar="KIND=PATH", help="A file whose kind is not to be guessed."
         ),
-        click.argument("sources", nargs=-1, type=FILE, metavar="SOURCE..."),
+        click.argument("sources", nargs=-1, type=FILE, metavar=metavar),
     ):
         with_options = option(with_options)
     return with_options

@@ -28,8 +28,8 @@ def register() -> bool:
     custom_command(
         name="ptaudit",
         description="audit page tables and memory hotplug of the arm64 kernel that is open",
-        usage="**ptaudit audit** [**-v**] | **ptaudit sections** | **ptaudit where** *ADDRESS*...",
-        long_description="Runs the rules, shows the memory sections, or says everything that is known of an address.",
+        usage="**ptaudit audit** [**-v**] | **ptaudit sections** | **ptaudit where** *WHAT*...",
+        long_description="Runs the rules, shows the memory sections, or says what is known of addresses and symbols.",
         parse=parse_shell_command,
         enabled=_is_kernel,
     )(_command)

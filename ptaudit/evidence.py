@@ -18,7 +18,6 @@ from analyzer.sources.crashdump import Symbols, read_program
 from analyzer.sources.read import Request, Sources, read_sources
 from analyzer.tables import event_frames, memory_frames
 from analyzer.whatif.foresight import what_if
-from analyzer.where.address import parse_address
 from analyzer.where.place import where
 from parsers.errors import BudgetError, UsageError
 from rules.finding import Severity
@@ -175,9 +174,11 @@ class Evidence:
     def where(self, what: str | int) -> dict[str, Any]:
         """Everything known of an address: the document ``ptaudit.where/1`` that ``ptaudit where`` prints as JSON.
 
-        ``what`` is a number, or text as on the command line: ``0x…``, ``pfn:…``, ``page:…``, ``phys:…``, ``virt:…``.
+        ``what`` is a number, or text as on the command line: ``0x…``, ``pfn:…``, ``page:…``, ``phys:…``, ``virt:…``, or
+        a symbol (``memunmap_pages+0x1a8``), which needs a crash dump or the memory of a running kernel.  Raises
+        UsageError for anything else, and for a symbol that the kernel does not have.
         """
-        return where(self._report, parse_address(f"{what:#x}" if isinstance(what, int) else what))
+        return where(self._report, f"{what:#x}" if isinstance(what, int) else what)
 
     def whatif(self, *operations: str, in_sequence: bool = False) -> list[Answer]:
         """What operations of memory hotplug would do: one answer each, as ``ptaudit whatif`` gives them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -26,12 +27,12 @@ __all__ = ["command"]
 @click.option("--all", "every", is_flag=True, help="All that can leave or go offline.")
 @click.option("--in-sequence", is_flag=True, help="Each after the ones before it.")
 @format_option("text", "json")
-@evidence_options
+@partial(evidence_options, metavar="SOURCE... OPERATION...")
 def command(request: Request, every: bool, in_sequence: bool, form: str) -> None:
     """Predict what an operation of memory hotplug would do.
 
-    After the sources: remove:UNIT, offline:memoryN, online:memoryN, add:0xSTART-0xEND. UNIT: a name in /proc/iomem,
-    memoryN, 0xSTART-0xEND. Exit status: 0 safe, or refused without harm; 1 something breaks; 3 unknown.
+    OPERATION: remove:UNIT, offline:memoryN, online:memoryN, add:0xSTART-0xEND. UNIT: a name in /proc/iomem, memoryN,
+    0xSTART-0xEND. Exit status: 0 safe, or refused without harm; 1 something breaks; 3 unknown.
 
     \b
     Example:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analyzer.where.address import MAX_PHYSICAL_BITS, Address, Space
+from analyzer.where.address import MAX_PHYSICAL_BITS, Address, Space, parse_address
 from parsers.address_space import areas_of
 from parsers.arm64 import Attr
 from parsers.errors import UsageError
@@ -34,12 +34,16 @@ _SIZES = "page size and address bits"
 SCHEMA = "ptaudit.where/1"
 
 
-def where(report: Report, address: Address) -> dict[str, Any]:
-    """The document `SCHEMA`: what is not known is None, and ``missing`` says what would show it.
+def where(report: Report, text: str) -> dict[str, Any]:
+    """The document `SCHEMA` of an address as a person types it: what is not known is None, and ``missing`` says what
+    would show it.
 
-    UsageError for the address of a struct page that lies outside of the vmemmap area.
+    UsageError for text that is not an address or a known symbol, and for the address of a struct page that lies outside
+    of the vmemmap area.
     """
-    return _Place(report, address).document()
+    vmcore = report.sources.captured.vmcore
+    symbol = vmcore.symbol if vmcore is not None and vmcore.has_symbols else None
+    return _Place(report, parse_address(text, symbol)).document()
 
 
 class _Place:
@@ -68,6 +72,8 @@ class _Place:
             "read_as": str(self.address.space),
             "guessed": self.address.guessed,
             "tag": _hex(self.address.tag),
+            "value": _hex(self.address.value),
+            "symbol": self._symbol(),
             "region": self.region,
             "page_offset": _hex(self.page_offset),
             "pfn": _hex(pfn),
@@ -122,9 +128,23 @@ class _Place:
             raise UsageError(f"{self.address.text}: not in the vmemmap area, {bounds}")
         if region != "other":
             return region
+        if self._symbol() is not None:
+            return "kernel image"
         if not self._knows("page_offset", "vmemmap_start"):
             self._lacks(Mapping, "the kernel's memory map")
         return self._marker(va)
+
+    def _symbol(self) -> dict[str, Any] | None:
+        """The symbol of the kernel image that a virtual address belongs to."""
+        vmcore = self.report.sources.captured.vmcore
+        found = None if vmcore is None or not self._is_virtual() else vmcore.symbol_at(self.address.value)
+        return None if found is None else {"name": found[0], "offset": _hex(found[1])}
+
+    def _output(self) -> int | None:
+        """Where the page tables map the address itself; None where that is not known."""
+        mapping = self.report.facts.get(Mapping)
+        output = None if mapping is None else self._row(mapping, self.address.value).get("output")
+        return None if output is None else int(output, 16)
 
     def _marker(self, va: int) -> str:
         mapping = self.report.facts.get(Mapping)
@@ -148,9 +168,12 @@ class _Place:
     def _index(self) -> int | None:
         """Page index of the page that the address, or the struct page there, belongs to."""
         layout, value = self.layout, self.address.value
-        needed = {"vmemmap": "struct_page_size", "linear": "page_offset"}.get(self.region or "", "phys_offset")
         if self._is_virtual() and self.region not in {"linear", "vmemmap"}:
-            return None
+            output = self._output()
+            if output is None:
+                return None
+            value = output
+        needed = {"vmemmap": "struct_page_size", "linear": "page_offset"}.get(self.region or "", "phys_offset")
         for key in ("page_size", needed):
             if not self._knows(key):
                 what = "page size" if key == "page_size" else LAYOUT_KEYS[key].split(":")[0]

@@ -25,6 +25,9 @@ def _fields(place: dict[str, Any]) -> Iterator[tuple[str, str]]:
     guessed = "; force with phys:, virt: or pfn:" if place["guessed"] else ""
     tag = f", tag {place['tag']} stripped" if place["tag"] else ""
     yield place["address"], f"taken as {place['read_as']}{tag}{guessed}"
+    symbol = place["symbol"]
+    if symbol is not None:
+        yield "symbol", f"{symbol['name']}+{symbol['offset']} = {place['value']}"
     yield from _numbers(place)
     yield from _memory(place)
     for one in place["mapped_by"]:

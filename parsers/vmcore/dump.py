@@ -218,6 +218,12 @@ class Dump:
             found = self._symbols(name)
         return self._exports.get(name) if found is None and name in EXPORTED else found
 
+    def symbol_at(self, va: int) -> tuple[str, int] | None:
+        """The symbol that an address of the kernel image belongs to, and the offset from it; None without kallsyms."""
+        end = self.symbol("_end")
+        is_image = end is not None and self.addresses.image_start <= va < end
+        return self.kallsyms.at(va) if is_image and self.kallsyms is not None else None
+
     @cached_property
     def _exports(self) -> dict[str, int]:
         """Exported variables, which are searched for where the symbols are those of functions only, or none."""

@@ -119,6 +119,10 @@ class VmcoreFacts:
     """Whether no memory came or went in a running kernel since its reading began; None for a dump."""
     explain: Callable[[int], list[Step]] = field(repr=False)
     """The walk of one virtual address, level by level."""
+    symbol: Callable[[str], int | None] = field(repr=False)
+    """Address of a symbol of the kernel image, or None."""
+    symbol_at: Callable[[int], tuple[str, int] | None] = field(repr=False)
+    """The symbol of the kernel image that an address belongs to, and the offset from it."""
 
     @property
     def mapping(self) -> Mapping:
@@ -345,6 +349,8 @@ def _facts_of(dump: Dump, raw: RawDump, *, with_dmesg: bool, with_nodename: bool
         has_symbols=dump.has_symbols,
         diagnostics=tuple(dict.fromkeys((*dump.diagnostics, *walk.diagnostics, *raw.memory.diagnostics))),
         explain=dump.explain,
+        symbol=dump.symbol,
+        symbol_at=dump.symbol_at,
     )
 
 

@@ -7,6 +7,7 @@ older kernels a System.map of the same build does.  Format: scripts/kallsyms.c a
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -119,6 +120,26 @@ class Kallsyms:
                 extents.append((clone.decode("ascii", "replace"), start, end))
         return extents
 
+    def at(self, va: int) -> tuple[str, int] | None:
+        """The symbol that an address belongs to, and the offset from it, as the kernel prints ``name+0x…``.
+
+        Of symbols with one address it is the first.  None below the first symbol, where the tables are not in the dump,
+        and behind ``_etext`` where kallsyms has functions only (no CONFIG_KALLSYMS_ALL).
+        """
+        try:
+            behind = bisect_right(range(self._start.size), va, key=self._known_address)
+            if not behind:
+                return None
+            address = self._known_address(behind - 1)
+            number = bisect_left(range(behind), address, key=self._known_address)
+        except MissingMemoryError:
+            return None
+        start = int(self._start[number])
+        kind, name = self._text[start : start + 1], self._text[start + 1 : self._text.index(b"\0", start)]
+        if kind in b"tTwW" and va >= (self("_etext") or MASK):
+            return None
+        return name.decode("ascii", "replace"), va - address
+
     def _clones(self, name: bytes) -> Iterator[tuple[bytes, int]]:
         """Symbols of that name, with suffixes of clones or without, and where the type of each stands in the text."""
         at = self._text.find(name)
@@ -127,6 +148,12 @@ class Kallsyms:
             if at >= 2 and self._text[at - 2] == 0 and _CLONE.fullmatch(self._text, at + len(name), end):
                 yield self._text[at:end], at - 1
             at = self._text.find(name, end)
+
+    def _known_address(self, number: int) -> int:
+        address = self._address(number)
+        if address is None:
+            raise MissingMemoryError(f"the address of symbol {number} is not in the dump")
+        return address
 
     def _address(self, number: int) -> int | None:
         """Address of a symbol by its number; None where the table is not in the dump there."""

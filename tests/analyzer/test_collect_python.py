@@ -28,7 +28,7 @@ from tests.parsers.vmcore.test_distilled import comparable
 from tests.parsers.vmcore.test_kcore import CORES, kcore_of
 
 on_linux = pytest.mark.skipif(platform.system() != "Linux", reason="collects from a Linux host")
-NOT_COMPARED = {"diagnostics", "path", "explain", "recheck", "settled", "vmcoreinfo", "listed"}
+NOT_COMPARED = {"diagnostics", "path", "explain", "symbol", "symbol_at", "recheck", "settled", "vmcoreinfo", "listed"}
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from tests.analyzer.conftest import CAPTURES
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
 HOLE = "0xfffffdffc2100008"
+DUMP = FIXTURES / "vmcore/pmem-6.12-vuln-after.core.zst"
 
 
 def place(ptaudit, source: Path, address: str) -> dict:
@@ -154,12 +155,67 @@ def test_struct_page_needs_a_known_vmemmap(ptaudit, damaged: Path) -> None:
 
 
 def test_crash_dump_shows_the_walk(ptaudit) -> None:
-    dump = CAPTURES.parent / "vmcore" / "pmem-6.12-vuln-after.core.zst"
-    found = place(ptaudit, dump, HOLE)
+    found = place(ptaudit, DUMP, HOLE)
     by = {one["what"]: one for one in found["mapped_by"]}
     assert by["linear map"]["output"] == "0x84000000"
     assert any("level 2" in step for step in by["struct page"]["walk"])
     assert found["section"]["precision"] == "exact"
+
+
+MEMUNMAP_PAGES = "0xffff8000802a4d40"
+"""By the kallsyms of the dump."""
+
+
+def test_symbol_of_a_crash_dump_is_an_address_of_the_kernel_image(ptaudit) -> None:
+    found = place(ptaudit, DUMP, "memunmap_pages+0x1a8/0x2a8")
+    assert found["value"] == f"{int(MEMUNMAP_PAGES, 16) + 0x1A8:#x}"
+    assert found["symbol"] == {"name": "memunmap_pages", "offset": "0x1a8"}
+    assert found["region"] == "kernel image"
+    assert [one["name"] for one in found["iomem"]] == ["System RAM", "Kernel code"]
+    assert found["physical"] == found["mapped_by"][0]["output"]
+    by_number = place(ptaudit, DUMP, found["value"])
+    differ = {"address", "guessed"}
+    assert {key: one for key, one in by_number.items() if key not in differ} == {
+        key: one for key, one in found.items() if key not in differ
+    }
+
+
+def test_page_of_the_kernel_image_is_the_page_of_its_linear_address(ptaudit) -> None:
+    image = place(ptaudit, DUMP, "mem_section")
+    linear = place(ptaudit, DUMP, image["linear"])
+    assert [image[key] for key in ("pfn", "physical", "struct_page", "section")] == [
+        linear[key] for key in ("pfn", "physical", "struct_page", "section")
+    ]
+
+
+def test_several_places_at_once(ptaudit) -> None:
+    done = ptaudit("where", DUMP, "memunmap_pages", HOLE, "pfn:0x84000", "--format", "json")
+    assert [one["address"] for one in json.loads(done.out)] == ["memunmap_pages", HOLE, "pfn:0x84000"]
+    text = ptaudit("where", DUMP, "memunmap_pages", HOLE).out
+    assert [part.split()[0] for part in text.split("\n\n")] == ["memunmap_pages", HOLE]
+
+
+def test_file_is_a_source_whatever_its_name(ptaudit, damaged: Path, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "capture").symlink_to(damaged)
+    (tmp_path / "dmesg").write_bytes((damaged / "dmesg").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert ptaudit("where", "dmesg", "capture", HOLE).status == 0
+    assert ptaudit("where", "capture", "dmseg", HOLE).status == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "what", "reason"),
+    [
+        ("vmcore/pmem-6.12-vuln-after.core.zst", "memunmap_page", "no symbol memunmap_page,"),
+        ("vmcore/boot-5.10.core.zst", "memunmap_pages", "--system-map"),
+        ("captures/pmem-6.12-vuln/02-one-removed", "memunmap_pages", "a symbol needs a crash dump"),
+    ],
+)
+def test_unknown_symbol_is_2_and_one_line(ptaudit, source: str, what: str, reason: str) -> None:
+    done = ptaudit("where", FIXTURES / source, what)
+    assert (done.status, done.out) == (2, "")
+    (line,) = done.err.splitlines()
+    assert reason in line
 
 
 def test_fragment_is_quoted_although_its_kernel_is_not_known(ptaudit, tmp_path: Path) -> None:

@@ -31,7 +31,19 @@ def comparable(value):
     return value
 
 
-SKIPPED = {"path", "source", "explain", "recheck", "settled", "quote", "diagnostics", "vmcoreinfo", "listed"}
+SKIPPED = {
+    "path",
+    "source",
+    "explain",
+    "symbol",
+    "symbol_at",
+    "recheck",
+    "settled",
+    "quote",
+    "diagnostics",
+    "vmcoreinfo",
+    "listed",
+}
 
 
 def test_the_small_core_of_a_dump_says_the_same(tmp_path, raw_after, after):

@@ -19,18 +19,18 @@ INDEX = np.cumsum([0, *(len(token) + 1 for token in TOKENS)])[:256].astype("<u2"
 class Symbols:
     """The tables of some names, each a list of tokens, in memory."""
 
-    def __init__(self, names):
+    def __init__(self, names, offsets=None):
         packed = b""
         for name in names:
             size = len(name)
             packed += bytes([size] if size < 128 else [size & 127 | 128, size >> 7]) + bytes(name)
-        offsets = (np.arange(len(names), dtype="<u4") * 16).tobytes()
+        offsets = np.arange(len(names)) * 16 if offsets is None else np.array(offsets)
         parts = {
             "num_syms": len(names).to_bytes(4, "little"),
             "names": packed,
             "token_table": TABLE,
             "token_index": INDEX,
-            "offsets": offsets,
+            "offsets": offsets.astype("<u4").tobytes(),
             "relative_base": (0xFFFF800080000000).to_bytes(8, "little"),
         }
         self.memory, self.places = b"", {}
@@ -89,3 +89,23 @@ def test_symbols_of_a_distribution_kernel_take_little_memory():
     tracemalloc.stop()
     assert len(found._text) == len(text_of(names))
     assert peak < 60 << 20
+
+
+def of_words(words, offsets):
+    made = Symbols([[TOKENS.index(letter.encode()) for letter in word] for word in words], offsets)
+    return Kallsyms(made, made)
+
+
+@pytest.mark.parametrize(
+    ("offset", "expected"),
+    [(-1, None), (0, ("first", 0)), (15, ("first", 15)), (16, ("alias", 0)), (31, ("alias", 15)), (99, ("data", 67))],
+)
+def test_an_address_belongs_to_the_symbol_before_it_the_first_of_several(offset, expected):
+    found = of_words(["tfirst", "talias", "ttwin", "ddata"], [0, 16, 16, 32])
+    assert found.at(0xFFFF800080000000 + offset) == expected
+
+
+def test_data_belongs_to_no_function_where_only_functions_have_symbols():
+    found = of_words(["tlast", "T_etext"], [0, 16])
+    assert found.at(0xFFFF80008000000F) == ("last", 15)
+    assert found.at(0xFFFF800080000010) is None

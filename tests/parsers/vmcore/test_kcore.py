@@ -42,7 +42,7 @@ def kcore_of(room, core, memory=None, **options):
 def test_the_facts_are_those_of_the_dump(room, core):
     facts, dump = extract(kcore_of(room, core)), extract(core)
     assert (facts.kind, facts.flux.matters, facts.flux.start.size, facts.listed) == ("kcore", False, 0, None)
-    of_dumps = {"explain", "recheck", "vmcoreinfo", "struct_pages", "listed"}
+    of_dumps = {"explain", "symbol", "symbol_at", "recheck", "vmcoreinfo", "struct_pages", "listed"}
     for name in dump.__dataclass_fields__.keys() - DIFFERENT - of_dumps:
         assert comparable(getattr(facts, name)) == comparable(getattr(dump, name)), name
     # Struct pages that lie in device memory are not among what the kernel reads, and stay unknown where they are zeros.
