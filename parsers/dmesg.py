@@ -16,6 +16,7 @@ import numpy as np
 from parsers.cmdline import CommandLine, parse_cmdline
 from parsers.errors import Diagnostic, FormatError
 from parsers.expressions import expression
+from parsers.hosts import doubts_of_hosts
 from parsers.journal import without_json
 from parsers.lines import at_lines, without_transport
 from parsers.log_losses import missing_records, what_is_lost
@@ -45,8 +46,6 @@ MAX_BYTES = 2 << 30
 MAX_MESSAGES = 20_000
 MAX_NAMED = 1000
 """Reports whose host is looked at."""
-NAMED_BYTES = 1 << 16
-"""At each end of a log, where hosts are looked for."""
 MAX_BOOTS = 1000
 
 _NODE_RANGE = expression(r"\s*node +(\d{1,9}): \[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]")
@@ -181,7 +180,7 @@ def parse_dmesg(data: bytes, path: str) -> Dmesg:
         reports = replace(reports, reports=tuple(one for one in reports.reports if one.line >= boots[0].line))
     boot = next((boot for boot in reversed(boots) if not boot.is_capture_kernel), boots[-1])
     doubts = (*_doubts(boots, boot, scan.dropped, path), *scan.diagnostics, *reports.diagnostics)
-    doubts += tuple(_doubt_of_hosts(data, [at for at, _ in scan.starts[:MAX_NAMED]], path))
+    doubts += tuple(doubts_of_hosts(data, [at for at, _ in scan.starts[:MAX_NAMED]], path))
     if len(parts) > len(boots):
         doubts += (
             Diagnostic(f"{len(parts) - len(boots)} earlier boots are left out, the last {MAX_BOOTS} kept", path),
@@ -308,26 +307,3 @@ def _doubts(boots: Sequence[Boot], boot: Boot, dropped: int, path: str) -> Itera
         yield from at_lines("the kernel command line is damaged, so it is not known", damaged, path)
     if boot.release is None:
         yield Diagnostic("the log starts after boot: boot messages are unavailable", path, boot.line)
-
-
-_LOGGED_BY = expression(
-    rb"^(?:<\d{1,3}>)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,9})?|\d{4}-\d\d-\d\dT[\d:.,+Z-]{8,32})"
-    rb" ([A-Za-z][\w.-]{0,63}) kernel(?:\[\d{1,8}\])?: ",
-    re.MULTILINE,
-)
-
-
-def _doubt_of_hosts(data: bytes, reports: Sequence[int], path: str) -> Iterator[Diagnostic]:
-    """Whether syslog wrote the lines of several hosts: at the ends of the log, and where reports begin."""
-    tail = max(data.rfind(b"\n", 0, max(len(data) - NAMED_BYTES, 0)) + 1, NAMED_BYTES)
-    found = [*_LOGGED_BY.finditer(data, 0, NAMED_BYTES), *_LOGGED_BY.finditer(data, tail)]
-    found += [match for at in reports if (match := _LOGGED_BY.match(data, data.rfind(b"\n", 0, at) + 1)) is not None]
-    first: dict[str, int] = {}
-    for match in sorted(found, key=lambda one: one.start()):
-        first.setdefault(match[1].decode().partition(".")[0].lower(), match.start())
-    first.pop("localhost", None)  # until the host has its name
-    if len(first) > 1:
-        names = list(first)
-        listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        said = f"lines of {len(first)} hosts ({listed}): the audit takes them for one machine; give it those of one"
-        yield Diagnostic(said, path, data.count(b"\n", 0, first[names[1]]) + 1)

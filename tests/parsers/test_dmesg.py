@@ -336,11 +336,41 @@ def test_lines_of_several_hosts_are_said(names: tuple[str, ...], said: str, stam
     assert [one.line for one in found] == [2] * bool(said)
 
 
-def test_a_report_of_another_host_in_the_middle_of_a_long_log_is_said() -> None:
+def test_a_report_of_another_host_in_the_middle_of_a_long_log_is_seen() -> None:
     line = b"Nov 27 10:11:12 hosta kernel: [    1.000000] eth0: link up\n"
     report = b"Nov 27 10:11:12 hostb kernel: [    9.000000] Internal error: Oops: 96000006 [#1] SMP\n"
     log = line * 3000 + report + line * 3000
-    assert [one.line for one in parse_dmesg(log, "messages").diagnostics if "hosts" in one.message] == [3001]
+    with pytest.raises(WrongFormatError, match="hosts \\(hosta, hostb\\) take turns") as refused:
+        parse_dmesg(log, "messages")
+    assert refused.value.line == 3001
+
+
+BOOTS = b"[    0.000000] Linux version 6.12.117 (a@b) #1 SMP\n"
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        b"Nov 27 10:11:12 %b kernel: ",
+        b"<4>1 2026-11-27T10:11:12.548711+00:00 %b kernel - - - ",
+        b"2026-11-27T10:11:12.548711+00:00 %b kernel[7]: ",
+        b"%b: ",
+    ],
+)
+def test_hosts_whose_lines_take_turns_are_not_audited_as_one(prefix: bytes) -> None:
+    line = b"[   12.000000] Offlined Pages 32768\n"
+    one, two = prefix % b"node07", prefix % b"node08.example.org"
+    with pytest.raises(WrongFormatError, match="2 hosts \\(node07, node08\\) take turns"):
+        parse_dmesg((one + line + two + line) * 20, "messages")
+    renamed = one + BOOTS + (one + line) * 20 + (two + line) * 20
+    assert any("2 hosts" in each.message for each in parse_dmesg(renamed, "messages").diagnostics)
+    assert len(parse_dmesg(renamed * 2, "messages").boots) == 2, "renamed in each boot: one machine"
+
+
+def test_consoles_are_not_hosts() -> None:
+    line = b"[   12.000000] Offlined Pages 32768\n"
+    log = (b"kernel: " + line + b"ttyS0: " + line + b"console: " + line) * 3
+    assert not any("hosts" in each.message for each in parse_dmesg(log, "log").diagnostics)
 
 
 @pytest.mark.parametrize(
