@@ -84,6 +84,16 @@ class Growth:
             )
 
 
+class _Gzip(Forward):
+    """gzip data; what comes before a cut is read, which `gzip.GzipFile.read` loses."""
+
+    def __init__(self, source: Stream) -> None:
+        self.file = gzip.GzipFile(fileobj=cast(IO[bytes], source))
+
+    def read(self, size: int = -1, /) -> bytes:
+        return self.file.read1(_CHUNK if size < 0 else size)
+
+
 class _Blocks(Forward):
     """xz and bzip2 data, one stream after the other."""
 
@@ -151,9 +161,7 @@ class _Compression:
 
 
 _COMPRESSIONS: dict[str, _Compression] = {
-    "gzip": _Compression(
-        b"\x1f\x8b", (".gz",), lambda source, _: cast(Stream, gzip.GzipFile(fileobj=cast(IO[bytes], source)))
-    ),
+    "gzip": _Compression(b"\x1f\x8b", (".gz",), lambda source, _: _Gzip(source)),
     "bzip2": _Compression(b"BZh", (".bz2",), lambda source, _: _Blocks(source, bz2.BZ2Decompressor)),
     "xz": _Compression(
         b"\xfd7zXZ\0", (".xz",), lambda source, window: _Blocks(source, lambda: lzma.LZMADecompressor(memlimit=window))

@@ -163,15 +163,20 @@ class _Reading:
         counted = _Counted(source)
         plain = _Guarded(self, decompressed(form, counted), lambda: counted.total, name)
         head = plain.read(HEAD_BYTES)
-        inside = _Replay(head, plain)
         if archive_format(head):
-            self.stream(inside, name, relative, depth + 1)
-        elif is_vmcore(head):
+            self.stream(_Replay(head, plain), name, relative, depth + 1)
+            return
+        if is_vmcore(head):
             self.leave_out(name, _DUMP)
-        elif not relative or self.keep(plain_name(relative)):
-            self.take(inside, name, plain_name(relative or PurePosixPath(name).name))
+            return
+        salvage = _Salvage(_Replay(head, plain))
+        if not relative or self.keep(plain_name(relative)):
+            self.take(salvage, name, plain_name(relative or PurePosixPath(name).name))
         else:
-            self.look_into(inside, head, 0, name, plain_name(relative))
+            self.look_into(salvage, head, 0, name, plain_name(relative))
+        if salvage.cut:
+            said = f"cut short: read are the first {plain.total} bytes that could be decompressed, the rest is missing"
+            self.contents.notes.append(Diagnostic(said, name))
 
     def tar(self, source: Stream, name: str, relative: str, depth: int) -> None:
         guarded = _Guarded(self, source, None, name)
@@ -400,6 +405,29 @@ class _Replay(Forward):
         size = len(self.head) if size < 0 else size
         data, self.head = self.head[:size], self.head[size:]
         return data
+
+
+class _Salvage(Forward):
+    """The data of a compressed file up to where it is cut; other damage still raises.
+
+    A cut text has no newline at its end: by that its parser sees that the text is not whole.
+    """
+
+    def __init__(self, inner: Stream) -> None:
+        self.inner, self.last, self.cut, self.ended = inner, b"", False, False
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self.ended:
+            return b""
+        try:
+            data = self.inner.read(size)
+        except EOFError:
+            self.cut = self.ended = True
+            return self.last.rstrip(b"\n")
+        self.ended = not data
+        data = self.last + data
+        self.last = b"" if self.ended else data[-1:]
+        return data if self.ended else data[:-1] or self.read(size)
 
 
 class _Counted(Forward):

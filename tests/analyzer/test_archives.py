@@ -24,6 +24,7 @@ from analyzer.sources.archive_format import archive_format, plain_name
 from analyzer.sources.budget import Bounds, Budget
 from analyzer.sources.read import Request
 from parsers.errors import InputError, UsageError
+from rules.engine import Outcome
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 CAPTURE = FIXTURES / "captures/pmem-6.12-vuln/02-one-removed"
@@ -431,3 +432,32 @@ def test_sources_of_one_machine_merge(tmp_path: Path) -> None:
     parts = [CAPTURE / name for name in ("kernel_page_tables", "iomem", "memory_blocks", "dmesg", "uname")]
     together = document(audit(Request(tuple(parts))))["findings"]
     assert {one["rule"] for one in together} >= {"VMM-02"}
+
+
+@pytest.mark.parametrize("compression", sorted({*COMPRESSIONS} - {"plain"}))
+@pytest.mark.parametrize("share", [0.6, 0.97])
+@pytest.mark.parametrize("within", ["", "var/log/"])
+def test_cut_log_is_read_as_far_as_it_can_be_decompressed(
+    tmp_path: Path, compression: str, share: float, within: str
+) -> None:
+    head = OOPS + b"".join(b"[  300.%06d] eth0: queue %d\n" % (i, i * 7919 % 10007) for i in range(100_000))
+    packed = COMPRESSIONS[compression](head)
+    cut = packed[: int(len(packed) * share)]
+    path = tmp_path / "kern.log"
+    path.write_bytes(tar_of({f"{within}kern.log.{compression}": cut}) if within else cut)
+    contents = read_archive(path, lambda name: name.endswith("kern.log"))
+    (member,) = contents.members
+    assert head.startswith(member.data)
+    assert member.data[-1:] != b"\n", "the parser shall see that the end is missing"
+    assert len(OOPS) < len(member.data) < len(head)
+    assert any("cut short: read are the first" in note.message for note in contents.notes)
+    report = audit(Request((path,)))
+    assert "OOP-01" in {one.rule.code for one in report.findings}
+    passed = {one.rule.code for one in report.verdicts if one.outcome is Outcome.PASSED}
+    assert not passed & {"OOP-04", "OOP-24", "SEC-10"}, "what the log lacks may have said it"
+
+
+def test_damage_in_the_middle_is_not_salvaged(tmp_path: Path) -> None:
+    packed = bytearray(gzip.compress(OOPS * 50))
+    packed[len(packed) // 2] ^= 0x55
+    refused(tmp_path / "a", bytes(packed), "damaged")
