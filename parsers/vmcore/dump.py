@@ -287,6 +287,7 @@ class Dump:
         """MissingMemoryError where all of a page reads as zeros, and not because the kernel's memory holds them."""
         page = self._page(va & -self.addresses.granule.page_size)
         if not self.memory.zeros_are_read and page.count(0) == len(page):
+            self.memory.has_false_zeros = True
             raise MissingMemoryError(f"the page at {va:#x} reads as zeros", address=va)
 
     def field(self, va: int, type_name: str, path: str) -> int:

@@ -54,7 +54,7 @@ from parsers.vmcore.self_hosted import read_self_hosted
 from parsers.vmcore.sparsemem import read_sections
 from parsers.vmcore.struct_pages import read_struct_pages
 from parsers.vmcore.texts import Texts, read_nodename
-from parsers.vmcore.zeros import no_memory, voucher
+from parsers.vmcore.zeros import boot_memory, no_memory, voucher
 from parsers.vmcore.zones import read_zones
 from parsers.vmcoreinfo import VmcoreInfo
 
@@ -299,21 +299,22 @@ def _facts_of(dump: Dump, raw: RawDump, *, with_dmesg: bool, with_nodename: bool
         return dump.attempt(what, lambda: read(dump))
 
     sections = fact("section table", read_sections)
-    believed = None if sections is None else no_memory(dump, sections)
+    blocks = (
+        fact("memory blocks", read_blocks) if generation is None or generation.blocks is None else generation.blocks
+    )
+    zones = fact("zones", read_zones)
+    hugetlb = fact("huge pages", read_hugetlb)
+    iomem = fact("resources", read_iomem)
+    absent = None if sections is None else no_memory(dump, sections)
+    stays = None if sections is None else boot_memory(dump, sections)
     if why := why_not_of(dump.memory.unrecorded, raw.vmcoreinfo):
         raise FormatError(f"VMCOREINFO is of another boot or another kernel: {why}", path=raw.path)
-    walk = walk_page_tables(dump.memory, dump.addresses, source=raw.path, no_memory=believed)
+    walk = walk_page_tables(dump.memory, dump.addresses, source=raw.path, no_memory=absent, boot_memory=stays)
     if (other := other_phys_offset(walk.mapping, dump.addresses)) is not None:
         message = f"the linear map shows PHYS_OFFSET {other:#x}, not {dump.addresses.phys_offset:#x}"
         raise FormatError(f"VMCOREINFO is of another boot: {message}", path=raw.path)
     struct_pages = fact("struct pages", lambda dump: read_struct_pages(dump, sections, walk))
-    blocks = (
-        fact("memory blocks", read_blocks) if generation is None or generation.blocks is None else generation.blocks
-    )
     self_hosted = fact("self-hosted pages", lambda dump: read_self_hosted(dump, sections, blocks, walk))
-    zones = fact("zones", read_zones)
-    hugetlb = fact("huge pages", read_hugetlb)
-    iomem = fact("resources", read_iomem)
     crash_image = fact("crash kernel", read_crash_image)
     texts = Texts.of(dump, raw.vmcoreinfo.osrelease, with_dmesg=with_dmesg, with_nodename=with_nodename)
     code = fact("kernel code", read_kernel_code)

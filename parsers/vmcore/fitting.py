@@ -16,6 +16,7 @@ from parsers.arm64 import Attr
 from parsers.errors import LayoutError
 from parsers.mapping import Mapping
 from parsers.vmcore.addresses import MASK, AddressMap
+from parsers.vmcore.descriptors import DescriptorFormat, Kind
 from parsers.vmcore.explain import explain
 from parsers.vmcore.memory import UNIT, MissingMemoryError, PhysicalMemory
 from parsers.vmcoreinfo import VmcoreInfo
@@ -30,22 +31,26 @@ def why_not_of(memory: PhysicalMemory, info: VmcoreInfo) -> str | None:
     """
     try:
         addresses = AddressMap.from_vmcoreinfo(info)
-    except LayoutError:
-        return None
-    wanted = addresses.root_pa
-    try:
-        steps = explain(memory, addresses, addresses.swapper_pg_dir)
-        last = steps[-1]
-        if last.descriptor is None:
+        if not _is_table(memory, addresses):
+            return f"by it the page tables lie at {addresses.root_pa:#x}, where no table is"
+        last = explain(memory, addresses, addresses.swapper_pg_dir)[-1]
+        if last.descriptor is None or not any(memory.read(last.entry_pa // UNIT * UNIT, UNIT)):
             return None
-        if not last.descriptor and not any(memory.read(last.entry_pa // UNIT * UNIT, UNIT)):
-            return None
-    except MissingMemoryError:
+    except (LayoutError, MissingMemoryError):
         return None
-    if last.output == wanted:
+    if last.output == addresses.root_pa:
         return ""
     found = "is not mapped" if last.output is None else f"is mapped to {last.output:#x}"
-    return f"by it the page tables lie at {wanted:#x}, and swapper_pg_dir {found} there"
+    return f"by it the page tables lie at {addresses.root_pa:#x}, and swapper_pg_dir {found} there"
+
+
+def _is_table(memory: PhysicalMemory, addresses: AddressMap) -> bool:
+    """Whether the page that should be ``swapper_pg_dir`` may be: its entries are tables, blocks or empty."""
+    granule, level = addresses.granule, addresses.granule.first_level(addresses.va_bits)
+    count = 1 << (addresses.va_bits - (granule.span(level).bit_length() - 1))
+    words = np.frombuffer(memory.read(addresses.root_pa, 8 * count), dtype="<u8").astype(np.uint64)
+    kinds = DescriptorFormat(granule, addresses.lpa2).kinds(words, np.full(count, level, dtype=np.int8))
+    return bool(np.isin(kinds, (Kind.EMPTY, Kind.TABLE, Kind.LEAF)).all())
 
 
 def other_phys_offset(mapping: Mapping, addresses: AddressMap) -> int | None:

@@ -59,6 +59,9 @@ class PhysicalMemory(ABC):
     zeros_are_read = False
     """Whether a page of zeros that is present is known to be what the kernel has, and no page that was left out."""
 
+    has_false_zeros = False
+    """Whether zeros were read where the kernel has data in use: the dump has zeros for some of what it left out."""
+
     @property
     @abstractmethod
     def extents(self) -> tuple[U64, U64]:
@@ -132,7 +135,9 @@ class PhysicalMemory(ABC):
         data, present = self.read_units(units)
         words = data.view("<u8")
         if in_use and not self.zeros_are_read:
-            present = present & words.any(axis=1)
+            used = words.any(axis=1)
+            self.has_false_zeros |= bool((present & ~used).any())
+            present = present & used
         index = ((pas % np.uint64(UNIT)) // np.uint64(8)).astype(np.intp)
         return words[where, index].astype(np.uint64), present[where]
 

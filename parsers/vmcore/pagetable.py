@@ -10,6 +10,8 @@ entered, or not in the dump, is *unobserved*, with a diagnostic, and never a hol
 A dump may also hold zeros where memory was left out of it (holes of a file, pages that the writer could not read).
 A table of zeros in the linear map or the vmemmap area is empty only where the section table has no memory for it;
 otherwise it was left out, and the other tables of zeros, which vmalloc may well keep, are not believed either.
+Nor are they where the kernel's own data reads as zeros, or a part of 4096 bytes of a larger table of boot memory, which
+never leaves: then all such parts of tables are unobserved, too.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from parsers.records import dataclass
 from parsers.vmcore.addresses import MASK, AddressMap
 from parsers.vmcore.descriptors import DescriptorFormat, Kind, memory_types
 from parsers.vmcore.faults import Fault, FaultLog, TableFaults
-from parsers.vmcore.memory import MissingMemoryError, PhysicalMemory
+from parsers.vmcore.memory import UNIT, MissingMemoryError, PhysicalMemory
 from parsers.vmcore.table_pages import TableReader
 from parsers.vmcore.table_rows import (
     Decoded,
@@ -82,6 +84,8 @@ class _State:
     visited: U64 = field(default_factory=lambda: np.empty(0, dtype=np.uint64))
     nr_tables: int = 0
     repeats: int = 0
+    blank_parts: list[tuple[U64, int]] = field(default_factory=list)
+    """Of each level, first addresses as in `Decoded.blank_parts`."""
     lost: list[tuple[U64, U64]] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     silent: int = 0
@@ -94,6 +98,8 @@ class _State:
         """Keep what was decoded; returns the tables that it refers to."""
         if decoded.blocks is not None:
             self.faults.look(level, *decoded.blocks)
+        if decoded.blank_parts.size:
+            self.blank_parts.append((decoded.blank_parts, level))
         self.add_rows(decoded.tables, level, decoded.used, decoded.rows)
         return decoded.children
 
@@ -140,12 +146,14 @@ def walk_page_tables(
     source: str,
     pages_of: tuple[U64, U64] | None = None,
     no_memory: Callable[[U64, U64], Bool] | None = None,
+    boot_memory: Callable[[U64, U64], Bool] | None = None,
 ) -> Walk:
     """Walk all of ``swapper_pg_dir``; ``source`` names the dump in evidence and diagnostics.
 
     With ``pages_of``, sorted first and last addresses of ranges, tables of the last level are read where they map
     these, and the rest of them is unobserved.  ``no_memory`` says which ranges, inclusive at the end, the section table
     has no memory for (`parsers.vmcore.zeros.no_memory`); without it, no table of zeros there is believed.
+    ``boot_memory`` says which are wholly in the linear map of memory that was there at boot.
     """
     granule = addresses.granule
     form = DescriptorFormat(granule, addresses.lpa2)
@@ -158,7 +166,7 @@ def walk_page_tables(
             frontier = _only(state, frontier, pages_of)
         frontier = _visit_level(state, frontier, level)
     if not memory.zeros_are_read:
-        _doubt_zeros(state, no_memory)
+        _doubt_zeros(state, no_memory, boot_memory)
     return _result(state)
 
 
@@ -344,10 +352,14 @@ def _result(state: _State) -> Walk:
     )
 
 
-def _doubt_zeros(state: _State, no_memory: Callable[[U64, U64], Bool] | None) -> None:
-    """Make all tables of zeros unobserved where one of them cannot be empty."""
+def _doubt_zeros(
+    state: _State,
+    no_memory: Callable[[U64, U64], Bool] | None,
+    boot_memory: Callable[[U64, U64], Bool] | None,
+) -> None:
+    """Make all tables of zeros, and parts of tables, unobserved where the dump has zeros for what it left out."""
     blank = [np.equal(used, 0) for used in state.used]
-    false = False
+    false = state.memory.has_false_zeros
     for tables, level, mine in zip(state.tables, state.levels, blank, strict=True):
         start = tables.va[mine]
         last = start + (tables.repeat[mine] * np.uint64(table_span(state.addresses, level)) - np.uint64(1))
@@ -355,9 +367,21 @@ def _doubt_zeros(state: _State, no_memory: Callable[[U64, U64], Bool] | None) ->
         if no_memory is not None and doubtful.any():
             doubtful[doubtful] = ~no_memory(start[doubtful], last[doubtful])
         false |= bool(doubtful.any())
-    if not false:
+    parts = [
+        (start, np.uint64(state.addresses.granule.span(level) * (UNIT // 8))) for start, level in state.blank_parts
+    ]
+    if boot_memory is not None:
+        false |= any(bool(boot_memory(start, start + (size - np.uint64(1))).any()) for start, size in parts)
+    state.memory.has_false_zeros = false
+    if not false or not blank:
         return
-    gone: list[tuple[U64, U64]] = []
+    gone = [(start, np.full(start.size, size)) for start, size in parts]
+    if gone:
+        state.lost += gone
+        number = sum(start.size for start, _ in gone)
+        state.say(
+            f"{number} parts of {UNIT} bytes of table pages read as zeros, as they may where the dump left them out"
+        )
     for number, mine in enumerate(blank):
         tables, level = state.tables[number][mine], state.levels[number]
         state.lose(tables, level, Fault.BLANK)

@@ -52,6 +52,7 @@ def read_sections(dump: Dump) -> SectionRows:
     roots, known = dump.read_words(places)
     used = np.flatnonzero(known & (roots != 0))
     if not used.size:
+        dump.memory.has_false_zeros |= bool(known.all()) and not dump.memory.zeros_are_read
         why = "reads as zeros" if known.all() else "is not in the dump"
         raise MissingMemoryError(f"the mem_section array {why}", address=roots_va)
     if used.size * per_root > _MAX_SECTIONS:

@@ -28,7 +28,7 @@ _MAX_STRUCT_PAGE = 1024
 def read_struct_pages(dump: Dump, sections: SectionRows | None, walk: Walk) -> StructPageRows | None:
     """The last struct page of every valid subsection that was not there at boot, as far as the dump holds it.
 
-    None without a section table.
+    None without a section table.  Struct pages of zeros are not held by a dump that has zeros for what it left out.
 
     Raises FormatError where VMCOREINFO does not give the size of a struct page.
     """
@@ -49,12 +49,14 @@ def read_struct_pages(dump: Dump, sections: SectionRows | None, walk: Walk) -> S
     for at in range(0, words.size, step):
         mine = at + np.flatnonzero(known[at : at + step])
         values[mine], known[mine] = dump.memory.read_words(pa[mine])
+    used = np.asarray(values.reshape(-1, size // 8).any(axis=1), dtype=np.bool_)
+    if dump.memory.has_false_zeros:
+        known &= np.repeat(used, size // 8)
     read = known.reshape(-1, size // 8).all(axis=1)
-    used = values.reshape(-1, size // 8)[read].any(axis=1)
     return StructPageRows(
         pfn=pfn[read],
         va=va[read],
-        blank=np.equal(used, False),
+        blank=np.equal(used[read], False),
         pages_per_subsection=per_subsection,
         absent=(pa[mapped & ~known] // np.uint64(page_size)).astype(np.int64),
     )

@@ -14,6 +14,7 @@ from parsers.mapping import I8, I64, U64, Bool
 from parsers.records import dataclass
 from parsers.vmcore.addresses import AddressMap
 from parsers.vmcore.descriptors import DescriptorFormat
+from parsers.vmcore.memory import UNIT
 
 __all__ = [
     "Decoded",
@@ -100,6 +101,8 @@ class Decoded:
     """The tables that are referred to."""
     blocks: tuple[U64, U64, I64, U64] | None
     """Entries that are encoded as blocks: descriptor, address and index in the table, virtual address."""
+    blank_parts: U64
+    """First virtual addresses of the parts of 4096 bytes that are zeros, of tables of several that are not empty."""
 
 
 def decode(addresses: AddressMap, form: DescriptorFormat, tables: Tables, entries: U64, level: int) -> Decoded:
@@ -117,6 +120,7 @@ def decode(addresses: AddressMap, form: DescriptorFormat, tables: Tables, entrie
     size = count * span
     used = np.bincount(table, weights=count * (descriptor != 0), minlength=len(tables)).astype(np.uint64)
 
+    blank_parts = _blank_parts(tables, entries, used, span)
     whole = tables.repeat[table] > 1  # their first entry counts for all
     if whole.any():
         keep = ~whole | (index == 0)
@@ -126,11 +130,21 @@ def decode(addresses: AddressMap, form: DescriptorFormat, tables: Tables, entrie
         size = np.where(whole, tables.repeat[table] * np.uint64(per_table) * span, size).astype(np.uint64)
     rows = Rows(va, size, descriptor, np.full(va.size, level, dtype=np.int8), whole & (descriptor != 0))
     if level == PTE:
-        return Decoded(tables, used, coalesced(rows, addresses, form), joined_tables([]), blocks)
+        return Decoded(tables, used, coalesced(rows, addresses, form), joined_tables([]), blocks, blank_parts)
     is_table = (descriptor & np.uint64(3)) == 3
     parent = tables.pa[table] + index.astype(np.uint64) * np.uint64(8)
     children = _children(rows[is_table], parent[is_table], span, form)
-    return Decoded(tables, used, coalesced(rows[~is_table], addresses, form), children, blocks)
+    return Decoded(tables, used, coalesced(rows[~is_table], addresses, form), children, blocks, blank_parts)
+
+
+def _blank_parts(tables: Tables, entries: U64, used: U64, span: np.uint64) -> U64:
+    """`Decoded.blank_parts` of tables; none of tables that repeat, which are alike throughout."""
+    per_part = UNIT // 8
+    if entries.shape[1] <= per_part:
+        return np.empty(0, dtype=np.uint64)
+    rows = np.flatnonzero((used > 0) & (used <= entries.shape[1] - per_part) & (tables.repeat == 1))
+    row, part = np.nonzero(~entries[rows].reshape(rows.size, entries.shape[1] // per_part, per_part).any(axis=2))
+    return np.asarray(tables.va[rows[row]] + part.astype(np.uint64) * (np.uint64(per_part) * span))
 
 
 def regular_rows(addresses: AddressMap, form: DescriptorFormat, tables: Tables, descriptor: U64) -> Rows:

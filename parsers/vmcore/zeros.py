@@ -22,11 +22,12 @@ from parsers.vmcore.dump import Dump
 from parsers.vmcore.explain import explain
 from parsers.vmcore.memory import UNIT, PhysicalMemory
 from parsers.vmcore.page_flags import TYPE_BYTE
-from parsers.vmcore.rows import SectionRows
+from parsers.vmcore.rows import SectionRows, subsection_bits
 
-__all__ = ["no_memory", "voucher"]
+__all__ = ["boot_memory", "no_memory", "voucher"]
 
 _MAX_ARRAYS = 16
+_SUBSECTION_SHIFT = 21
 _FLAG_BITS = 6  # below the memmap pointer of a section, see parsers.vmcore.struct_pages
 
 
@@ -59,6 +60,32 @@ def no_memory(dump: Dump, sections: SectionRows) -> Callable[[U64, U64], Bool]:
         return np.asarray(~used.touches(start.view(np.int64), last.view(np.int64) + 1), dtype=np.bool_)
 
     return silent
+
+
+def boot_memory(dump: Dump, sections: SectionRows) -> Callable[[U64, U64], Bool]:
+    """A function that says which ranges of addresses, inclusive at the end, are wholly boot memory's linear map.
+
+    arm64 takes no boot memory offline, so its linear map stays.  The kernel image is left out: since 7.2 its data and
+    bss are not mapped there.
+    """
+    addresses, shift = dump.addresses, sections.section_size_bits
+    early = sections.present & sections.has_memmap & sections.early & sections.subsections_known
+    row, number = np.nonzero(subsection_bits(sections.subsections[early])[:, : 1 << (shift - _SUBSECTION_SHIFT)])
+    first = (sections.section_nr[early][row] << np.uint64(shift)) + (
+        number.astype(np.uint64) << np.uint64(_SUBSECTION_SHIFT)
+    )
+    image = (addresses.image_start - addresses.kimage_voffset) & MASK
+    memory = Ranges.of(first.astype(np.int64), first.astype(np.int64) + (1 << _SUBSECTION_SHIFT))
+    memory -= Ranges.one(image, image + addresses.image_end - addresses.image_start)
+    to_physical = np.uint64((addresses.phys_offset - addresses.page_offset) & MASK)
+
+    def stays(start: U64, last: U64) -> Bool:
+        linear = (start >= np.uint64(addresses.page_offset)) & (last <= np.uint64((addresses.linear_end - 1) & MASK))
+        low, high = ((bound[linear] + to_physical).view(np.int64) for bound in (start, last))
+        linear[linear] = memory.covered(low, high + 1) == high + 1 - low
+        return linear
+
+    return stays
 
 
 def voucher(dump: Dump, sections: SectionRows, memory: PhysicalMemory) -> Callable[[U64], Bool]:

@@ -143,7 +143,8 @@ def trials(case: Case, fired: set[str], damages: Iterable[str] = ()) -> Iterator
     """Each damage that was done to one file, and what it made the rules say that the laws forbid.
 
     Rules that ``fired`` in the whole fixture must not reassure.  Where none did, none may report anything of high
-    severity or above.  An audit that refuses the evidence breaks neither law.
+    severity or above; where a crash dump is damaged, no other rule may.  An audit that refuses the evidence breaks
+    neither law.
 
     ``damages`` are some of the names of `DAMAGES`; without any, each is done that leaves something else than another.
     """
@@ -161,22 +162,25 @@ def trials(case: Case, fired: set[str], damages: Iterable[str] = ()) -> Iterator
                 done.add(digest)
                 (home / case.file).write_bytes(data)
             with memory.used():
-                broken = list(_judged(case, name, home, fired))
+                broken = list(_judged(case, name, home, fired, dump=is_kernel_dump(source)))
             yield name, broken
 
 
-def _judged(case: Case, damage: str, home: Path, fired: set[str]) -> Iterator[Violation]:
+def _judged(case: Case, damage: str, home: Path, fired: set[str], *, dump: bool) -> Iterator[Violation]:
     try:
-        report = audit(_request(home), only=fired)
+        report = audit(_request(home), only=() if dump else fired)
     except PtauditError:
         return
     except Exception as error:  # whatever it is, it is a violation
         yield Violation(case, damage, "", f"{type(error).__name__}: {error}")
         return
     for verdict in report.verdicts:
-        if verdict.outcome is Outcome.ERROR or (fired and verdict.outcome in REASSURING):
+        reassures = verdict.rule.code in fired and verdict.outcome in REASSURING
+        if verdict.outcome is Outcome.ERROR or reassures:
             yield Violation(case, damage, verdict.rule.code, f"{verdict.outcome} {verdict.reason}".rstrip())
-    if not fired:
+    if not fired or dump:
         created = {one.rule.code: one for one in reversed(report.findings) if one.severity >= Severity.HIGH}
         for code, one in sorted(created.items()):
+            if code in fired:
+                continue
             yield Violation(case, damage, code, f"reports {one.severity.name.lower()}: {one.hit.title}")

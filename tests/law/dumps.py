@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,8 @@ def damaged_dumps(path: Path) -> Iterator[tuple[str, bytes]]:
         if left.size:
             small = {"machine": "aarch64", "block_size": UNIT}
             yield f"kdump, {name} excluded", kdump(raw.memory, left, raw.vmcoreinfo_bytes, **small)
+    for name, info in _of_other_boots(raw.vmcoreinfo_bytes):
+        yield name, _core(raw.memory, units, replace(raw, vmcoreinfo_bytes=info))
     whole = _core(raw.memory, units, raw)
     for percent in (25, 50, 75, 95):
         yield f"the core cut at {percent} %", whole[: len(whole) * percent // 100]
@@ -78,6 +81,15 @@ def _core(memory: PhysicalMemory, units: U64, raw: RawDump) -> bytes:
         path = Path(folder) / "core"
         write_core(path, memory, units, raw.vmcoreinfo_bytes)
         return path.read_bytes()
+
+
+def _of_other_boots(info: bytes) -> Iterator[tuple[str, bytes]]:
+    """VMCOREINFO of the same kernel with another base of the image, or of the linear map."""
+    for key, size in (("kimage_voffset", 2 << 20), ("PHYS_OFFSET", 1 << 30)):
+        before, name, rest = info.partition(f"NUMBER({key})=".encode())
+        value, _, after = rest.partition(b"\n")
+        moved = (int(value, 16) + size) % 2**64
+        yield f"{key} of another boot", b"%b%b%#x\n%b" % (before, name, moved, after)
 
 
 def _kinds(raw: RawDump) -> Iterator[tuple[str, U64]]:
@@ -141,3 +153,7 @@ def _places(units: U64) -> Iterator[tuple[str, U64]]:
         yield f"pages {number + 1}/{GROUPS}", part
     for step in (2, 5):
         yield f"every page of {step}", units[::step]
+    for odd, name in enumerate(("even", "odd")):
+        yield f"{name} pages", units[units % 2 == odd]  # parts of pages of 16K and 64K
+    for number in range(3):
+        yield f"holes of 64 KiB, {number + 1}/3", units[np.arange(units.size) // 16 % 3 == number]

@@ -6,6 +6,7 @@ import pytest
 
 from analyzer.audit import audit
 from analyzer.sources.read import Request
+from parsers.errors import FormatError
 from rules.engine import Outcome
 from rules.finding import Severity
 from tests.cases import FIXTURES
@@ -154,6 +155,26 @@ def test_nothing_severe_is_reported_of_a_sound_machine_when_evidence_is_damaged(
 def test_nothing_severe_is_reported_of_a_sound_machine_whose_dump_lacks_pages(tmp_path, gone):
     report = audit(Request((damaged(tmp_path, MACHINE, gone),)))
     assert [one.hit.title for one in report.findings if one.severity >= Severity.HIGH] == []
+
+
+LARGE_PAGES = ("even pages", "odd pages", "every page of 2", "holes of 64 KiB, 2/3")
+
+
+@pytest.mark.parametrize("gone", [f"{what} zeroed" for what in LARGE_PAGES])
+@pytest.mark.parametrize("core", ["kernel-zone-7.3.kcore", "namespaces.hypervisor"])
+def test_nothing_severe_is_reported_where_holes_are_smaller_than_a_page(tmp_path, core, gone):
+    """A page of 16K is four parts of a file with holes."""
+    parts = damaged_dumps(FIXTURES / f"kcore/{core}.zst")
+    (tmp_path / "core").write_bytes(next(data for what, data in parts if what == gone))
+    report = audit(Request((tmp_path / "core",)))
+    assert [one.hit.title for one in report.findings if one.severity >= Severity.HIGH] == []
+
+
+@pytest.mark.parametrize("what", ["kimage_voffset of another boot", "PHYS_OFFSET of another boot"])
+@pytest.mark.parametrize("core", ["pmem-6.12-vuln-after", "dimm-6.12-mixed-online", "pmem-6.12-64k-namespaces"])
+def test_a_dump_with_the_vmcoreinfo_of_another_boot_is_refused(tmp_path, core, what):
+    with pytest.raises(FormatError, match="of another boot"):
+        audit(Request((damaged(tmp_path, core, what),)))
 
 
 def test_removing_the_log_beside_a_dump_or_the_dump_does_not_reassure():

@@ -52,6 +52,7 @@ class Memory:
 
     def __init__(self, zero=(), there=None):
         self.zero, self.there, self.asked = zero, there, []
+        self.has_false_zeros = False
 
     def read_words(self, pas):
         self.asked.append(pas)
@@ -118,3 +119,13 @@ def test_what_does_not_translate_or_is_not_in_the_dump_is_unknown():
 
 def test_without_a_section_table_there_is_nothing_to_read():
     assert read(Memory(), None, WHOLE) is None
+
+
+def test_zeros_are_unknown_in_a_dump_that_has_zeros_for_what_it_left_out():
+    """Nothing says whether the kernel never initialised the struct pages, or the dump lacks them."""
+    memory = Memory(zero=[0x40000000 + 64 * 511 + at for at in range(0, 64, 8)])
+    memory.has_false_zeros = True
+    rows = read(memory, sections(), WHOLE)
+    assert not rows.blank.any()
+    assert rows.pfn[0] == 1023
+    assert set(rows.absent.tolist()) == {(0x40000000 + 64 * 511) // 4096}

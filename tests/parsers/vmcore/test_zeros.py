@@ -26,7 +26,11 @@ CORES = ["pmem-6.12-vuln-before", "pmem-6.12-64k-namespaces", "hvo-6.1-allocated
 def zeroed(raw, tables):
     """The dump with pages of zeros for some table pages."""
     page = int(raw.vmcoreinfo.page_size)
-    units = [pa + at for pa in tables for at in range(0, page, 4096)]
+    return zeroed_units(raw, [pa + at for pa in tables for at in range(0, page, 4096)])
+
+
+def zeroed_units(raw, units):
+    """The dump with zeros for some page frames of 4096 bytes."""
     return replace(raw, memory=PatchedMemory(raw.memory, {pa: bytes(4096) for pa in units}))
 
 
@@ -105,6 +109,62 @@ def test_dumps_of_the_fixtures_hold_no_table_of_zeros_for_memory():
     tables = facts.mapping.tables
     assert not facts.addresses.of_memory(tables.va[tables.used == 0], tables.va[tables.used == 0]).any()
     assert not (facts.walk.faults.kind == FAULTS.index(Fault.BLANK)).any()
+
+
+# Parts of tables that are larger than 4096 bytes ---------------------------------------------------------------------
+
+LARGE = [FIXTURES.parent / "kcore" / f"{name}.hypervisor.zst" for name in ("kernel-zone-7.3", "namespaces")]
+LARGE.append(FIXTURES / "pmem-6.12-64k-namespaces.core.zst")
+
+
+def parts_said(facts):
+    return [one.message for one in facts.diagnostics if "parts of 4096 bytes" in one.message]
+
+
+def of_parity(raw, odd):
+    """The dump in which every second page frame of 4096 bytes reads as zeros."""
+    starts, ends = raw.memory.extents
+    units = [pa for lo, hi in zip(starts.tolist(), ends.tolist(), strict=True) for pa in range(lo, hi, 4096)]
+    return replace(raw, memory=PatchedMemory(raw.memory, {pa: bytes(4096) for pa in units if pa // 4096 % 2 == odd}))
+
+
+@pytest.mark.parametrize("odd", [0, 1])
+@pytest.mark.parametrize("core", LARGE, ids=lambda path: path.name)
+def test_a_part_of_a_table_that_a_hole_of_the_file_covers_is_unknown(core, odd):
+    """Half of a table of 16K looks like a table of few entries."""
+    raw = open_dump(core)
+    whole = extract_facts(raw)
+    assert parts_said(whole) == []
+    facts = extract_facts(of_parity(raw, odd))
+    assert severe(facts) <= severe(whole)
+
+
+def test_parts_of_zeros_beside_boot_memory_are_unknown_everywhere():
+    raw = open_dump(LARGE[0])
+    facts = extract_facts(of_parity(raw, 1))
+    (said,) = parts_said(facts)
+    assert "read as zeros" in said
+    assert facts.mapping.observed_start.size > extract_facts(raw).mapping.observed_start.size
+
+
+def test_zeros_for_what_the_kernel_uses_make_parts_of_tables_unknown():
+    """A subsection map that reads as zeros shows that the dump has zeros for memory that it lacks."""
+    raw = open_dump(LARGE[1])
+    whole = extract_facts(raw)
+    facts = extract_facts(zeroed(raw, pages_of(whole, whole.sections.usage[-1:])))
+    assert len(parts_said(facts)) == 1
+
+
+def test_a_part_of_zeros_for_memory_that_was_added_is_no_hole_of_the_file():
+    """It may be what a bug of the kernel has left: only boot memory is known to stay."""
+    raw = open_dump(LARGE[1])
+    whole = extract_facts(raw)
+    added = np.flatnonzero(~whole.sections.early & whole.sections.present)
+    first = whole.sections.section_nr[added[:1]] << np.uint64(whole.sections.section_size_bits)
+    linear = int(first[0]) + whole.addresses.page_offset - whole.addresses.phys_offset & (1 << 64) - 1
+    entry = whole.explain(linear)[-1].entry_pa
+    facts = extract_facts(zeroed_units(raw, [entry // 4096 * 4096]))
+    assert parts_said(facts) == []
 
 
 # Structures that the kernel uses ------------------------------------------------------------------------------------
