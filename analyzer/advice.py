@@ -56,8 +56,8 @@ _NOT_HERE = expression(r"CAP_SYS_RAWIO|masked|container")
 _TAKE_DUMP = expression(r"\b[Tt]ake a crash dump\b")
 _TO_PROVE = expression(r" ?To prove it: [^.]*\.")
 _FROM_KCORE = (
-    "as root on the host, ptaudit audit --live reads them from /proc/kcore; ptaudit collect, or the script "
-    "that ptaudit collect --print-script=python prints, takes them along as host.core"
+    "as root on the host, ptaudit audit --live reads them from /proc/kcore; ptaudit collect, or the script of "
+    "ptaudit collect --print-script=python, saves them as host.core"
 )
 STEP_OF_RUNNING = (
     "as root on the host: ptaudit audit --live, which reads /proc/kcore, or ptaudit collect, whose bundle has host.core"
@@ -173,10 +173,11 @@ def _from_kernel(facts: Facts) -> str:
     else:
         instead = _FROM_DUMP if _has_kcore(facts) is False else _FROM_KCORE
     if offers is None:
-        return _sentence(
-            f"as root: cat /sys/kernel/debug/kernel_page_tables{said}. Most kernels are built without it "
-            f"(CONFIG_PTDUMP_DEBUGFS; this one's configuration was not collected): then {instead}"
-        )
+        text = f"cat /sys/kernel/debug/kernel_page_tables{said}"
+        known = "CONFIG_PTDUMP_DEBUGFS, which most lack; this one's configuration was not collected"
+        if instead == _FROM_KCORE:
+            return _sentence(f"{instead}. A kernel with {known}, also prints them: as root, {text}")
+        return _sentence(f"on a kernel with {known}: as root, {text}. On others {instead}")
     return _sentence(f"this kernel cannot print them (CONFIG_PTDUMP_DEBUGFS is not set): {instead}")
 
 

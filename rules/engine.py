@@ -46,7 +46,7 @@ MAX_SECTIONS = 1 << 20
 
 
 class Outcome(StrEnum):
-    """What came of a rule."""
+    """The outcome of a rule."""
 
     FIRED = "fired"
     PASSED = "passed"

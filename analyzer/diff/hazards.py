@@ -65,7 +65,7 @@ def _lost(kind: type[RegionMap], pieces: Pieces, after: Facts) -> Iterator[Hazar
     gone = region.pages_touched(_own(pieces, pieces.unmapped)) & region.pages_missing
     if kind is Vmemmap:
         needed, title = sections.valid - sections.early, "valid memory lost its struct pages"
-        why = "Whoever walks page frames there faults: compaction, /proc/kpageflags, the driver that gives it back."
+        why = "The next walk of page frames there faults: compaction, /proc/kpageflags, the driver that returns it."
     else:
         # Single pages leave the linear map in normal operation (secretmem, KFENCE); whole blocks do not.
         gone = region.pages(region.shrink(region.offsets(gone), region.layout.granule.span(PMD)))

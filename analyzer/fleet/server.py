@@ -70,7 +70,7 @@ def _warm_up() -> None:
 
 
 def _answer(request: Request) -> BundleResult:
-    """What came of one bundle; what its child leaves in the folder of temporary files goes with it."""
+    """The result of one bundle; temporary files that its child left are removed."""
     with TemporaryDirectory(prefix="ptaudit-", ignore_cleanup_errors=True) as temporary:
         return _answer_within(request, temporary)
 

@@ -60,7 +60,7 @@ class UnitRow(TypedDict):
 
 
 class BundleResult(TypedDict):
-    """What came of a bundle; ``status`` is audited, unchanged, missing, unreadable, timeout, memory or crashed."""
+    """The result of a bundle; ``status`` is audited, unchanged, missing, unreadable, timeout, memory or crashed."""
 
     bundle: str
     content: str

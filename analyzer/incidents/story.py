@@ -169,16 +169,18 @@ def _event(found: list[Finding]) -> str:
     when = "" if cause.time is None else f"At {cause.time:.6f} "
     inner = cause.what.partition(" under ")[0]
     inside = (
-        f", in it {inner}" if not cause.operation.startswith(inner) and not inner.startswith(cause.operation) else ""
+        f", which called {inner}"
+        if not cause.operation.startswith(inner) and not inner.startswith(cause.operation)
+        else ""
     )
-    titles = "; ".join(dict.fromkeys(f"{one.hit.title} ({one.rule.code})" for one in found))
+    titles = ". ".join(dict.fromkeys(f"{one.hit.title} ({one.rule.code})" for one in found))
     return f"{when}{cause.task} {verb}: {cause.operation}{inside}. {titles}."
 
 
 def _now(findings: tuple[Finding, ...], report: Report) -> str:
     """What is wrong, in the words of the leading finding, and whose memory it is."""
     names = _owners(findings[0], report)
-    whose = f" It belongs to {', '.join(names)}." if names else ""
+    whose = f" The memory belongs to {', '.join(names)}." if names else ""
     return f"{_cut(findings[0].hit.message)}{whose}"
 
 

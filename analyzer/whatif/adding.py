@@ -68,7 +68,7 @@ class Adding:
         return Unit(name, kind, int(self.pfns.start[0]), int(self.pfns.end[0]), source="the operation")
 
     def outcome(self) -> Outcome:
-        """What comes of it."""
+        """The outcome."""
         refused = self._refused()
         if refused is not None:
             return Outcome(kind=Kind.REFUSED, why=refused, after=self.machine, instead=self._aligned())

@@ -20,7 +20,7 @@ SCHEMA = "ptaudit.whatif/1"
 
 
 class Kind(StrEnum):
-    """What comes of an operation."""
+    """The outcome of an operation."""
 
     SAFE = "safe"
     BREAKS = "breaks"

@@ -40,7 +40,7 @@ _DMESG = "dmesg from the start of the boot (journalctl -k -b): what memory there
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Outcome:
-    """What comes of one operation on one machine."""
+    """The outcome of one operation on one machine."""
 
     kind: Kind
     why: str

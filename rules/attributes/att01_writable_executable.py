@@ -36,7 +36,7 @@ def writable_executable(mapping: Mapping, layout: KernelLayout, *, command_line:
     """Kernel memory is writable and executable.
 
     What it means:
-    Whoever can write there can run code in the kernel. The kernel's own check (CONFIG_DEBUG_WX) reports
+    Any write there can become code that the kernel runs. The kernel's own check (CONFIG_DEBUG_WX) reports
     the same.
 
     How it is detected:

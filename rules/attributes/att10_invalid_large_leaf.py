@@ -40,7 +40,7 @@ _LAST_ENTRY = expression(r"^\[[0-9a-f]{16}\] pgd=.*\b(?:pud|pmd)=([0-9a-f]{16})$
 def invalid_large_leaf(
     release: KernelRelease, *, linear_map: LinearMap | None, page_walk: PageWalk | None, dmesg: Dmesg | None
 ) -> Iterator[Hit]:
-    """A block of the linear map is invalid, and the kernel takes it for a table or for valid.
+    """A block of the linear map is invalid, and the kernel mistakes it for a table or for valid.
 
     What it means:
     6.18 to 7.0 map the linear map with blocks on CPUs with BBML2, and change the permissions of blocks whole. A

@@ -36,7 +36,7 @@ def wrong_linear_offset(linear: LinearMap, *, page_walk: PageWalk | None) -> Ite
     Never. The KASAN shadow, which lies above the linear map, is cut off first.
 
     What to do:
-    The page tables are corrupt: take the walk from the report to whoever writes page tables.
+    The page tables are corrupt: report the walk to the authors of the code that writes page tables.
     """
     if linear.pa is None:
         raise UndecidedError("a text dump has no output addresses", "vmcore")

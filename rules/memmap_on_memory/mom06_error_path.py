@@ -32,7 +32,7 @@ def error_path(timeline: Timeline) -> Iterator[Hit]:
 
     What it means:
     The memory blocks could not be created, and the memory is taken away again without its altmap: the pages that hold
-    its struct pages are freed as RAM, and unmapped. Whoever gets them crashes, later.
+    its struct pages are freed as RAM, and unmapped. Their next user crashes.
 
     How it is detected:
     arch_add_memory() with an altmap, create_memory_block_devices() that fails, then arch_remove_memory() of the same

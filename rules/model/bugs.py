@@ -96,7 +96,7 @@ KNOWN_BUGS: tuple[KnownBug, ...] = (
     ),
     KnownBug(
         "vmemmap-check-pmd",
-        "huge vmemmap population takes a table for a block and leaves holes under it",
+        "vmemmap_populate() mistakes a table for a block and leaves holes under it",
         (5, 0),
         (6, 14),
         "9ab2601dc4c1",

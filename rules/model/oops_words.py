@@ -120,7 +120,7 @@ _NOT_TORN = "not a torn mapping"
 
 
 def concern_of(oops: DecodedOops) -> str:
-    """What it means for struct pages and the linear map; says so where it is none of their business."""
+    """What it means for struct pages and the linear map; says so where it concerns neither."""
     report = oops.report
     if report.address is not None and report.kind in {ReportKind.ABORT, ReportKind.DIED, ReportKind.WARNING}:
         return _of_address(oops)

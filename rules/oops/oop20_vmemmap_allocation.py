@@ -51,7 +51,7 @@ def vmemmap_allocation(oopses: Oopses) -> Iterator[Hit]:
         oopses,
         r"vmemmap alloc failure: order:[0-8]\b",
         "No memory for struct pages",
-        "not a single page could be had for struct pages: the memory was not added (-ENOMEM), and what had been added "
+        "no page could be allocated for struct pages: the memory was not added (-ENOMEM), and what had been added "
         "until then may be left behind (VMM-14).",
         Claim.PROBABLE,
     )

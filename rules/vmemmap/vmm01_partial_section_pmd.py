@@ -47,7 +47,7 @@ def partial_section_pmd(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hi
     """A PMD block maps struct pages of hot-added ranges that can be removed separately.
 
     What it means:
-    arm64 tears a vmemmap block down whole, whoever else uses it.  Where one block holds the struct
+    arm64 removes a vmemmap block as a whole, even if other memory uses it.  Where one block holds the struct
     pages of several devices, namespaces or DIMMs, or of a section that is only partly populated, the
     next removal of one of them takes the struct pages of the others away (VMM-02).
 

@@ -43,7 +43,7 @@ def shared_base_page(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
 
     How it is detected:
     Ranges that were added separately and whose edge lies inside of a vmemmap page that another valid
-    range uses too. Without page tables, /proc/iomem and the page size say so of device-dax memory.
+    range uses too. Without page tables, /proc/iomem and the page size show it for device-dax memory.
 
     When it is not a problem:
     Ranges inside of a boot section use the boot memmap, which is never freed. Memory blocks are whole

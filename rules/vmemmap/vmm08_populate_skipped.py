@@ -77,7 +77,7 @@ def populate_skipped_under_table(vmemmap: Vmemmap, sections: SectionTable) -> It
 
 @populate_skipped_under_table.fallback
 def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
-    """Vmemmap_check_pmd() takes a table for a block."""
+    """What vmemmap_check_pmd() does before 9ab2601dc4c1: it mistakes a table for a block."""
     calls = timeline.calls
     mine = calls.of(Kind.VMEMMAP_CHECK_PMD)
     pmd, _ = calls.argument("pmd")

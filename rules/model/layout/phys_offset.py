@@ -1,4 +1,4 @@
-"""PHYS_OFFSET from a page-table dump and /proc/iomem: which shift lays the linear map over the memory.
+"""PHYS_OFFSET from a page-table dump and /proc/iomem: which shift places the linear map over the memory.
 
 The linear map has every memblock region that is not no-map (arch/arm64/mm/mmu.c map_mem()) and all
 hot-added memory, page for page; /proc/iomem names both.  memstart_addr is a multiple of
@@ -50,7 +50,7 @@ def fit_phys_offset(linear: LinearMap, resources: Resources) -> Fit:
         return Fit((), "no mapped linear range or no System RAM to compare")
     shifts = _shifts(linear, resources)
     if not shifts.size:
-        return Fit((), "no shift lays the linear map over System RAM")
+        return Fit((), "no shift places the linear map over System RAM")
     wrong = np.array([_disagreement(linear, resources, int(shift)) for shift in shifts])
     best = int(wrong.min())
     # A host may be damaged, so a perfect fit is not asked for: but the runner-up must be clearly worse.
@@ -61,8 +61,8 @@ def fit_phys_offset(linear: LinearMap, resources: Resources) -> Fit:
     memory = resources.ram.total
     agreed = int(linear.mapped.shift(int(close[0])).covered(resources.ram.start, resources.ram.end).sum())
     if agreed * 2 <= min(memory, linear.mapped.total):  # a fragment shows less than all memory, a damaged host more
-        return Fit((), "no shift lays more than half of System RAM under the linear map")
-    reason = f"lays the linear map over System RAM with {agreed >> 20} of {memory >> 20} MiB in agreement"
+        return Fit((), "no shift places more than half of System RAM under the linear map")
+    reason = f"places the linear map over System RAM ({agreed >> 20} of {memory >> 20} MiB match)"
     return Fit(tuple(int(shift) for shift in close), reason)
 
 

@@ -41,7 +41,7 @@ _BY_BYTES, _BY_PFN, _BY_STRUCT_PAGE = (kinds_in(unit) for unit in (Unit.BYTES, U
 
 
 def pfns_of(calls: Calls, calibration: Calibration) -> tuple[I64, I64]:
-    """``[first, end)`` page frames that each call speaks of; equal where it speaks of none."""
+    """``[first, end)`` page frames that each call concerns; equal where it concerns none."""
     low, high = np.zeros(len(calls), dtype=np.int64), np.zeros(len(calls), dtype=np.int64)
     page, size = np.uint64(calibration.page_size), np.uint64(calibration.struct_page_size)
     for kinds, unit in ((_BY_BYTES, page), (_BY_PFN, np.uint64(1))):

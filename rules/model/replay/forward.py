@@ -65,7 +65,7 @@ class Machine:
     tagged: bool = True
     """Hot-added RAM is mapped as boot memory is; before d15dfd31384b (v5.12) it was never tagged (MTE)."""
     table_is_done: bool = True
-    """vmemmap_check_pmd() takes a table for a block (before 9ab2601dc4c1, v6.14)."""
+    """vmemmap_check_pmd() mistakes a table for a block (before 9ab2601dc4c1, v6.14)."""
 
     @property
     def page_size(self) -> int:

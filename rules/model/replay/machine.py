@@ -164,7 +164,7 @@ def _behaviours(
 
 
 def _table_is_done(release: KernelRelease | None, code: KernelCode | None) -> bool:
-    """Whether a populate takes a table for a block that is already there (9ab2601dc4c1 is missing, or may be)."""
+    """Whether a populate mistakes a table for a block that is already there (9ab2601dc4c1 is missing, or may be)."""
     shown = None if code is None else shown_by_code("vmemmap-check-pmd", code)
     if shown is not None:
         return not shown.fixed

@@ -132,7 +132,7 @@ class Timeline:
         return 0 if self.earlier is None else -1
 
     def must_show(self, *kinds: Kind) -> None:
-        """UndecidedError where the trace cannot speak of calls of any of these kinds.
+        """UndecidedError where the trace cannot show calls of any of these kinds.
 
         A kind that never occurs did not happen or was not probed, and only a trace.dat says which.
         """
@@ -171,7 +171,7 @@ class Timeline:
         return Ranges.of(self.extents.low[chosen], self.extents.high[chosen])
 
     def rows_of(self, call: int) -> slice:
-        """Rows of the state that a call speaks of."""
+        """Rows of the state that a call concerns."""
         return slice(int(self.extents.first[call]), int(self.extents.end[call]))
 
     @property
