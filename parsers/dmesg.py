@@ -14,7 +14,7 @@ from types import MappingProxyType
 import numpy as np
 
 from parsers.cmdline import CommandLine, parse_cmdline
-from parsers.errors import Diagnostic, FormatError
+from parsers.errors import Diagnostic, FormatError, WrongFormatError
 from parsers.expressions import expression
 from parsers.hosts import doubts_of_hosts
 from parsers.journal import without_json
@@ -47,6 +47,8 @@ MAX_MESSAGES = 20_000
 MAX_NAMED = 1000
 """Reports whose host is looked at."""
 MAX_BOOTS = 1000
+ORDER_BYTES = 1 << 16
+_ENOUGH_STEPS = 8
 
 _NODE_RANGE = expression(r"\s*node +(\d{1,9}): \[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]")
 _ZONE_RANGE = expression(r"\s*(\w+) +(?:\[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]|empty)")
@@ -162,6 +164,8 @@ def parse_dmesg(data: bytes, path: str) -> Dmesg:
         raise FormatError(f"{len(data)} bytes; a kernel log is read up to {MAX_BYTES}", path=path)
     unended = not data.endswith((b"\n", b"\0"))
     data = without_transport(without_json(data))
+    if _is_newest_first(data):
+        raise WrongFormatError("its lines run backwards, the newest first: give it as `tac` prints them", path=path)
     scan = scan_log(data, path, MAX_MESSAGES)
     messages = scan.messages
     reports = find_reports(data, path, scan.starts)
@@ -186,6 +190,15 @@ def parse_dmesg(data: bytes, path: str) -> Dmesg:
             Diagnostic(f"{len(parts) - len(boots)} earlier boots are left out, the last {MAX_BOOTS} kept", path),
         )
     return Dmesg(path=path, boots=boots, boot=boot, reports=reports, diagnostics=doubts)
+
+
+def _is_newest_first(data: bytes) -> bool:
+    """Whether times fall from line to line, as in what ``journalctl -r`` and some log servers print."""
+    stamps = re.findall(STAMP, data[:ORDER_BYTES])
+    times = np.array([float(stamp[1:-1]) for stamp in stamps])
+    steps = np.diff(times)
+    down, up = np.count_nonzero(steps < 0), np.count_nonzero(steps > 0)
+    return bool(down >= _ENOUGH_STEPS and down > _ENOUGH_STEPS * up)
 
 
 def _split(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:

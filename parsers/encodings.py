@@ -38,6 +38,8 @@ _PAGE = expression(rb"<(?:pre|html|br|span|div|td|code)\b", re.IGNORECASE)
 _TAG = expression(
     rb"</?(?:html|head|body|pre|code|span|div|br|p|a|td|th|tr|table|b|i|em|font)\b[^>\n]{0,300}>", re.IGNORECASE
 )
+_BREAK = expression(rb"<br\b[^>\n]{0,20}>(?!\s*\n)|</(?:div|p|li|tr)>(?=<)", re.IGNORECASE)
+"""Ends of lines of a page that is written in one line."""
 _NO_BREAK = b"\xc2\xa0"
 _NAME = expression(rb"\b(?:file)?name\*?=(?:\"([^\"\n]{1,200})\"|([^\s;\"]{1,200}))", re.IGNORECASE)
 _PART_HEADERS = expression(
@@ -161,6 +163,8 @@ def _from_base64(body: bytes) -> bytes:
 
 def _from_html(data: bytes) -> bytes:
     if _PAGE.search(data, 0, _PEEK):
+        if data.count(b"\n") < data.count(b"<br") or data.count(b"\n") < data.count(b"</div>"):
+            data = _BREAK.sub(b"\n", data)
         data = _TAG.sub(b"", data)
     for entity, character in _ENTITIES.items():
         data = data.replace(entity, character)

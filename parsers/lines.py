@@ -27,9 +27,14 @@ __all__ = [
 ]
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_ESCAPE_SEQUENCE = expression(rb"\x1b\[[0-9;?=]*[A-Za-z]")
+# As a terminal gets it, and as `cat -v` and pagers show it.
+_ESCAPE_SEQUENCE = expression(rb"(?:\x1b|\^\[)\[[0-9;?=]*[A-Za-z]|\x1b\][^\x07\x1b\n]{0,200}(?:\x07|\x1b\\)")
+_COLOUR = expression(rb"\[\d{1,3}(?:;\d{1,3}){0,4}m")
+"""What is left of a sequence whose escape character was lost."""
 _QUOTE = expression(rb"\n(?:> ?)+")  # a newline is found byte by byte, many times faster than "^"
 MAX_QUOTES = 8
+_RETURNS = 8
+"""Carriage returns to a newline: a text with more has lines that end in them alone."""
 _NOT_BLANK = expression(rb"^[^\S\n]*[^\s\x00]", re.MULTILINE)
 _PROMPT = expression(
     rb"^(?:\[[^\]\n]*\]|[\w.@:~/-]*) ?[#$] ?(?:sudo )?(?:cat|uname|head|zcat|dmesg|ssh)\b.*$", re.MULTILINE
@@ -55,10 +60,17 @@ def text_of(data: bytes, path: str, *, limit: int, what: str) -> bytes:
 def without_transport(data: bytes) -> bytes:
     """`text_of` without its checks, for text that may hold anything: a console log."""
     data = decoded(data).removeprefix(_BYTE_ORDER_MARK)
-    if b"\x1b" in data:
+    shown = b"^" in data  # one rare character is found much faster than three common ones
+    if b"\x1b" in data or (shown and b"^[[" in data):
         data = _ESCAPE_SEQUENCE.sub(b"", data)
+    if b"[0m" in data:
+        data = _COLOUR.sub(b"", data)
+    while shown and b"^M\n" in data:
+        data = data.replace(b"^M\n", b"\n")
     if b"\r\n" in data:
         data = data.replace(b"\r\n", b"\n")
+    if b"\r" in data and data.count(b"\r") > _RETURNS * data.count(b"\n"):
+        data = data.replace(b"\r", b"\n")
     if data.startswith(b">") or b"\n>" in data:
         data = _unquoted(b"\n" + data)[1:]
     return data

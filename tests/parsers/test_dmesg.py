@@ -1,5 +1,6 @@
 """Kernel logs: facts of the boot, messages about memory, and everything that gets put before a message."""
 
+import json
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from parsers import dmesg as module
 from parsers.dmesg import Kind, parse_dmesg
 from parsers.errors import ArchitectureError, FormatError, WrongFormatError
+from parsers.log_scan import looks_like_log
 from tests.parsers.yardstick import best_of_three
 
 HOST = Path(__file__).parents[2] / "fixtures/host"
@@ -121,6 +123,62 @@ def test_any_prefix_gives_the_same_facts(prefix):
 def test_line_ends_and_colours_give_the_same_facts():
     coloured = DMESG.replace(b"] ", b"] \x1b[0m\x1b[33m").replace(b"\n", b"\x1b[0m\r\n")
     assert facts(parse_dmesg(coloured, "dmesg")) == facts(parse_dmesg(DMESG, "dmesg"))
+
+
+def _rows(data: bytes) -> list[tuple[str, str]]:
+    """Time and message of each line."""
+    return [
+        (stamp.strip("[ "), text) for stamp, _, text in (line.partition("] ") for line in data.decode().splitlines())
+    ]
+
+
+def _shipped(key: str, before: str = "") -> bytes:
+    return "".join(f"{before}{json.dumps({key: line.decode() + chr(10)})}\n" for line in DMESG.splitlines()).encode()
+
+
+CONTAINERS = {
+    "journalctl -o json-pretty": "".join(
+        f'{{\n\t"_TRANSPORT" : "kernel",\n\t"MESSAGE" : {json.dumps(text)},\n\t"PRIORITY" : "4"\n}}\n'
+        for _, text in _rows(DMESG)
+    ).encode(),
+    "journalctl -o json-sse": "".join(f'data: {{"MESSAGE":{json.dumps(t)}}}\n\n' for _, t in _rows(DMESG)).encode(),
+    "journalctl -o json-seq": "".join(f'\x1e{{"MESSAGE":{json.dumps(t)}}}\n' for _, t in _rows(DMESG)).encode(),
+    "journalctl -o export": "".join(
+        f"_BOOT_ID=ab\n_TRANSPORT=kernel\nMESSAGE={t}\n\n" for _, t in _rows(DMESG)
+    ).encode(),
+    "journalctl -o verbose": "".join(
+        f"Sat 2026-11-28 07:15:08.5 UTC [s=a;i=1]\n    _BOOT_ID=ab\n    MESSAGE={t}\n" for _, t in _rows(DMESG)
+    ).encode(),
+    "dmesg -J with callers, rewritten": json.dumps(
+        {"dmesg": [{"pri": 4, "time": float(at), "caller": "T1", "msg": text} for at, text in _rows(DMESG)]}
+    ).encode(),
+    "docker": _shipped("log"),
+    "fluentd": _shipped("message", "2026-11-28T07:15:08+00:00\tkern.host\t"),
+    "get-console-output": json.dumps({"InstanceId": "i-0", "Output": DMESG.decode().replace("\n", "\r\n")}).encode(),
+    "carriage returns alone": DMESG.replace(b"\n", b"\r"),
+    "cat -v": DMESG.replace(b"] ", b"] ^[[0m^[[33m").replace(b"\n", b"^[[0m^M^M\n"),
+    "colours without escape": DMESG.replace(b"] ", b"] [0m[33m").replace(b"\n", b"[0m\n"),
+    "title of a terminal": b"\x1b]0;root@host: ~\x07" + DMESG,
+    "a page of one line": b"<html><div>" + DMESG.replace(b"\n", b"<br/>") + b"</div></html>",
+    "a page of blocks": b"<pre>" + b"".join(b"<div>%b</div>" % line for line in DMESG.splitlines()) + b"</pre>",
+}
+
+
+@pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
+def test_any_container_gives_the_same_facts(container: bytes) -> None:
+    def values(data: bytes) -> tuple[object, ...]:
+        boot = parse_dmesg(data, "log").boot
+        texts = [message.text for message in boot.messages]
+        return texts, boot.kaslr, boot.memory.start.tolist(), sorted(boot.cpu_features), boot.command_line.raw
+
+    assert looks_like_log(container)
+    assert values(container) == values(DMESG)
+
+
+def test_log_that_runs_backwards_is_refused() -> None:
+    with pytest.raises(WrongFormatError, match="newest first"):
+        parse_dmesg(b"\n".join(reversed(DMESG.splitlines())) + b"\n", "log")
+    assert parse_dmesg(DMESG * 3, "log").boots, "times that fall where a boot begins are in order"
 
 
 MESSAGES = {
