@@ -72,16 +72,20 @@ class Harm:
         owners = self.owners(pfns)
         leaf, evidence = self._leaf(before.vmemmap, after.vmemmap, pfns, Vmemmap)
         oops = "OOP-01" if before.page_size == 4096 else "OOP-02"
+        why = (
+            f"{leaf} also maps struct pages of {_names(owners)}, and is cleared as a whole: {pfns.total} struct "
+            f"pages of memory in use go. {_shows(after.vmemmap, pfns, oops)}"
+        )
+        return self._critical(rule, after.vmemmap, pfns, why, evidence)
+
+    def _critical(self, rule: str, entries: Entries, pfns: Ranges, why: str, evidence: tuple[Evidence, ...]) -> Break:
         return Break(
             rule=rule,
             severity=Severity.CRITICAL,
             pfns=pfns,
-            owners=owners,
-            vas=self._vas(after.vmemmap, pfns),
-            why=(
-                f"{leaf} also maps struct pages of {_names(owners)}, and is cleared as a whole: {pfns.total} struct "
-                f"pages of memory in use go. {_shows(after.vmemmap, pfns, oops)}"
-            ),
+            owners=self.owners(pfns),
+            vas=self._vas(entries, pfns),
+            why=why,
             evidence=evidence,
         )
 
@@ -92,39 +96,24 @@ class Harm:
         if lost:
             owners = self.owners(lost)
             leaf, evidence = self._leaf(before.linear, after.linear, lost, LinearMap)
-            yield Break(
-                rule="LIN-03",
-                severity=Severity.CRITICAL,
-                pfns=lost,
-                owners=owners,
-                vas=self._vas(after.linear, lost),
-                why=(
-                    f"{leaf} also maps {_names(owners)}, and is cleared as a whole: {lost.total} pages in use have no "
-                    f"linear mapping. {_shows(after.linear, lost, 'OOP-04')}"
-                ),
-                evidence=evidence,
+            why = (
+                f"{leaf} also maps {_names(owners)}, and is cleared as a whole: {lost.total} pages in use have no "
+                f"linear mapping. {_shows(after.linear, lost, 'OOP-04')}"
             )
+            yield self._critical("LIN-03", after.linear, lost, why, evidence)
 
     def _runs(self, before: Machine, effect: Effect) -> Iterator[Break]:
         after = effect.after
         torn = after.linear.incomplete_runs() - before.linear.incomplete_runs()
         pfns = after.linear.pfns(torn)
         if pfns:
-            owners = self.owners(pfns)
             _, evidence = self._leaf(before.linear, after.linear, pfns, LinearMap)
-            yield Break(
-                rule="CNT-01",
-                severity=Severity.CRITICAL,
-                pfns=pfns,
-                owners=owners,
-                vas=self._vas(after.linear, pfns),
-                why=(
-                    f"Single entries of a contiguous run of the linear map are cleared; those of {_names(owners)} keep "
-                    "the Contiguous bit. It shows as a TLB conflict abort, or not at all: the CPU may go on "
-                    "translating through the run."
-                ),
-                evidence=evidence,
+            why = (
+                f"Single entries of a contiguous run of the linear map are cleared; those of "
+                f"{_names(self.owners(pfns))} keep the Contiguous bit. It shows as a TLB conflict abort, or not at "
+                "all: the CPU may go on translating through the run."
             )
+            yield self._critical("CNT-01", after.linear, pfns, why, evidence)
 
     def held_in(self, pfns: Ranges) -> tuple[Ranges, Ranges]:
         """(PFNs described by struct pages that are stored in ``pfns``, table pages there); known from a dump only."""
