@@ -25,11 +25,20 @@ if TYPE_CHECKING:
     from parsers.uname import KernelRelease
     from rules.model.layout.builder import LayoutBuilder
 
-__all__ = ["add_built_bits", "add_phys_offset", "add_pointers", "add_report", "guess_phys_offset"]
+__all__ = [
+    "add_built_bits",
+    "add_phys_offset",
+    "add_pointers",
+    "add_report",
+    "add_struct_page_size",
+    "guess_phys_offset",
+]
 
 PHYSICAL_BITS = 52
 _ONE_PAGE_SIZE = {39: 4096, 42: 65536}
 _ENOUGH = 4
+_FEW_PAGES = 0x100
+"""Page frame numbers below this are any small numbers."""
 MAX_CANDIDATES = 1 << 16
 _NOT_RANDOMISED = (6, 16)
 _LINEAR_FORMULA = (5, 10)  # 7bc1a0f9e176: before it, 52-bit kernels shifted the map by a variable
@@ -89,6 +98,66 @@ def _wide_vmemmap_start(builder: LayoutBuilder, release: KernelRelease | None) -
     start = regions(era, shift, 52, size, actual).vmemmap_start
     negated = (1 << 64) - start
     return start if negated & (negated - 1) else None  # a power of two, as up to 6.8, may as well be a mask
+
+
+def add_struct_page_size(
+    builder: LayoutBuilder, reports: Sequence[Report], series: tuple[int, int] | None, path: str
+) -> None:
+    """sizeof(struct page) where the registers of an oops show that it is not 64.
+
+    Page flags that do not fit beside KASAN's tag, node and zone make it larger (_last_cpupid, include/linux/mm_types.h;
+    80 bytes), and the area of struct pages begins below that of 64 bytes, where vmalloc would end.  Two things show
+    it: a register that holds VMEMMAP_START of the size, unless that is a power of two, which may as well be a mask; a
+    struct page beside its page frame number, which differs from the place in the area by a PHYS_OFFSET that can be.
+    """
+    page_size, bits = builder.get("page_size"), builder.get("va_bits") or builder.get("va_bits_actual")
+    era = next((era for era in ERAS if series is not None and era.has(series)), None)
+    if builder.get("struct_page_size") is not None or page_size not in GRANULES or bits is None or era is None:
+        return
+    shift, actual = page_size.bit_length() - 1, builder.get("va_bits_actual")
+    if bits not in era.va_bits[shift]:
+        return
+    areas = {size: regions(era, shift, bits, size, actual) for size in STRUCT_PAGE_SIZES}
+    starts = {size: area.vmemmap_start for size, area in areas.items()}
+    usual = starts.pop(STRUCT_PAGE_SIZES[0])
+    larger = {size: start for size, start in starts.items() if start < usual}
+    for report in reports:
+        address = report.address.value if report.address is not None else 0
+        around = [size for size, start in larger.items() if start <= address < usual]
+        numbered = {size: said for size in around if (said := _numbered(report, larger[size], usual, size, shift))}
+        based = {size: said for size in around if (said := _based(report, larger[size]))}
+        found = numbered if len(numbered) == 1 else based if len(based) == 1 else {}
+        for size, said in found.items():
+            source = f"{said}, {_place(path, report.line)}"
+            builder.add("struct_page_size", size, source, Precision.INFERRED)
+            return
+
+
+def _based(report: Report, start: int) -> str:
+    """Which register holds VMEMMAP_START."""
+    negated = (1 << 64) - start
+    if not negated & (negated - 1):
+        return ""
+    name = next((name for name, value in report.registers.items() if value == start), "")
+    return name and f"{name} holds VMEMMAP_START"
+
+
+def _numbered(report: Report, start: int, end: int, size: int, shift: int) -> str:
+    """Which registers hold a struct page and its page frame number, or the next, if struct pages had this size.
+
+    Of the address that faulted any byte of the struct page counts.
+    """
+    unit = (1 << 29 if shift == 16 else 1 << 30) >> shift
+    address = report.address.value if report.address is not None else 0
+    pointers = {"the address": address - (address - start) % size, **report.registers}
+    for name, value in pointers.items():
+        index, odd = divmod(value - start, size)
+        if odd or not start < value < end or index < _FEW_PAGES:
+            continue
+        for other, number in report.registers.items():
+            if index <= number < 1 << (PHYSICAL_BITS - shift) and (number - index) % unit <= 1:
+                return f"{other} holds the page frame number of {name}"
+    return ""
 
 
 def add_pointers(builder: LayoutBuilder, reports: Sequence[Report]) -> None:

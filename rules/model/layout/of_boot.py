@@ -15,6 +15,7 @@ from rules.model.layout.from_log import (
     add_phys_offset,
     add_pointers,
     add_report,
+    add_struct_page_size,
     guess_phys_offset,
 )
 
@@ -49,6 +50,7 @@ def layout_of_boot(
     add_boot(builder, boot, path)
     add_built_bits(builder, reports, panics, release, path)
     series = release_of_map(release, builder.get("page_size"), builder.get("va_bits_actual"), reports)
+    add_struct_page_size(builder, reports, series, path)
     if release is not None and series is not None:
         builder.release(release if series == release.series else replace(release, version=(*series, 0)))
     else:
