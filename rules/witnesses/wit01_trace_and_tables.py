@@ -64,15 +64,16 @@ def trace_against_tables(
         # Struct pages of removed memory share their leaf with others: only those of valid memory are compared.
         seen = valid & region.pfns(region.pages_observed)
         mapped = region.pfns(region.pages_mapped)
-        there, gone = timeline.where(column == YES) & seen, timeline.where(column == NO) & seen
+        lost = timeline.unmapped if region is vmemmap else timeline.where(column == NO)
+        there, gone = timeline.where(column == YES) & seen, lost & seen
         what = "struct pages" if region is vmemmap else "linear map"
         yield from _differing(what, "page tables", there - mapped, gone & mapped, region)
 
 
 def _differing(what: str, other: str, lacking: Ranges, extra: Ranges, region: RegionMap | None = None) -> Iterator[Hit]:
     """A hit for what the trace has and the other has not, and one for the reverse."""
-    for pfns, who in ((lacking, f"the trace says mapped or present, the {other} says no"),
-                      (extra, f"the trace says gone, the {other} says it is there")):  # fmt: skip
+    for pfns, who in ((lacking, f"there by the trace, not by the {other}"),
+                      (extra, f"gone by the trace, there by the {other}")):  # fmt: skip
         if pfns:
             evidence: tuple[Evidence, ...] = ()
             if region is not None:

@@ -32,6 +32,7 @@ DAMAGE = {
     "pmem-7.3-64k",
     "pmem-mapdev-6.12-64k",
     "two-dimms-one-offline-6.12-4k-80",
+    "two-dimms-7.3-4k-80",
 }
 """Boots in which a removal took struct pages of its neighbours."""
 

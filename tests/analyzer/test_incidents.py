@@ -43,6 +43,8 @@ DAMAGE = {
     "pmem-6.12-vuln/02-one-removed": ["VMM-02"],
     "pmem-7.3-64k/01-namespaces": ["VMM-06"],
     "pmem-7.3-64k/02-one-removed": ["VMM-02"],
+    "two-dimms-7.3-4k-80/02-plug": ["VMM-05"],
+    "two-dimms-7.3-4k-80/03-unplug": ["VMM-02"],
     "two-dimms-one-offline-6.12-4k-80/01-both-there": ["VMM-05"],
     "two-dimms-one-offline-6.12-4k-80/03-one-removed": ["VMM-02"],
     "hvo-6.1-allocated.core.zst": ["HVO-01"],
@@ -52,6 +54,7 @@ DAMAGE = {
     "pmem-6.12-vuln-after.core.zst": ["VMM-02"],
     "pmem-6.12-vuln-before.core.zst": ["VMM-01"],
     "half-added-7.3-created.core.zst": ["VMM-14"],
+    "two-dimms-7.3-80.core.zst": ["VMM-02"],
 }
 
 

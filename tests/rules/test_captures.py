@@ -81,6 +81,11 @@ ALARMS: dict[str, list[tuple[str, Severity, Ranges]]] = {
     # The block at 0xfffffd7fc2a00000 holds struct pages of both DIMMs, 80 bytes each; the first takes it along.
     "two-dimms-one-offline-6.12-4k-80/01-both-there": [("VMM-05", Severity.HIGH, [(0x86666, 0x8CCCD)])],
     "two-dimms-one-offline-6.12-4k-80/03-one-removed": [("VMM-02", Severity.CRITICAL, [(0x88000, 0x8CCCD)])],
+    "two-dimms-7.3-4k-80/02-plug": [("VMM-05", Severity.HIGH, [(0x106666, 0x10CCCD)])],
+    "two-dimms-7.3-4k-80/03-unplug": [
+        ("VMM-02", Severity.CRITICAL, [(0x108000, 0x10CCCD)]),
+        ("TRC-07", Severity.CRITICAL, [(0x108000, 0x10CCCD)]),
+    ],
     # Two of four sections were added when memory ran out; nobody took them back.
     "failing-add-6.12-4k/01-add-failed": [("TRC-06", Severity.HIGH, [(0x80000, 0x90000)])],
     "hvo-6.1-4k/01-hvo-allocated": [(code, Severity.HIGH, []) for code in ("HVO-01", "HVO-06", "HVO-07")],

@@ -164,7 +164,10 @@ class Replay:
         self.counts[trouble] += 1
         if self.counts[trouble] <= MAX_ANOMALIES:
             start = self.state.start_pfn[rows]
-            self.anomalies.append(Anomaly(trouble, call, Ranges.of(start, start + self.extents.pages), text, certain))
+            pfns = Ranges.of(start, start + self.extents.pages)
+            if trouble is Trouble.FREE_WIDER_THAN_REMOVE and not isinstance(rows, slice):
+                pfns = self.extents.within_leaves(pfns, self.state.spared(rows))
+            self.anomalies.append(Anomaly(trouble, call, pfns, text, certain))
 
     def _nothing(self, call: int, rows: slice) -> None:
         """Blocks and devices: they frame what is replayed."""
@@ -390,8 +393,7 @@ class Replay:
                 self._may_take_others(call, rows, wide)
         if cleared.stop - cleared.start > rows.stop - rows.start:
             self._takes_others(call, rows, cleared)
-        state.mapped[cleared] = NO
-        state.leaf[cleared] = Leaf.NONE
+        state.mapped[cleared], state.leaf[cleared] = NO, Leaf.NONE
 
     def _free_entries(self, tables: Tables, call: int, rows: slice) -> None:
         """The same where the entries themselves are known."""
@@ -399,8 +401,7 @@ class Replay:
         for low, high in gone.tuples():
             cleared = self.extents.rows(low, high)
             self._takes_others(call, rows, slice(min(cleared.start, rows.start), max(cleared.stop, rows.stop)))
-            self.state.mapped[cleared] = NO
-            self.state.leaf[cleared] = Leaf.NONE
+            self.state.mapped[cleared], self.state.leaf[cleared] = NO, Leaf.NONE
 
     def _takes_others(self, call: int, rows: slice, cleared: slice) -> None:
         state = self.state
@@ -410,8 +411,7 @@ class Replay:
         unknown[rows.start - cleared.start : rows.stop - cleared.start] = False
         if victims.any():
             hit = self._masked(cleared, victims)
-            state.lost[hit] = True
-            state.damaged_by[hit] = call
+            state.lost[hit], state.damaged_by[hit] = True, call
             self._note(
                 Trouble.FREE_WIDER_THAN_REMOVE, call, hit, "the leaf in place holds struct pages that are still needed"
             )

@@ -118,6 +118,32 @@ class Extents:
         skew = (self.calibration.vmemmap or 0) % span
         return np.asarray((self.start_pfn * self.calibration.struct_page_size + skew) // span)
 
+    def within_leaves(self, lost: Ranges, spared: Bool) -> Ranges:
+        """``lost``, whole subsections, without what a leaf beside them maps in whose subsections nothing was lost.
+
+        A struct page of 80 bytes makes the struct pages of a subsection begin in one leaf and end in the next.
+        ``spared`` says of each subsection whether its struct pages are known not to be lost.
+        """
+        size, pages = self.calibration.struct_page_size, self.pages
+        span = PMD_BYTES if self.calibration.page_size == 4096 else self.calibration.page_size
+        skew = (self.calibration.vmemmap or 0) % span
+        long = lost.end - lost.start > pages
+        low, high = (lost.end - pages) * size + skew, lost.end * size + skew
+        edge = high // span * span
+        after = _is_true_at(spared, self.start_pfn, lost.end)
+        end = np.where(long & (low < edge) & (edge < high) & after, -((skew - edge) // size), lost.end)
+        low, high = lost.start * size + skew, (lost.start + pages) * size + skew
+        edge = -(-low // span) * span
+        before = _is_true_at(spared, self.start_pfn, lost.start - pages)
+        start = np.where(long & (low < edge) & (edge < high) & before, (edge - skew) // size, lost.start)
+        return Ranges.of(start, end)
+
+
+def _is_true_at(mask: Bool, start_pfn: I64, pfns: I64) -> Bool:
+    """For each of ``pfns`` whether a subsection begins there and ``mask`` has it."""
+    row = np.minimum(np.searchsorted(start_pfn, pfns), start_pfn.size - 1)
+    return np.asarray((start_pfn[row] == pfns) & mask[row]) if start_pfn.size else np.zeros(pfns.size, np.bool_)
+
 
 def first_is_no_add(extents: Extents, calls: Calls, order: I64, adds: tuple[Kind, ...]) -> Bool:
     """Subsections whose first operation is not an add: what an earlier dump shows of them was so at the start."""

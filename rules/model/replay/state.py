@@ -199,6 +199,10 @@ class State:
             offsets = Ranges.of(machine.vmemmap.start[at], machine.vmemmap.end[at])
             self.leaf[(self.mapped == YES) & machine.vmemmap.pfns(offsets).touches(start, end)] = leaf
 
+    def spared(self, lost: Bool) -> Bool:
+        """Valid subsections that keep their struct pages where ``lost`` lose them."""
+        return np.asarray(~lost & (self.valid == YES) & (self.mapped != NO))
+
     def glimpse(self, rows: slice) -> Glimpse:
         """The state of ``rows``, counted."""
         valid, mapped = self.valid[rows], self.mapped[rows]

@@ -26,7 +26,7 @@ from rules.model.replay.behaviour import Behaviour
 from rules.model.replay.calibration import Calibration, calibrate, seen_behaviour
 from rules.model.replay.calls import Calls, calls_of
 from rules.model.replay.extents import Extents
-from rules.model.replay.state import ESTABLISHED_BY, PREVENTED, SUBSECTION, UNKNOWN, YES, Anomaly, State, Trouble
+from rules.model.replay.state import ESTABLISHED_BY, NO, PREVENTED, SUBSECTION, UNKNOWN, YES, Anomaly, State, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,7 +177,15 @@ class Timeline:
     @property
     def lost(self) -> Ranges:
         """Valid PFNs whose struct pages an operation took away."""
-        return self.where(self.state.lost & (self.state.valid == YES))
+        return self._within_leaves(self.state.lost & (self.state.valid == YES))
+
+    @property
+    def unmapped(self) -> Ranges:
+        """PFNs whose struct pages nothing maps."""
+        return self._within_leaves(self.state.mapped == NO)
+
+    def _within_leaves(self, lost: Bool) -> Ranges:
+        return self.extents.within_leaves(self.where(lost), self.state.spared(lost))
 
     def of(self, trouble: Trouble) -> list[Anomaly]:
         """The anomalies of one kind, in order."""

@@ -17,6 +17,7 @@ PARTLY = {
     "dimm-7.3-software-tags.core.zst",
     "hvo-7.3-kasan-allocated.core.zst",
     "pmem-7.3-64k-removed.core.zst",
+    "two-dimms-7.3-80.core.zst",
 }
 """Cores with those pages of kallsyms only that ptaudit reads; drgn reads all of them."""
 

@@ -42,8 +42,11 @@ def disagreements(facts):
     for region, column in ((facts.get(Vmemmap), state.mapped), (facts.get(LinearMap), state.linear)):
         if region is not None:
             found[f"{region.name} mapped"] = timeline.where(told & (column == YES)) - region.pfns(region.pages_mapped)
-            touched = region.pfns(region.pages_touched(region.mapped))
-            found[f"{region.name} unmapped"] = timeline.where(told & (column == NO)) & touched
+            if region is facts.get(Vmemmap):  # a struct page of 80 bytes may be torn in the middle
+                gone, there = timeline.unmapped, region.pfns(region.pages_mapped)
+            else:
+                gone, there = timeline.where(column == NO), region.pfns(region.pages_touched(region.mapped))
+            found[f"{region.name} unmapped"] = timeline.where(told) & gone & there
     vmemmap = facts.get(Vmemmap)
     for leaf, level in ((Leaf.PMD, PMD), (Leaf.PTE, PTE)) if vmemmap is not None else ():
         seen = vmemmap.pfns(vmemmap.pages_touched(vmemmap.where(vmemmap.valid & (vmemmap.level == level))))

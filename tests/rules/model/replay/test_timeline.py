@@ -260,8 +260,12 @@ def test_struct_page_of_80_bytes_shares_blocks_between_sections():
     assert timeline.calibration.struct_page_size == 80
     tracer.remove((2 << 30) + 128 * MIB, 128 * MIB)
     timeline = tracer.replay()
-    # Half a MiB of the first section's struct pages lies in the block that the second begins in.
-    assert timeline.lost == Ranges.one(0x86600, 0x88000)
+    # Half a MiB of the first section's struct pages lies in the block that the second begins in: from the middle of one
+    # of 80 bytes on, which is in the middle of a subsection.
+    assert timeline.lost == Ranges.one(0x86666, 0x88000)
+    (anomaly,) = timeline.of(Trouble.FREE_WIDER_THAN_REMOVE)
+    assert anomaly.pfns == timeline.lost
+    assert timeline.unmapped.start.tolist() == [0x86666]
 
 
 def test_two_tasks_at_the_same_time_are_noticed():
