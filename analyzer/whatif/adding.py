@@ -81,7 +81,7 @@ class Adding:
         unpopulated = missing_struct_pages(after, unit.pfns - after.early)
         if unpopulated:
             return self._oops(after, unpopulated)
-        by_release, notes = self._by_release(), self._stored_in_itself()
+        by_release, notes = self._by_release(), (*self._stored_in_itself(), *self._blocks_share_leaves())
         breaks = list(self._later(after, unit))
         if breaks:
             why = f"the add itself works; after it, {breaks[0].why}"
@@ -114,6 +114,20 @@ class Adding:
         return (
             "with struct pages in the device itself (ndctl --map=dev) there is no fallback to base pages: if they do "
             "not fit, the add fails with -ENOMEM and its first sections stay valid (VMM-14), which --map=mem avoids",
+        )
+
+    def _blocks_share_leaves(self) -> tuple[str, ...]:
+        """What holds for the memory blocks of one range where struct pages of a section do not fill whole leaves."""
+        block = self.case.known.layout.get("block_size")
+        size = self.machine.pages_per_section * self.machine.calibration.struct_page_size
+        if self.device or self.machine.page_size != PAGE_4K or not size % PMD_BYTES:
+            return ()
+        if block is None or self.end - self.start <= block:
+            return ()
+        return (
+            f"its memory blocks share leaves of struct pages (VMM-05, struct page has "
+            f"{self.machine.calibration.struct_page_size} bytes): they have to leave together, and kernels since 7.1 "
+            "refuse to take a block offline that begins or ends inside a leaf",
         )
 
     def _call(self, unit: Unit) -> Call:

@@ -75,6 +75,7 @@ PAIRS: list[Pair] = [
         "03-one-removed",
         ("breaks",),
     ),
+    Pair("two-dimms-7.3-4k-80", "02-plug", ("remove:0x100000000-0x108000000",), "03-unplug", ("breaks",)),
     Pair("vmem-6.12-4k", "02-part-unplugged", tuple(f"remove:memory{n}" for n in (18, 17, 16)), "03-all-unplugged"),
     *(
         Pair(boot, *steps)
