@@ -110,7 +110,10 @@ def function_of(oops: DecodedOops) -> str:
     return own or next((name for name in oops.report.trace if not name.startswith(_PRINTERS)), "")
 
 
-_HOTPLUG_FILES = ("mm/memory_hotplug.c", "drivers/base/memory.c", "mm/sparse", "mm/memremap.c", "arch/arm64/mm/mmu.c")
+_HOTPLUG_FILES = (
+    *("mm/memory_hotplug.c", "drivers/base/memory.c", "mm/sparse", "mm/memremap.c", "arch/arm64/mm/mmu.c"),
+    "drivers/virtio/virtio_mem.c",
+)
 _HOTPLUG_CORE = ("add_memory_resource", "__add_memory", "__remove_memory", "try_remove_memory", "offline_pages")
 _MAPPERS = ("unmap_hotplug_", "vmemmap_", "arch_remove_memory", "arch_add_memory", "free_hotplug_")
 _NONE = "not struct pages, not the linear map"

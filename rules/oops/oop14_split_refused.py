@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from parsers.oops import ReportKind
 from rules.finding import Claim, Hit, Impact, Severity
+from rules.model.log import messages_like
 from rules.model.oops import Oopses
-from rules.oops.hits import need_whole, spoken_hits
+from rules.oops.hits import need_whole, oops_hit, spoken_hits
 from rules.rule import rule
 
 if TYPE_CHECKING:
@@ -29,7 +31,8 @@ def split_refused(oopses: Oopses) -> Iterator[Hit]:
     block itself, at all.
 
     How it is detected:
-    The message "splits a leaf entry in", which kernels print since 7.1.
+    The message "splits a leaf entry in", which kernels print since 7.1. virtio-mem expects -ENOMEM and -EBUSY of a
+    block that it has emptied, not -EPERM, and warns in virtio_mem_offline_and_remove_memory().
 
     When it is not a problem:
     The refusal is right where the leaf belongs to other memory, too.
@@ -45,4 +48,14 @@ def split_refused(oopses: Oopses) -> Iterator[Hit]:
         "taking it offline would split a leaf of the linear map or of the struct pages (LIN-02, LIN-04): refused.",
         Claim.PROVEN,
     )
+    refused = bool(messages_like(oopses.dmesg, r"splits a leaf entry in "))
+    for oops in oopses.of_kind(ReportKind.WARNING):
+        if oops.report.function == "virtio_mem_offline_and_remove_memory":
+            yield oops_hit(
+                oops,
+                "virtio-mem cannot remove a block that it has emptied",
+                f"{oops.who}: taking the block offline failed with an error that virtio-mem does not expect, "
+                f"{'-EPERM: a leaf reaches beyond it' if refused else 'which the log does not name'}.",
+                Claim.PROBABLE if refused else Claim.SUSPECTED,
+            )
     need_whole(oopses)
