@@ -255,7 +255,8 @@ class Adding:
         if self.machine.page_size != PAGE_4K:
             return "VMM-06"
         size = self.machine.pages_per_section * self.machine.calibration.struct_page_size
-        return "VMM-05" if size % PMD_BYTES and not self.device else "VMM-01"
+        whole = not self.pfns - self.pfns.shrink(self.machine.pages_per_section)
+        return "VMM-05" if size % PMD_BYTES and whole else "VMM-01"
 
     def _aligned(self) -> str | None:
         """The nearest range of whole leaves, if the one that was asked for is not."""

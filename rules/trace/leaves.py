@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from parsers.mapping import I64, Bool
     from rules.model.replay.timeline import Timeline
 
-__all__ = ["hit_of_state", "leaves_of_parts"]
+__all__ = ["hit_of_state", "leaves_of_parts", "leaves_whole_sections"]
 
 
 def leaves_of_parts(timeline: Timeline, span: int, chosen: Bool) -> Iterator[tuple[I64, list[int]]]:
@@ -42,6 +42,15 @@ def leaves_of_parts(timeline: Timeline, span: int, chosen: Bool) -> Iterator[tup
     for index in np.flatnonzero(suspicious)[:MAX_HITS].tolist():
         rows = np.arange(edges[index], edges[index] + sizes[index])
         yield rows, distinct(state.added_by[rows[mine[rows]]]).tolist()
+
+
+def leaves_whole_sections(timeline: Timeline, rows: I64) -> bool:
+    """Whether a leaf of several sections has struct pages of whole ones only: VMM-05, not a part of a section."""
+    state, size = timeline.state, timeline.calibration.pages_per_section
+    number = state.start_pfn // size
+    mine = distinct(number[rows])
+    partly = np.isin(number, distinct(number[rows[state.valid[rows] == YES]])) & (state.valid != YES)
+    return mine.size > 1 and not partly.any()
 
 
 def hit_of_state(timeline: Timeline, rows: I64, owners: list[int], title: str, why: str) -> Hit:

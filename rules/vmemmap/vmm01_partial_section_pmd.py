@@ -18,7 +18,7 @@ from rules.model.replay.state import UNKNOWN, YES
 from rules.model.replay.timeline import Timeline, Trouble
 from rules.rule import NotApplicableError, rule
 from rules.trace.anomalies import MAX_HITS, hit_of_call, places
-from rules.trace.leaves import hit_of_state, leaves_of_parts
+from rules.trace.leaves import hit_of_state, leaves_of_parts, leaves_whole_sections
 from rules.vmemmap.blocks import Blocks
 from rules.vmemmap.devices import need_devices
 
@@ -73,8 +73,10 @@ def partial_section_pmd(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hi
     units = sections.device_units
     first = np.searchsorted(units.end_pfn, blocks.start_pfn, side="right")
     after = np.searchsorted(units.start_pfn, blocks.end_pfn, side="left")
+    # A block may reach into the next section, where struct page has not 64 bytes (VMM-05).
     partial = sections.valid.covered(blocks.start_pfn, blocks.end_pfn) != blocks.pages
-    several = after - first > 1
+    partial &= sections.in_part.touches(blocks.start_pfn, blocks.end_pfn)
+    several = units.share_a_section(first, after, layout.pages_per_section)
     # What no list names and the linear map has may be of the same unit: then a list lacks lines.
     covered = (sections.valid | sections.unlisted).covered(blocks.start_pfn, blocks.end_pfn)
     explained = partial & (covered == blocks.pages) & ~several
@@ -125,6 +127,8 @@ def predicted_by_trace(timeline: Timeline) -> Iterator[Hit]:
     state = timeline.state
     for rows, owners in leaves_of_parts(timeline, PMD_BYTES, state.leaf == Leaf.PMD):
         mine = state.valid[rows] == YES
+        if leaves_whole_sections(timeline, rows):
+            continue
         if len(owners) > 1 or (state.valid[rows] != UNKNOWN).all():
             case = "VMM-01b" if len(owners) > 1 else "VMM-01"
             yield hit_of_state(

@@ -47,6 +47,7 @@ def wasted_vmemmap(vmemmap: Vmemmap, sections: SectionTable) -> Iterator[Hit]:
     blocks = Blocks.of(vmemmap, at=sections.device)
     idle = blocks.pages - sections.valid.covered(blocks.start_pfn, blocks.end_pfn)
     wasteful = (idle != 0) & ~blocks.touching(sections.ram_sections)
+    wasteful &= sections.in_part.touches(blocks.start_pfn, blocks.end_pfn)
     if not wasteful.any():
         need_devices(vmemmap, sections)
         return

@@ -58,16 +58,18 @@ def shared_pmd_across_sections(vmemmap: Vmemmap, sections: SectionTable, *, mapp
         if torn and layout.facts["struct_page_size"].precision is Precision.INFERRED:
             raise UndecidedError("the size of a struct page is inferred from a dump that is not whole", "vmcoreinfo")
         raise NotApplicableError("the memmap of a section is a whole number of PMD blocks")
-    units = sections.block_units
+    units = sections.units
     blocks = Blocks.of(vmemmap, at=Ranges.of(units.start_pfn, units.end_pfn))
     first = np.searchsorted(units.end_pfn, blocks.start_pfn, side="right")
     after = np.searchsorted(units.start_pfn, blocks.end_pfn, side="left")
-    for index in np.flatnonzero(after - first > 1).tolist():
+    between = (after - first > 1) & ~units.share_a_section(first, after, layout.pages_per_section)  # else VMM-01
+    for index in np.flatnonzero(between).tolist():
         owners = np.arange(first[index], after[index])
         offsets = blocks.offsets(np.array([index]))
         pfns = Ranges.one(int(blocks.start_pfn[index]), int(blocks.end_pfn[index]))
+        what = "memory blocks" if not sections.device & pfns else "ranges that can leave one by one"
         yield Hit(
-            title=f"One PMD block maps struct pages of {owners.size} memory blocks",
+            title=f"One PMD block maps struct pages of {owners.size} {what}",
             message=(
                 f"The vmemmap block at {vmemmap.va(int(blocks.start[index])):#x} maps struct pages of "
                 f"{', '.join(units.label[owner] for owner in owners.tolist())} (struct page has "

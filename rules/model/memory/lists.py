@@ -18,7 +18,7 @@ from rules.finding import Evidence
 
 if TYPE_CHECKING:
     from parsers.layout import KernelLayout
-    from parsers.mapping import I64
+    from parsers.mapping import I64, Bool
     from parsers.memory_blocks import MemoryBlocks
     from parsers.zoneinfo import Zoneinfo
     from rules.model.memory.resources import Resources
@@ -70,6 +70,11 @@ class Units:
             tuple(self.line[row] for row in chosen.tolist()),
             self.source,
         )
+
+    def share_a_section(self, first: I64, after: I64, pages_per_section: int) -> Bool:
+        """Of each run ``[first, after)`` of neighbouring units, whether one begins inside a section of another."""
+        inside = np.append(0, np.cumsum(self.start_pfn % pages_per_section != 0))
+        return np.asarray((after - first > 1) & (inside[after] > inside[np.minimum(first + 1, after)]))
 
 
 NO_UNITS = Units(EMPTY.start, EMPTY.end, (), (), "")

@@ -144,6 +144,11 @@ class SectionTable:
         return self.valid.divide(self.pages_per_section, outward=True)
 
     @cached_property
+    def in_part(self) -> Ranges:
+        """The valid PFNs of sections that are populated in part."""
+        return self.valid - self.valid.shrink(self.pages_per_section)
+
+    @cached_property
     def units(self) -> Units:
         """All removable units, device ranges and hot-added memory blocks, ascending."""
         both = (self.device_units, self.block_units)

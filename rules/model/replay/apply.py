@@ -361,11 +361,9 @@ class Replay:
     def _invalidate(self, call: int, rows: slice) -> None:
         del call
         state = self.state
-        state.valid[rows] = NO
-        state.online[rows] = NO
+        state.valid[rows] = state.online[rows] = state.self_hosted[rows] = NO
         state.lost[rows] = False
         state.damaged_by[rows] = state.suspect[rows] = -1
-        state.self_hosted[rows] = NO
 
     def _free(self, call: int, rows: slice) -> None:
         """The leaves in place are cleared whole: arch/arm64/mm/mmu.c unmap_hotplug_range()."""
@@ -407,8 +405,9 @@ class Replay:
         state = self.state
         victims = (state.valid[cleared] == YES) & (state.mapped[cleared] != NO)
         unknown = state.valid[cleared] == UNKNOWN
-        victims[rows.start - cleared.start : rows.stop - cleared.start] = False
-        unknown[rows.start - cleared.start : rows.stop - cleared.start] = False
+        own = self.extents.removed_with(self.calls, call)
+        own = slice(max(min(own.start, rows.start) - cleared.start, 0), max(own.stop, rows.stop) - cleared.start)
+        victims[own] = unknown[own] = False
         if victims.any():
             hit = self._masked(cleared, victims)
             state.lost[hit], state.damaged_by[hit] = True, call
@@ -423,7 +422,7 @@ class Replay:
         state = self.state
         maybe = np.zeros(state.valid.size, dtype=np.bool_)
         maybe[wide] = True
-        maybe[rows] = False
+        maybe[self.extents.removed_with(self.calls, call)] = maybe[rows] = False
         if not maybe.any():
             return
         unknown = maybe & (state.valid == UNKNOWN)

@@ -37,6 +37,8 @@ VISITS_OF_A_CALL = 1 << 16
 _WILD = 1 << 23
 """Subsections of one call that no machine has."""
 
+_REMOVALS = (Kind.TRY_REMOVE_MEMORY, Kind.ARCH_REMOVE_MEMORY, Kind.REMOVE_PAGES, Kind.SPARSE_REMOVE_SECTION)
+
 _BY_BYTES, _BY_PFN, _BY_STRUCT_PAGE = (kinds_in(unit) for unit in (Unit.BYTES, Unit.PFN, Unit.STRUCT_PAGE))
 
 
@@ -107,6 +109,14 @@ class Extents:
         """The same of one range of page frames."""
         first, end = _window(np.array([low]), np.array([high]), span, self.calibration)
         return self.rows(int(first[0]), int(end[0]))
+
+    def removed_with(self, calls: Calls, call: int) -> slice:
+        """Rows of the widest removal that a call is part of: a leaf of several sections goes with the first of them."""
+        first, end, above = int(self.first[call]), int(self.end[call]), call
+        while (above := int(calls.parent[above])) >= 0:
+            if calls.kind[above] in _REMOVALS and self.end[above] > self.first[above]:
+                first, end = min(first, int(self.first[above])), max(end, int(self.end[above]))
+        return slice(first, end)
 
     def rows(self, low: int, high: int) -> slice:
         """Rows of the subsections that ``[low, high)`` touches."""

@@ -19,6 +19,7 @@ from rules.model.memory.regions import LinearMap, Vmemmap
 from rules.model.memory.sections import SectionTable
 from rules.model.memory.snapshots import ListedSections, PrintedTables
 from rules.model.replay.behaviour import Leaf
+from rules.model.replay.extents import PMD_BYTES
 from rules.model.replay.state import NO, UNKNOWN, YES
 from rules.model.replay.timeline import Timeline
 
@@ -38,21 +39,25 @@ def disagreements(facts):
         found["gone"] = timeline.where(state.valid == NO) & sections.valid
         found["online"] = timeline.where(state.online == YES) - sections.online
         found["offline"] = timeline.where((state.online == NO) & (state.valid == YES)) & sections.online
-    told = state.valid != UNKNOWN
+    told = (state.valid != UNKNOWN) & ~_in_two_leaves(timeline)
     for region, column in ((facts.get(Vmemmap), state.mapped), (facts.get(LinearMap), state.linear)):
         if region is not None:
             found[f"{region.name} mapped"] = timeline.where(told & (column == YES)) - region.pfns(region.pages_mapped)
-            if region is facts.get(Vmemmap):  # a struct page of 80 bytes may be torn in the middle
-                gone, there = timeline.unmapped, region.pfns(region.pages_mapped)
-            else:
-                gone, there = timeline.where(column == NO), region.pfns(region.pages_touched(region.mapped))
-            found[f"{region.name} unmapped"] = timeline.where(told) & gone & there
+            touched = region.pfns(region.pages_touched(region.mapped))
+            found[f"{region.name} unmapped"] = timeline.where(told & (column == NO)) & touched
     vmemmap = facts.get(Vmemmap)
     for leaf, level in ((Leaf.PMD, PMD), (Leaf.PTE, PTE)) if vmemmap is not None else ():
         seen = vmemmap.pfns(vmemmap.pages_touched(vmemmap.where(vmemmap.valid & (vmemmap.level == level))))
         mine = timeline.where((state.mapped == YES) & (state.leaf == leaf) & told)
         found[f"vmemmap by {leaf.name}"] = mine - seen
     return {what: pfns for what, pfns in found.items() if pfns}
+
+
+def _in_two_leaves(timeline):
+    """Subsections whose struct pages begin in one block and end in the next: 80 bytes do not divide one."""
+    size, pages = timeline.calibration.struct_page_size, timeline.extents.pages
+    first = timeline.state.start_pfn * size + (timeline.calibration.vmemmap or 0) % PMD_BYTES
+    return first // PMD_BYTES != (first + pages * size - 1) // PMD_BYTES
 
 
 def differing_tables(facts):
