@@ -23,6 +23,8 @@ from parsers.vmcoreinfo import VmcoreInfo
 
 __all__ = ["other_phys_offset", "why_not_of"]
 
+_FEW = 2
+
 
 def why_not_of(memory: PhysicalMemory, info: VmcoreInfo) -> str | None:
     """Why VMCOREINFO is of another boot or kernel than ``memory``; empty if it is of this one, None if unknown.
@@ -45,12 +47,16 @@ def why_not_of(memory: PhysicalMemory, info: VmcoreInfo) -> str | None:
 
 
 def _is_table(memory: PhysicalMemory, addresses: AddressMap) -> bool:
-    """Whether the page that should be ``swapper_pg_dir`` may be: its entries are tables, blocks or empty."""
+    """Whether the page that should be ``swapper_pg_dir`` may be: its entries are tables, blocks or empty.
+
+    A few may be damaged (TBL-05).
+    """
     granule, level = addresses.granule, addresses.granule.first_level(addresses.va_bits)
     count = 1 << (addresses.va_bits - (granule.span(level).bit_length() - 1))
     words = np.frombuffer(memory.read(addresses.root_pa, 8 * count), dtype="<u8").astype(np.uint64)
     kinds = DescriptorFormat(granule, addresses.lpa2).kinds(words, np.full(count, level, dtype=np.int8))
-    return bool(np.isin(kinds, (Kind.EMPTY, Kind.TABLE, Kind.LEAF)).all())
+    wrong = int((~np.isin(kinds, (Kind.EMPTY, Kind.TABLE, Kind.LEAF))).sum())
+    return wrong <= _FEW or wrong * 8 <= int(np.count_nonzero(words))
 
 
 def other_phys_offset(mapping: Mapping, addresses: AddressMap) -> int | None:

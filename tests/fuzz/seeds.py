@@ -39,7 +39,7 @@ def tables(page_size: int = 4096, va_bits: int = 48) -> Tables:
             3,
             0x8000_0000 + number * page_size,
         )
-    return made
+    return made.image()
 
 
 def core(made: Tables, **more: object) -> bytes:
