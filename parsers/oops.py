@@ -184,7 +184,10 @@ def _continues(data: bytes, before: _Start, kind: ReportKind, at: int) -> bool:
     if at - before.at >= MAX_REPORT_BYTES:
         return False
     if kind is ReportKind.PANIC or data.startswith(_PANICS, at):
-        return before.kind in _DEADLY or b"panic_on_warn" in data[at : at + MAX_LINE]
+        line = data[at : at + MAX_LINE].partition(b"\n")[0]
+        if data.startswith((b"WARNING: ", b"INFO: "), before.at):  # these do not panic by themselves
+            return b"panic_on_warn" in line or (before.kind is ReportKind.HUNG and b"hung_task" in line)
+        return before.kind in _DEADLY or b"panic_on_warn" in line
     if _end_of_report(data, *between) >= 0:
         return False
     if before.kind is kind is ReportKind.ABORT:

@@ -441,3 +441,18 @@ def test_locks_and_tasks_that_wait_are_reports(line: bytes, kind: ReportKind, co
 )
 def test_warnings_of_firmware_are_not_reports(line: bytes) -> None:
     assert not find_reports(line + b"\n", "log").reports
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "INFO: task ndctl:130 blocked for more than 120 seconds.",
+        "WARNING: possible circular locking dependency detected",
+    ],
+)
+def test_a_later_panic_is_not_a_part_of_what_does_not_panic(before: str) -> None:
+    log = f"[   10.000000] {before}\n[  900.000000] Kernel panic - not syncing: {{}}\n"
+    found = find_reports(log.format("VFS: Unable to mount root fs").encode(), "log")
+    assert ReportKind.PANIC in {report.kind for report in found.reports}
+    one_story = log.format("panic_on_warn set ..." if "WARN" in before else "hung_task: blocked tasks").encode()
+    assert len(find_reports(one_story, "log").reports) == 1
