@@ -84,7 +84,7 @@ def _of_symbol(text: str, symbol: Callable[[str], int | None] | None) -> Address
         )
     start = symbol(match[1])
     if start is None:
-        raise UsageError(f"{text}: the dump has no symbol {match[1]}, or not its address")
+        raise UsageError(f"{text}: no such file, and the dump has no symbol {match[1]}, or not its address")
     value = start + int(match[2] or "0", 16 if (match[2] or "")[1:2] in {"x", "X"} else 10)
     if value >> 64:
         raise UsageError(f"{text}: more than 64 bits")

@@ -306,7 +306,7 @@ def _facts_of(dump: Dump, raw: RawDump, *, with_dmesg: bool, with_nodename: bool
     hugetlb = fact("huge pages", read_hugetlb)
     iomem = fact("resources", read_iomem)
     absent = None if sections is None else no_memory(dump, sections)
-    stays = None if sections is None else boot_memory(dump, sections)
+    stays = None if sections is None else boot_memory(dump, sections, iomem)
     if why := why_not_of(dump.memory.unrecorded, raw.vmcoreinfo):
         raise FormatError(f"VMCOREINFO is of another boot or another kernel: {why}", path=raw.path)
     walk = walk_page_tables(dump.memory, dump.addresses, source=raw.path, no_memory=absent, boot_memory=stays)

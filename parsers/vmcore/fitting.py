@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from parsers.arm64 import Attr
-from parsers.errors import LayoutError
+from parsers.errors import FormatError, LayoutError
 from parsers.mapping import Mapping
 from parsers.vmcore.addresses import MASK, AddressMap
 from parsers.vmcore.descriptors import DescriptorFormat, Kind
@@ -40,6 +40,8 @@ def why_not_of(memory: PhysicalMemory, info: VmcoreInfo) -> str | None:
             return None
     except (LayoutError, MissingMemoryError):
         return None
+    except FormatError as error:
+        return error.message
     if last.output == addresses.root_pa:
         return ""
     found = "is not mapped" if last.output is None else f"is mapped to {last.output:#x}"

@@ -136,7 +136,8 @@ class Kallsyms:
             return None
         start = int(self._start[number])
         kind, name = self._text[start : start + 1], self._text[start + 1 : self._text.index(b"\0", start)]
-        if kind in b"tTwW" and va >= (self("_etext") or MASK):
+        initial = (self("_sinittext") or MASK) <= va < (self("_einittext") or 0)
+        if kind in b"tTwW" and va >= (self("_etext") or 0) and not initial:
             return None
         return name.decode("ascii", "replace"), va - address
 

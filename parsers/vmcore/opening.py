@@ -222,7 +222,7 @@ def _search(memory: PhysicalMemory, path: str) -> bytes:
         why = why_not_of(memory, parse_vmcoreinfo(text, path))
         if why == "":
             return text
-        strange += bool(why)
+        strange += why is None or bool(why)
         doubtful = doubtful or (text if why is None else b"")
         if strange >= _MAX_STRANGERS:
             break

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from parsers.iomem import Iomem
 from parsers.mapping import U64, Bool
 from parsers.ranges import Ranges
 from parsers.vmcore.addresses import MASK
@@ -62,7 +63,7 @@ def no_memory(dump: Dump, sections: SectionRows) -> Callable[[U64, U64], Bool]:
     return silent
 
 
-def boot_memory(dump: Dump, sections: SectionRows) -> Callable[[U64, U64], Bool]:
+def boot_memory(dump: Dump, sections: SectionRows, iomem: Iomem | None) -> Callable[[U64, U64], Bool]:
     """A function that says which ranges of addresses, inclusive at the end, are wholly boot memory's linear map.
 
     arm64 takes no boot memory offline, so its linear map stays.  The kernel image is left out: since 7.2 its data and
@@ -76,7 +77,12 @@ def boot_memory(dump: Dump, sections: SectionRows) -> Callable[[U64, U64], Bool]
     )
     image = (addresses.image_start - addresses.kimage_voffset) & MASK
     memory = Ranges.of(first.astype(np.int64), first.astype(np.int64) + (1 << _SUBSECTION_SHIFT))
-    memory -= Ranges.one(image, image + addresses.image_end - addresses.image_start)
+    size = addresses.image_end - addresses.image_start
+    if image + size < 1 << 63:  # else kimage_voffset is not this kernel's
+        memory -= Ranges.one(image, image + size)
+    if iomem is not None and iomem.privileged:  # memory that firmware keeps (no-map) is not in the linear map
+        ram = iomem.named("System RAM")
+        memory &= Ranges.of(iomem.start[ram].astype(np.int64), iomem.end[ram].astype(np.int64))
     to_physical = np.uint64((addresses.phys_offset - addresses.page_offset) & MASK)
 
     def stays(start: U64, last: U64) -> Bool:

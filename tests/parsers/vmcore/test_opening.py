@@ -1,5 +1,6 @@
 """Files that are dumps, are other dumps, are damaged, or are nothing of the kind."""
 
+import contextlib
 import gzip
 import lzma
 import os
@@ -157,6 +158,22 @@ def test_of_several_in_memory_the_one_that_fits_the_page_tables_counts(tmp_path)
     assert open_dump(path).vmcoreinfo.osrelease == "6.12.0"
     with pytest.raises(InputError, match="2 found in memory are of other boots or other kernels"):
         open_dump(small(tmp_path / "vmcore", info=b"", more=left))
+
+
+def test_a_page_in_memory_that_no_kernel_can_have_hides_no_good_one(tmp_path):
+    odd, page = (info.ljust(4096, b"\0") for info in (vmcoreinfo(page_size=5), vmcoreinfo()))
+    path = small(tmp_path / "vmcore", info=b"", more={0x50000: odd, 0x50001: page})
+    assert open_dump(path).vmcoreinfo.osrelease == "6.12.0"
+
+
+@pytest.mark.parametrize("offset", ["0x0", "-4096"])
+def test_a_kernel_image_that_lies_nowhere_is_no_failure_inside(tmp_path, offset):
+    text = tmp_path / "vmcoreinfo"
+    info = open_dump(AFTER).vmcoreinfo
+    lines = "".join(f"{key}={value}\n" for key, value in info.text.items() if key != "NUMBER(kimage_voffset)")
+    text.write_text(f"{lines}NUMBER(kimage_voffset)={offset}\n")
+    with contextlib.suppress(PtauditError):
+        extract(AFTER, vmcoreinfo=text)
 
 
 def test_vmcoreinfo_in_memory_counts_where_page_tables_of_zeros_do_not_deny_it(tmp_path):
