@@ -48,7 +48,7 @@ MAX_NAMED = 1000
 """Reports whose host is looked at."""
 MAX_BOOTS = 1000
 ORDER_BYTES = 1 << 16
-_ENOUGH_STEPS = 8
+_ENOUGH_STEPS = 32
 
 _NODE_RANGE = expression(r"\s*node +(\d{1,9}): \[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]")
 _ZONE_RANGE = expression(r"\s*(\w+) +(?:\[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]|empty)")
@@ -165,7 +165,7 @@ def parse_dmesg(data: bytes, path: str) -> Dmesg:
     unended = not data.endswith((b"\n", b"\0"))
     data = without_transport(without_json(data))
     if _is_newest_first(data):
-        raise WrongFormatError("its lines run backwards, the newest first: give it as `tac` prints them", path=path)
+        raise WrongFormatError("its lines are in reverse order, the newest first: reverse them with `tac`", path=path)
     scan = scan_log(data, path, MAX_MESSAGES)
     messages = scan.messages
     reports = find_reports(data, path, scan.starts)

@@ -30,17 +30,17 @@ _BYTE = expression(rb"\d{1,3}")
 _DMESG_MESSAGE = expression(
     rb'"time"\s*:\s*(\d{1,9})(?:\.(\d{1,6})\d*)?,\s*(?:"caller"\s*:\s*"[^"\n]{0,32}",\s*)?"msg"\s*:\s*'
     + _STRING
-    + rb'(?:[^"\n]*"pri"[^"\n]*(?="time")|[^"\n]*"fac"[^\n]{0,80}?(?="time")|[}\] \t]{3,}\s*\Z)?'  # without line ends
+    + rb'(?:[^"\n]*"pri"[^"\n]*(?="time")|[^"\n]*"fac"[^\n]{0,80}?(?="time")|[}\]\s]{3,64}\Z)?'  # without line ends
 )
 _SHIPPED = expression(
     rb'^[^\n{]{0,160}\{[^\n]*?"(?:log|message|msg|Message|textPayload|line)"\s*:\s*' + _STRING + rb"[^\n]*$",
     re.MULTILINE,
 )
 _SHIPPED_ENOUGH = 0.8
-_LINE_ENDS = expression(rb"(?:\\r)*\\n$|(?:\\r)+$", re.MULTILINE)
+_LINE_ENDS = expression(rb"(?<!\\r)(?:(?:\\r)*\\n|(?:\\r)+)$", re.MULTILINE)
 _IS_DOCUMENT = expression(rb"\A\s*[\[{]")
 _IN_STRING = expression(rb"\\n\[ {0,7}\d{1,9}\.\d{6}\]")
-_BROKEN = expression(rb"(?:\\r)*\\n")
+_BROKEN = expression(rb"(?<!\\r)(?:\\r)*\\n")
 _FEW = 3
 _ESCAPES = {
     rb"\"": b'"',

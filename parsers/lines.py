@@ -31,6 +31,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _ESCAPE_SEQUENCE = expression(rb"(?:\x1b|\^\[)\[[0-9;?=]*[A-Za-z]|\x1b\][^\x07\x1b\n]{0,200}(?:\x07|\x1b\\)")
 _COLOUR = expression(rb"\[\d{1,3}(?:;\d{1,3}){0,4}m")
 """What is left of a sequence whose escape character was lost."""
+_SHOWN_RETURNS = expression(rb"(?<!\^M)(?:\^M)+$", re.MULTILINE)
 _QUOTE = expression(rb"\n(?:> ?)+")  # a newline is found byte by byte, many times faster than "^"
 MAX_QUOTES = 8
 _RETURNS = 8
@@ -65,8 +66,8 @@ def without_transport(data: bytes) -> bytes:
         data = _ESCAPE_SEQUENCE.sub(b"", data)
     if b"[0m" in data:
         data = _COLOUR.sub(b"", data)
-    while shown and b"^M\n" in data:
-        data = data.replace(b"^M\n", b"\n")
+    if shown and b"^M\n" in data:
+        data = _SHOWN_RETURNS.sub(b"", data)
     if b"\r\n" in data:
         data = data.replace(b"\r\n", b"\n")
     if b"\r" in data and data.count(b"\r") > _RETURNS * data.count(b"\n"):

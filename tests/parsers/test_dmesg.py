@@ -349,7 +349,8 @@ def test_long_log_costs_about_what_a_loop_over_its_lines_costs():
 
 
 @pytest.mark.parametrize(
-    "line", [b"A" * 5_000_000, b"<" * 5_000_000, b" " * 5_000_000, b"a.b-" * 1_000_000, b"[0 " * 1_000_000]
+    "line",
+    [b"A" * 5_000_000, b"<" * 5_000_000, b" " * 5_000_000, b"a.b-" * 1_000_000, b"[0 " * 1_000_000, b"^M" * 1_000_000],
 )
 def test_long_lines_take_linear_time(line):
     log = parse_dmesg(BANNER + line + b"\n[    1.000000] KASLR enabled " + line + b"\n", "dmesg")
@@ -423,6 +424,30 @@ def test_hosts_whose_lines_take_turns_are_not_audited_as_one(prefix: bytes) -> N
     renamed = one + BOOTS + (one + line) * 20 + (two + line) * 20
     assert any("2 hosts" in each.message for each in parse_dmesg(renamed, "messages").diagnostics)
     assert len(parse_dmesg(renamed * 2, "messages").boots) == 2, "renamed in each boot: one machine"
+
+
+@pytest.mark.parametrize("names", [(b"stdout: ", b"stderr: "), (b"info: ", b"warn: ")])
+def test_streams_and_levels_are_not_hosts(names: tuple[bytes, bytes]) -> None:
+    line = b"[   12.000000] Offlined Pages 32768\n"
+    log = parse_dmesg((names[0] + line + names[1] + line) * 20, "log")
+    assert not any("hosts" in each.message for each in log.diagnostics)
+
+
+def test_a_few_lines_of_programs_are_not_hosts() -> None:
+    line = b"[   12.000000] Offlined Pages 32768\n"
+    stray = b"modprobe: " + line + b"insmod: " + line + b"modprobe: " + line
+    assert parse_dmesg(line * 50 + stray + line * 50, "log").boots
+
+
+def test_many_names_are_read_in_the_time_of_the_log() -> None:
+    line = b"[   12.000000] Offlined Pages 32768\n"
+    names = b"".join(b"h%d: %b" % (number, line) * 8 for number in range(3000))
+    assert any("hosts" in each.message for each in parse_dmesg(names, "log").diagnostics)
+
+
+def test_lines_of_several_boots_with_ever_shorter_uptimes_are_in_order() -> None:
+    lines = [b"Nov %2d 10:11:12 h kernel: [%5d.000000] Offlined Pages 32768\n" % (n + 1, 9000 - n) for n in range(12)]
+    assert parse_dmesg(b"".join(lines), "messages").boots
 
 
 def test_consoles_are_not_hosts() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import doctest
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from analyzer.sources.read import Request, read_sources
 from analyzer.sources.recognise import documents_of
 from parsers import ftrace, ptdump, transport
+from parsers.journal import without_json
 from parsers.kinds import KINDS
 from parsers.lines import without_transport
 from parsers.transport import carried
@@ -144,3 +146,23 @@ def test_evidence_behind_the_prefixes_of_collectors_is_what_it_was(name: str, pr
 def test_prefixes_of_a_kernel_log_stay() -> None:
     log = b"".join(b"Nov 21 08:00:%02d host kernel: usb 1-1: new device\n" % number for number in range(20))
     assert carried(log) == log
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        b'{"log":"' + b"[    1.000000] a%b" % (b"\\r" * 200_000) + b'"}\n',
+        b'[{"msg": "[    1.000000] a\\n[    2.000000] b\\n[    3.000000] c\\n[    4.000000] d\\n'
+        + b"\\r" * 200_000
+        + b'"}]',
+        b'{"dmesg": [{"pri": 6, "time": 1.000000, "msg": "a"' + b" " * 200_000 + b"x",
+    ],
+    ids=["line ends", "broken", "dmesg -J"],
+)
+def test_returns_and_blanks_take_linear_time(log):
+    start = time.perf_counter()
+    log.replace(b"a", b"b").splitlines()
+    yardstick = time.perf_counter() - start
+    start = time.perf_counter()
+    without_json(log)
+    assert time.perf_counter() - start < 100 * yardstick + 1
