@@ -72,8 +72,8 @@ def trace_against_tables(
 
 def _differing(what: str, other: str, lacking: Ranges, extra: Ranges, region: RegionMap | None = None) -> Iterator[Hit]:
     """A hit for what the trace has and the other has not, and one for the reverse."""
-    for pfns, who in ((lacking, f"there by the trace, not by the {other}"),
-                      (extra, f"gone by the trace, there by the {other}")):  # fmt: skip
+    for pfns, who in ((lacking, f"mapped or present according to the trace, not according to the {other}"),
+                      (extra, f"gone according to the trace, present according to the {other}")):  # fmt: skip
         if pfns:
             evidence: tuple[Evidence, ...] = ()
             if region is not None:
