@@ -137,7 +137,7 @@ class Kallsyms:
         start = int(self._start[number])
         kind, name = self._text[start : start + 1], self._text[start + 1 : self._text.index(b"\0", start)]
         initial = (self("_sinittext") or MASK) <= va < (self("_einittext") or 0)
-        if kind in b"tTwW" and va >= (self("_etext") or 0) and not initial:
+        if kind in b"tTwW" and va >= (self("_etext") or MASK) and not initial:
             return None
         return name.decode("ascii", "replace"), va - address
 
